@@ -1,0 +1,36 @@
+//! logferry ships a pod's log files to Simple Log Service (SLS).
+//!
+//! A sidecar: it tails files through the symlink that the app makes, remembers how far it got,
+//! puts the pod's names on what it sends, and delivers it over HTTP.
+//!
+//! # The journey of a line
+//!
+//! ```text
+//!  app writes                                                         checkpoint
+//!      │                                                                   ▲
+//!      ▼                                                                   │
+//!  Registry ─ grew ─▶ Schedule ─ turn ─▶ Reader ──▶ read buffer       Watermark ◀─────┐
+//!                                                      │ &[u8]                        │
+//!      collector thread (no async)                     ▼                              │
+//!                                  split ▶ LogGroup ▶ Compressor                      │ Ack
+//!                                  pipeline            │ SealedBatch                  │
+//!  ════════════════════ handoff: bounded in bytes ═════▼══════════════════════════════╪═
+//!      sender thread (tokio, current_thread)                                          │
+//!        Dispatch ─ attempt ─▶ sign ▶ request ▶ http ─ answer ─▶ Verdict ─▶ Dispatch ─┘
+//! ```
+//!
+//! # In reading order
+//!
+//! [`pipeline`] is what happens to a line; [`collector`] is the loop around it; [`tail`] finds and
+//! knows files; [`mod@line`], [`batch`] and [`enrich`] make groups; [`checkpoint`] remembers;
+//! [`handoff`] joins the threads; [`send`] delivers; [`limit`] keeps it small; [`config`] gives
+//! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
+//! show it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
+
+pub mod clock;
+pub mod exit;
+pub mod fingerprint;
+pub mod report;
+pub mod sealed;
+pub mod span;
+pub mod wire;

@@ -1,0 +1,143 @@
+//! What each loop publishes about itself: plain counters and facts, copied out once a turn.
+//!
+//! Level 0: values only. [`crate::handoff`] keeps the newest copy; the admin port and the drain
+//! summary read it and never wait for a loop. Counters start at 0 with the process.
+
+use serde::{Deserialize, Serialize};
+
+/// What the collector says about itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CollectorReport {
+    /// The first discovery is done and watches are armed (or polling has begun).
+    pub ready: bool,
+    /// A directory could not be watched, or a notification was missed: files are polled.
+    pub polling: bool,
+    /// The files being shipped, in order of path.
+    pub files: Vec<FileReport>,
+    /// Counters since the start of the process.
+    pub counters: CollectorCounters,
+    /// Payload bytes handed over and not yet acknowledged.
+    pub handoff_bytes: u64,
+    /// Most payload bytes that may be handed over at once.
+    pub handoff_bytes_max: u64,
+    /// Raw bytes in groups that are not sealed yet.
+    pub open_bytes: u64,
+    /// Unix time of the last good save of the checkpoint, in seconds; 0 before the first.
+    pub checkpoint_saved_unix: u64,
+    /// Why the last save of the checkpoint failed; empty when it did not.
+    pub checkpoint_error: String,
+}
+
+/// Counters of the collector.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct CollectorCounters {
+    /// Lines put into groups.
+    pub lines: u64,
+    /// Bytes of files put into groups, line ends included.
+    pub bytes: u64,
+    /// Lines longer than the limit, cut into several records.
+    pub lines_split: u64,
+    /// Unterminated last lines that were sent after their quiet time.
+    pub lines_partial: u64,
+    /// Groups sealed because they were full (bytes or lines).
+    pub sealed_full: u64,
+    /// Groups sealed because of their age.
+    pub sealed_age: u64,
+    /// Groups sealed because the minute of `Time` changed.
+    pub sealed_minute: u64,
+    /// Groups sealed early because all open groups together were at their limit.
+    pub sealed_pressure: u64,
+    /// Groups sealed because the agent is stopping or the file has ended.
+    pub sealed_shutdown: u64,
+    /// Bytes that were on disk and vanished before they were read, by truncation or rewriting.
+    pub skipped_truncated_bytes: u64,
+    /// Bytes of deleted files that were given up because they could not be read any more.
+    pub skipped_deleted_bytes: u64,
+    /// Files opened.
+    pub files_opened: u64,
+    /// Files that were renamed while open.
+    pub files_rotated: u64,
+    /// Files that were truncated or rewritten in place.
+    pub files_truncated: u64,
+    /// Errors of opening, reading or examining a file.
+    pub file_errors: u64,
+    /// Notifications that the kernel had to drop (queue overflow).
+    pub watch_overflows: u64,
+    /// Batches refused by the service and set aside in the state directory.
+    pub batches_parked: u64,
+    /// Lines in those batches.
+    pub lines_parked: u64,
+    /// Saves of the checkpoint.
+    pub checkpoint_saves: u64,
+    /// Failed saves of the checkpoint.
+    pub checkpoint_errors: u64,
+    /// Damaged checkpoint files passed over at the start.
+    pub checkpoint_damaged: u64,
+    /// Pauses taken to stay under the CPU limit.
+    pub cpu_pauses: u64,
+    /// Pauses taken to stay under `max_bytes_per_sec`.
+    pub rate_pauses: u64,
+    /// Turns taken.
+    pub turns: u64,
+}
+
+/// One file being shipped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileReport {
+    /// Path as configured, links not resolved; the first one it was found under.
+    pub path: String,
+    /// `active` (found by the patterns), `rotated` (renamed away from them), `deleted`, or `saved`
+    /// (known from the checkpoint only).
+    pub state: String,
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Offset just past the last byte that was read into a group.
+    pub read_offset: u64,
+    /// Offset below which everything is acknowledged.
+    pub acked_offset: u64,
+    /// `size - acked_offset`.
+    pub lag_bytes: u64,
+    /// Seconds since everything on disk was last acknowledged; 0 when it is.
+    pub lag_seconds: u64,
+    /// The last error with this file; empty when there was none.
+    pub last_error: String,
+}
+
+/// What the sender says about itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SenderReport {
+    /// Batches that the endpoint has acknowledged.
+    pub batches_delivered: u64,
+    /// Lines in those batches.
+    pub lines_delivered: u64,
+    /// Their size before compression, in bytes.
+    pub raw_bytes_delivered: u64,
+    /// Their size on the wire, in bytes.
+    pub payload_bytes_delivered: u64,
+    /// Batches refused for good by the service.
+    pub batches_rejected: u64,
+    /// Requests sent, repeats included.
+    pub attempts: u64,
+    /// Failed attempts by kind, in the order of [`FAILURE_KINDS`].
+    pub failures: [u64; FAILURE_KINDS.len()],
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Batches waiting for their turn or their next attempt.
+    pub waiting: u64,
+    /// Most requests that may be under way at the moment.
+    pub window: u64,
+    /// Server clock minus ours, in seconds, as learnt from the service; 0 until it complains.
+    pub clock_offset_seconds: i64,
+    /// Unix time of the last acknowledgement, in seconds; 0 before the first.
+    pub delivered_unix: u64,
+    /// The last failure, while nothing has been delivered since; empty otherwise.
+    pub last_error: String,
+}
+
+/// Kinds of failed attempts, as the label `kind` of the metric names them.
+pub const FAILURE_KINDS: [&str; 8] =
+    ["network", "server", "quota", "credentials", "missing", "clock", "unverified", "other"];
