@@ -27,9 +27,12 @@
 //! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
 //! show it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
+pub mod batch;
 pub mod clock;
 pub mod exit;
 pub mod fingerprint;
+pub mod line;
+pub mod pipeline;
 pub mod report;
 pub mod sealed;
 pub mod span;

@@ -1,0 +1,378 @@
+//! Records to payloads.
+//!
+//! One open group per file incarnation, because `__path__` is a tag of the whole group and because
+//! a batch is a byte range of one file: watermarks rest on that. [`Batcher`] owns the groups, their
+//! ages and the compressor; [`policy`] says when to seal.
+//!
+//! # Limits
+//! [`Batcher::is_over`] asks for the oldest group to be sealed once all open groups together hold
+//! `open_bytes_max` raw bytes. It is asked before each piece of a file, so they hold at most one
+//! full group more.
+
+pub mod compress;
+pub mod log_group;
+pub mod pack_id;
+pub mod policy;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::compress::Compressor;
+use self::log_group::LogGroup;
+use self::pack_id::PackId;
+use self::policy::Reason;
+use crate::fingerprint::Fingerprint;
+use crate::sealed::{BatchId, SealedBatch};
+use crate::span::{FileKey, Span};
+use crate::wire::Compression;
+
+/// When to seal a group, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seal at this raw size.
+    pub batch_bytes: usize,
+    /// Seal at this many lines. At most [`crate::wire::GROUP_LINES_MAX`].
+    pub batch_lines: u32,
+    /// Seal at this age.
+    pub batch_linger: Duration,
+    /// How payloads are compressed.
+    pub compression: Compression,
+    /// Topic of every group; empty for none.
+    pub topic: String,
+}
+
+/// Used buffers kept for the next groups.
+const POOL_MAX: usize = 4;
+
+/// The open groups.
+pub struct Batcher {
+    streams: HashMap<FileKey, Stream>,
+    shared: Shared,
+}
+
+/// What all streams use in turn.
+struct Shared {
+    options: Options,
+    open_bytes_max: usize,
+    /// Raw bytes in all open groups.
+    open_bytes: usize,
+    /// Open groups by age, oldest first; an entry whose serial number is not that of the stream's
+    /// open group is stale.
+    ages: VecDeque<(Instant, FileKey, u64)>,
+    next_serial: u64,
+    next_batch: u64,
+    compressor: Compressor,
+    pool: Vec<Vec<u8>>,
+}
+
+/// The lines of one file incarnation on their way into groups.
+struct Stream {
+    path: Arc<str>,
+    trailer: Arc<[u8]>,
+    pack_id: PackId,
+    open: Option<Open>,
+    /// No line will follow; the stream goes with its last group.
+    is_ended: bool,
+}
+
+struct Open {
+    group: LogGroup,
+    serial: u64,
+    /// `Time / 60` of its lines.
+    minute: u32,
+    /// The bytes covered: from the first line's start to the last one's end.
+    start: u64,
+    end: u64,
+    /// The bytes of the file just before `end`.
+    tail: Fingerprint,
+}
+
+/// A batch, with what the watermark must remember about its end.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The batch.
+    pub batch: SealedBatch,
+    /// The bytes of the file just before the end of its span.
+    pub tail: Fingerprint,
+    /// Why it was sealed.
+    pub reason: Reason,
+}
+
+impl Batcher {
+    /// No group is open yet.
+    ///
+    /// # Errors
+    /// If the compressor cannot be made.
+    pub fn new(options: Options, open_bytes_max: usize) -> std::io::Result<Self> {
+        let compressor = Compressor::new(options.compression)?;
+        let shared = Shared {
+            options,
+            open_bytes_max,
+            open_bytes: 0,
+            ages: VecDeque::new(),
+            next_serial: 0,
+            next_batch: 0,
+            compressor,
+            pool: Vec::new(),
+        };
+        Ok(Self { streams: HashMap::new(), shared })
+    }
+
+    /// Begins the stream of a file. `trailer` is what [`log_group::trailer`] made of its tags;
+    /// `source_id` names the stream for `__pack_id__`.
+    pub fn begin(&mut self, file: FileKey, path: Arc<str>, trailer: Arc<[u8]>, source_id: &str) {
+        let pack_id = PackId::new(source_id);
+        self.streams.insert(file, Stream { path, trailer, pack_id, open: None, is_ended: false });
+    }
+
+    /// Ends the stream of a file: its open group is sealed like any other, and nothing follows.
+    pub fn end(&mut self, file: FileKey) {
+        let Some(stream) = self.streams.get_mut(&file) else { return };
+        stream.is_ended = true;
+        match &stream.open {
+            None => {
+                self.streams.remove(&file);
+            }
+            // It will get no more lines, so it is due at once: to the front.
+            Some(open) => {
+                let oldest = self.shared.ages.front().map(|(opened_at, ..)| *opened_at);
+                if let Some(oldest) = oldest {
+                    self.shared.ages.push_front((oldest, file, open.serial));
+                }
+            }
+        }
+    }
+
+    /// The stream of `file`, to append lines to.
+    ///
+    /// # Panics
+    /// If it was not begun.
+    pub fn writer(&mut self, file: FileKey) -> Writer<'_> {
+        let stream = self.streams.get_mut(&file).expect("a file is begun before it is read");
+        Writer { file, stream, shared: &mut self.shared }
+    }
+
+    /// The file whose group is the next to seal for its age, if it is time; an ended stream's
+    /// group is due at once.
+    pub fn due(&mut self, now: Instant) -> Option<(FileKey, Reason)> {
+        let (opened_at, file) = self.oldest()?;
+        if self.streams.get(&file).is_some_and(|stream| stream.is_ended) {
+            return Some((file, Reason::Shutdown));
+        }
+        (opened_at + self.shared.options.batch_linger <= now).then_some((file, Reason::Age))
+    }
+
+    /// When [`Self::due`] will have something to say, if nothing happens before.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let linger = self.shared.options.batch_linger;
+        self.oldest().map(|(opened_at, _)| opened_at + linger)
+    }
+
+    /// The file with the oldest open group.
+    pub fn oldest(&mut self) -> Option<(Instant, FileKey)> {
+        while let Some(&(opened_at, file, serial)) = self.shared.ages.front() {
+            let open = self.streams.get(&file).and_then(|stream| stream.open.as_ref());
+            if open.is_some_and(|open| open.serial == serial) {
+                return Some((opened_at, file));
+            }
+            self.shared.ages.pop_front();
+        }
+        None
+    }
+
+    /// Whether the open groups together are at their limit.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared.open_bytes >= self.shared.open_bytes_max
+    }
+
+    /// Raw bytes in all open groups.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.shared.open_bytes
+    }
+
+    /// Seals the open group of `file`, if there is one.
+    pub fn seal(&mut self, file: FileKey, reason: Reason) -> Option<Sealed> {
+        let stream = self.streams.get_mut(&file)?;
+        let sealed = self.shared.seal(file, stream, reason);
+        if stream.is_ended {
+            self.streams.remove(&file);
+        }
+        sealed
+    }
+}
+
+/// One stream, borrowed for a turn.
+pub struct Writer<'a> {
+    file: FileKey,
+    stream: &'a mut Stream,
+    shared: &'a mut Shared,
+}
+
+impl Writer<'_> {
+    /// Whether the open group must be sealed before a value of `value_len` bytes read at `time`.
+    #[must_use]
+    pub fn seal_before(&self, value_len: usize, time: u32) -> Option<Reason> {
+        let open = self.stream.open.as_ref()?;
+        let (bytes, lines) = (open.group.len(), open.group.lines());
+        let added = LogGroup::appended_len(value_len);
+        policy::seal_before(&self.shared.options, bytes, lines, open.minute, added, time)
+    }
+
+    /// Appends a value read at `time` that covers the bytes `[start, end)` of the file.
+    pub fn append(&mut self, value: &[u8], start: u64, end: u64, time: u32, now: Instant) {
+        let shared = &mut *self.shared;
+        let open = self.stream.open.get_or_insert_with(|| {
+            let serial = shared.next_serial;
+            shared.next_serial += 1;
+            shared.ages.push_back((now, self.file, serial));
+            let group = LogGroup::in_buffer(shared.pool.pop().unwrap_or_default());
+            let tail = Fingerprint::default();
+            Open { group, serial, minute: time / 60, start, end: start, tail }
+        });
+        debug_assert_eq!(open.end, start, "a span has no holes");
+        let before = open.group.len();
+        open.group.append(time, value);
+        open.end = end;
+        shared.open_bytes += open.group.len() - before;
+    }
+
+    /// Lets the open group cover bytes up to `end` that are no record of their own. Says whether
+    /// there is an open group to do so.
+    pub fn cover(&mut self, end: u64) -> bool {
+        let Some(open) = &mut self.stream.open else { return false };
+        open.end = end;
+        true
+    }
+
+    /// Sets the fingerprint of the bytes before the end of the open group.
+    pub fn set_tail(&mut self, tail: Fingerprint) {
+        if let Some(open) = &mut self.stream.open {
+            open.tail = tail;
+        }
+    }
+}
+
+impl Shared {
+    fn seal(&mut self, file: FileKey, stream: &mut Stream, reason: Reason) -> Option<Sealed> {
+        let open = stream.open.take()?;
+        let (raw_len, lines) = (open.group.len(), open.group.lines());
+        self.open_bytes -= raw_len;
+        let raw = open.group.finish(&stream.trailer, &stream.pack_id.next_id());
+        let payload = self.compressor.compress(&raw);
+        let batch = SealedBatch {
+            id: BatchId(self.next_batch),
+            span: Span::new(file, open.start, open.end),
+            path: Arc::clone(&stream.path),
+            payload,
+            compression: self.compressor.compression(),
+            raw_bytes: u32::try_from(raw.len())
+                .expect("the settings bound a group far below 4 GiB"),
+            lines,
+        };
+        self.next_batch += 1;
+        if self.pool.len() < POOL_MAX {
+            self.pool.push(raw);
+        }
+        Some(Sealed { batch, tail: open.tail, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::wire::sls_logs;
+
+    fn batcher(batch_lines: u32) -> Batcher {
+        let options = Options {
+            batch_bytes: 1 << 20,
+            batch_lines,
+            batch_linger: Duration::from_secs(1),
+            compression: Compression::None,
+            topic: String::new(),
+        };
+        let mut batcher = Batcher::new(options, 200).unwrap();
+        for file in [FileKey(1), FileKey(2)] {
+            let tags = [("__path__".to_owned(), b"/a.log".to_vec())];
+            let trailer = log_group::trailer("", "10.0.0.1", &tags);
+            batcher.begin(file, "/a.log".into(), trailer.into(), "id");
+        }
+        batcher
+    }
+
+    const TIME: u32 = 1_700_000_000;
+
+    #[test]
+    fn a_batch_says_which_bytes_it_carries() {
+        let now = crate::clock::now();
+        let mut batcher = batcher(9);
+        let mut writer = batcher.writer(FileKey(1));
+        writer.append(b"one", 10, 14, TIME, now);
+        writer.append(b"two", 14, 18, TIME, now);
+        writer.set_tail(Fingerprint { len: 3, crc32: 7 });
+
+        let sealed = batcher.seal(FileKey(1), Reason::Age).unwrap();
+
+        assert_eq!(sealed.batch.span, Span::new(FileKey(1), 10, 18));
+        assert_eq!((sealed.batch.lines, sealed.tail.crc32), (2, 7));
+        let group = sls_logs::LogGroup::decode(&*sealed.batch.payload).unwrap();
+        let values: Vec<&[u8]> = group.logs.iter().map(|log| &*log.contents[0].value).collect();
+        assert_eq!(values, [b"one", b"two"]);
+        assert_eq!(group.log_tags[0].value, b"/a.log");
+        assert!(group.log_tags[1].value.ends_with(b"-0"));
+        assert_eq!(batcher.open_bytes(), 0);
+        assert!(batcher.seal(FileKey(1), Reason::Age).is_none());
+    }
+
+    #[test]
+    fn the_oldest_group_is_due_first() {
+        let start = crate::clock::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut batcher = batcher(9);
+        batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, at(0));
+        batcher.writer(FileKey(1)).append(b"x", 0, 2, TIME, at(10));
+
+        assert_eq!(batcher.due(at(999)), None);
+        assert_eq!(batcher.deadline(), Some(at(1000)));
+        assert_eq!(batcher.due(at(1000)), Some((FileKey(2), Reason::Age)));
+        batcher.seal(FileKey(2), Reason::Age);
+        batcher.writer(FileKey(2)).append(b"y", 2, 4, TIME, at(500));
+        assert_eq!(batcher.deadline(), Some(at(1010)));
+    }
+
+    #[test]
+    fn an_ended_stream_is_due_at_once_and_goes_with_its_group() {
+        let now = crate::clock::now();
+        let mut batcher = batcher(9);
+        batcher.writer(FileKey(1)).append(b"x", 0, 2, TIME, now);
+        batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, now);
+
+        batcher.end(FileKey(2));
+
+        assert_eq!(batcher.due(now), Some((FileKey(2), Reason::Shutdown)));
+        assert!(batcher.seal(FileKey(2), Reason::Shutdown).is_some());
+        assert_eq!(batcher.due(now), None);
+        assert!(batcher.seal(FileKey(2), Reason::Shutdown).is_none());
+    }
+
+    #[test]
+    fn knows_when_all_groups_together_are_too_large() {
+        let mut batcher = batcher(9);
+        assert!(!batcher.is_over());
+        batcher.writer(FileKey(1)).append(&[b'x'; 200], 0, 201, TIME, crate::clock::now());
+        assert!(batcher.is_over());
+    }
+
+    #[test]
+    fn a_line_of_another_minute_asks_for_a_seal() {
+        let mut batcher = batcher(9);
+        let mut writer = batcher.writer(FileKey(1));
+        assert_eq!(writer.seal_before(1, TIME), None);
+        writer.append(b"x", 0, 2, TIME, crate::clock::now());
+        assert_eq!(writer.seal_before(1, TIME + 60), Some(Reason::Minute));
+    }
+}

@@ -1,0 +1,159 @@
+//! Newlines, over-long lines, the unterminated last line.
+//!
+//! Pure, borrows everything. A line ends at `\n`, or at `\r\n`; a `\r` elsewhere belongs to the
+//! line. An offset that does not stand at the start of a line is called *mid-line*: the first part
+//! of that line has been delivered already (it was too long, or it was sent unterminated after its
+//! quiet time). What remains of such a line is delivered too, unless nothing but the line end
+//! remains.
+
+/// A piece of a file that becomes one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The bytes to deliver, as written, without the line end. `None` where only the end of a line
+    /// remained whose text has been delivered.
+    pub value: Option<&'a [u8]>,
+    /// How many bytes of the input it covers, line end included. Never 0.
+    pub consumed: usize,
+    /// The line goes on behind this piece.
+    pub is_cut: bool,
+}
+
+/// Bytes that must be at hand to decide about a line: the limit, and a line end behind it.
+#[must_use]
+pub const fn lookahead(line_bytes_max: usize) -> usize {
+    line_bytes_max + 2
+}
+
+/// The first line of `bytes`, or `None` when more bytes are needed to know it.
+///
+/// A line of more than `line_bytes_max` bytes is cut there, or up to three bytes earlier so that
+/// no UTF-8 character is torn. With [`lookahead`] bytes the answer is never `None`.
+#[must_use]
+pub fn next_line(bytes: &[u8], is_mid_line: bool, line_bytes_max: usize) -> Option<Line<'_>> {
+    let window = &bytes[..bytes.len().min(lookahead(line_bytes_max))];
+    if let Some(newline) = memchr::memchr(b'\n', window) {
+        let text = &window[..newline];
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.len() <= line_bytes_max {
+            let value = (!text.is_empty() || !is_mid_line).then_some(text);
+            return Some(Line { value, consumed: newline + 1, is_cut: false });
+        }
+    } else if window.len() < lookahead(line_bytes_max) {
+        return None;
+    }
+    let end = cut_before(window, line_bytes_max);
+    Some(Line { value: Some(&window[..end]), consumed: end, is_cut: true })
+}
+
+/// The unterminated rest of a file as a line, once it has been quiet for long enough.
+///
+/// A last `\r` is left for later: it may be half of a line end. `None` if nothing else is there.
+#[must_use]
+pub fn partial_line(bytes: &[u8]) -> Option<Line<'_>> {
+    let text = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    (!text.is_empty()).then_some(Line { value: Some(text), consumed: text.len(), is_cut: true })
+}
+
+/// The largest index up to `at` that does not tear a UTF-8 character; `at` if that is not UTF-8.
+fn cut_before(bytes: &[u8], at: usize) -> usize {
+    let is_continuation = |index: usize| bytes[index] & 0b1100_0000 == 0b1000_0000;
+    if !is_continuation(at) {
+        return at;
+    }
+    let lead = (at.saturating_sub(3)..at).rev().find(|&index| !is_continuation(index));
+    match lead {
+        Some(lead) if lead > 0 && bytes[lead] >= 0b1100_0000 => lead,
+        _ => at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All records of `file`, read in chunks that end at the given sizes, as the reader would.
+    fn records(file: &[u8], sizes: &[usize], line_bytes_max: usize) -> (Vec<Vec<u8>>, usize) {
+        let mut out = Vec::new();
+        let (mut offset, mut is_mid_line) = (0, false);
+        for &size in sizes.iter().chain([&file.len()]) {
+            let size = size.min(file.len()).max(offset);
+            while let Some(line) = next_line(&file[offset..size], is_mid_line, line_bytes_max) {
+                out.extend(line.value.map(<[u8]>::to_vec));
+                offset += line.consumed;
+                is_mid_line = line.is_cut;
+            }
+        }
+        (out, offset)
+    }
+
+    fn check(file: &str, line_bytes_max: usize, expected: &[&str]) {
+        let (found, _) = records(file.as_bytes(), &[], line_bytes_max);
+        let found: Vec<&str> = found.iter().map(|line| str::from_utf8(line).unwrap()).collect();
+        assert_eq!(found, expected, "{file:?} at {line_bytes_max}");
+    }
+
+    #[test]
+    fn ends_a_line_at_lf_and_crlf_only() {
+        check("a\nb\r\nc\rd\n\n\r\ne", 9, &["a", "b", "c\rd", "", ""]);
+    }
+
+    #[test]
+    fn cuts_long_lines_without_dropping_a_byte() {
+        check("abcdefg\nh\n", 3, &["abc", "def", "g", "h"]);
+        check("abcdef\nh\n", 3, &["abc", "def", "h"]);
+        check("abcdef\r\nh\n", 3, &["abc", "def", "h"]);
+        check("abc\r\n", 3, &["abc"]);
+        check("ab\r\r\n", 3, &["ab\r"]);
+        check("abc\rd\n", 3, &["abc", "\rd"]);
+    }
+
+    #[test]
+    fn does_not_tear_characters() {
+        check("aä\nxää\n", 2, &["a", "ä", "x", "ä", "ä"]);
+        check("日本\n", 4, &["日", "本"]);
+    }
+
+    #[test]
+    fn cuts_bytes_that_are_no_text_at_the_limit() {
+        let (found, _) = records(&[0x80; 7], &[], 3);
+        assert_eq!(found, [vec![0x80; 3]]);
+    }
+
+    #[test]
+    fn waits_for_the_rest_of_a_line() {
+        assert_eq!(next_line(b"abc", false, 9), None);
+        assert_eq!(next_line(b"", false, 9), None);
+        assert_eq!(next_line(b"abc\r", false, 3), None);
+    }
+
+    #[test]
+    fn swallows_the_line_end_behind_a_partial_line() {
+        let line = partial_line(b"abc\r").unwrap();
+        assert_eq!((line.value, line.consumed, line.is_cut), (Some(&b"abc"[..]), 3, true));
+        let end = next_line(b"\r\nnext\n", true, 9).unwrap();
+        assert_eq!((end.value, end.consumed), (None, 2));
+        assert_eq!(partial_line(b"\r"), None);
+    }
+
+    proptest! {
+        /// Splitting is the same whatever the reads were, and joins back to the file.
+        #[test]
+        fn chunking_changes_nothing(
+            file in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), Just(0xc3), Just(0xa4)], 0..60),
+            mut sizes in proptest::collection::vec(0_usize..60, 0..6),
+            line_bytes_max in 4_usize..9,
+        ) {
+            sizes.sort_unstable();
+            let (whole, end) = records(&file, &[], line_bytes_max);
+            prop_assert_eq!(&records(&file, &sizes, line_bytes_max), &(whole.clone(), end));
+            for line in &whole {
+                prop_assert!(line.len() <= line_bytes_max && !line.contains(&b'\n'));
+            }
+            let written: usize = file[..end].iter().filter(|&&byte| byte != b'\n' && byte != b'\r').count();
+            let found: usize = whole.iter().flatten().filter(|&&byte| byte != b'\r').count();
+            prop_assert_eq!(written, found);
+        }
+    }
+}
