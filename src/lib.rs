@@ -28,6 +28,7 @@
 //! show it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
 pub mod batch;
+pub mod checkpoint;
 pub mod clock;
 pub mod exit;
 pub mod fingerprint;

@@ -1,0 +1,244 @@
+//! The checkpoint file: encoding and decoding.
+//!
+//! Pure. Numbers are little-endian.
+//!
+//! ```text
+//! "LFCKPT\r\n"            8  a transfer that mends line ends would be noticed
+//! version                 4  1
+//! generation              8  grows by one with each save; the newest intact file wins
+//! count                   4  entries
+//! entry × count
+//!   length                4  of what follows in this entry; a reader may skip what it does not know
+//!   device inode offset  24  everything below `offset` is acknowledged
+//!   head tail            16  fingerprints: length and CRC-32 of the first bytes, and of those
+//!                            just before `offset`
+//!   seen                  8  Unix seconds: when the file was last there
+//!   path                4+n  as configured, links not resolved
+//!   resolved            4+n  where it really was
+//! CRC-32                  4  of all bytes before it
+//! ```
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::fingerprint::Fingerprint;
+
+const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
+const VERSION: u32 = 1;
+
+/// How far one file has been delivered, and how to know it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Path as configured, links not resolved.
+    pub path: PathBuf,
+    /// Where it really was when it was last seen, links resolved.
+    pub resolved: PathBuf,
+    /// Device number. May change when the disk is mounted elsewhere.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Everything below is acknowledged.
+    pub offset: u64,
+    /// The first bytes of the file.
+    pub head: Fingerprint,
+    /// The bytes just before `offset`.
+    pub tail: Fingerprint,
+    /// When the file was last there, in Unix seconds.
+    pub seen_unix: u64,
+}
+
+/// Why bytes are no checkpoint file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// Fewer bytes than the least file, or than its entries claim.
+    #[error("it is cut off after {0} bytes")]
+    Short(usize),
+    /// It begins otherwise.
+    #[error("it does not begin like a checkpoint file")]
+    Magic,
+    /// Written by a newer program.
+    #[error("it has version {0}, and this program reads version {VERSION}")]
+    Version(u32),
+    /// The check sum is another.
+    #[error("its check sum is {found:08x} and should be {expected:08x}")]
+    Crc {
+        /// As computed.
+        found: u32,
+        /// As stored.
+        expected: u32,
+    },
+}
+
+/// The bytes of a checkpoint file.
+#[must_use]
+pub fn encode(generation: u64, checkpoints: &[Checkpoint]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64 + checkpoints.len() * 160);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&generation.to_le_bytes());
+    put_len(&mut bytes, checkpoints.len());
+    for checkpoint in checkpoints {
+        encode_entry(&mut bytes, checkpoint);
+    }
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
+    let at = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    for number in [entry.device, entry.inode, entry.offset] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    for fingerprint in [entry.head, entry.tail] {
+        bytes.extend_from_slice(&fingerprint.len.to_le_bytes());
+        bytes.extend_from_slice(&fingerprint.crc32.to_le_bytes());
+    }
+    bytes.extend_from_slice(&entry.seen_unix.to_le_bytes());
+    for path in [&entry.path, &entry.resolved] {
+        let path = path.as_os_str().as_bytes();
+        put_len(bytes, path.len());
+        bytes.extend_from_slice(path);
+    }
+    let len = u32::try_from(bytes.len() - at - 4).expect("two paths are short");
+    bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+fn put_len(bytes: &mut Vec<u8>, len: usize) {
+    let len = u32::try_from(len).expect("a checkpoint file is far below 4 GiB");
+    bytes.extend_from_slice(&len.to_le_bytes());
+}
+
+/// The generation and the entries of a checkpoint file.
+///
+/// # Errors
+/// If the bytes are anything but a whole, undamaged file of a known version.
+pub fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>), FormatError> {
+    let short = FormatError::Short(bytes.len());
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or(short)?;
+    let mut reader = Reader { left: body, len: bytes.len() };
+    if reader.take(MAGIC.len())? != MAGIC {
+        return Err(FormatError::Magic);
+    }
+    let (found, expected) = (crc32fast::hash(body), u32::from_le_bytes(*crc));
+    if found != expected {
+        return Err(FormatError::Crc { found, expected });
+    }
+    let version = reader.u32()?;
+    if version != VERSION {
+        return Err(FormatError::Version(version));
+    }
+    let generation = reader.u64()?;
+    let count = reader.u32()?;
+    let checkpoints = (0..count).map(|_| decode_entry(&mut reader)).collect::<Result<_, _>>()?;
+    Ok((generation, checkpoints))
+}
+
+fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
+    let len = reader.u32()? as usize;
+    let mut entry = Reader { left: reader.take(len)?, len: reader.len };
+    Ok(Checkpoint {
+        device: entry.u64()?,
+        inode: entry.u64()?,
+        offset: entry.u64()?,
+        head: Fingerprint { len: entry.u32()?, crc32: entry.u32()? },
+        tail: Fingerprint { len: entry.u32()?, crc32: entry.u32()? },
+        seen_unix: entry.u64()?,
+        path: entry.path()?,
+        resolved: entry.path()?,
+    })
+}
+
+struct Reader<'a> {
+    left: &'a [u8],
+    /// Length of the whole file, for the message.
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], FormatError> {
+        let (taken, left) = self.left.split_at_checked(len).ok_or(FormatError::Short(self.len))?;
+        self.left = left;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
+        Ok(self.take(N)?.try_into().expect("take gives as many as asked"))
+    }
+
+    fn u32(&mut self) -> Result<u32, FormatError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, FormatError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn path(&mut self) -> Result<PathBuf, FormatError> {
+        let len = self.u32()? as usize;
+        Ok(Path::new(&OsString::from_vec(self.take(len)?.to_vec())).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn checkpoint()(
+            numbers in any::<[u64; 4]>(),
+            prints in any::<[u32; 4]>(),
+            path in proptest::collection::vec(any::<u8>(), 0..40),
+            resolved in proptest::collection::vec(any::<u8>(), 0..40),
+        ) -> Checkpoint {
+            Checkpoint {
+                path: OsString::from_vec(path).into(),
+                resolved: OsString::from_vec(resolved).into(),
+                device: numbers[0],
+                inode: numbers[1],
+                offset: numbers[2],
+                seen_unix: numbers[3],
+                head: Fingerprint { len: prints[0], crc32: prints[1] },
+                tail: Fingerprint { len: prints[2], crc32: prints[3] },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decodes_what_it_encodes(generation in any::<u64>(), entries in proptest::collection::vec(checkpoint(), 0..5)) {
+            prop_assert_eq!(decode(&encode(generation, &entries)), Ok((generation, entries)));
+        }
+
+        #[test]
+        fn says_so_when_cut_off(entries in proptest::collection::vec(checkpoint(), 0..3), at in any::<proptest::sample::Index>()) {
+            let bytes = encode(7, &entries);
+            prop_assert!(decode(&bytes[..at.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn says_so_when_a_bit_is_flipped(entries in proptest::collection::vec(checkpoint(), 0..3), at in any::<proptest::sample::Index>()) {
+            let mut bytes = encode(7, &entries);
+            let bit = at.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn never_panics_on_other_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn names_a_newer_version() {
+        let mut bytes = encode(7, &[]);
+        bytes.truncate(bytes.len() - 4);
+        bytes[8] = 9;
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        assert_eq!(decode(&bytes), Err(FormatError::Version(9)));
+    }
+}

@@ -1,0 +1,162 @@
+//! Acknowledgements in any order to the offset below which all is delivered.
+//!
+//! Pure. One [`Watermark`] per file incarnation. Spans are sealed in order and without holes;
+//! acknowledgements come as they like. A saved checkpoint may name the watermark's offset and
+//! nothing beyond it: that is the promise this file keeps.
+
+use std::collections::VecDeque;
+
+use crate::fingerprint::Fingerprint;
+use crate::span::Span;
+
+/// The lowest byte of a file that is not acknowledged.
+#[derive(Clone, Debug)]
+pub struct Watermark {
+    offset: u64,
+    /// The bytes of the file just before `offset`.
+    tail: Fingerprint,
+    /// Sealed spans that end above `offset`, in order. Each begins where the one before it ends.
+    pending: VecDeque<Pending>,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    start: u64,
+    end: u64,
+    tail: Fingerprint,
+    is_acked: bool,
+}
+
+impl Watermark {
+    /// Everything below `offset` is acknowledged, or was never wanted.
+    #[must_use]
+    pub fn at(offset: u64, tail: Fingerprint) -> Self {
+        Self { offset, tail, pending: VecDeque::new() }
+    }
+
+    /// The offset below which all is acknowledged.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The fingerprint of the bytes just before [`Self::offset`].
+    #[must_use]
+    pub fn tail(&self) -> Fingerprint {
+        self.tail
+    }
+
+    /// A batch was sealed that ends in the bytes that `tail` covers.
+    ///
+    /// # Panics
+    /// If it does not begin where the last one ended: a byte would be lost.
+    pub fn on_sealed(&mut self, span: Span, tail: Fingerprint) {
+        self.push(span.start, span.end, tail, false);
+    }
+
+    /// Bytes were passed over that are no record: they need no acknowledgement of their own.
+    ///
+    /// # Panics
+    /// If they do not begin where the last span ended.
+    pub fn on_passed(&mut self, start: u64, end: u64, tail: Fingerprint) {
+        self.push(start, end, tail, true);
+        self.advance();
+    }
+
+    /// The batch with this span is done with. Returns whether the offset moved.
+    pub fn on_ack(&mut self, span: Span) -> bool {
+        let found = self.pending.binary_search_by_key(&span.start, |pending| pending.start);
+        let Ok(index) = found else { return false };
+        debug_assert_eq!(self.pending[index].end, span.end, "a span is acknowledged as sealed");
+        self.pending[index].is_acked = true;
+        self.advance()
+    }
+
+    fn push(&mut self, start: u64, end: u64, tail: Fingerprint, is_acked: bool) {
+        let expected = self.pending.back().map_or(self.offset, |last| last.end);
+        assert!(start == expected, "sealed spans have no holes: {start} after {expected}");
+        self.pending.push_back(Pending { start, end, tail, is_acked });
+    }
+
+    fn advance(&mut self) -> bool {
+        let before = self.offset;
+        while let Some(first) = self.pending.pop_front_if(|first| first.is_acked) {
+            (self.offset, self.tail) = (first.end, first.tail);
+        }
+        self.offset > before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::span::FileKey;
+
+    fn span(start: u64, end: u64) -> Span {
+        Span::new(FileKey(1), start, end)
+    }
+
+    fn tail(end: u64) -> Fingerprint {
+        Fingerprint::of(&end.to_le_bytes())
+    }
+
+    #[test]
+    fn waits_for_the_lowest_batch() {
+        let mut mark = Watermark::at(5, Fingerprint::default());
+        mark.on_sealed(span(5, 10), tail(10));
+        mark.on_sealed(span(10, 20), tail(20));
+
+        assert!(!mark.on_ack(span(10, 20)));
+        assert_eq!(mark.offset(), 5);
+        assert!(mark.on_ack(span(5, 10)));
+        assert_eq!((mark.offset(), mark.tail()), (20, tail(20)));
+    }
+
+    #[test]
+    fn passed_bytes_wait_for_what_lies_before_them() {
+        let mut mark = Watermark::at(0, Fingerprint::default());
+        mark.on_passed(0, 1, tail(1));
+        assert_eq!(mark.offset(), 1);
+        mark.on_sealed(span(1, 4), tail(4));
+        mark.on_passed(4, 5, tail(5));
+        assert_eq!(mark.offset(), 1);
+        mark.on_ack(span(1, 4));
+        assert_eq!(mark.offset(), 5);
+    }
+
+    #[test]
+    fn a_second_acknowledgement_changes_nothing() {
+        let mut mark = Watermark::at(0, Fingerprint::default());
+        mark.on_sealed(span(0, 4), tail(4));
+        assert!(mark.on_ack(span(0, 4)));
+        assert!(!mark.on_ack(span(0, 4)));
+    }
+
+    proptest! {
+        /// Equal to a naive model: the end of the longest run of acknowledged spans from 0.
+        #[test]
+        fn equals_a_naive_model(lengths in proptest::collection::vec(1_u64..9, 1..20), order in any::<u64>()) {
+            let mut mark = Watermark::at(0, Fingerprint::default());
+            let mut spans = Vec::new();
+            let mut end = 0;
+            for len in lengths {
+                spans.push(span(end, end + len));
+                end += len;
+                mark.on_sealed(span(end - len, end), tail(end));
+            }
+            let mut left = spans.clone();
+            let mut rng = fastrand::Rng::with_seed(order);
+            while !left.is_empty() {
+                let acked = left.swap_remove(rng.usize(..left.len()));
+                mark.on_ack(acked);
+                let lowest = left.iter().map(|span| span.start).min().unwrap_or(end);
+                prop_assert_eq!(mark.offset(), lowest);
+                if lowest > 0 {
+                    prop_assert_eq!(mark.tail(), tail(lowest));
+                }
+            }
+        }
+    }
+}
