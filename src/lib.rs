@@ -37,4 +37,5 @@ pub mod pipeline;
 pub mod report;
 pub mod sealed;
 pub mod span;
+pub mod tail;
 pub mod wire;

@@ -1,0 +1,119 @@
+//! Whether a file is one we know.
+//!
+//! Pure: the reader looks at the bytes, this decides. A file is known by device, inode and two
+//! fingerprints, of its head and of the bytes just before the offset; names do not count, because
+//! rotation changes them.
+//!
+//! | device | inode | head | tail, size | then |
+//! |---|---|---|---|---|
+//! | same | same | same | same | go on at the offset |
+//! | same | same | same | other, or smaller | rewritten in place: from the first byte |
+//! | same | same | other | – | another file with a used inode: from the first byte |
+//! | other | same | same | same | the disk was mounted elsewhere: go on |
+//! | other | other | same | same, and the path too | the data was copied elsewhere: go on |
+//! | – | – | – | anything else | not this file |
+
+use crate::checkpoint::format::Checkpoint;
+
+/// What the reader sees of a file, held against a checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// The path is that of the checkpoint.
+    pub is_same_path: bool,
+    /// The first bytes are those of the checkpoint's head.
+    pub is_head_same: bool,
+    /// The bytes before the checkpoint's offset are those of its tail (and so the file is at least
+    /// that long).
+    pub is_tail_same: bool,
+}
+
+/// What a checkpoint means for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It is this file: go on at the checkpoint's offset.
+    Resume,
+    /// It was this file, and other bytes stand in it now: from the first byte.
+    Rewritten,
+    /// It speaks of another file.
+    Other,
+}
+
+/// Holds what is seen against a checkpoint.
+#[must_use]
+pub fn compare(saved: &Checkpoint, seen: Seen) -> Match {
+    let is_same_device = saved.device == seen.device;
+    let is_same_inode = saved.inode == seen.inode;
+    let are_bytes_same = seen.is_head_same && seen.is_tail_same;
+    // A head of no bytes proves nothing about a file on another device.
+    let is_proof = saved.head.len > 0 && are_bytes_same;
+    match (is_same_device, is_same_inode) {
+        (true, true) if are_bytes_same => Match::Resume,
+        (true, true) => Match::Rewritten,
+        (false, true) if is_proof => Match::Resume,
+        (false, false) if is_proof && seen.is_same_path => Match::Resume,
+        _ => Match::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::Fingerprint;
+
+    fn check(device: u64, inode: u64, path: bool, head: bool, tail: bool, expected: Match) {
+        let saved = Checkpoint {
+            path: "/a".into(),
+            resolved: "/a".into(),
+            device: 1,
+            inode: 1,
+            offset: 10,
+            head: Fingerprint::of(b"head"),
+            tail: Fingerprint::of(b"tail"),
+            seen_unix: 0,
+        };
+        let seen =
+            Seen { device, inode, is_same_path: path, is_head_same: head, is_tail_same: tail };
+        assert_eq!(compare(&saved, seen), expected, "{seen:?}");
+    }
+
+    #[test]
+    fn knows_a_file_again_and_no_other() {
+        check(1, 1, true, true, true, Match::Resume);
+        check(1, 1, false, true, true, Match::Resume);
+        check(1, 1, true, true, false, Match::Rewritten);
+        check(1, 1, true, false, false, Match::Rewritten);
+        check(2, 1, false, true, true, Match::Resume);
+        check(2, 1, true, true, false, Match::Other);
+        check(2, 9, true, true, true, Match::Resume);
+        check(2, 9, false, true, true, Match::Other);
+        check(1, 9, true, true, true, Match::Other);
+    }
+
+    #[test]
+    fn an_empty_head_proves_nothing_elsewhere() {
+        let saved = Checkpoint {
+            path: "/a".into(),
+            resolved: "/a".into(),
+            device: 1,
+            inode: 1,
+            offset: 0,
+            head: Fingerprint::default(),
+            tail: Fingerprint::default(),
+            seen_unix: 0,
+        };
+        let mut seen = Seen {
+            device: 2,
+            inode: 1,
+            is_same_path: true,
+            is_head_same: true,
+            is_tail_same: true,
+        };
+        assert_eq!(compare(&saved, seen), Match::Other);
+        seen.device = 1;
+        assert_eq!(compare(&saved, seen), Match::Resume);
+    }
+}

@@ -1,0 +1,43 @@
+//! Files to bytes: which files there are, which of them we know, whose turn it is.
+//!
+//! [`discover`] turns patterns into files, through links in any part of the path. [`watch`] is the
+//! kernel's hint that something changed; the truth is `fstat` and the bytes. [`identity`] knows a
+//! file again, [`registry`] remembers what happened to each, [`schedule`] says whose turn it is,
+//! [`reader`] looks at the bytes.
+//!
+//! What happens to a log file, and what follows from it:
+//!
+//! ```text
+//! rename      app.log ──mv──▶ app.log.1     same inode: read on under the old `__path__`, to the
+//!             (new app.log)                 end and until it has been quiet for ten minutes
+//! delete      app.log ──rm──▶ (open)        the descriptor keeps it: read to the end, closed
+//!                                           after a quiet minute
+//! truncate    [old bytes] ──▶ [new]         smaller than the offset, or other bytes before it:
+//!                                           a new incarnation, from its first byte
+//! re-point    logs ─▶ A  becomes  logs ─▶ B both: A as if renamed away, B as new
+//! ```
+
+pub mod discover;
+pub mod identity;
+pub mod reader;
+pub mod registry;
+pub mod remembered;
+pub mod schedule;
+pub mod watch;
+
+use std::time::Duration;
+
+/// Which files to read and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Absolute glob patterns of files; `**` allowed.
+    pub paths: Vec<String>,
+    /// Absolute glob patterns of files to leave out.
+    pub exclude: Vec<String>,
+    /// Least time between two turns of reading.
+    pub read_linger: Duration,
+    /// Longer lines are split.
+    pub line_bytes_max: usize,
+    /// An unterminated last line is sent after this quiet time.
+    pub partial_line_timeout: Duration,
+}

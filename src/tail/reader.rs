@@ -1,0 +1,162 @@
+//! An open file: its size, its bytes, its fingerprints.
+//!
+//! The only place that opens log files. Reads by position (pread(2)) into a buffer that all files
+//! share: what is not consumed in a turn is simply read again in the next, so a file costs a
+//! descriptor and no memory of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+
+/// A file that was opened for reading.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+}
+
+/// What fstat(2) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Names that it has; 0 when it was deleted.
+    pub links: u64,
+    /// It is a regular file.
+    pub is_file: bool,
+}
+
+impl Reader {
+    /// Opens a file, without waiting: what was a file a moment ago may be a pipe now.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        let flags = i32::try_from(flags.bits()).expect("flags of open(2) are an int");
+        Ok(Self { file: OpenOptions::new().read(true).custom_flags(flags).open(path)? })
+    }
+
+    /// Examines the file.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn stat(&self) -> io::Result<Stat> {
+        let metadata = self.file.metadata()?;
+        Ok(Stat {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            links: metadata.nlink(),
+            is_file: metadata.is_file(),
+        })
+    }
+
+    /// The name that the file has now; `None` when it has none any more (proc(5), `/proc/self/fd`).
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let path = std::fs::read_link(link).ok()?;
+        (!path.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")).then_some(path)
+    }
+
+    /// Reads once from `offset`; returns the bytes that are there. One call, so that they are all of
+    /// one moment: a second one could see the file after it was truncated and written anew.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn read_once<'b>(&self, buffer: &'b mut [u8], offset: u64) -> io::Result<&'b [u8]> {
+        loop {
+            match self.file.read_at(buffer, offset) {
+                Ok(count) => return Ok(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads from `offset` until `buffer` is full or the file ends; returns the bytes that are
+    /// there.
+    ///
+    /// # Errors
+    /// As pread(2).
+    fn read_at<'b>(&self, buffer: &'b mut [u8], offset: u64) -> io::Result<&'b [u8]> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(&buffer[..filled])
+    }
+
+    /// The fingerprint of the head as it is now.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn head(&self) -> io::Result<Fingerprint> {
+        let mut buffer = [0; HEAD_BYTES_MAX];
+        self.read_at(&mut buffer, 0).map(Fingerprint::of_head)
+    }
+
+    /// Whether the file still begins with the bytes of `head`.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn has_head(&self, head: Fingerprint) -> io::Result<bool> {
+        let mut buffer = [0; HEAD_BYTES_MAX];
+        Ok(head.matches_start_of(self.read_at(&mut buffer, 0)?))
+    }
+
+    /// Whether the bytes of `tail` still stand just before `offset`.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn has_tail(&self, tail: Fingerprint, offset: u64) -> io::Result<bool> {
+        let Some(start) = offset.checked_sub(u64::from(tail.len)) else { return Ok(false) };
+        let mut buffer = [0; TAIL_BYTES_MAX];
+        let Some(buffer) = buffer.get_mut(..tail.len as usize) else { return Ok(false) };
+        Ok(tail.matches_start_of(self.read_at(buffer, start)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_heads_and_tails_of_a_file_that_grew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        let reader = Reader::open(&path).unwrap();
+
+        assert_eq!(reader.stat().unwrap().size, 14);
+        assert!(reader.has_head(Fingerprint::of_head(b"one\n")).unwrap());
+        assert!(!reader.has_head(Fingerprint::of_head(b"two\n")).unwrap());
+        assert!(reader.has_tail(Fingerprint::of_tail(b"one\ntwo\n"), 8).unwrap());
+        assert!(!reader.has_tail(Fingerprint::of_tail(b"one\ntwo\n"), 9).unwrap());
+        assert!(!reader.has_tail(Fingerprint::of_tail(b"one\ntwo\n"), 100).unwrap());
+        assert!(!reader.has_tail(Fingerprint { len: 9, crc32: 0 }, 3).unwrap());
+        assert!(!reader.has_tail(Fingerprint { len: 9999, crc32: 0 }, 99_999).unwrap());
+    }
+
+    #[test]
+    fn does_not_wait_for_the_writer_of_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let status = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(status.success());
+        assert!(!Reader::open(&path).unwrap().stat().unwrap().is_file);
+    }
+}

@@ -1,0 +1,479 @@
+//! What happened to which file.
+//!
+//! Pure: facts come in (found, examined, read), states and deadlines come out. A file is tracked
+//! from its opening to its closing; each truncation or rewriting begins a new incarnation with a
+//! new [`FileKey`], so that late acknowledgements of the old bytes cannot move the new watermark.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::watermark::Watermark;
+use crate::fingerprint::Fingerprint;
+use crate::span::FileKey;
+
+/// A renamed file is closed when it has been quiet for this long and all of it is acknowledged.
+/// Apps keep writing to a rotated file until they notice; ten minutes is what logtail grants too.
+pub const ROTATED_QUIET: Duration = Duration::from_secs(600);
+/// The same for a deleted file, whose bytes occupy the disk as long as it is open.
+pub const DELETED_QUIET: Duration = Duration::from_secs(60);
+
+/// Where a tracked file stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The patterns find it.
+    Active,
+    /// It has a name that the patterns do not find (any more).
+    Rotated,
+    /// It has no name: only our descriptor, and perhaps a writer's, keeps it.
+    Deleted,
+}
+
+impl State {
+    /// The word for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Rotated => "rotated",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// A file that was just opened, and where to go on in it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Path as configured, links not resolved.
+    pub path: PathBuf,
+    /// Where it really is.
+    pub resolved: PathBuf,
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Fingerprint of its first bytes.
+    pub head: Fingerprint,
+    /// Where to go on.
+    pub offset: u64,
+    /// Fingerprint of the bytes before `offset`.
+    pub tail: Fingerprint,
+}
+
+/// One tracked file.
+#[derive(Clone, Debug)]
+pub struct Tracked {
+    /// As it was opened: the names of the moment, and the identity.
+    pub opened: Opened,
+    /// The path under which discovery found it last; another one after a rename within the
+    /// patterns.
+    pub found_at: PathBuf,
+    /// Where it stands.
+    pub state: State,
+    /// Size when it was last examined.
+    pub size: u64,
+    /// Offset just past the last byte that went into a group.
+    pub read_offset: u64,
+    /// Fingerprint of the bytes before `read_offset`.
+    pub tail: Fingerprint,
+    /// What is acknowledged.
+    pub watermark: Watermark,
+    /// When it was last seen to grow (or was opened).
+    pub grown_at: Instant,
+    /// It was read to its end; what is left there, if anything, is no complete line.
+    pub is_at_end: bool,
+    /// What is left is a lone `\r`, which is never sent by itself.
+    pub is_rest_idle: bool,
+    /// Last time, in Unix seconds, when all of it was acknowledged.
+    pub level_unix: u64,
+    /// How often in a row it grew without a notification.
+    pub unannounced: u8,
+    /// The last error with it; empty when there was none.
+    pub last_error: String,
+}
+
+/// What an examination showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing new.
+    None,
+    /// There are more bytes than at the last examination.
+    Grew,
+    /// There are no more bytes than then, but not all of them were read yet.
+    Unread,
+    /// There are fewer bytes than were read or are known as its head: it was truncated.
+    Shrank,
+}
+
+/// A file that began anew in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restarted {
+    /// Its new key.
+    pub file: FileKey,
+    /// Bytes that had been seen on disk and were not read: they are gone.
+    pub lost_bytes: u64,
+}
+
+/// All tracked files.
+#[derive(Debug, Default)]
+pub struct Registry {
+    files: BTreeMap<FileKey, Tracked>,
+    by_inode: HashMap<(u64, u64), FileKey>,
+    /// Files with an unfinished last line, by the time it was last added to.
+    rests: BTreeSet<(Instant, FileKey)>,
+    next_key: u32,
+}
+
+impl Registry {
+    /// Begins to track a file. `unix` is the wall-clock time.
+    pub fn open(&mut self, opened: Opened, now: Instant, unix: u64) -> FileKey {
+        let file = FileKey(self.next_key);
+        self.next_key += 1;
+        self.by_inode.insert((opened.device, opened.inode), file);
+        let tracked = Tracked {
+            state: State::Active,
+            size: opened.offset,
+            read_offset: opened.offset,
+            tail: opened.tail,
+            watermark: Watermark::at(opened.offset, opened.tail),
+            grown_at: now,
+            is_at_end: false,
+            is_rest_idle: false,
+            level_unix: unix,
+            unannounced: 0,
+            last_error: String::new(),
+            found_at: opened.path.clone(),
+            opened,
+        };
+        self.files.insert(file, tracked);
+        file
+    }
+
+    /// The tracked file with this device and inode.
+    #[must_use]
+    pub fn find(&self, device: u64, inode: u64) -> Option<FileKey> {
+        self.by_inode.get(&(device, inode)).copied()
+    }
+
+    /// One tracked file.
+    #[must_use]
+    pub fn get(&self, file: FileKey) -> Option<&Tracked> {
+        self.files.get(&file)
+    }
+
+    /// One tracked file, to change what only the loop knows of it.
+    pub fn get_mut(&mut self, file: FileKey) -> Option<&mut Tracked> {
+        self.files.get_mut(&file)
+    }
+
+    /// All of them, in the order of opening.
+    pub fn iter(&self) -> impl Iterator<Item = (FileKey, &Tracked)> {
+        self.files.iter().map(|(file, tracked)| (*file, tracked))
+    }
+
+    /// A discovery found the files with these devices and inodes. Returns those that it found no
+    /// more: they were renamed away or deleted.
+    pub fn on_scan(&mut self, found: &HashSet<(u64, u64)>) -> Vec<FileKey> {
+        let mut gone = Vec::new();
+        for (&file, tracked) in &mut self.files {
+            let is_found = found.contains(&(tracked.opened.device, tracked.opened.inode));
+            match (tracked.state, is_found) {
+                (State::Active, false) => {
+                    tracked.state = State::Rotated;
+                    gone.push(file);
+                }
+                (State::Rotated | State::Deleted, true) => tracked.state = State::Active,
+                (State::Active, true) | (State::Rotated | State::Deleted, false) => {}
+            }
+        }
+        gone
+    }
+
+    /// The file was examined: `size` bytes, `links` names.
+    pub fn on_stat(&mut self, file: FileKey, size: u64, links: u64, now: Instant) -> Change {
+        let Some(tracked) = self.files.get_mut(&file) else { return Change::None };
+        if links == 0 {
+            tracked.state = State::Deleted;
+        }
+        if size < tracked.read_offset.max(tracked.opened.head.len.into()) {
+            return Change::Shrank;
+        }
+        let before = std::mem::replace(&mut tracked.size, size);
+        if size == before {
+            let is_read = tracked.is_at_end || size == tracked.read_offset;
+            return if is_read { Change::None } else { Change::Unread };
+        }
+        self.rests.remove(&(tracked.grown_at, file));
+        tracked.grown_at = now;
+        tracked.is_at_end = false;
+        Change::Grew
+    }
+
+    /// The file was read up to `offset`; `is_at_end` if nothing complete is left behind it;
+    /// `is_rest_idle` says that what is left there is a lone `\r`.
+    pub fn on_read(
+        &mut self,
+        file: FileKey,
+        offset: u64,
+        tail: Fingerprint,
+        is_at_end: bool,
+        is_rest_idle: bool,
+    ) {
+        let Some(tracked) = self.files.get_mut(&file) else { return };
+        assert!(tracked.read_offset <= offset, "reading goes forward");
+        tracked.read_offset = offset;
+        tracked.tail = tail;
+        tracked.size = tracked.size.max(offset);
+        tracked.is_at_end = is_at_end;
+        tracked.is_rest_idle = is_rest_idle;
+        let has_rest = is_at_end && !is_rest_idle && tracked.size > offset;
+        if has_rest {
+            self.rests.insert((tracked.grown_at, file));
+        } else {
+            self.rests.remove(&(tracked.grown_at, file));
+        }
+    }
+
+    /// It could not be read: what is left of it is not known, and the next examination asks again.
+    pub fn on_unreadable(&mut self, file: FileKey) {
+        let Some(tracked) = self.files.get_mut(&file) else { return };
+        self.rests.remove(&(tracked.grown_at, file));
+        tracked.is_at_end = false;
+    }
+
+    /// The file was truncated or rewritten: the old incarnation ends, a new one begins at 0.
+    pub fn restart(&mut self, file: FileKey, now: Instant, unix: u64) -> Option<Restarted> {
+        let old = self.forget(file)?;
+        let lost_bytes = old.size.saturating_sub(old.read_offset);
+        let opened = Opened {
+            head: Fingerprint::default(),
+            offset: 0,
+            tail: Fingerprint::default(),
+            ..old.opened
+        };
+        let restarted = self.open(opened, now, unix);
+        if let Some(tracked) = self.files.get_mut(&restarted) {
+            tracked.state = old.state;
+        }
+        Some(Restarted { file: restarted, lost_bytes })
+    }
+
+    /// Ends the tracking of a file.
+    pub fn forget(&mut self, file: FileKey) -> Option<Tracked> {
+        let tracked = self.files.remove(&file)?;
+        self.rests.remove(&(tracked.grown_at, file));
+        let inode = (tracked.opened.device, tracked.opened.inode);
+        if self.by_inode.get(&inode) == Some(&file) {
+            self.by_inode.remove(&inode);
+        }
+        Some(tracked)
+    }
+
+    /// Files whose unfinished last line has been quiet for `timeout`.
+    #[must_use]
+    pub fn rests_due(&self, timeout: Duration, now: Instant) -> Vec<FileKey> {
+        self.rests
+            .iter()
+            .take_while(|(grown_at, _)| *grown_at + timeout <= now)
+            .map(|(_, file)| *file)
+            .collect()
+    }
+
+    /// When the next unfinished last line will have been quiet for `timeout`.
+    #[must_use]
+    pub fn rest_deadline(&self, timeout: Duration) -> Option<Instant> {
+        self.rests.first().map(|(grown_at, _)| *grown_at + timeout)
+    }
+
+    /// Renamed and deleted files that are delivered and have been quiet for long enough.
+    #[must_use]
+    pub fn closable(&self, now: Instant) -> Vec<FileKey> {
+        let is_closable = |tracked: &Tracked| {
+            let quiet = match tracked.state {
+                State::Active => return false,
+                State::Rotated => ROTATED_QUIET,
+                State::Deleted => DELETED_QUIET,
+            };
+            tracked.is_delivered() && tracked.grown_at + quiet <= now
+        };
+        self.iter().filter(|(_, tracked)| is_closable(tracked)).map(|(file, _)| file).collect()
+    }
+}
+
+impl Tracked {
+    /// Whether all of it was read and acknowledged, but for a lone `\r` at its end.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        let is_read = self.size == self.read_offset || (self.is_at_end && self.is_rest_idle);
+        is_read && self.watermark.offset() == self.read_offset
+    }
+
+    /// Whether it holds complete lines that are not acknowledged, as far as is known. An
+    /// unfinished last line does not count: it may still be written.
+    #[must_use]
+    pub fn has_undelivered_lines(&self) -> bool {
+        let is_read = self.size == self.read_offset || self.is_at_end;
+        !is_read || self.watermark.offset() < self.read_offset
+    }
+
+    /// What a checkpoint remembers of it.
+    #[must_use]
+    pub fn checkpoint(&self, unix: u64) -> Checkpoint {
+        Checkpoint {
+            path: self.opened.path.clone(),
+            resolved: self.opened.resolved.clone(),
+            device: self.opened.device,
+            inode: self.opened.inode,
+            offset: self.watermark.offset(),
+            head: self.opened.head,
+            tail: self.watermark.tail(),
+            seen_unix: unix,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::Span;
+
+    fn opened(inode: u64, offset: u64) -> Opened {
+        Opened {
+            path: "/share/logs/app.log".into(),
+            resolved: "/data/pod/logs/app.log".into(),
+            device: 1,
+            inode,
+            head: Fingerprint::of(b"h"),
+            offset,
+            tail: Fingerprint::of(b"tail"),
+        }
+    }
+
+    fn none() -> Fingerprint {
+        Fingerprint::default()
+    }
+
+    #[test]
+    fn a_file_that_is_found_no_more_is_read_on() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+
+        assert_eq!(registry.on_scan(&HashSet::from([(1, 7)])), []);
+        assert_eq!(registry.on_scan(&HashSet::new()), [file]);
+        assert_eq!(registry.on_scan(&HashSet::new()), []);
+        assert_eq!(registry.get(file).unwrap().state, State::Rotated);
+        assert_eq!(registry.on_stat(file, 5, 1, now), Change::Grew);
+        registry.on_scan(&HashSet::from([(1, 7)]));
+        assert_eq!(registry.get(file).unwrap().state, State::Active);
+    }
+
+    #[test]
+    fn growth_is_news_until_it_is_read_to_the_end() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+
+        assert_eq!(registry.on_stat(file, 10, 1, now), Change::Grew);
+        assert_eq!(registry.on_stat(file, 10, 1, now), Change::Unread);
+        registry.on_read(file, 8, none(), true, false);
+        assert_eq!(registry.on_stat(file, 10, 1, now), Change::None);
+        assert_eq!(registry.on_stat(file, 11, 1, now), Change::Grew);
+    }
+
+    #[test]
+    fn truncation_begins_a_new_incarnation_and_counts_what_was_lost() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 100), now, 0);
+        registry.on_stat(file, 150, 1, now);
+        registry.on_read(file, 120, none(), false, false);
+
+        assert_eq!(registry.on_stat(file, 119, 1, now), Change::Shrank);
+        let restarted = registry.restart(file, now, 0).unwrap();
+
+        assert_eq!(restarted.lost_bytes, 30);
+        assert_ne!(restarted.file, file);
+        let tracked = registry.get(restarted.file).unwrap();
+        assert_eq!((tracked.read_offset, tracked.watermark.offset()), (0, 0));
+        assert_eq!(registry.find(1, 7), Some(restarted.file));
+        assert!(registry.get(file).is_none());
+    }
+
+    #[test]
+    fn truncation_is_noticed_before_anything_was_read() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let head = Fingerprint::of_head(b"one\n");
+        let file = registry.open(Opened { head, ..opened(7, 0) }, now, 0);
+        assert_eq!(registry.on_stat(file, 4, 1, now), Change::Grew);
+        assert_eq!(registry.on_stat(file, 3, 1, now), Change::Shrank);
+    }
+
+    #[test]
+    fn an_unfinished_line_is_due_after_its_quiet_time() {
+        let start = crate::clock::now();
+        let at = |s| start + Duration::from_secs(s);
+        let timeout = Duration::from_secs(5);
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), at(0), 0);
+        registry.on_stat(file, 3, 1, at(1));
+        registry.on_read(file, 0, none(), true, false);
+
+        assert_eq!(registry.rest_deadline(timeout), Some(at(6)));
+        assert_eq!(registry.rests_due(timeout, at(5)), []);
+        registry.on_stat(file, 4, 1, at(5));
+        assert_eq!(registry.rest_deadline(timeout), None);
+        registry.on_read(file, 0, none(), true, false);
+        assert_eq!(registry.rests_due(timeout, at(9)), []);
+        assert_eq!(registry.rests_due(timeout, at(10)), [file]);
+        registry.on_read(file, 4, none(), true, false);
+        assert_eq!(registry.rest_deadline(timeout), None);
+    }
+
+    #[test]
+    fn an_unfinished_line_that_cannot_be_read_waits_for_the_next_examination() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+        registry.on_stat(file, 3, 1, now);
+        registry.on_read(file, 0, none(), true, false);
+
+        registry.on_unreadable(file);
+
+        assert_eq!(registry.rest_deadline(Duration::ZERO), None);
+        assert_eq!(registry.on_stat(file, 3, 1, now), Change::Unread);
+    }
+
+    #[test]
+    fn a_deleted_file_is_closed_only_when_delivered_and_quiet() {
+        let start = crate::clock::now();
+        let later = start + DELETED_QUIET;
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), start, 0);
+        registry.on_stat(file, 5, 0, start);
+        assert_eq!(registry.get(file).unwrap().state, State::Deleted);
+        assert_eq!(registry.closable(later), []);
+        registry.on_read(file, 5, none(), true, false);
+        let span = Span::new(file, 0, 5);
+        registry.get_mut(file).unwrap().watermark.on_sealed(span, none());
+        assert_eq!(registry.closable(later), []);
+        registry.get_mut(file).unwrap().watermark.on_ack(span);
+
+        assert_eq!(registry.closable(later - Duration::from_millis(1)), []);
+        assert_eq!(registry.closable(later), [file]);
+    }
+
+    #[test]
+    fn an_unfinished_last_line_is_not_undelivered() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+        registry.on_stat(file, 5, 1, now);
+        assert!(registry.get(file).unwrap().has_undelivered_lines());
+        registry.on_read(file, 0, none(), true, false);
+        assert!(!registry.get(file).unwrap().has_undelivered_lines());
+        assert!(!registry.get(file).unwrap().is_delivered());
+    }
+}

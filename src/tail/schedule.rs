@@ -1,0 +1,80 @@
+//! Whose turn it is.
+//!
+//! Pure. Round robin over the files that have something to read: a file that has more after its
+//! piece goes to the end, so that a busy one cannot starve a quiet one.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::span::FileKey;
+
+/// Files that wait to be read, each at most once.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    queue: VecDeque<FileKey>,
+    queued: HashSet<FileKey>,
+}
+
+impl Schedule {
+    /// The file may have something to read. Says nothing new if it waits already.
+    pub fn mark(&mut self, file: FileKey) {
+        if self.queued.insert(file) {
+            self.queue.push_back(file);
+        }
+    }
+
+    /// Takes the next file.
+    pub fn next_file(&mut self) -> Option<FileKey> {
+        let file = self.queue.pop_front()?;
+        self.queued.remove(&file);
+        Some(file)
+    }
+
+    /// Puts a file back to the front: its turn could not be taken.
+    pub fn put_back(&mut self, file: FileKey) {
+        if self.queued.insert(file) {
+            self.queue.push_front(file);
+        }
+    }
+
+    /// How many files wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether no file waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_file_does_not_starve_a_quiet_one() {
+        let (busy, quiet) = (FileKey(1), FileKey(2));
+        let mut schedule = Schedule::default();
+        schedule.mark(busy);
+        schedule.mark(busy);
+        assert_eq!(schedule.next_file(), Some(busy));
+        schedule.mark(quiet);
+        schedule.mark(busy);
+        assert_eq!(schedule.next_file(), Some(quiet));
+        assert_eq!(schedule.next_file(), Some(busy));
+        assert_eq!(schedule.next_file(), None);
+    }
+
+    #[test]
+    fn a_turn_that_was_not_taken_comes_first_again() {
+        let mut schedule = Schedule::default();
+        schedule.mark(FileKey(1));
+        schedule.mark(FileKey(2));
+        let file = schedule.next_file().unwrap();
+        schedule.put_back(file);
+        assert_eq!(schedule.next_file(), Some(FileKey(1)));
+        assert_eq!(schedule.len(), 1);
+    }
+}

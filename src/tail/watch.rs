@@ -1,0 +1,257 @@
+//! The kernel's hints: what changed in the watched directories.
+//!
+//! inotify(7) on directories, never on files: one watch serves all names in it. An event only says
+//! where to look; sizes and bytes come from the files themselves, so a lost event costs time, not
+//! data. Where a directory cannot be watched (limits of the kernel, no inotify at all) the agent
+//! polls, and says so once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+
+use crate::span::FileKey;
+
+/// The watches of this process.
+pub struct Watch {
+    inotify: Option<Inotify>,
+    by_dir: HashMap<PathBuf, Watched>,
+    /// Which file stands under which name. Made anew after each discovery.
+    names: HashMap<(WatchDescriptor, OsString), FileKey>,
+    buffer: Vec<u8>,
+    /// Why files are polled; `None` while every directory is watched.
+    trouble: Option<String>,
+}
+
+struct Watched {
+    descriptor: WatchDescriptor,
+    holds_files: bool,
+}
+
+/// What the events since the last look amount to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Files that were written to, each once.
+    pub written: Vec<FileKey>,
+    /// Names came, went or changed: discovery is due.
+    pub names_changed: bool,
+    /// Something was written to that has no known name: perhaps a rotated file.
+    pub unknown_written: bool,
+    /// The kernel's queue was full and events are lost: look at everything.
+    pub overflowed: bool,
+}
+
+/// 64 KiB: some 2,000 events in one call.
+const EVENTS_BYTES: usize = 64 * 1024;
+
+impl Watch {
+    /// Opens the notification channel; without one (limit of instances) the agent polls.
+    #[must_use]
+    pub fn new() -> Self {
+        let (inotify, trouble) = match Inotify::init() {
+            Ok(inotify) => (Some(inotify), None),
+            Err(error) => (None, Some(format!("inotify is not available: {error}"))),
+        };
+        Self {
+            inotify,
+            by_dir: HashMap::new(),
+            names: HashMap::new(),
+            buffer: vec![0; EVENTS_BYTES],
+            trouble,
+        }
+    }
+
+    /// The descriptor that is readable when there are events.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(|inotify| inotify.as_fd())
+    }
+
+    /// Why files are polled, if they are.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Notes that notifications cannot be trusted here.
+    pub fn distrust(&mut self, why: &str) {
+        self.trouble.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Watches exactly these directories (`true`: also for writes). Returns whether a watch is
+    /// new: what happened in that directory before is not known, so discovery must run again.
+    pub fn watch(&mut self, dirs: &BTreeMap<PathBuf, bool>) -> bool {
+        let Some(inotify) = &mut self.inotify else { return false };
+        let mut watches = inotify.watches();
+        self.by_dir.retain(|dir, watched| {
+            let is_wanted = dirs.contains_key(dir);
+            if !is_wanted {
+                // Fails when the kernel has removed it with its directory; the same in the end.
+                let _ = watches.remove(watched.descriptor.clone());
+            }
+            is_wanted
+        });
+        let mut has_new = false;
+        for (dir, &holds_files) in dirs {
+            match watches.add(dir, mask(holds_files)) {
+                Ok(descriptor) => {
+                    let watched = Watched { descriptor, holds_files };
+                    match self.by_dir.insert(dir.clone(), watched) {
+                        Some(old) if old.descriptor != self.by_dir[dir].descriptor => {
+                            // The path leads elsewhere now.
+                            let _ = watches.remove(old.descriptor);
+                            has_new = true;
+                        }
+                        Some(old) => has_new |= holds_files && !old.holds_files,
+                        None => has_new = true,
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => has_new = true,
+                Err(error) => {
+                    let hint = match error.raw_os_error() {
+                        Some(28) => "; raise the sysctl fs.inotify.max_user_watches on the node",
+                        _ => "",
+                    };
+                    let dir = dir.display();
+                    self.trouble
+                        .get_or_insert_with(|| format!("{dir} cannot be watched: {error}{hint}"));
+                }
+            }
+        }
+        has_new
+    }
+
+    /// Says which file stands under which path, links resolved or not, as discovery found them.
+    pub fn set_names<'a>(&mut self, files: impl Iterator<Item = (&'a Path, FileKey)>) {
+        self.names.clear();
+        for (path, file) in files {
+            let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            if let Some(watched) = self.by_dir.get(dir) {
+                self.names.insert((watched.descriptor.clone(), name.to_owned()), file);
+            }
+        }
+    }
+
+    /// Takes all waiting events. *Cost*: a `read` for each 64 KiB of them, and one that finds none.
+    pub fn take(&mut self) -> Hints {
+        let mut hints = Hints::default();
+        let Some(inotify) = &mut self.inotify else { return hints };
+        loop {
+            let events = match inotify.read_events(&mut self.buffer) {
+                Ok(events) => events,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.trouble.get_or_insert_with(|| format!("inotify cannot be read: {error}"));
+                    break;
+                }
+            };
+            for event in events {
+                if event.mask.contains(EventMask::Q_OVERFLOW) {
+                    hints.overflowed = true;
+                } else if event.mask.contains(EventMask::MODIFY) {
+                    let name = event.name.unwrap_or_default().to_owned();
+                    match self.names.get(&(event.wd, name)) {
+                        Some(file) if hints.written.last() == Some(file) => {}
+                        Some(file) => hints.written.push(*file),
+                        None => hints.unknown_written = true,
+                    }
+                } else {
+                    let known = self.by_dir.len();
+                    if event.mask.contains(EventMask::IGNORED) {
+                        self.by_dir.retain(|_, watched| watched.descriptor != event.wd);
+                    }
+                    // The echo of a watch that we removed ourselves is no news.
+                    let is_echo =
+                        event.mask.contains(EventMask::IGNORED) && self.by_dir.len() == known;
+                    hints.names_changed |= !is_echo;
+                }
+            }
+        }
+        hints.written.sort_unstable();
+        hints.written.dedup();
+        hints
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn mask(holds_files: bool) -> WatchMask {
+    let names = WatchMask::CREATE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::DELETE
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::ATTRIB
+        | WatchMask::ONLYDIR
+        // One directory may be watched under two paths.
+        | WatchMask::MASK_ADD;
+    if holds_files { names | WatchMask::MODIFY } else { names }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn dirs(dir: &Path, holds_files: bool) -> BTreeMap<PathBuf, bool> {
+        BTreeMap::from([(dir.to_owned(), holds_files)])
+    }
+
+    #[test]
+    fn tells_writes_of_known_files_from_other_news() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = dir.path().join("a.log");
+        fs::write(&known, "").unwrap();
+        let mut watch = Watch::new();
+        assert!(watch.watch(&dirs(dir.path(), true)), "the watch is new");
+        assert!(!watch.watch(&dirs(dir.path(), true)), "it is there already");
+        watch.set_names([(known.as_path(), FileKey(3))].into_iter());
+        assert_eq!(watch.take(), Hints::default());
+
+        fs::write(&known, "line\n").unwrap();
+        let hints = watch.take();
+        assert_eq!((hints.written, hints.names_changed), (vec![FileKey(3)], false));
+
+        fs::write(dir.path().join("b.log"), "line\n").unwrap();
+        let hints = watch.take();
+        assert_eq!((hints.unknown_written, hints.names_changed), (true, true));
+    }
+
+    #[test]
+    fn a_directory_of_names_is_not_watched_for_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.log"), "").unwrap();
+        let mut watch = Watch::new();
+        watch.watch(&dirs(dir.path(), false));
+        fs::write(dir.path().join("a.log"), "line\n").unwrap();
+        assert_eq!(watch.take(), Hints::default());
+        assert!(watch.watch(&dirs(dir.path(), true)), "now it is, and that is new");
+    }
+
+    #[test]
+    fn a_directory_that_comes_back_is_watched_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("sub");
+        fs::create_dir(&sub).unwrap();
+        let mut watch = Watch::new();
+        watch.watch(&dirs(&sub, true));
+        fs::remove_dir(&sub).unwrap();
+        assert!(watch.take().names_changed);
+        assert!(watch.watch(&dirs(&sub, true)), "missing: look again");
+        fs::create_dir(&sub).unwrap();
+        assert!(watch.watch(&dirs(&sub, true)));
+        fs::write(sub.join("x"), "").unwrap();
+        assert!(watch.take().names_changed);
+        assert_eq!(watch.trouble(), None);
+    }
+}
