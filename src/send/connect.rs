@@ -1,0 +1,90 @@
+//! `check --connect`: one signed, read-only request that tells whether delivery would work.
+
+use super::advice::advice;
+use super::credentials::{CredentialsError, CredentialsInUse};
+use super::http::{Client, ClientError, TransportError};
+use super::verdict::{FailureKind, Verdict};
+use super::{Options, request};
+
+/// The endpoint knows the project, the logstore and the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// The service's id of the request, if it gave one.
+    pub request_id: Option<String>,
+    /// Its clock minus ours, in seconds, if it told.
+    pub clock_offset_seconds: Option<i64>,
+}
+
+impl std::fmt::Display for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it takes logs")?;
+        if let Some(id) = &self.request_id {
+            write!(f, " (request {id})")?;
+        }
+        match self.clock_offset_seconds {
+            Some(0) | None => Ok(()),
+            Some(offset) => write!(f, "; its clock is {offset} s ahead of this machine's"),
+        }
+    }
+}
+
+/// Why delivery would not work. Each text ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// There is nothing to sign with.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No answer.
+    #[error("no answer: {error}: {advice}")]
+    Transport {
+        /// What happened.
+        error: TransportError,
+        /// What to do.
+        advice: String,
+    },
+    /// An answer, but not the one.
+    #[error("status {status}, {reason}: {advice}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The service's code and message.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+}
+
+/// Asks the endpoint for the shards of the logstore.
+///
+/// # Errors
+/// If delivery would not work.
+pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
+    let mut credentials = CredentialsInUse::new(options.credentials.clone());
+    let local_unix = super::local_unix();
+    let request =
+        request::list_shards(options, credentials.current(crate::clock::now())?, local_unix);
+    let answer = Client::new(options)?.send(request).await.map_err(|error| {
+        let advice = advice(FailureKind::Network, None, options);
+        ConnectError::Transport { error, advice }
+    })?;
+
+    let kind = match Verdict::of(&answer, options.verify_response) {
+        Verdict::Delivered => {
+            let clock_offset_seconds = answer.server_unix.map(|time| time - local_unix);
+            return Ok(Connected { request_id: answer.request_id, clock_offset_seconds });
+        }
+        Verdict::Retry { kind, .. } => kind,
+        Verdict::ClockSkew { .. } => FailureKind::Clock,
+        Verdict::Reject { .. } => FailureKind::Other,
+    };
+    let code = answer.error.as_ref().map(|error| error.code.as_str());
+    let reason = match &answer.error {
+        Some(error) => format!("{}: {}", error.code, error.message),
+        None => "without the service's request id or error code".to_owned(),
+    };
+    let advice = advice(kind, code, options);
+    Err(ConnectError::Refused { status: answer.status, reason, advice })
+}

@@ -1,0 +1,354 @@
+//! Access keys: what they are, and the ones to sign with now.
+//!
+//! A credentials file is looked at no more than once a second, and only when something is to be
+//! signed; it is read when its modification time, inode or size has changed, so a file that is
+//! replaced (a mounted secret is: by a link to another directory) is taken up within a second.
+//! While it cannot be read, or is half written, the last good credentials stay in use. Nothing
+//! here prints a secret, nor a message of the JSON parser: those quote the text.
+
+use std::fmt;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Deserialize;
+use tracing::{info, warn};
+
+/// Where credentials come from.
+#[derive(Clone, Debug)]
+pub enum CredentialsSource {
+    /// None: requests go unsigned (allowed only to loopback).
+    Unsigned,
+    /// From the environment, fixed for the life of the process.
+    Fixed(Credentials),
+    /// A JSON file (`access_key_id`, `access_key_secret`, `security_token`), re-read when it
+    /// changes.
+    File(PathBuf),
+}
+
+/// An access key, with the token of a temporary one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Access key id: names the key, is not secret.
+    pub access_key_id: String,
+    /// Access key secret.
+    pub access_key_secret: Secret,
+    /// Security token (STS).
+    pub security_token: Option<Secret>,
+}
+
+/// Text that never shows: `Debug` and `Display` print `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself. Only for signing and for the token's header.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why there are no credentials to sign with.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The file cannot be read.
+    #[error("cannot read the credentials file {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the credentials file {} {trouble}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without a word from the file.
+        trouble: String,
+    },
+}
+
+/// Reads a credentials file.
+///
+/// # Errors
+/// If it cannot be read, or is not a JSON object with `access_key_id` and `access_key_secret`.
+pub fn read_credentials(path: &Path) -> Result<Credentials, CredentialsError> {
+    let unreadable = |error| CredentialsError::Read { path: path.to_owned(), error };
+    let mut text = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text))
+        .map_err(unreadable)?;
+    parse(&text).map_err(|trouble| CredentialsError::Malformed { path: path.to_owned(), trouble })
+}
+
+/// No credentials file is longer; what stands behind is not read.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+fn parse(text: &[u8]) -> Result<Credentials, String> {
+    #[derive(Deserialize)]
+    struct File {
+        access_key_id: String,
+        access_key_secret: String,
+        #[serde(default)]
+        security_token: Option<String>,
+    }
+
+    let file: File = serde_json::from_slice(text).map_err(|error| {
+        let place = format!("line {} column {}", error.line(), error.column());
+        if error.is_data() {
+            format!(
+                "has something unexpected at {place}: it must be a JSON object with the texts \
+                 access_key_id, access_key_secret and, for a temporary key, security_token"
+            )
+        } else {
+            format!("is not valid JSON at {place}")
+        }
+    })?;
+    let field = |name: &str, value: String| match value.trim() {
+        "" => Err(format!("has an empty {name}")),
+        value if value.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(value.to_owned()),
+        _ => Err(format!("has blanks or unprintable characters within {name}")),
+    };
+    let token = file.security_token.filter(|token| !token.trim().is_empty());
+    Ok(Credentials {
+        access_key_id: field("access_key_id", file.access_key_id)?,
+        access_key_secret: Secret(field("access_key_secret", file.access_key_secret)?),
+        security_token: match token {
+            Some(token) => Some(Secret(field("security_token", token)?)),
+            None => None,
+        },
+    })
+}
+
+/// The credentials in use.
+#[derive(Debug)]
+pub(crate) struct CredentialsInUse {
+    source: CredentialsSource,
+    /// The last good ones of a file.
+    good: Option<Credentials>,
+    /// The file that `good` was read from.
+    stamp: Option<Stamp>,
+    looked_at: Option<Instant>,
+    /// A warning has been given and the file has not been good since.
+    warned: bool,
+}
+
+/// Tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+}
+
+/// Least time between two looks at the file.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl CredentialsInUse {
+    pub(crate) fn new(source: CredentialsSource) -> Self {
+        Self { source, good: None, stamp: None, looked_at: None, warned: false }
+    }
+
+    /// The credentials to sign with now; `None` to leave the request unsigned.
+    ///
+    /// # Errors
+    /// If the file has not been good even once.
+    pub(crate) fn current(
+        &mut self,
+        now: Instant,
+    ) -> Result<Option<&Credentials>, CredentialsError> {
+        match &self.source {
+            CredentialsSource::Unsigned => return Ok(None),
+            CredentialsSource::Fixed(_) => {}
+            CredentialsSource::File(path) => {
+                let path = path.clone();
+                self.look_at(&path, now)?;
+            }
+        }
+        Ok(match &self.source {
+            CredentialsSource::Fixed(credentials) => Some(credentials),
+            CredentialsSource::Unsigned | CredentialsSource::File(_) => self.good.as_ref(),
+        })
+    }
+
+    fn look_at(&mut self, path: &Path, now: Instant) -> Result<(), CredentialsError> {
+        let is_due = self.looked_at.is_none_or(|at| now >= at + LOOK_INTERVAL);
+        if self.good.is_some() && !is_due {
+            return Ok(());
+        }
+        self.looked_at = Some(now);
+        let stamp = Stamp::of(path);
+        if self.good.is_some() && stamp.is_some() && stamp == self.stamp {
+            return Ok(());
+        }
+        match read_credentials(path) {
+            Ok(credentials) => {
+                self.take_up(path, credentials);
+                // Changed while it was read: the next look reads it again.
+                self.stamp = stamp.filter(|stamp| Stamp::of(path) == Some(*stamp));
+                Ok(())
+            }
+            Err(error) if self.good.is_some() => {
+                if !self.warned {
+                    warn!(%error, "keeping the last good credentials");
+                    self.warned = true;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_up(&mut self, path: &Path, credentials: Credentials) {
+        if self.good.as_ref() != Some(&credentials) {
+            let access_key_id = credentials.access_key_id.as_str();
+            info!(file = %path.display(), access_key_id, "credentials read");
+        }
+        self.good = Some(credentials);
+        self.warned = false;
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"access_key_id": "id-1", "access_key_secret": "s3cret-1"}"#;
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        path: PathBuf,
+        in_use: CredentialsInUse,
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("credentials.json");
+            let in_use = CredentialsInUse::new(CredentialsSource::File(path.clone()));
+            Self { _directory: directory, path, in_use, now: crate::clock::now() }
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(&self.path, text).unwrap();
+        }
+
+        /// Replaces the file as a careful writer does.
+        fn replace(&self, text: &str) {
+            let fresh = self.path.with_extension("new");
+            std::fs::write(&fresh, text).unwrap();
+            std::fs::rename(fresh, &self.path).unwrap();
+        }
+
+        fn id_after(&mut self, wait: Duration) -> Result<String, String> {
+            self.now += wait;
+            let credentials = self.in_use.current(self.now).map_err(|error| error.to_string())?;
+            Ok(credentials.unwrap().access_key_id.clone())
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_is_taken_up_after_a_second_and_not_looked_at_before() {
+        let mut file = Fixture::new();
+        file.write(GOOD);
+        assert_eq!(file.id_after(Duration::ZERO).unwrap(), "id-1");
+
+        file.replace(&GOOD.replace("id-1", "id-2"));
+
+        assert_eq!(file.id_after(Duration::from_millis(900)).unwrap(), "id-1");
+        assert_eq!(file.id_after(Duration::from_millis(100)).unwrap(), "id-2");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_or_half_written_keeps_the_last_good_ones() {
+        let mut file = Fixture::new();
+        file.write(GOOD);
+        file.id_after(Duration::ZERO).unwrap();
+
+        file.write(&GOOD[..20]);
+        assert_eq!(file.id_after(LOOK_INTERVAL).unwrap(), "id-1");
+        std::fs::remove_file(&file.path).unwrap();
+        assert_eq!(file.id_after(LOOK_INTERVAL).unwrap(), "id-1");
+        file.write(&GOOD.replace("id-1", "id-3"));
+
+        assert_eq!(file.id_after(LOOK_INTERVAL).unwrap(), "id-3");
+    }
+
+    #[test]
+    fn a_file_that_was_never_good_is_an_error_until_it_is() {
+        let mut file = Fixture::new();
+
+        let error = file.id_after(Duration::ZERO).unwrap_err();
+        assert!(error.contains("cannot read the credentials file"), "{error}");
+        file.write(GOOD);
+
+        assert_eq!(file.id_after(Duration::ZERO).unwrap(), "id-1");
+    }
+
+    #[test]
+    fn parses_the_documented_fields_and_says_what_is_wrong_without_quoting_the_file() {
+        let full = r#"{"access_key_id":" id ","access_key_secret":"sec\n","security_token":"tok",
+            "expiration":"tomorrow"}"#;
+        let credentials = parse(full.as_bytes()).unwrap();
+        assert_eq!(credentials.access_key_id, "id");
+        assert_eq!(credentials.access_key_secret.expose(), "sec");
+        assert_eq!(credentials.security_token.unwrap().expose(), "tok");
+
+        for (text, wanted) in [
+            ("", "not valid JSON"),
+            (r#""s3cret""#, "must be a JSON object"),
+            (r#"{"access_key_id":"s3cret"}"#, "must be a JSON object"),
+            (r#"{"access_key_id":"","access_key_secret":"s3cret"}"#, "empty access_key_id"),
+            (r#"{"access_key_id":"id","access_key_secret":"s3cret\u0007x"}"#, "unprintable"),
+            (r#"{"access_key_id":"id","access_key_secret":{"s3cret":1}}"#, "unexpected"),
+        ] {
+            let trouble = parse(text.as_bytes()).unwrap_err();
+            assert!(trouble.contains(wanted), "{text}: {trouble}");
+            assert!(!trouble.contains("s3cret"), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let credentials = parse(GOOD.as_bytes()).unwrap();
+
+        let shown = format!("{credentials:?} {}", credentials.access_key_secret);
+
+        assert!(shown.contains("id-1") && !shown.contains("s3cret"), "{shown}");
+    }
+}

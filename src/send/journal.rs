@@ -1,0 +1,185 @@
+//! What the sender says about its attempts: counters for the report, and few log lines.
+//!
+//! A repeated fault is said at once, then summed up every half minute, and its end is said once.
+//! Names the project, the logstore, the endpoint and what to do; never the content of a batch and
+//! never a secret.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+use super::Options;
+use super::advice::advice;
+use super::answer::Answer;
+use super::verdict::FailureKind;
+use crate::limit::repeat::{Repeat, Say};
+use crate::report::SenderReport;
+use crate::sealed::SealedBatch;
+
+/// Least time between two lines about the same kind of fault.
+const SUM_UP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Counts, and says what is worth saying.
+pub(crate) struct Journal {
+    options: Arc<Options>,
+    pub(crate) report: SenderReport,
+    faults: Repeat<FailureKind>,
+    refusals: Repeat<()>,
+}
+
+/// A failed attempt, in words.
+#[derive(Debug, Default)]
+pub(crate) struct Failure {
+    /// 0 without an answer.
+    status: u16,
+    code: String,
+    reason: String,
+    request_id: String,
+}
+
+impl Failure {
+    /// An answer other than the hoped-for one.
+    pub(crate) fn of_answer(answer: &Answer) -> Self {
+        let (code, reason) = match &answer.error {
+            Some(error) => (error.code.clone(), error.message.clone()),
+            None if answer.status == 200 => (String::new(), "200 without a request id".to_owned()),
+            None => (String::new(), format!("status {} without an error code", answer.status)),
+        };
+        let request_id = answer.request_id.clone().unwrap_or_default();
+        Self { status: answer.status, code, reason, request_id }
+    }
+
+    /// No answer.
+    pub(crate) fn of_error(error: &impl std::fmt::Display) -> Self {
+        Self { reason: error.to_string(), ..Self::default() }
+    }
+}
+
+impl Journal {
+    pub(crate) fn new(options: Arc<Options>) -> Self {
+        Self {
+            options,
+            report: SenderReport::default(),
+            faults: Repeat::new(SUM_UP_INTERVAL),
+            refusals: Repeat::new(SUM_UP_INTERVAL),
+        }
+    }
+
+    pub(crate) fn on_attempt(&mut self, batch: &SealedBatch) {
+        self.report.attempts += 1;
+        debug!(
+            batch = batch.id.0,
+            file = %batch.path,
+            lines = batch.lines,
+            bytes = batch.payload.len(),
+            "batch on its way"
+        );
+    }
+
+    pub(crate) fn on_delivered(&mut self, batch: &SealedBatch, wall: Duration, now: Instant) {
+        let report = &mut self.report;
+        report.batches_delivered += 1;
+        report.lines_delivered += u64::from(batch.lines);
+        report.raw_bytes_delivered += u64::from(batch.raw_bytes);
+        report.payload_bytes_delivered += batch.payload.len() as u64;
+        report.delivered_unix = wall.as_secs();
+        self.on_recovery(now);
+        debug!(batch = batch.id.0, "batch delivered");
+    }
+
+    /// The endpoint is in order even where it refuses.
+    pub(crate) fn on_rejected(
+        &mut self,
+        batch: &SealedBatch,
+        code: &str,
+        reason: &str,
+        now: Instant,
+    ) {
+        self.report.batches_rejected += 1;
+        self.on_recovery(now);
+        let Some(say) = self.refusals.on_fault((), now) else { return };
+        error!(
+            project = self.options.project,
+            logstore = self.options.logstore,
+            endpoint = %self.options.endpoint,
+            batch = batch.id.0,
+            file = %batch.path,
+            offset = batch.span.start,
+            lines = batch.lines,
+            code,
+            reason,
+            times = times(say),
+            "the service refuses a batch for good; it will be set aside"
+        );
+    }
+
+    fn on_recovery(&mut self, now: Instant) {
+        self.report.last_error.clear();
+        let Some(over) = self.faults.on_recovery(now) else { return };
+        info!(
+            project = self.options.project,
+            logstore = self.options.logstore,
+            endpoint = %self.options.endpoint,
+            lasted = ?over.lasted,
+            attempts = over.count + 1,
+            "delivering again"
+        );
+    }
+
+    pub(crate) fn on_failure(&mut self, kind: FailureKind, failure: &Failure, now: Instant) {
+        self.report.failures[kind.index()] += 1;
+        let Failure { status, code, reason, request_id } = failure;
+        let advice = advice(kind, (!code.is_empty()).then_some(code), &self.options);
+        self.report.last_error = in_one_line(kind, failure, &advice);
+        let Some(say) = self.faults.on_fault(kind, now) else { return };
+
+        // The level of an event is a constant, so there are two of the same.
+        macro_rules! say {
+            ($level:ident) => {
+                $level!(
+                    project = self.options.project,
+                    logstore = self.options.logstore,
+                    endpoint = %self.options.endpoint,
+                    kind = kind.name(),
+                    status,
+                    code,
+                    reason,
+                    request_id,
+                    times = times(say),
+                    advice,
+                    "cannot deliver, trying again"
+                )
+            };
+        }
+        if kind.needs_a_person() { say!(error) } else { say!(warn) }
+    }
+
+    pub(crate) fn on_clock_corrected(&mut self, offset_seconds: i64) {
+        if self.report.clock_offset_seconds == offset_seconds {
+            return;
+        }
+        self.report.clock_offset_seconds = offset_seconds;
+        warn!(
+            endpoint = %self.options.endpoint,
+            offset_seconds,
+            "the clock of this machine is off; dating requests by the service's"
+        );
+    }
+}
+
+fn times(say: Say) -> u64 {
+    match say {
+        Say::First => 1,
+        Say::Again { count, .. } => count,
+    }
+}
+
+/// `credentials: Unauthorized: The key is disabled (request 5F3A): check …`.
+fn in_one_line(kind: FailureKind, failure: &Failure, advice: &str) -> String {
+    let Failure { code, reason, request_id, .. } = failure;
+    let code = if code.is_empty() { String::new() } else { format!("{code}: ") };
+    let request =
+        if request_id.is_empty() { String::new() } else { format!(" (request {request_id})") };
+    format!("{}: {code}{reason}{request}: {advice}", kind.name())
+}

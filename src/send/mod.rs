@@ -1,0 +1,271 @@
+//! Payloads to the service.
+//!
+//! [`Sender`] is the async loop around the pure parts. In reading order:
+//!
+//! - [`dispatch`]: which batch goes now; with [`window`], how many at once, and [`backoff`], when
+//!   to try again;
+//! - [`request`]: what goes over the wire, signed with the key from [`credentials`];
+//! - [`http`]: one attempt;
+//! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
+//! - `journal` and [`advice`]: what is said about it.
+//!
+//! It sees payloads and never a line or a file: the path of a batch is for its log lines.
+//!
+//! # Errors and retries
+//! A batch ends when the endpoint has acknowledged it or has refused its content as malformed.
+//! Everything else is tried again for ever.
+//!
+//! # Cancellation
+//! [`Sender::run`] can be given up at any time; what was under way is cut off and may arrive twice
+//! after the next start.
+
+pub mod advice;
+pub mod answer;
+pub mod backoff;
+pub mod connect;
+pub mod credentials;
+pub mod dispatch;
+pub mod endpoint;
+pub mod http;
+mod journal;
+pub mod request;
+pub mod skew;
+pub mod verdict;
+pub mod window;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+pub use self::connect::connect;
+pub use self::credentials::{Credentials, CredentialsSource, Secret};
+pub use self::endpoint::Endpoint;
+
+use self::answer::Answer;
+use self::credentials::CredentialsInUse;
+use self::dispatch::Dispatch;
+use self::http::{Client, ClientError, TransportError};
+use self::journal::{Failure, Journal};
+use self::skew::ServerClock;
+use self::verdict::{FailureKind, Verdict};
+use crate::clock;
+use crate::handoff::SenderEnd;
+use crate::report::SenderReport;
+use crate::sealed::SealedBatch;
+
+/// What the sender must know. Every field comes from the settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where requests go.
+    pub endpoint: Endpoint,
+    /// Project (the first label of the host name).
+    pub project: String,
+    /// Logstore.
+    pub logstore: String,
+    /// Where the credentials come from.
+    pub credentials: CredentialsSource,
+    /// Most requests in flight (`send_request_concurrency`, at least 1).
+    pub concurrency_max: usize,
+    /// A 200 counts only with `x-log-requestid` (`verify_response`).
+    pub verify_response: bool,
+    /// Time to connect, TLS included.
+    pub connect_timeout: Duration,
+    /// Time for a whole attempt.
+    pub request_timeout: Duration,
+}
+
+/// The sender's loop: takes batches from the hand-off, delivers them, acknowledges.
+pub struct Sender {
+    options: Arc<Options>,
+    end: SenderEnd,
+    client: Client,
+    credentials: CredentialsInUse,
+    dispatch: Dispatch,
+    clock: ServerClock,
+    journal: Journal,
+    attempts: JoinSet<Attempted>,
+    /// The collector has closed the hand-off and all its batches have been taken.
+    closed: bool,
+}
+
+/// How a run of the sender ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The last report.
+    pub report: SenderReport,
+    /// Batches that have not ended; 0 unless it was given up.
+    pub unfinished: usize,
+}
+
+/// An attempt that has come back.
+struct Attempted {
+    batch: SealedBatch,
+    /// The offset of the clock that dated it.
+    clock_offset: i64,
+    result: Result<Answer, TransportError>,
+}
+
+impl Sender {
+    /// A sender at one end of the hand-off. `seed` draws the jitter of the pauses.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up.
+    pub fn new(options: Options, end: SenderEnd, seed: u64) -> Result<Self, ClientError> {
+        let options = Arc::new(options);
+        let rng = fastrand::Rng::with_seed(seed);
+        Ok(Self {
+            client: Client::new(&options)?,
+            credentials: CredentialsInUse::new(options.credentials.clone()),
+            dispatch: Dispatch::new(options.concurrency_max, rng),
+            clock: ServerClock::default(),
+            journal: Journal::new(Arc::clone(&options)),
+            attempts: JoinSet::new(),
+            closed: false,
+            options,
+            end,
+        })
+    }
+
+    /// Delivers until the hand-off is closed and every batch has ended, or until `give_up` is
+    /// ready: then attempts under way are cut off.
+    ///
+    /// Needs a tokio runtime with time and I/O enabled.
+    pub async fn run(mut self, give_up: impl Future<Output = ()>) -> Summary {
+        let mut give_up = pin!(give_up);
+        loop {
+            self.start_attempts();
+            self.publish();
+            if self.closed && self.dispatch.is_empty() {
+                break;
+            }
+            let pause = self.dispatch.deadline();
+            // Each arm is cancel-safe: a batch or a result is taken in its last step.
+            tokio::select! {
+                biased;
+                () = &mut give_up => break,
+                Some(attempted) = self.attempts.join_next() => {
+                    self.on_attempted(attempted.expect("an attempt is neither cut off nor panics"));
+                }
+                batch = self.end.next_batch(), if !self.closed => match batch {
+                    Some(batch) => self.dispatch.on_batch(batch),
+                    None => self.closed = true,
+                },
+                () = sleep_until(pause), if pause.is_some() => {}
+            }
+        }
+        let unfinished = self.dispatch.waiting() + self.dispatch.in_flight() + self.end.queued();
+        Summary { report: self.journal.report, unfinished }
+    }
+
+    fn start_attempts(&mut self) {
+        let now = clock::now();
+        while let Some(batch) = self.dispatch.poll(now) {
+            self.start(batch, now);
+        }
+    }
+
+    fn start(&mut self, batch: SealedBatch, now: Instant) {
+        let credentials = match self.credentials.current(now) {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                let kind = FailureKind::Credentials;
+                self.journal.on_failure(kind, &Failure::of_error(&error), now);
+                let verdict = Verdict::Retry { kind, after: None };
+                let ended = self.dispatch.on_result(batch.id, verdict, now);
+                debug_assert!(ended.is_none(), "a retry ends nothing");
+                return;
+            }
+        };
+        let clock_offset = self.clock.offset_seconds();
+        let date_unix = local_unix().saturating_add(clock_offset);
+        let request = request::put_logs(&self.options, &batch, credentials, date_unix);
+        self.journal.on_attempt(&batch);
+        let client = self.client.clone();
+        self.attempts.spawn(async move {
+            let result = client.send(request).await;
+            Attempted { batch, clock_offset, result }
+        });
+    }
+
+    fn on_attempted(&mut self, attempted: Attempted) {
+        let now = clock::now();
+        let verdict = self.judge(&attempted, now);
+        let Attempted { batch, .. } = attempted;
+        match &verdict {
+            Verdict::Delivered => {
+                self.clock.on_success();
+                self.journal.on_delivered(&batch, clock::wall(), now);
+            }
+            Verdict::Reject { code, message } => {
+                self.clock.on_success();
+                self.journal.on_rejected(&batch, code, message, now);
+            }
+            Verdict::Retry { .. } | Verdict::ClockSkew { .. } => {}
+        }
+        if let Some(ack) = self.dispatch.on_result(batch.id, verdict, now) {
+            self.end.ack(ack);
+        }
+    }
+
+    /// The verdict on an attempt, with failures counted and a complaint about the clock resolved
+    /// into "again at once" or "again later".
+    fn judge(&mut self, attempted: &Attempted, now: Instant) -> Verdict {
+        let answer = match &attempted.result {
+            Ok(answer) => answer,
+            Err(error) => {
+                let kind = match error {
+                    TransportError::Malformed(_) => FailureKind::Other,
+                    TransportError::ConnectTimeout(_)
+                    | TransportError::Timeout(_)
+                    | TransportError::Broken(_) => FailureKind::Network,
+                };
+                self.journal.on_failure(kind, &Failure::of_error(error), now);
+                return Verdict::Retry { kind, after: None };
+            }
+        };
+        let verdict = Verdict::of(answer, self.options.verify_response);
+        match verdict {
+            Verdict::Retry { kind, .. } => {
+                self.journal.on_failure(kind, &Failure::of_answer(answer), now);
+            }
+            Verdict::ClockSkew { server_unix } => {
+                let kind = FailureKind::Clock;
+                self.journal.on_failure(kind, &Failure::of_answer(answer), now);
+                let at_once =
+                    self.clock.on_complaint(attempted.clock_offset, server_unix, local_unix());
+                self.journal.on_clock_corrected(self.clock.offset_seconds());
+                if !at_once {
+                    return Verdict::Retry { kind, after: answer.retry_after };
+                }
+            }
+            Verdict::Delivered | Verdict::Reject { .. } => {}
+        }
+        verdict
+    }
+
+    fn publish(&mut self) {
+        let report = &mut self.journal.report;
+        report.in_flight = self.dispatch.in_flight() as u64;
+        report.waiting = (self.dispatch.waiting() + self.end.queued()) as u64;
+        report.window = self.dispatch.window() as u64;
+        self.end.publish(report.clone());
+    }
+}
+
+/// Waits until `deadline`, or for ever without one.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn local_unix() -> i64 {
+    i64::try_from(clock::wall().as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! Requests, down to the last header: what goes over the wire, before anything does.
+//!
+//! Pure: settings, batch, credentials and date in; URL, headers and body out. Source: the service's
+//! pages on common request headers, PutLogs, and signature V1.
+
+use std::sync::Arc;
+
+use super::{Credentials, Options};
+use crate::sealed::SealedBatch;
+use crate::wire::{API_VERSION, CONTENT_TYPE, content_md5, sign};
+
+/// A request, ready to be sent. It has no `Debug`: it carries a token and a signature.
+#[derive(Clone)]
+pub struct Request {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Absolute.
+    pub url: String,
+    /// Names in lower case, `host` among them; `content-length` is left to the client.
+    pub headers: Vec<(String, String)>,
+    /// The body, shared with the batch.
+    pub body: Option<Arc<[u8]>>,
+}
+
+/// PutLogs: one batch to any shard. `date_unix` is the time by the service's clock.
+#[must_use]
+pub fn put_logs(
+    options: &Options,
+    batch: &SealedBatch,
+    credentials: Option<&Credentials>,
+    date_unix: i64,
+) -> Request {
+    let path = format!("/logstores/{}/shards/lb", options.logstore);
+    let mut headers = Headers::common(options, date_unix);
+    headers.add("content-type", CONTENT_TYPE);
+    headers.add("content-md5", &content_md5(&batch.payload));
+    headers.add("x-log-bodyrawsize", &batch.raw_bytes.to_string());
+    if let Some(name) = batch.compression.header() {
+        headers.add("x-log-compresstype", name);
+    }
+    headers.finish("POST", options, &path, credentials, Some(Arc::clone(&batch.payload)))
+}
+
+/// ListShards: reads, changes nothing, and needs everything that PutLogs needs to be right.
+#[must_use]
+pub fn list_shards(
+    options: &Options,
+    credentials: Option<&Credentials>,
+    date_unix: i64,
+) -> Request {
+    let path = format!("/logstores/{}/shards", options.logstore);
+    let mut headers = Headers::common(options, date_unix);
+    headers.add("x-log-bodyrawsize", "0");
+    headers.finish("GET", options, &path, credentials, None)
+}
+
+/// Headers being put together.
+struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    fn common(options: &Options, date_unix: i64) -> Self {
+        let mut headers = Self(Vec::with_capacity(16));
+        headers.add("host", &options.endpoint.host_header(&options.project));
+        headers.add("user-agent", concat!("logferry/", env!("CARGO_PKG_VERSION")));
+        headers.add("date", &http_date(date_unix));
+        headers.add("x-log-apiversion", API_VERSION);
+        headers
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Signs, if there is something to sign with: the last step, because it covers the others.
+    fn finish(
+        mut self,
+        method: &'static str,
+        options: &Options,
+        path: &str,
+        credentials: Option<&Credentials>,
+        body: Option<Arc<[u8]>>,
+    ) -> Request {
+        if let Some(credentials) = credentials {
+            self.add("x-log-signaturemethod", "hmac-sha1");
+            if let Some(token) = &credentials.security_token {
+                self.add("x-acs-security-token", token.expose());
+            }
+            let parts = sign::Parts { method, path, query: &[], headers: &self.0 };
+            let (id, secret) = (&credentials.access_key_id, &credentials.access_key_secret);
+            let authorization = sign::authorization_v1(&parts, id, secret.expose());
+            self.add("authorization", &authorization);
+        }
+        let url = format!("{}{path}", options.endpoint.origin(&options.project));
+        Request { method, url, headers: self.0, body }
+    }
+}
+
+/// `Tue, 14 Nov 2023 22:13:20 GMT`. A time that no calendar has reads as the epoch; the service
+/// will complain and be believed.
+fn http_date(unix: i64) -> String {
+    let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+    jiff::Timestamp::from_second(unix)
+        .and_then(|time| printer.timestamp_to_rfc9110_string(&time))
+        .unwrap_or_else(|_| "Thu, 01 Jan 1970 00:00:00 GMT".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::{Expect, expect};
+
+    use super::super::{CredentialsSource, Endpoint, Secret};
+    use super::*;
+    use crate::sealed::BatchId;
+    use crate::span::{FileKey, Span};
+    use crate::wire::Compression;
+
+    const DATE: i64 = 1_700_000_000;
+
+    fn options(host: &str) -> Options {
+        Options {
+            endpoint: Endpoint { tls: false, host: host.to_owned(), port: 80 },
+            project: "test-project".to_owned(),
+            logstore: "test-logstore".to_owned(),
+            credentials: CredentialsSource::Unsigned,
+            concurrency_max: 1,
+            verify_response: true,
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+        }
+    }
+
+    fn credentials(token: Option<&str>) -> Credentials {
+        Credentials {
+            access_key_id: "test-access-key-id".to_owned(),
+            access_key_secret: Secret::new("test-access-key-secret".to_owned()),
+            security_token: token.map(|token| Secret::new(token.to_owned())),
+        }
+    }
+
+    /// The body of the published signature vectors.
+    fn batch(compression: Compression) -> SealedBatch {
+        let raw = concat!(
+            "0a200880e2cfaa0612180a07636f6e74656e74120d4c6f67203120746f2066696c65220931302e372e302e",
+            "3337321f0a085f5f706174685f5f12132f73686172652f6c6f67732f6170702e6c6f6732270a0a5f706f64",
+            "5f6e616d655f12196170702d736964656361722d6c6f677461696c2d356671726c"
+        );
+        let bytes = (0..raw.len()).step_by(2).map(|at| u8::from_str_radix(&raw[at..at + 2], 16));
+        let mut payload: Vec<u8> = bytes.map(Result::unwrap).collect();
+        if compression == Compression::Lz4 {
+            payload.splice(..0, [0xf0, 0x68]);
+        }
+        SealedBatch {
+            id: BatchId(0),
+            span: Span::new(FileKey(0), 0, 14),
+            path: Arc::from("/share/logs/app.log"),
+            payload: Arc::from(payload),
+            compression,
+            raw_bytes: 119,
+            lines: 1,
+        }
+    }
+
+    fn check(request: &Request, expected: &Expect) {
+        let mut text = format!("{} {}\n", request.method, request.url);
+        for (name, value) in &request.headers {
+            text.push_str(&format!("{name}: {value}\n"));
+        }
+        let version = concat!("logferry/", env!("CARGO_PKG_VERSION"));
+        expected.assert_eq(&text.replace(version, "logferry/<version>"));
+    }
+
+    const NAMED: &str = "cn-hangzhou.log.aliyuncs.com";
+
+    #[test]
+    fn put_logs_is_signed_as_the_published_vectors() {
+        let token = credentials(Some("test-security-token"));
+        check(
+            &put_logs(&options(NAMED), &batch(Compression::Lz4), Some(&token), DATE),
+            &expect![[r#"
+                POST http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards/lb
+                host: test-project.cn-hangzhou.log.aliyuncs.com
+                user-agent: logferry/<version>
+                date: Tue, 14 Nov 2023 22:13:20 GMT
+                x-log-apiversion: 0.6.0
+                content-type: application/x-protobuf
+                content-md5: 7A9A06A1F838DC6F418396C46EBDE3FF
+                x-log-bodyrawsize: 119
+                x-log-compresstype: lz4
+                x-log-signaturemethod: hmac-sha1
+                x-acs-security-token: test-security-token
+                authorization: LOG test-access-key-id:PIVld3XdaVwnsbMz2hgRzi5caXc=
+            "#]],
+        );
+
+        for (compression, signature) in [
+            (Compression::Lz4, "2JZZQhvj7qPF4gFCj0z5+cif94s="),
+            (Compression::None, "ko3uX6FgUeEesSc7eKkr+g55IU8="),
+        ] {
+            let credentials = credentials(None);
+            let request = put_logs(&options(NAMED), &batch(compression), Some(&credentials), DATE);
+            let authorization = format!("LOG test-access-key-id:{signature}");
+            assert_eq!(request.headers.last().unwrap().1, authorization);
+        }
+    }
+
+    #[test]
+    fn unsigned_put_logs_to_an_address_names_the_project_in_host_only() {
+        check(
+            &put_logs(&options("127.0.0.1"), &batch(Compression::None), None, DATE),
+            &expect![[r#"
+                POST http://127.0.0.1/logstores/test-logstore/shards/lb
+                host: test-project.127.0.0.1
+                user-agent: logferry/<version>
+                date: Tue, 14 Nov 2023 22:13:20 GMT
+                x-log-apiversion: 0.6.0
+                content-type: application/x-protobuf
+                content-md5: 6A24843F53D5186C441B4C330037A0EC
+                x-log-bodyrawsize: 119
+            "#]],
+        );
+    }
+
+    #[test]
+    fn list_shards_has_no_body() {
+        let request = list_shards(&options(NAMED), Some(&credentials(None)), DATE);
+
+        check(
+            &request,
+            &expect![[r#"
+            GET http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards
+            host: test-project.cn-hangzhou.log.aliyuncs.com
+            user-agent: logferry/<version>
+            date: Tue, 14 Nov 2023 22:13:20 GMT
+            x-log-apiversion: 0.6.0
+            x-log-bodyrawsize: 0
+            x-log-signaturemethod: hmac-sha1
+            authorization: LOG test-access-key-id:C+B93/kq5K31kcQMqlB+5wuUI90=
+        "#]],
+        );
+        assert!(request.body.is_none());
+    }
+
+    #[test]
+    fn any_time_makes_a_date() {
+        for unix in [i64::MIN, -1, 0, 253_402_300_800, i64::MAX] {
+            assert!(http_date(unix).ends_with(" GMT"), "{unix}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The meaning of one answer: delivered, again later, or refused for good.
+//!
+//! Pure. It goes by the error *code* first and by the status second, and it errs on the side of
+//! trying again: only content that the service itself calls malformed is refused for good.
+//! Whatever a person could repair (credentials, a missing project or logstore, quota, the clock, a
+//! setting) and whatever is not known is tried again for ever.
+
+use std::time::Duration;
+
+use super::answer::Answer;
+use crate::report::FAILURE_KINDS;
+
+/// What one attempt has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The endpoint has it.
+    Delivered,
+    /// Not delivered; the same batch goes again later.
+    Retry {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// How long the endpoint asks to be left alone.
+        after: Option<Duration>,
+    },
+    /// The service dislikes the date of the request.
+    ClockSkew {
+        /// Its own clock, in Unix seconds, when it said so.
+        server_unix: Option<i64>,
+    },
+    /// The service refuses the content as malformed; it would refuse it tomorrow too.
+    Reject {
+        /// For example `PostBodyInvalid`.
+        code: String,
+        /// The service's message.
+        message: String,
+    },
+}
+
+impl Verdict {
+    /// Decides what an answer means. With `verify_response`, only what carries the service's request
+    /// id is taken as an acknowledgement or as a refusal for good.
+    #[must_use]
+    pub fn of(answer: &Answer, verify_response: bool) -> Self {
+        let is_the_services = answer.request_id.is_some() || !verify_response;
+        let retry = |kind| Self::Retry { kind, after: answer.retry_after };
+        if answer.status == 200 {
+            return if is_the_services { Self::Delivered } else { retry(FailureKind::Unverified) };
+        }
+        let Some(error) = &answer.error else {
+            return retry(kind_of_status(answer.status, is_the_services));
+        };
+        match meaning_of_code(&error.code) {
+            Meaning::Failure(kind) => retry(kind),
+            Meaning::Skew => Self::ClockSkew { server_unix: answer.server_unix },
+            Meaning::Malformed if is_the_services && (400..500).contains(&answer.status) => {
+                Self::Reject { code: error.code.clone(), message: error.message.clone() }
+            }
+            Meaning::Malformed => retry(FailureKind::Unverified),
+            Meaning::Unknown => match kind_of_status(answer.status, is_the_services) {
+                // A status can tell a busy service; what is forbidden or missing, only a code can.
+                kind @ (FailureKind::Server | FailureKind::Quota | FailureKind::Unverified) => {
+                    retry(kind)
+                }
+                _ => retry(FailureKind::Other),
+            },
+        }
+    }
+}
+
+/// Kinds of failed attempts, in the order of [`FAILURE_KINDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No answer: refused, reset, timed out, not resolved.
+    Network,
+    /// The endpoint is unwell.
+    Server,
+    /// A quota is used up.
+    Quota,
+    /// The access key is missing, wrong, disabled, expired or may not do this.
+    Credentials,
+    /// The project or the logstore does not exist, or is closed.
+    Missing,
+    /// The request's date is too far from the service's clock.
+    Clock,
+    /// Somebody else answered: a proxy, a captive portal.
+    Unverified,
+    /// Anything else.
+    Other,
+}
+
+impl FailureKind {
+    /// Place in [`FAILURE_KINDS`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in the metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        FAILURE_KINDS[self.index()]
+    }
+
+    /// Whether it stays until a person does something.
+    #[must_use]
+    pub fn needs_a_person(self) -> bool {
+        matches!(self, Self::Credentials | Self::Missing)
+    }
+}
+
+enum Meaning {
+    Failure(FailureKind),
+    Skew,
+    Malformed,
+    Unknown,
+}
+
+/// What the service's codes mean to a sender, in old and new spellings.
+fn meaning_of_code(code: &str) -> Meaning {
+    match code {
+        "PostBodyInvalid"
+        | "InvalidTimestamp"
+        | "InvalidEncoding"
+        | "InvalidKey"
+        | "PostBodyTooLarge"
+        | "PostBodyUncompressError" => Meaning::Malformed,
+        "RequestTimeExpired"
+        | "RequestTimeTooSkewed"
+        | "InvalidRequestTime"
+        | "InvalidDateFormat" => Meaning::Skew,
+        "InternalServerError" | "ServerBusy" => Meaning::Failure(FailureKind::Server),
+        "WriteQuotaExceed"
+        | "ShardWriteQuotaExceed"
+        | "ReadQuotaExceed"
+        | "ShardReadQuotaExceed"
+        | "ProjectQuotaExceed" => Meaning::Failure(FailureKind::Quota),
+        "SignatureNotMatch"
+        | "Unauthorized"
+        | "InvalidAccessKeyId"
+        | "MissAccessKeyId"
+        | "MissingSignatureMethod"
+        | "InvalidSignatureMethod" => Meaning::Failure(FailureKind::Credentials),
+        "ProjectNotExist"
+        | "ProjectNotExists"
+        | "LogStoreNotExist"
+        | "ShardNotExist"
+        | "LogStoreWithoutShard"
+        | "ProjectForbidden"
+        | "ProjectInRecycleBin" => Meaning::Failure(FailureKind::Missing),
+        _ => Meaning::Unknown,
+    }
+}
+
+/// What a status means when the body does not say more.
+fn kind_of_status(status: u16, is_the_services: bool) -> FailureKind {
+    match status {
+        408 | 500..=599 => FailureKind::Server,
+        429 => FailureKind::Quota,
+        _ if !is_the_services => FailureKind::Unverified,
+        401 | 403 => FailureKind::Credentials,
+        404 => FailureKind::Missing,
+        _ => FailureKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FailureKind::*;
+    use super::*;
+    use crate::send::answer::ServiceError;
+
+    fn answer(status: u16, request_id: bool, code: &str) -> Answer {
+        let error = ServiceError { code: code.to_owned(), message: "why".to_owned() };
+        Answer {
+            status,
+            request_id: request_id.then(|| "id".to_owned()),
+            error: (!code.is_empty()).then_some(error),
+            retry_after: None,
+            server_unix: Some(1_700_000_000),
+        }
+    }
+
+    fn retry(kind: FailureKind) -> Verdict {
+        Verdict::Retry { kind, after: None }
+    }
+
+    fn reject(code: &str) -> Verdict {
+        Verdict::Reject { code: code.to_owned(), message: "why".to_owned() }
+    }
+
+    const SKEW: Verdict = Verdict::ClockSkew { server_unix: Some(1_700_000_000) };
+
+    #[test]
+    fn every_documented_code_has_its_meaning() {
+        let table = [
+            (400, "RequestTimeExpired", SKEW),
+            (400, "RequestTimeTooSkewed", SKEW),
+            (400, "InvalidRequestTime", SKEW),
+            (400, "InvalidDateFormat", SKEW),
+            (400, "InvalidHost", retry(Other)),
+            (400, "MissingHost", retry(Other)),
+            (400, "MissingDate", retry(Other)),
+            (400, "MissingContentType", retry(Other)),
+            (400, "MissingAPIVersion", retry(Other)),
+            (400, "InvalidAPIVersion", retry(Other)),
+            (400, "MissAccessKeyId", retry(Credentials)),
+            (400, "MissingSignatureMethod", retry(Credentials)),
+            (400, "InvalidSignatureMethod", retry(Credentials)),
+            (400, "MissingBodyRawSize", retry(Other)),
+            (400, "InvalidBodyRawSize", retry(Other)),
+            (400, "InvalidCompressType", retry(Other)),
+            (400, "ParameterInvalid", retry(Other)),
+            (400, "PostBodyInvalid", reject("PostBodyInvalid")),
+            (400, "InvalidTimestamp", reject("InvalidTimestamp")),
+            (400, "InvalidEncoding", reject("InvalidEncoding")),
+            (400, "InvalidKey", reject("InvalidKey")),
+            (400, "PostBodyTooLarge", reject("PostBodyTooLarge")),
+            (413, "PostBodyTooLarge", reject("PostBodyTooLarge")),
+            (400, "PostBodyUncompressError", reject("PostBodyUncompressError")),
+            (400, "InvalidSequenceId", retry(Other)),
+            (401, "SignatureNotMatch", retry(Credentials)),
+            (401, "Unauthorized", retry(Credentials)),
+            (401, "InvalidAccessKeyId", retry(Credentials)),
+            (403, "WriteQuotaExceed", retry(Quota)),
+            (403, "ShardWriteQuotaExceed", retry(Quota)),
+            (403, "ReadQuotaExceed", retry(Quota)),
+            (403, "ShardReadQuotaExceed", retry(Quota)),
+            (403, "ProjectQuotaExceed", retry(Quota)),
+            (403, "ProjectForbidden", retry(Missing)),
+            (403, "ProjectInRecycleBin", retry(Missing)),
+            (404, "ProjectNotExist", retry(Missing)),
+            (404, "ProjectNotExists", retry(Missing)),
+            (404, "LogStoreNotExist", retry(Missing)),
+            (404, "ShardNotExist", retry(Missing)),
+            (411, "MissingContentLength", retry(Other)),
+            (415, "InvalidContentType", retry(Other)),
+            (400, "InvalidContentType", retry(Other)),
+            (500, "InternalServerError", retry(Server)),
+            (503, "ServerBusy", retry(Server)),
+            (400, "BornTomorrow", retry(Other)),
+            (403, "BornTomorrow", retry(Other)),
+            (404, "BornTomorrow", retry(Other)),
+            (429, "BornTomorrow", retry(Quota)),
+            (502, "BornTomorrow", retry(Server)),
+        ];
+        for (status, code, expected) in table {
+            for verify in [true, false] {
+                assert_eq!(Verdict::of(&answer(status, true, code), verify), expected, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_code_goes_before_the_status() {
+        assert_eq!(Verdict::of(&answer(400, true, "ServerBusy"), true), retry(Server));
+        assert_eq!(Verdict::of(&answer(500, true, "Unauthorized"), true), retry(Credentials));
+        assert_eq!(Verdict::of(&answer(503, true, "WriteQuotaExceed"), true), retry(Quota));
+    }
+
+    #[test]
+    fn a_status_without_a_code_is_never_a_refusal() {
+        // Status, then its kind from the service, and from who knows whom.
+        let table = [
+            (100, Other, Unverified),
+            (201, Other, Unverified),
+            (204, Other, Unverified),
+            (206, Other, Unverified),
+            (301, Other, Unverified),
+            (302, Other, Unverified),
+            (307, Other, Unverified),
+            (400, Other, Unverified),
+            (401, Credentials, Unverified),
+            (403, Credentials, Unverified),
+            (404, Missing, Unverified),
+            (405, Other, Unverified),
+            (407, Other, Unverified),
+            (408, Server, Server),
+            (413, Other, Unverified),
+            (415, Other, Unverified),
+            (429, Quota, Quota),
+            (500, Server, Server),
+            (502, Server, Server),
+            (503, Server, Server),
+            (504, Server, Server),
+            (599, Server, Server),
+            (0, Other, Unverified),
+            (999, Other, Unverified),
+        ];
+        for (status, known, stranger) in table {
+            assert_eq!(Verdict::of(&answer(status, true, ""), true), retry(known), "{status}");
+            assert_eq!(Verdict::of(&answer(status, false, ""), true), retry(stranger), "{status}");
+        }
+    }
+
+    #[test]
+    fn only_an_answer_of_the_service_acknowledges() {
+        assert_eq!(Verdict::of(&answer(200, true, ""), true), Verdict::Delivered);
+        assert_eq!(Verdict::of(&answer(200, false, ""), true), retry(Unverified));
+        assert_eq!(Verdict::of(&answer(200, false, ""), false), Verdict::Delivered);
+    }
+
+    #[test]
+    fn only_an_answer_of_the_service_refuses_for_good() {
+        let stranger = answer(400, false, "PostBodyInvalid");
+        assert_eq!(Verdict::of(&stranger, true), retry(Unverified));
+        assert_eq!(Verdict::of(&stranger, false), reject("PostBodyInvalid"));
+
+        assert_eq!(Verdict::of(&answer(500, true, "PostBodyInvalid"), true), retry(Unverified));
+    }
+
+    #[test]
+    fn the_wish_to_be_left_alone_is_passed_on() {
+        let after = Some(Duration::from_secs(9));
+
+        let busy = Answer { retry_after: after, ..answer(503, true, "ServerBusy") };
+
+        assert_eq!(Verdict::of(&busy, true), Verdict::Retry { kind: Server, after });
+    }
+
+    #[test]
+    fn kinds_are_named_as_in_the_metrics() {
+        let all = [Network, Server, Quota, Credentials, Missing, Clock, Unverified, Other];
+        let names = all.map(|kind| format!("{kind:?}").to_lowercase());
+
+        assert_eq!(names, FAILURE_KINDS);
+        assert_eq!(all.map(FailureKind::name), FAILURE_KINDS);
+    }
+}
