@@ -30,6 +30,8 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod clock;
+pub mod config;
+pub mod enrich;
 pub mod exit;
 pub mod fingerprint;
 pub mod handoff;

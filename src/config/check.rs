@@ -1,0 +1,416 @@
+//! From what the layers say to a [`Config`]: every value against its kind, then the rules between
+//! keys. All mistakes are collected; nothing stops at the first.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keys::{self, KEYS};
+use super::kind::{Kind, Meaning};
+use super::layers::{Environment, FILE_VARIABLE, Found, LOGTAIL_VARIABLE, not_utf8, variable};
+use super::mistake::{Mistake, Mistakes, quoted, shown};
+use super::{Config, Effective, LogFormat, credentials, endpoint};
+use crate::enrich::{self, TagPlan};
+use crate::limit::cgroup;
+use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
+use crate::send::{CredentialsSource, Endpoint};
+use crate::wire::{Compression, GROUP_BYTES_MAX};
+use crate::{batch, limit, send, tail};
+
+/// Time to connect, TLS included. Not a setting: nobody who waits longer is better off.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a whole attempt, as the service's own agent has it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most bytes of all tags from the environment, so that a group stays within the service's limit.
+const ENV_TAGS_BYTES_MAX: usize = 32 << 10;
+
+const ENV_TAGS: &str = "ALIYUN_LOG_ENV_TAGS";
+const USER_DEFINED_ID: &str = "ALIYUN_LOGTAIL_USER_DEFINED_ID";
+const USER_ID: &str = "ALIYUN_LOGTAIL_USER_ID";
+
+/// What each key means, and where that came from.
+pub(super) struct Meanings(BTreeMap<&'static str, (Meaning, String)>);
+
+impl Meanings {
+    /// Reads every value. One that means nothing is noted, and the default stands in for it so
+    /// that the rules between keys can still be checked.
+    pub(super) fn read(found: &BTreeMap<String, Found>, mistakes: &mut Mistakes) -> Self {
+        let mut meanings = BTreeMap::new();
+        for key in &KEYS {
+            let Some(Found { value, origin }) = found.get(key.name) else { continue };
+            match key.kind.read(value) {
+                Ok(meaning) => {
+                    meanings.insert(key.name, (meaning, origin.clone()));
+                }
+                Err(advice) => {
+                    let value = match key.kind {
+                        Kind::Endpoint => endpoint::hide_user(&shown(value)),
+                        _ => shown(value),
+                    };
+                    mistakes.push(Mistake::new(key.name, advice).value(value).origin(origin));
+                    if let Some(meaning) = key.default.and_then(|d| key.kind.read(&d.into()).ok()) {
+                        meanings.insert(key.name, (meaning, "default".to_owned()));
+                    }
+                }
+            }
+        }
+        Self(meanings)
+    }
+
+    fn origin(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", |(_, origin)| origin)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        match self.0.get(name) {
+            Some((Meaning::Text(text), _)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn endpoint(&self) -> Option<Endpoint> {
+        match self.0.get("endpoint") {
+            Some((Meaning::Endpoint(endpoint), _)) => Some(endpoint.clone()),
+            _ => None,
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        match self.0.get(name) {
+            Some((Meaning::Path(path), _)) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
+    fn patterns(&self, name: &str) -> Vec<String> {
+        match self.0.get(name) {
+            Some((Meaning::Patterns(patterns), _)) => patterns.clone(),
+            _ => unreachable!("{name} has a default that is a list of patterns"),
+        }
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        match self.0.get(name) {
+            Some((Meaning::Size(number) | Meaning::Count(number), _)) => *number,
+            _ => unreachable!("{name} has a default that is a number"),
+        }
+    }
+
+    fn count(&self, name: &str) -> usize {
+        usize::try_from(self.number(name)).unwrap_or(usize::MAX)
+    }
+
+    fn time(&self, name: &str) -> Duration {
+        match self.0.get(name) {
+            Some((Meaning::Time(time), _)) => *time,
+            _ => unreachable!("{name} has a default that is a time"),
+        }
+    }
+
+    fn cores(&self, name: &str) -> f64 {
+        match self.0.get(name) {
+            Some((Meaning::Cores(cores), _)) => cores.count(),
+            _ => unreachable!("{name} has a default that is a number of cores"),
+        }
+    }
+
+    fn switch(&self, name: &str) -> bool {
+        matches!(self.0.get(name), Some((Meaning::Switch(true), _)))
+    }
+
+    /// Where the state is kept.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.path("state_dir").unwrap_or_else(|| unreachable!("state_dir has a default"))
+    }
+
+    /// The admin address.
+    pub(super) fn listen(&self) -> Option<SocketAddr> {
+        match self.0.get("listen") {
+            Some((Meaning::Listen(address), _)) => *address,
+            _ => unreachable!("listen has a default"),
+        }
+    }
+
+    /// Lowers the limits to those of the container, and says so in their origin.
+    fn lower_to(&mut self, container: cgroup::Limits) {
+        if let Some((Meaning::Cores(cores), origin)) = self.0.get_mut("cpu_usage_limit")
+            && let Some(quota) = container.cpu_cores.and_then(crate::units::Cores::new)
+            && quota < *cores
+        {
+            *origin = lowered(origin, &cores.to_string(), "quota");
+            *cores = quota;
+        }
+        if let Some((Meaning::Count(mebibytes), origin)) = self.0.get_mut("mem_usage_limit")
+            && let Some(bytes) = container.memory_bytes
+            && bytes >> 20 < *mebibytes
+        {
+            *origin = lowered(origin, &mebibytes.to_string(), "limit");
+            *mebibytes = bytes >> 20;
+        }
+    }
+
+    fn effective(&self) -> Vec<Effective> {
+        let row = |key: &keys::Key| {
+            let (value, origin) = match self.0.get(key.name) {
+                Some((meaning, origin)) => (meaning.to_string(), origin.clone()),
+                None => (String::new(), "not set".to_owned()),
+            };
+            Effective { key: key.name.to_owned(), value, origin }
+        };
+        KEYS.iter().map(row).collect()
+    }
+}
+
+fn lowered(origin: &str, value: &str, what: &str) -> String {
+    format!("the container's {what} (lower than {value} from {origin})")
+}
+
+/// Checks the rules between keys and puts the `Config` together. `None`: there are mistakes.
+pub(super) fn compose(
+    env: &Environment,
+    found: &BTreeMap<String, Found>,
+    container: cgroup::Limits,
+    mistakes: &mut Mistakes,
+) -> Option<Config> {
+    let mut meanings = Meanings::read(found, mistakes);
+    meanings.lower_to(container);
+    check_required(found, mistakes);
+    check_project_not_in_endpoint(&meanings, mistakes);
+    check_group_fits(&meanings, mistakes);
+    let credentials = credentials(env, found, &meanings, mistakes);
+    let tags = tags(env, &meanings, mistakes);
+    let compression = match meanings.text("compression").as_deref() {
+        Some("zstd") => Compression::Zstd,
+        Some("none") => Compression::None,
+        _ => Compression::Lz4,
+    };
+    let memory = plan(&meanings, compression, mistakes);
+    if !mistakes.0.is_empty() {
+        return None;
+    }
+
+    let state_dir = meanings.state_dir();
+    let mut exclude = meanings.patterns("exclude");
+    exclude.push(format!("{}/**", globset::escape(state_dir.to_str()?.trim_end_matches('/'))));
+    let credentials = credentials?;
+    let effective = effective(env, &meanings, &credentials);
+    Some(Config {
+        send: send::Options {
+            endpoint: meanings.endpoint()?,
+            project: meanings.text("project")?,
+            logstore: meanings.text("logstore")?,
+            credentials,
+            concurrency_max: meanings.count("send_request_concurrency"),
+            verify_response: meanings.switch("verify_response"),
+            connect_timeout: CONNECT_TIMEOUT,
+            request_timeout: REQUEST_TIMEOUT,
+        },
+        tail: tail::Options {
+            paths: meanings.patterns("paths"),
+            exclude,
+            read_linger: meanings.time("read_linger"),
+            line_bytes_max: meanings.count("line_bytes_max"),
+            partial_line_timeout: meanings.time("partial_line_timeout"),
+        },
+        batch: batch::Options {
+            batch_bytes: meanings.count("batch_bytes"),
+            batch_lines: u32::try_from(meanings.number("batch_lines")).ok()?,
+            batch_linger: meanings.time("batch_linger"),
+            compression,
+            topic: meanings.text("topic")?,
+        },
+        limit: limit::Options {
+            cpu_cores: meanings.cores("cpu_usage_limit"),
+            memory_bytes: meanings.number("mem_usage_limit") << 20,
+            bytes_per_second: meanings.number("max_bytes_per_sec"),
+        },
+        memory: memory?,
+        state_dir,
+        listen: meanings.listen(),
+        drain_deadline: meanings.time("drain_deadline"),
+        log_filter: meanings.text("log")?,
+        log_format: match meanings.text("log_format").as_deref() {
+            Some("json") => LogFormat::Json,
+            _ => LogFormat::Text,
+        },
+        tags: tags?,
+        effective,
+    })
+}
+
+fn check_required(found: &BTreeMap<String, Found>, mistakes: &mut Mistakes) {
+    for (name, more) in [
+        ("endpoint", ", or ALIYUN_LOGTAIL_CONFIG to an ilogtail_config.json that names it"),
+        ("project", ""),
+        ("logstore", ""),
+    ] {
+        if let Some(key) = keys::find(name).filter(|key| !found.contains_key(key.name)) {
+            let (variable, flag) = (key.variable(), key.flag());
+            mistakes.push(Mistake::new(
+                name,
+                format!("not set; set {variable} or --{flag} to {}{more}", key.kind),
+            ));
+        }
+    }
+}
+
+/// The service's own pages show `project.endpoint`; with the project in front twice there is no
+/// such host.
+fn check_project_not_in_endpoint(meanings: &Meanings, mistakes: &mut Mistakes) {
+    let (Some(endpoint), Some(project)) = (meanings.endpoint(), meanings.text("project")) else {
+        return;
+    };
+    let region = endpoint.host.strip_prefix(&format!("{project}."));
+    if let Some(region) = region.filter(|region| region.ends_with(".log.aliyuncs.com")) {
+        mistakes.push(
+            Mistake::new("endpoint", format!("the project is not part of it; write {region}"))
+                .value(quoted(&endpoint::print(&endpoint)))
+                .origin(meanings.origin("endpoint")),
+        );
+    }
+}
+
+fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
+    const SUM_MAX: usize = GROUP_BYTES_MAX - GROUP_OVERHEAD_BYTES_MAX;
+    let (batch, line) = (meanings.count("batch_bytes"), meanings.count("line_bytes_max"));
+    if batch.saturating_add(line) > SUM_MAX {
+        let size = |bytes: usize| crate::units::ByteSize(bytes as u64);
+        mistakes.push(
+            Mistake::new(
+                "batch_bytes",
+                format!(
+                    "together with line_bytes_max = {} (from {}) it is more than the {} that fit \
+                     into one group; lower one of them",
+                    size(line),
+                    meanings.origin("line_bytes_max"),
+                    size(SUM_MAX)
+                ),
+            )
+            .value(size(batch).to_string())
+            .origin(meanings.origin("batch_bytes")),
+        );
+    }
+}
+
+fn plan(
+    meanings: &Meanings,
+    compression: Compression,
+    mistakes: &mut Mistakes,
+) -> Option<memory::Plan> {
+    let sizes = memory::Sizes {
+        batch_bytes: meanings.count("batch_bytes"),
+        line_bytes_max: meanings.count("line_bytes_max"),
+        concurrency_max: meanings.count("send_request_concurrency"),
+        compression,
+    };
+    let limit = meanings.number("mem_usage_limit");
+    memory::Plan::fit(limit << 20, sizes)
+        .map_err(|too_small| {
+            mistakes.push(
+                Mistake::new(
+                    "mem_usage_limit",
+                    format!(
+                        "{too_small}; raise it (and the container's limit, if that is lower), or \
+                         lower batch_bytes or line_bytes_max"
+                    ),
+                )
+                .value(limit.to_string())
+                .origin(meanings.origin("mem_usage_limit")),
+            );
+        })
+        .ok()
+}
+
+fn credentials(
+    env: &Environment,
+    found: &BTreeMap<String, Found>,
+    meanings: &Meanings,
+    mistakes: &mut Mistakes,
+) -> Option<CredentialsSource> {
+    let file = meanings.path("credentials_file");
+    if file.is_none() && found.contains_key("credentials_file") {
+        // A path that is none has been noted; what it would have named cannot be judged.
+        return None;
+    }
+    let file = file.map(|path| (path, meanings.origin("credentials_file")));
+    let source = credentials::find(env, file, mistakes)?;
+    if let Some(endpoint) = meanings.endpoint() {
+        credentials::check_unsigned(&source, &endpoint, mistakes);
+    }
+    Some(source)
+}
+
+fn tags(env: &Environment, meanings: &Meanings, mistakes: &mut Mistakes) -> Option<TagPlan> {
+    let names = text_variable(env, ENV_TAGS, mistakes)?;
+    let user_defined_ids = text_variable(env, USER_DEFINED_ID, mistakes)?;
+    let mistake =
+        |advice: String| Mistake::new(ENV_TAGS, advice).value(quoted(names)).origin("environment");
+    if let Some(secret) = names.split('|').find(|name| credentials::SECRET_VARIABLES.contains(name))
+    {
+        mistakes.push(mistake(format!("{secret} is a secret and must not become a tag")));
+        return None;
+    }
+    let env_tags = enrich::env_tags(names, |name| env.get(std::ffi::OsStr::new(name)).cloned());
+    let bytes: usize = env_tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > ENV_TAGS_BYTES_MAX {
+        mistakes.push(mistake(format!(
+            "names and values of these variables are {bytes} bytes; expected at most \
+             {ENV_TAGS_BYTES_MAX}"
+        )));
+        return None;
+    }
+    let pod_ip = variable(env, "POD_IP").and_then(Result::ok);
+    let endpoint = meanings.endpoint();
+    let host = enrich::host::gather(pod_ip, endpoint.as_ref().map_or("", |e| e.host.as_str()));
+    Some(TagPlan::new(host, user_defined_ids, env_tags))
+}
+
+/// The text of a variable, empty when it is not set; `None` is a mistake that has been noted.
+fn text_variable<'a>(env: &'a Environment, name: &str, mistakes: &mut Mistakes) -> Option<&'a str> {
+    match variable(env, name) {
+        None => Some(""),
+        Some(Ok(text)) => Some(text),
+        Some(Err(value)) => {
+            mistakes.push(not_utf8(name, value).origin("environment"));
+            None
+        }
+    }
+}
+
+/// All values with their origins: the keys, then what else was taken from the environment.
+fn effective(
+    env: &Environment,
+    meanings: &Meanings,
+    credentials: &CredentialsSource,
+) -> Vec<Effective> {
+    let mut rows = meanings.effective();
+    let mut push = |key: &str, value: &str, origin: &str| {
+        rows.push(Effective {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            origin: origin.to_owned(),
+        });
+    };
+    let environment = "environment";
+    match credentials {
+        CredentialsSource::Unsigned => push("credentials", "none", "requests go unsigned"),
+        CredentialsSource::File(_) => push("credentials", "***", "credentials_file"),
+        CredentialsSource::Fixed(fixed) => {
+            push("ALIBABA_CLOUD_ACCESS_KEY_ID", &fixed.access_key_id, environment);
+            push("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "***", environment);
+            if fixed.security_token.is_some() {
+                push("ALIBABA_CLOUD_SECURITY_TOKEN", "***", environment);
+            }
+        }
+    }
+    for name in [FILE_VARIABLE, LOGTAIL_VARIABLE, ENV_TAGS, USER_DEFINED_ID] {
+        if let Some(Ok(value)) = variable(env, name) {
+            push(name, value, environment);
+        }
+    }
+    if let Some(Ok(value)) = variable(env, USER_ID) {
+        push(USER_ID, value, "environment (accepted; not sent)");
+    }
+    rows
+}

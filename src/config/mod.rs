@@ -1,0 +1,133 @@
+//! Settings, from text to meaning.
+//!
+//! [`load`] reads all layers (`layers`), checks every value against the one table of keys
+//! (`keys`, `kind`) and the rules between keys (`check`), and answers with a [`Config`] that is
+//! valid by construction or with all [`Mistakes`] at once. Everything below gets its own `Options`
+//! out of it and never sees a setting.
+//!
+//! Never panics, whatever the environment or a file holds. Secrets do not appear in any message,
+//! in `Debug`, or in what `logferry check` prints.
+
+mod check;
+mod credentials;
+mod endpoint;
+mod keys;
+mod kind;
+mod layers;
+mod logtail;
+mod mistake;
+mod patterns;
+mod reference;
+mod show;
+mod suggest;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::enrich::TagPlan;
+use crate::limit::{cgroup, memory};
+use crate::{batch, limit, send, tail};
+
+pub(crate) use keys::KEYS;
+pub use layers::{Environment, Flags};
+pub use mistake::{Mistake, Mistakes};
+pub use reference::reference;
+
+/// Everything the agent needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For the sender.
+    pub send: send::Options,
+    /// For the tailer. The state directory is among what it leaves out.
+    pub tail: tail::Options,
+    /// For the batcher.
+    pub batch: batch::Options,
+    /// The limits of the process, already lowered to the container's.
+    pub limit: limit::Options,
+    /// How the memory limit is divided; carries the bounds of open groups and of the hand-off.
+    pub memory: memory::Plan,
+    /// Where checkpoints live. Absolute; may not exist yet.
+    pub state_dir: PathBuf,
+    /// The admin address; `None` switches the port off.
+    pub listen: Option<SocketAddr>,
+    /// Longest time from SIGTERM to the exit.
+    pub drain_deadline: Duration,
+    /// What the agent logs about itself: a filter that `tracing_subscriber` takes.
+    pub log_filter: String,
+    /// How it writes that.
+    pub log_format: LogFormat,
+    /// The tags of every group, and the pod's address.
+    pub tags: TagPlan,
+    /// Every setting with its value and origin, for `check`. Holds no secrets.
+    pub effective: Vec<Effective>,
+}
+
+/// How the agent writes its own log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A setting in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// Name of the key, or of the environment variable where there is no key.
+    pub key: String,
+    /// Its value; a secret is `***`.
+    pub value: String,
+    /// Where the value came from.
+    pub origin: String,
+}
+
+/// What `logferry status` needs: where the agent listens and keeps its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Where checkpoints live.
+    pub state_dir: PathBuf,
+    /// The admin address, if it is not switched off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Loads all settings. Reads the settings files, the credentials file and the container's limits.
+///
+/// # Errors
+/// All mistakes, for a person to repair.
+pub fn load(env: &Environment, flags: &Flags) -> Result<Config, Mistakes> {
+    load_within(env, flags, cgroup::Limits::read(Path::new("/")))
+}
+
+/// [`load`] with the container's limits given.
+fn load_within(
+    env: &Environment,
+    flags: &Flags,
+    container: cgroup::Limits,
+) -> Result<Config, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let found = layers::merge(env, flags, &mut mistakes);
+    check::compose(env, &found, container, &mut mistakes).ok_or(mistakes)
+}
+
+/// Loads only what is needed to look at an agent from outside, so that this works where an agent
+/// would not start.
+///
+/// # Errors
+/// Mistakes in these keys or in the settings file.
+pub fn load_local(env: &Environment, flags: &Flags) -> Result<Local, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let found = layers::merge(env, flags, &mut mistakes);
+    let meanings = check::Meanings::read(&found, &mut mistakes);
+    mistakes.0.retain(|mistake| {
+        ["state_dir", "listen", layers::FILE_VARIABLE].contains(&mistake.key.as_str())
+    });
+    if mistakes.0.is_empty() {
+        Ok(Local { state_dir: meanings.state_dir(), listen: meanings.listen() })
+    } else {
+        Err(mistakes)
+    }
+}
