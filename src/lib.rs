@@ -37,6 +37,7 @@ pub mod fingerprint;
 pub mod handoff;
 pub mod limit;
 pub mod line;
+pub mod mock;
 pub mod pipeline;
 pub mod report;
 pub mod sealed;

@@ -1,0 +1,120 @@
+//! `logferry mock`: the endpoint as a command.
+//!
+//! Owns nothing but the words on the command line and what is printed; the rest is [`Server`].
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Access, Counts, Fault, Key, Limits, Options, Server};
+
+const FAULT_HELP: &str = "\
+Misbehave (may be repeated): KIND[:NAME=VALUE,…], or JSON as for PUT /mock/faults.
+
+  error:code=CODE[,status=N][,retry_after=SECONDS]   answer with this error code
+  delay:ms=N                                         wait first; adds up with the others
+  hang, hang_after                                   never answer; store nothing, or store first
+  cut_before, cut_after                              close the connection; likewise
+  captive_portal                                     answer 200 as a wrong proxy would
+  quota:bytes_per_second=N[,requests_per_second=N][,code=CODE]
+
+Each also takes times=N, after=N, every=N, probability=P, seed=N, logstore=NAME and
+on=put|read|any (default: put).";
+
+/// A local SLS endpoint for development: verifies and stores what it gets, misbehaves on request
+#[derive(Clone, Debug, clap::Args)]
+pub struct Command {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9200")]
+    pub listen: SocketAddr,
+    /// Also append every accepted LogGroup to DIR/groups.jsonl
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Accept requests signed with this key, and no others (may be repeated). Without it
+    /// requests may be unsigned, and signatures must be well formed but are not checked
+    #[arg(long = "access-key", value_name = "ID:SECRET")]
+    pub access_keys: Vec<Key>,
+    /// This project exists, others do not (may be repeated). Default: every project exists
+    #[arg(long = "project", value_name = "NAME")]
+    pub projects: Vec<String>,
+    /// This logstore exists, others do not (may be repeated). Default: every logstore exists
+    #[arg(long = "logstore", value_name = "NAME")]
+    pub logstores: Vec<String>,
+    /// Shards of every logstore
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub shards: u32,
+    /// Run the endpoint's clock ahead by so many seconds (negative: behind)
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    pub clock_offset: i64,
+    /// Misbehave (may be repeated): KIND[:NAME=VALUE,…], or JSON as for PUT /mock/faults
+    #[arg(long = "fault", value_name = "FAULT", long_help = FAULT_HELP)]
+    pub faults: Vec<Fault>,
+}
+
+impl From<Command> for Options {
+    fn from(command: Command) -> Self {
+        Self {
+            listen: command.listen,
+            dir: command.dir,
+            access: Access {
+                keys: command.access_keys,
+                projects: command.projects,
+                logstores: command.logstores,
+            },
+            limits: Limits::default(),
+            shards: command.shards,
+            clock_offset_seconds: command.clock_offset,
+            faults: command.faults,
+            ..Self::default()
+        }
+    }
+}
+
+/// Runs a mock endpoint until SIGINT or SIGTERM, saying where it is and, at the end, what it got.
+///
+/// # Errors
+/// When it cannot listen, open its file, or print.
+pub async fn run(command: Command) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listen = command.listen;
+    let server = Server::start(command.into()).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot start a mock endpoint on {listen}: {error}"))
+    })?;
+
+    let mut out = io::stdout();
+    writeln!(out, "mock endpoint, and a page to watch it: http://{}/", server.address())?;
+    out.flush()?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+
+    let store = server.store();
+    server.stop().await;
+    write!(out, "{}", summary(&store.counts()))
+}
+
+fn summary(counts: &Counts) -> String {
+    let mut text = format!(
+        "{} lines in {} groups accepted ({} bytes, {} as sent) from {} of {} requests\n",
+        counts.lines,
+        counts.groups,
+        counts.raw_bytes,
+        counts.sent_bytes,
+        counts.puts,
+        counts.requests,
+    );
+    for (place, lines) in &counts.logstores {
+        text.push_str(&format!("  {place}: {lines} lines\n"));
+    }
+    for (code, count) in &counts.refused {
+        text.push_str(&format!("  refused {code}: {count}\n"));
+    }
+    for (kind, count) in &counts.faults {
+        text.push_str(&format!("  fault {kind}: {count}\n"));
+    }
+    text
+}

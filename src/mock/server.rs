@@ -1,0 +1,217 @@
+//! The endpoint on a socket: [`Server`] in the caller's runtime, [`Background`] on its own thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+use super::connection::{Cut, Door};
+use super::{Access, Endpoint, Faults, Options, Store, endpoint, page};
+
+/// A mock endpoint that serves from the caller's tokio runtime. Dropping it closes its listener
+/// and all its connections.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Binds and starts to serve.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on or `groups.jsonl` cannot be opened.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let listen = options.listen;
+        Self::serve(Endpoint::open(options)?, listen).await
+    }
+
+    /// Binds and starts to serve an endpoint that exists already.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn serve(endpoint: Arc<Endpoint>, listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let (stop, stopping) = watch::channel(false);
+        let door = Door { listener, stop: stopping };
+        let app: Router =
+            page::routes().fallback(endpoint::serve).with_state(Arc::clone(&endpoint));
+        let app = app.into_make_service_with_connect_info::<Cut>();
+        let task = tokio::spawn(async move {
+            // It never returns; the task is aborted.
+            let _ = axum::serve(door, app).await;
+        });
+        Ok(Self { endpoint, address, stop, task })
+    }
+
+    /// The address it listens on, with the port it got.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is behind the socket.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// What it accepted.
+    #[must_use]
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(self.endpoint.store())
+    }
+
+    /// What it spoils.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        self.endpoint.faults()
+    }
+
+    /// From now on accepts this.
+    pub fn set_access(&self, access: Access) {
+        self.endpoint.set_access(access);
+    }
+
+    /// Closes the listener and all connections; returns when the port is free again.
+    pub async fn stop(mut self) {
+        self.close();
+        // It ends by having been aborted.
+        let _ = (&mut self.task).await;
+    }
+
+    fn close(&self) {
+        self.stop.send_replace(true);
+        self.task.abort();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A mock endpoint on a thread of its own, for synchronous tests. Stops when dropped.
+///
+/// It can be stopped and resumed on the same port with the same store: an endpoint that is down
+/// for a while.
+#[derive(Debug)]
+pub struct Background {
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Background {
+    /// Binds and starts to serve.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, `groups.jsonl` cannot be opened, or no thread can
+    /// be had.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let listen = options.listen;
+        let endpoint = Endpoint::open(options)?;
+        let mut background = Self { endpoint, address: listen, running: None };
+        background.resume()?;
+        Ok(background)
+    }
+
+    /// Stops serving: the port refuses connections, open ones are closed. Does nothing if stopped.
+    pub fn stop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        // The thread may have ended by itself.
+        let _ = running.stop.send(());
+        let _ = running.thread.join();
+    }
+
+    /// Serves again, on the same port and with the same store. Does nothing if running.
+    ///
+    /// # Errors
+    /// When the port has been taken by another meanwhile, or no thread can be had.
+    pub fn resume(&mut self) -> io::Result<()> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = mpsc::sync_channel(1);
+        let (endpoint, listen) = (Arc::clone(&self.endpoint), self.address);
+        let thread =
+            std::thread::Builder::new().name("logferry-mock".to_owned()).spawn(move || {
+                let served = serve_until(stopped, endpoint, listen, &started);
+                if let Err(error) = served {
+                    let _ = started.send(Err(error));
+                }
+            })?;
+        self.address = start.recv().unwrap_or_else(|_| Err(io::Error::other("its thread died")))?;
+        self.running = Some(Running { stop, thread });
+        Ok(())
+    }
+
+    /// The address it listens on, with the port it got; the same after [`Self::resume`].
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is behind the socket.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// What it accepted.
+    #[must_use]
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(self.endpoint.store())
+    }
+
+    /// What it spoils.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        self.endpoint.faults()
+    }
+
+    /// From now on accepts this.
+    pub fn set_access(&self, access: Access) {
+        self.endpoint.set_access(access);
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The life of a background thread. Says through `started` where it listens.
+fn serve_until(
+    stopped: oneshot::Receiver<()>,
+    endpoint: Arc<Endpoint>,
+    listen: SocketAddr,
+    started: &mpsc::SyncSender<io::Result<SocketAddr>>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let server = Server::serve(endpoint, listen).await?;
+        let _ = started.send(Ok(server.address()));
+        // An error means that the owner is gone: stop as well.
+        let _ = stopped.await;
+        server.stop().await;
+        Ok(())
+    })
+}
