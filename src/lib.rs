@@ -30,6 +30,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod enrich;
 pub mod exit;

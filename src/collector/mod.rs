@@ -1,0 +1,611 @@
+//! The collector's loop: one plain thread that does everything that touches a log line.
+//!
+//! ```text
+//! loop { mail → look → turn → save → publish → wait }
+//! ```
+//!
+//! *Mail*: acknowledgements move watermarks. *Look*: events and the clock say what may have
+//! changed (`files`). *Turn*: files are read a piece at a time, groups are sealed and handed
+//! over. *Save*: the checkpoint, if a watermark moved. *Wait*: in one poll(2) for the next
+//! deadline, mail, or an event.
+//!
+//! # Pace
+//! Turns of reading are at least `read_linger` apart while all files are read to their end, so a
+//! chatty writer does not wake the agent for each line. While there is a backlog and room in the
+//! hand-off, turns follow each other at once. When the hand-off is full nothing is read: the log
+//! files are the queue. CPU limit and `max_bytes_per_sec` put pauses between turns.
+//!
+//! # Stopping
+//! Told to drain, the loop discovers once more, reads every file to its end, seals what is open,
+//! closes the hand-off and stays until the last acknowledgement is saved. Told to abandon, it
+//! saves what is known and ends.
+
+mod files;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::batch::policy::Reason;
+use crate::batch::{Batcher, Sealed};
+use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::store::{Loaded, Store};
+use crate::clock;
+use crate::enrich::TagPlan;
+use crate::handoff::{CollectorEnd, Mail};
+use crate::limit::bucket::Bucket;
+use crate::limit::pacer::Pacer;
+use crate::report::{CollectorCounters, CollectorReport, FileReport};
+use crate::sealed::{Ack, Outcome, SealedBatch};
+use crate::span::FileKey;
+use crate::tail::discover::Patterns;
+use crate::tail::reader::Reader;
+use crate::tail::registry::Registry;
+use crate::tail::remembered::Remembered;
+use crate::tail::schedule::Schedule;
+use crate::tail::watch::Watch;
+use crate::{batch, limit, tail};
+
+/// Discovery runs at least this often, whatever the notifications say.
+const SCAN_PERIOD: Duration = Duration::from_secs(5);
+/// The same while notifications cannot be had or trusted, or renamed files are still open.
+const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
+/// The checkpoint is written through to the disk at most this often.
+const DURABLE_PERIOD: Duration = Duration::from_secs(5);
+/// With more files than this, saves are large: after one the next waits
+const SAVES_PACED_FROM: usize = 256;
+/// this many times as long as it took.
+const SAVE_PAUSE_FACTOR: u32 = 20;
+/// The report is published at most this often.
+const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
+/// Pieces of files read in one turn, before mail and events are looked at again.
+const READS_PER_TURN: usize = 8;
+/// Least bytes of a file that a turn takes under a rate limit.
+const PIECE_BYTES_MIN: usize = 4096;
+
+/// What the collector is built from.
+pub struct Options {
+    /// Which files, and how to read them.
+    pub tail: tail::Options,
+    /// When to seal.
+    pub batch: batch::Options,
+    /// CPU and bytes per second.
+    pub limit: limit::Options,
+    /// Most raw bytes in open groups.
+    pub open_bytes_max: usize,
+    /// Size of the one read buffer.
+    pub read_bytes: usize,
+    /// Most log files open at once: the other descriptors are for the checkpoint and the sockets.
+    pub files_max: usize,
+    /// Tags and source of the groups.
+    pub tags: TagPlan,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Lines put into groups.
+    pub lines: u64,
+    /// Bytes of files put into groups.
+    pub bytes: u64,
+    /// Bytes of complete lines that were on disk and are not acknowledged.
+    pub undelivered_bytes: u64,
+    /// In how many files. Those that match and cannot be opened or read are among them: what they
+    /// hold is not known.
+    pub undelivered_files: usize,
+    /// The path of the one that waits longest, and for how many seconds.
+    pub oldest: Option<(PathBuf, u64)>,
+}
+
+/// The loop and all that it owns.
+pub struct Collector {
+    tail: tail::Options,
+    files_max: usize,
+    topic: String,
+    tags: TagPlan,
+    patterns: Patterns,
+    watch: Watch,
+    registry: Registry,
+    remembered: Remembered,
+    readers: HashMap<FileKey, Reader>,
+    schedule: Schedule,
+    batcher: Batcher,
+    handoff: CollectorEnd,
+    store: Store,
+    bucket: Option<Bucket>,
+    /// Bytes of a file that may be taken in one turn: a tenth of a second's under a rate limit.
+    piece_bytes: usize,
+    pacer: Pacer,
+    rng: fastrand::Rng,
+    buffer: Vec<u8>,
+    counters: CollectorCounters,
+    /// Files that the last discovery found and could not open.
+    unopened: usize,
+    /// Paths with an error that was logged; the next one there is not news.
+    troubled: HashSet<PathBuf>,
+    /// Refused batches that could not be set aside yet.
+    unparked: Vec<(SealedBatch, String, String)>,
+    /// It was logged that files are polled.
+    is_polling_logged: bool,
+    /// The first discovery is done.
+    is_ready: bool,
+    /// Names changed: discovery runs with the next look.
+    is_scan_wanted: bool,
+    scan_at: Instant,
+    /// No look at events or turn of reading before this, unless there is a backlog.
+    turn_at: Instant,
+    /// The limits forbid reading before this.
+    paused_until: Option<Instant>,
+    /// The last turn ended because the hand-off was full.
+    is_blocked: bool,
+    /// Something changed that a checkpoint must hold.
+    is_moved: bool,
+    /// The same since the last save through to the disk.
+    durable_at: Option<Instant>,
+    /// No save before this, so that saving many files takes at most a twentieth of the time.
+    save_at: Instant,
+    checkpoint_saved_unix: u64,
+    checkpoint_error: String,
+    publish_at: Option<Instant>,
+    stage: Stage,
+}
+
+/// How far the stopping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Reading to the end.
+    Draining,
+    /// All is handed over; acknowledgements are awaited.
+    Closed,
+}
+
+impl Collector {
+    /// Puts the collector together; opens no log file yet.
+    ///
+    /// # Errors
+    /// If a compressor cannot be made.
+    ///
+    /// # Panics
+    /// If the read buffer is smaller than a longest line: the settings see to that.
+    pub fn new(
+        options: Options,
+        patterns: Patterns,
+        store: Store,
+        loaded: Loaded,
+        handoff: CollectorEnd,
+    ) -> std::io::Result<Self> {
+        let least = crate::line::split::lookahead(options.tail.line_bytes_max)
+            + crate::fingerprint::TAIL_BYTES_MAX;
+        let least = least.max(crate::fingerprint::HEAD_BYTES_MAX);
+        assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
+        let (now, unix) = (clock::now(), clock::wall().as_secs());
+        let rate = options.limit.bytes_per_second;
+        Ok(Self {
+            topic: options.batch.topic.clone(),
+            batcher: Batcher::new(options.batch, options.open_bytes_max)?,
+            piece_bytes: match rate {
+                0 => usize::MAX,
+                rate => usize::try_from(rate / 10).unwrap_or(usize::MAX).max(PIECE_BYTES_MIN),
+            },
+            bucket: (rate > 0).then(|| Bucket::new(rate, now)),
+            pacer: Pacer::new(options.limit.cpu_cores, clock::cpu(), now),
+            buffer: vec![0; options.read_bytes],
+            counters: CollectorCounters {
+                checkpoint_damaged: loaded.damaged.len() as u64,
+                ..CollectorCounters::default()
+            },
+            remembered: Remembered::new(loaded.checkpoints, unix),
+            tail: options.tail,
+            files_max: options.files_max,
+            tags: options.tags,
+            patterns,
+            watch: Watch::new(),
+            registry: Registry::default(),
+            readers: HashMap::new(),
+            schedule: Schedule::default(),
+            handoff,
+            store,
+            rng: fastrand::Rng::new(),
+            unopened: 0,
+            troubled: HashSet::new(),
+            unparked: Vec::new(),
+            is_polling_logged: false,
+            is_ready: false,
+            is_scan_wanted: true,
+            scan_at: now,
+            turn_at: now,
+            paused_until: None,
+            is_blocked: false,
+            is_moved: false,
+            durable_at: None,
+            save_at: now,
+            checkpoint_saved_unix: 0,
+            checkpoint_error: String::new(),
+            publish_at: None,
+            stage: Stage::Running,
+        })
+    }
+
+    /// Runs until it is told to stop and has done so.
+    #[must_use]
+    pub fn run(mut self) -> Summary {
+        loop {
+            let now = clock::now();
+            let mail = self.handoff.take_mail();
+            let (drain, abandon) = (mail.drain, mail.abandon);
+            self.on_mail(mail, now);
+            if drain && self.stage == Stage::Running {
+                self.begin_drain(now);
+            }
+            if self.stage == Stage::Running && now >= self.turn_at {
+                self.look(now);
+            }
+            self.turn(now);
+            self.finish_drain();
+            let is_over = abandon
+                || (self.stage == Stage::Closed
+                    && self.handoff.outstanding_bytes() == 0
+                    && self.unparked.is_empty());
+            self.save(now, is_over);
+            self.publish(now, is_over);
+            if is_over {
+                return self.summary();
+            }
+            self.wait();
+        }
+    }
+
+    // === mail
+
+    fn on_mail(&mut self, mail: Mail, now: Instant) {
+        if !mail.acks.is_empty() {
+            self.is_blocked = false;
+            self.touch(now);
+        }
+        for ack in mail.acks {
+            match ack.outcome {
+                Outcome::Delivered => self.on_done(&ack),
+                Outcome::Rejected { batch, code, message } => {
+                    self.unparked.push((batch, code, message));
+                }
+            }
+        }
+        if !self.unparked.is_empty() {
+            self.park(now);
+        }
+    }
+
+    fn on_done(&mut self, ack: &Ack) {
+        // No longer tracked: the file was truncated or closed since.
+        let Some(tracked) = self.registry.get_mut(ack.span.file) else { return };
+        self.is_moved |= tracked.watermark.on_ack(ack.span);
+    }
+
+    /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
+    fn park(&mut self, now: Instant) {
+        for (batch, code, message) in std::mem::take(&mut self.unparked) {
+            let unix = clock::wall().as_secs();
+            match self.store.park(&batch, &code, &message, unix) {
+                Ok(parked) => {
+                    tracing::error!(
+                        file = %batch.path, records = batch.lines, code, reason = message,
+                        parked = %parked.display(),
+                        "the service refused a batch for good; it is set aside"
+                    );
+                    self.counters.batches_parked += 1;
+                    self.counters.lines_parked += u64::from(batch.lines);
+                    if let Some(tracked) = self.registry.get_mut(batch.span.file) {
+                        self.is_moved |= tracked.watermark.on_ack(batch.span);
+                    }
+                }
+                Err(error) => {
+                    self.note_checkpoint_error("set a refused batch aside", &error);
+                    self.unparked.push((batch, code, message));
+                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
+                }
+            }
+        }
+    }
+
+    // === turn
+
+    fn turn(&mut self, now: Instant) {
+        if self.stage == Stage::Closed {
+            return;
+        }
+        self.seal_due(now);
+        if self.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.paused_until = None;
+        self.counters.turns += 1;
+        let flush = self.registry.rests_due(self.tail.partial_line_timeout, now);
+        for &file in &flush {
+            self.schedule.mark(file);
+        }
+        for _ in 0..READS_PER_TURN {
+            // Refused batches that cannot be set aside have given their room back: read no more.
+            if self.is_blocked || !self.unparked.is_empty() {
+                break;
+            }
+            if self.is_rate_limited(now) || !self.make_room() {
+                break;
+            }
+            let Some(file) = self.schedule.next_file() else { break };
+            self.read(file, flush.contains(&file), now);
+        }
+        let rest = self.pacer.on_turn(clock::cpu(), clock::now());
+        if rest > Duration::ZERO {
+            self.counters.cpu_pauses += 1;
+            self.pause(now + rest);
+        }
+    }
+
+    fn is_rate_limited(&mut self, now: Instant) -> bool {
+        let Some(bucket) = &self.bucket else { return false };
+        let ready_at = bucket.ready_at(now);
+        if ready_at <= now {
+            return false;
+        }
+        if !self.schedule.is_empty() {
+            self.counters.rate_pauses += 1;
+            self.pause(ready_at);
+        }
+        true
+    }
+
+    fn pause(&mut self, until: Instant) {
+        self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
+    }
+
+    /// Keeps all open groups together under their limit. Says whether there is room for more.
+    fn make_room(&mut self) -> bool {
+        while self.batcher.is_over() {
+            if !self.handoff.has_room() {
+                self.is_blocked = true;
+                return false;
+            }
+            let Some((_, file)) = self.batcher.oldest() else { break };
+            self.seal(file, Reason::Pressure);
+        }
+        true
+    }
+
+    fn seal_due(&mut self, now: Instant) {
+        while self.handoff.has_room() {
+            let Some((file, reason)) = self.batcher.due(now) else { break };
+            self.seal(file, reason);
+        }
+    }
+
+    /// Seals the group of a file and hands it over. Only when there is room.
+    fn seal(&mut self, file: FileKey, reason: Reason) {
+        let Some(Sealed { batch, tail, reason }) = self.batcher.seal(file, reason) else { return };
+        let counter = match reason {
+            Reason::Full => &mut self.counters.sealed_full,
+            Reason::Age => &mut self.counters.sealed_age,
+            Reason::Minute => &mut self.counters.sealed_minute,
+            Reason::Pressure => &mut self.counters.sealed_pressure,
+            Reason::Shutdown => &mut self.counters.sealed_shutdown,
+        };
+        *counter += 1;
+        // Of an incarnation that has ended there is no watermark any more, but it is sent.
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.watermark.on_sealed(batch.span, tail);
+        }
+        self.handoff.push(batch);
+    }
+
+    // === stopping
+
+    fn begin_drain(&mut self, now: Instant) {
+        self.stage = Stage::Draining;
+        self.publish_at = Some(now);
+        self.discover(now);
+        let files: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
+        for file in files {
+            self.schedule.mark(file);
+        }
+    }
+
+    /// When all files are read to their end: seals what is open, then closes the hand-off.
+    fn finish_drain(&mut self) {
+        if self.stage != Stage::Draining || !self.schedule.is_empty() {
+            return;
+        }
+        while let Some((_, file)) = self.batcher.oldest() {
+            if !self.handoff.has_room() {
+                return;
+            }
+            self.seal(file, Reason::Shutdown);
+        }
+        self.handoff.close();
+        self.stage = Stage::Closed;
+    }
+
+    fn summary(&self) -> Summary {
+        let unix = clock::wall().as_secs();
+        let mut summary = Summary {
+            lines: self.counters.lines,
+            bytes: self.counters.bytes,
+            undelivered_files: self.unopened,
+            ..Summary::default()
+        };
+        for (_, tracked) in self.registry.iter() {
+            if !tracked.has_undelivered_lines() && tracked.last_error.is_empty() {
+                continue;
+            }
+            let waits = unix.saturating_sub(tracked.level_unix);
+            summary.undelivered_files += 1;
+            summary.undelivered_bytes += tracked.size - tracked.watermark.offset();
+            if summary.oldest.as_ref().is_none_or(|(_, longest)| *longest < waits) {
+                summary.oldest = Some((tracked.opened.path.clone(), waits));
+            }
+        }
+        summary
+    }
+
+    // === checkpoint
+
+    fn save(&mut self, now: Instant, is_last: bool) {
+        let is_durable_due = self.durable_at.is_some_and(|at| at <= now);
+        let is_fast_due = self.is_moved && self.save_at <= now;
+        if !(is_fast_due || is_durable_due || is_last) {
+            return;
+        }
+        let started = clock::now();
+        let is_durable = is_durable_due || is_last;
+        let unix = clock::wall().as_secs();
+        let mut checkpoints: Vec<Checkpoint> =
+            self.registry.iter().map(|(_, tracked)| tracked.checkpoint(unix)).collect();
+        checkpoints.extend_from_slice(self.remembered.checkpoints());
+        match self.store.save(&checkpoints, is_durable) {
+            Ok(()) => {
+                self.counters.checkpoint_saves += 1;
+                self.checkpoint_saved_unix = unix;
+                if !self.checkpoint_error.is_empty() {
+                    tracing::info!("the checkpoint can be saved again");
+                    self.checkpoint_error.clear();
+                }
+                // What could not be set aside is tried again in the same rhythm.
+                self.durable_at = if is_durable && self.unparked.is_empty() {
+                    None
+                } else {
+                    self.durable_at.filter(|at| *at > now).or(Some(now + DURABLE_PERIOD))
+                };
+            }
+            Err(error) => {
+                self.note_checkpoint_error("save the checkpoint", &error);
+                self.durable_at = Some(now + DURABLE_PERIOD);
+            }
+        }
+        self.is_moved = false;
+        let ended = clock::now();
+        if checkpoints.len() > SAVES_PACED_FROM {
+            self.save_at = ended + (ended - started) * SAVE_PAUSE_FACTOR;
+        }
+    }
+
+    fn note_checkpoint_error(&mut self, action: &str, error: &std::io::Error) {
+        self.counters.checkpoint_errors += 1;
+        if self.checkpoint_error.is_empty() {
+            tracing::error!(
+                error = %error,
+                "cannot {action}; shipping goes on, and a restart would repeat what was sent since"
+            );
+        }
+        self.checkpoint_error = format!("{action}: {error}");
+    }
+
+    // === report
+
+    /// Something changed that the report should say.
+    fn touch(&mut self, now: Instant) {
+        self.publish_at.get_or_insert(now + PUBLISH_PERIOD);
+    }
+
+    fn publish(&mut self, now: Instant, is_last: bool) {
+        let is_due = self.publish_at.is_some_and(|at| at <= now);
+        if !is_due && !is_last {
+            return;
+        }
+        self.publish_at = None;
+        let unix = clock::wall().as_secs();
+        let keys: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
+        let mut files: Vec<FileReport> =
+            keys.into_iter().filter_map(|file| self.file_report(file, unix)).collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.handoff.publish(CollectorReport {
+            ready: self.is_ready && self.stage == Stage::Running,
+            polling: self.watch.trouble().is_some(),
+            files,
+            counters: self.counters,
+            handoff_bytes: self.handoff.outstanding_bytes() as u64,
+            handoff_bytes_max: self.handoff.bytes_max() as u64,
+            open_bytes: self.batcher.open_bytes() as u64,
+            checkpoint_saved_unix: self.checkpoint_saved_unix,
+            checkpoint_error: self.checkpoint_error.clone(),
+        });
+    }
+
+    fn file_report(&mut self, file: FileKey, unix: u64) -> Option<FileReport> {
+        let tracked = self.registry.get_mut(file)?;
+        if tracked.is_delivered() {
+            tracked.level_unix = unix;
+        }
+        let lag_bytes = tracked.size.saturating_sub(tracked.watermark.offset());
+        let waits = unix.saturating_sub(tracked.level_unix);
+        Some(FileReport {
+            path: tracked.opened.path.display().to_string(),
+            state: tracked.state.name().to_owned(),
+            device: tracked.opened.device,
+            inode: tracked.opened.inode,
+            size: tracked.size,
+            read_offset: tracked.read_offset,
+            acked_offset: tracked.watermark.offset(),
+            lag_bytes,
+            lag_seconds: if lag_bytes == 0 { 0 } else { waits },
+            last_error: tracked.last_error.clone(),
+        })
+    }
+
+    // === waiting
+
+    /// Sleeps until there is mail, an event that may be looked at, or something to do.
+    fn wait(&mut self) {
+        let now = clock::now();
+        let is_reading = self.stage != Stage::Closed;
+        let is_held_up =
+            self.is_blocked || self.paused_until.is_some() || !self.unparked.is_empty();
+        let can_read = is_reading && !is_held_up;
+        if can_read && !self.schedule.is_empty() {
+            return;
+        }
+        let mut deadlines = vec![self.durable_at, self.publish_at];
+        deadlines.push(self.is_moved.then_some(self.save_at));
+        if is_reading {
+            deadlines.push(self.paused_until);
+        }
+        if self.stage == Stage::Running {
+            deadlines.push(Some(self.scan_at.max(self.turn_at)));
+            if self.is_scan_wanted {
+                deadlines.push(Some(self.turn_at));
+            }
+        }
+        if can_read {
+            deadlines.push(self.registry.rest_deadline(self.tail.partial_line_timeout));
+        }
+        if self.handoff.has_room() {
+            deadlines.push(self.batcher.deadline());
+        }
+        let nearest = deadlines.into_iter().flatten().min();
+        // A turn that is near is waited for without looking at events: they would only wake us.
+        let sees_events = self.stage == Stage::Running && now >= self.turn_at;
+        let mut polled = vec![PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
+        let nearest = match self.watch.fd() {
+            Some(fd) if sees_events => {
+                polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                nearest
+            }
+            Some(_) if self.stage == Stage::Running => {
+                Some(nearest.map_or(self.turn_at, |at| at.min(self.turn_at)))
+            }
+            _ => nearest,
+        };
+        let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
+        // Interrupted or not: the loop looks at everything again.
+        let _ = poll(&mut polled, timeout.as_ref());
+    }
+}
+
+/// Rounded up to a whole millisecond, so that a deadline has passed when the wait for it is over.
+fn timespec(duration: Duration) -> Timespec {
+    let rounded = duration + Duration::from_nanos(999_999);
+    Timespec {
+        tv_sec: i64::try_from(rounded.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(rounded.subsec_millis()) * 1_000_000,
+    }
+}
