@@ -27,6 +27,7 @@
 //! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
 //! show it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
+pub mod admin;
 pub mod batch;
 pub mod checkpoint;
 pub mod clock;
@@ -44,6 +45,7 @@ pub mod report;
 pub mod sealed;
 pub mod send;
 pub mod span;
+pub mod status;
 pub mod tail;
 pub mod units;
 pub mod wire;

@@ -1,0 +1,379 @@
+//! The reports as metrics, in the OpenMetrics text format that Prometheus reads.
+//!
+//! Every counter of [`crate::report`] is here, those of one kind under one name with a label from
+//! a closed set. Files are summed up: there is no series for each of them, so the number of series
+//! never grows with the number of files; `/status` names them. Names are
+//! `logferry_<noun>_<unit>[_total]`, in seconds and bytes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::Facts;
+use super::process::Process;
+use super::status::not_ready_reason;
+use crate::handoff::SenderEnd;
+use crate::report::{CollectorCounters, CollectorReport, FAILURE_KINDS, SenderReport};
+
+/// The header `Content-Type` of the text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]).
+pub const FILE_STATES: [&str; 4] = ["active", "rotated", "deleted", "saved"];
+
+/// All that one scrape shows.
+#[derive(Debug)]
+pub struct Snapshot {
+    facts: Facts,
+    collector: Arc<CollectorReport>,
+    sender: Arc<SenderReport>,
+    is_draining: bool,
+    process: Process,
+}
+
+impl Snapshot {
+    /// Takes the newest reports.
+    #[must_use]
+    pub fn of(facts: &Facts, handoff: &SenderEnd) -> Self {
+        Self {
+            facts: facts.clone(),
+            collector: handoff.collector_report(),
+            sender: handoff.sender_report(),
+            is_draining: handoff.is_draining(),
+            process: Process::read(),
+        }
+    }
+}
+
+/// The text of one scrape.
+#[must_use]
+pub fn encode(snapshot: Snapshot) -> String {
+    let mut registry = Registry::with_prefix("logferry");
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).expect("writing to a string does not fail");
+    text
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        encode_agent(&mut families, self)?;
+        encode_reading(&mut families, &self.collector.counters)?;
+        encode_troubles(&mut families, &self.collector.counters)?;
+        encode_files(&mut families, &self.collector)?;
+        encode_collector(&mut families, &self.collector)?;
+        encode_delivery(&mut families, &self.sender)?;
+        encode_sender(&mut families, &self.sender)?;
+        encode_process(&mut families, self)
+    }
+}
+
+fn encode_agent(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let facts = &snapshot.facts;
+    families.info(&[
+        ("version", facts.version.clone()),
+        ("endpoint", facts.endpoint.clone()),
+        ("project", facts.project.clone()),
+        ("logstore", facts.logstore.clone()),
+        ("state_dir", facts.state_dir.display().to_string()),
+    ])?;
+    let is_ready = not_ready_reason(&snapshot.collector, snapshot.is_draining).is_none();
+    families.flag("ready", "1 while files are being shipped, as /ready says.", is_ready)?;
+    families.flag(
+        "draining",
+        "1 once the agent was told to stop and delivers what it has.",
+        snapshot.is_draining,
+    )
+}
+
+/// What the collector did. Taking the counters apart makes a new one an error here.
+fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> fmt::Result {
+    let CollectorCounters {
+        lines,
+        bytes,
+        lines_split,
+        lines_partial,
+        sealed_full,
+        sealed_age,
+        sealed_minute,
+        sealed_pressure,
+        sealed_shutdown,
+        files_opened,
+        files_rotated,
+        files_truncated,
+        cpu_pauses,
+        rate_pauses,
+        turns,
+        checkpoint_saves,
+        // Of trouble: in `encode_troubles`.
+        skipped_truncated_bytes: _,
+        skipped_deleted_bytes: _,
+        file_errors: _,
+        watch_overflows: _,
+        batches_parked: _,
+        lines_parked: _,
+        checkpoint_errors: _,
+        checkpoint_damaged: _,
+    } = *counters;
+    families.counter("collected_lines", "Lines put into groups.", lines)?;
+    families.counter("collected_bytes", "Bytes of files put into groups.", bytes)?;
+    families.counter(
+        "split_lines",
+        "Lines longer than the limit, cut into several records.",
+        lines_split,
+    )?;
+    families.counter(
+        "partial_lines",
+        "Unterminated last lines sent after their quiet time.",
+        lines_partial,
+    )?;
+    let sealed = [
+        ("full", sealed_full),
+        ("age", sealed_age),
+        ("minute", sealed_minute),
+        ("pressure", sealed_pressure),
+        ("shutdown", sealed_shutdown),
+    ];
+    families.counters("sealed_batches", "Groups sealed, by what made it due.", "reason", sealed)?;
+    let events =
+        [("opened", files_opened), ("rotated", files_rotated), ("truncated", files_truncated)];
+    families.counters("file_events", "What happened to files.", "event", events)?;
+    let pauses = [("cpu", cpu_pauses), ("rate", rate_pauses)];
+    families.counters("pauses", "Pauses in reading, by the limit kept.", "limit", pauses)?;
+    families.counter("turns", "Turns of the collector.", turns)?;
+    families.counter("checkpoint_saves", "Saves of the checkpoint.", checkpoint_saves)
+}
+
+/// What went wrong in the collector.
+fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) -> fmt::Result {
+    let skipped = [
+        ("truncated", counters.skipped_truncated_bytes),
+        ("deleted", counters.skipped_deleted_bytes),
+    ];
+    families.counters(
+        "skipped_bytes",
+        "Bytes that vanished before they were read: lost.",
+        "reason",
+        skipped,
+    )?;
+    families.counter(
+        "file_errors",
+        "Errors of opening, reading or examining a file.",
+        counters.file_errors,
+    )?;
+    families.counter(
+        "watch_overflows",
+        "Times the kernel dropped notifications.",
+        counters.watch_overflows,
+    )?;
+    families.counter(
+        "parked_batches",
+        "Batches refused by the service and set aside in the state directory.",
+        counters.batches_parked,
+    )?;
+    families.counter("parked_lines", "Lines in those batches.", counters.lines_parked)?;
+    families.counter(
+        "checkpoint_errors",
+        "Failed saves of the checkpoint.",
+        counters.checkpoint_errors,
+    )?;
+    families.counter(
+        "checkpoint_damaged_files",
+        "Damaged checkpoint files passed over at the start.",
+        counters.checkpoint_damaged,
+    )
+}
+
+fn encode_files(families: &mut Families<'_>, report: &CollectorReport) -> fmt::Result {
+    let files = &report.files;
+    let count = |state: &str| files.iter().filter(|file| file.state == state).count() as u64;
+    let states = FILE_STATES.map(|state| (state, count(state)));
+    families.gauges("files", "Files being shipped, by state.", "state", states)?;
+    let failing = files.iter().filter(|file| !file.last_error.is_empty()).count() as u64;
+    families.gauge("failing_files", "Files whose last examination failed.", failing)?;
+    let unread = files.iter().map(|file| file.size.saturating_sub(file.read_offset));
+    families.gauge("unread_bytes", "Bytes on disk that are not read yet.", sum(unread))?;
+    let lag = files.iter().map(|file| file.lag_bytes);
+    families.gauge("lag_bytes", "Bytes on disk that are not acknowledged yet.", sum(lag))?;
+    let waits = files.iter().map(|file| file.lag_seconds).max().unwrap_or_default();
+    families.gauge(
+        "lag_seconds",
+        "Longest time for which a file has not been acknowledged to its end.",
+        waits,
+    )
+}
+
+fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fmt::Result {
+    families.flag(
+        "polling",
+        "1 while files are polled because notifications cannot be trusted.",
+        report.polling,
+    )?;
+    families.gauge(
+        "handoff_bytes",
+        "Payload bytes handed over and not acknowledged.",
+        report.handoff_bytes,
+    )?;
+    families.gauge("handoff_limit_bytes", "Most of them at once.", report.handoff_bytes_max)?;
+    families.gauge(
+        "open_group_bytes",
+        "Raw bytes in groups that are not sealed yet.",
+        report.open_bytes,
+    )?;
+    families.gauge(
+        "checkpoint_saved_timestamp_seconds",
+        "Unix time of the last good save of the checkpoint; 0 before the first.",
+        report.checkpoint_saved_unix,
+    )?;
+    families.flag(
+        "checkpoint_failing",
+        "1 while the checkpoint cannot be saved.",
+        !report.checkpoint_error.is_empty(),
+    )
+}
+
+fn encode_delivery(families: &mut Families<'_>, report: &SenderReport) -> fmt::Result {
+    families.counter("delivered_batches", "Batches acknowledged.", report.batches_delivered)?;
+    families.counter("delivered_lines", "Lines acknowledged.", report.lines_delivered)?;
+    families.counter(
+        "delivered_raw_bytes",
+        "Size of the acknowledged batches before compression.",
+        report.raw_bytes_delivered,
+    )?;
+    families.counter(
+        "delivered_payload_bytes",
+        "Size of the acknowledged batches on the wire.",
+        report.payload_bytes_delivered,
+    )?;
+    families.counter(
+        "rejected_batches",
+        "Batches refused for good by the service.",
+        report.batches_rejected,
+    )?;
+    families.counter("requests", "Requests sent, repeats included.", report.attempts)?;
+    let failures = FAILURE_KINDS.into_iter().zip(report.failures);
+    families.counters("request_failures", "Failed attempts, by kind.", "kind", failures)
+}
+
+fn encode_sender(families: &mut Families<'_>, report: &SenderReport) -> fmt::Result {
+    families.gauge("requests_in_flight", "Requests under way.", report.in_flight)?;
+    families.gauge(
+        "requests_window",
+        "Most requests that may be under way at the moment.",
+        report.window,
+    )?;
+    families.gauge(
+        "waiting_batches",
+        "Batches waiting for their turn or their next attempt.",
+        report.waiting,
+    )?;
+    families.signed_gauge(
+        "clock_offset_seconds",
+        "Clock of the service minus ours; 0 until the service complains.",
+        report.clock_offset_seconds,
+    )?;
+    families.gauge(
+        "delivered_timestamp_seconds",
+        "Unix time of the last acknowledgement; 0 before the first.",
+        report.delivered_unix,
+    )?;
+    families.flag(
+        "delivery_failing",
+        "1 when an attempt has failed and nothing was delivered since.",
+        !report.last_error.is_empty(),
+    )
+}
+
+fn encode_process(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let Process { resident_bytes, open_descriptors, cpu } = snapshot.process;
+    if let Some(bytes) = resident_bytes {
+        families.gauge("process_resident_memory_bytes", "Resident memory.", bytes)?;
+    }
+    if let Some(count) = open_descriptors {
+        families.gauge("process_open_fds", "Open file descriptors.", count)?;
+    }
+    families.metric(
+        "process_cpu_seconds",
+        "CPU time used, all threads together.",
+        &ConstCounter::new(cpu.as_secs_f64()),
+    )?;
+    families.gauge(
+        "process_start_time_seconds",
+        "Unix time of the start of the process.",
+        snapshot.facts.started_unix,
+    )
+}
+
+fn sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
+}
+
+/// Writes metric families. Names come without the prefix, and of counters without `_total`.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn metric(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, &ConstCounter::new(value))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, &ConstGauge::new(value))
+    }
+
+    fn signed_gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+        self.metric(name, help, &ConstGauge::new(value))
+    }
+
+    fn flag(&mut self, name: &str, help: &str, value: bool) -> fmt::Result {
+        self.gauge(name, help, u64::from(value))
+    }
+
+    fn info(&mut self, labels: &[(&'static str, String)]) -> fmt::Result {
+        self.metric(
+            "build",
+            "What runs here and where it delivers to.",
+            &Info::new(labels.to_vec()),
+        )
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        samples: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in samples {
+            ConstCounter::new(count).encode(encoder.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        samples: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, count) in samples {
+            ConstGauge::new(count).encode(encoder.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+}

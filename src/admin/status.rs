@@ -1,0 +1,230 @@
+//! One JSON picture of the agent: what `/status` answers and `logferry status` reads.
+//!
+//! The names of the fields are public interface; new ones may be added. Times are Unix seconds, 0
+//! for "never"; an empty `error` means that there is none.
+//!
+//! ```json
+//! {
+//!   "source": "agent",
+//!   "version": "0.1.0", "started_unix": 1700000000, "uptime_seconds": 60,
+//!   "ready": true, "not_ready_reason": "", "draining": false, "polling": false,
+//!   "state_dir": "/var/lib/logferry",
+//!   "endpoint": "https://cn-hangzhou.log.aliyuncs.com", "project": "shop", "logstore": "app",
+//!   "files": [{
+//!     "path": "/share/logs/app.log", "state": "active", "device": 66306, "inode": 1311,
+//!     "size": 900, "read_offset": 900, "acked_offset": 600, "lag_bytes": 300, "lag_seconds": 2,
+//!     "last_error": ""
+//!   }],
+//!   "collector": {"lines": 12, "bytes": 900, …},
+//!   "sender": {
+//!     "batches_delivered": 3, …, "failures": {"network": 1, "server": 0, …},
+//!     "in_flight": 1, "waiting": 0, "window": 8, "clock_offset_seconds": 0,
+//!     "delivered_unix": 1700000050, "last_error": ""
+//!   },
+//!   "checkpoint": {"saved_unix": 1700000050, "error": "", "damaged_at_start": 0},
+//!   "handoff": {"bytes": 80, "bytes_max": 8388608, "open_bytes": 300},
+//!   "errors": [{"about": "delivery", "error": "…"}]
+//! }
+//! ```
+//!
+//! `collector` holds all of [`CollectorCounters`]. `errors` gathers what is wrong at the moment,
+//! about `delivery`, `checkpoint` or a path, at most [`ERRORS_MAX`] of them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::Facts;
+use crate::handoff::SenderEnd;
+use crate::report::{CollectorCounters, CollectorReport, FAILURE_KINDS, FileReport, SenderReport};
+
+/// Most entries of [`Status::errors`].
+pub const ERRORS_MAX: usize = 20;
+/// The value of [`Status::source`].
+pub const SOURCE: &str = "agent";
+
+/// The picture.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Always `agent`: these facts come from a running one.
+    pub source: String,
+    /// Version of the running program.
+    pub version: String,
+    /// When it started.
+    pub started_unix: u64,
+    /// For how long it has been up.
+    pub uptime_seconds: u64,
+    /// What `/ready` says.
+    pub ready: bool,
+    /// Why it is not ready; empty when it is.
+    pub not_ready_reason: String,
+    /// It was told to stop and is delivering what it has.
+    pub draining: bool,
+    /// Notifications cannot be had or trusted: files are polled.
+    pub polling: bool,
+    /// Where checkpoints live.
+    pub state_dir: String,
+    /// Address of the service.
+    pub endpoint: String,
+    /// Project.
+    pub project: String,
+    /// Logstore.
+    pub logstore: String,
+    /// The files being shipped, in order of path.
+    pub files: Vec<FileReport>,
+    /// Counters of the collector.
+    pub collector: CollectorCounters,
+    /// Delivery.
+    pub sender: SenderStatus,
+    /// The saving of checkpoints.
+    pub checkpoint: CheckpointStatus,
+    /// What is between the files and the service.
+    pub handoff: HandoffStatus,
+    /// What is wrong at the moment.
+    pub errors: Vec<ErrorStatus>,
+}
+
+/// [`SenderReport`] with the failures by name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SenderStatus {
+    /// Batches that the endpoint has acknowledged.
+    pub batches_delivered: u64,
+    /// Lines in those batches.
+    pub lines_delivered: u64,
+    /// Their size before compression, in bytes.
+    pub raw_bytes_delivered: u64,
+    /// Their size on the wire, in bytes.
+    pub payload_bytes_delivered: u64,
+    /// Batches refused for good by the service.
+    pub batches_rejected: u64,
+    /// Requests sent, repeats included.
+    pub attempts: u64,
+    /// Failed attempts by kind ([`FAILURE_KINDS`]).
+    pub failures: BTreeMap<String, u64>,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Batches waiting for their turn or their next attempt.
+    pub waiting: u64,
+    /// Most requests that may be under way at the moment.
+    pub window: u64,
+    /// Server clock minus ours, in seconds; 0 until the service complains.
+    pub clock_offset_seconds: i64,
+    /// When the last batch was acknowledged.
+    pub delivered_unix: u64,
+    /// The last failure, while nothing has been delivered since.
+    pub last_error: String,
+}
+
+/// The saving of checkpoints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    /// When it was last saved.
+    pub saved_unix: u64,
+    /// Why the last save failed.
+    pub error: String,
+    /// Damaged checkpoint files passed over at the start.
+    pub damaged_at_start: u64,
+}
+
+/// What is between the files and the service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HandoffStatus {
+    /// Payload bytes handed over and not yet acknowledged.
+    pub bytes: u64,
+    /// Most of them at once.
+    pub bytes_max: u64,
+    /// Raw bytes in groups that are not sealed yet.
+    pub open_bytes: u64,
+}
+
+/// Something that is wrong at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorStatus {
+    /// `delivery`, `checkpoint`, or the path of a file.
+    pub about: String,
+    /// What is wrong.
+    pub error: String,
+}
+
+impl Status {
+    /// The picture at `now`, from the newest reports.
+    #[must_use]
+    pub fn of(facts: &Facts, handoff: &SenderEnd, now: Instant) -> Self {
+        let (collector, sender) = (handoff.collector_report(), handoff.sender_report());
+        let reason = not_ready_reason(&collector, handoff.is_draining());
+        Self {
+            source: SOURCE.to_owned(),
+            version: facts.version.clone(),
+            started_unix: facts.started_unix,
+            uptime_seconds: now.saturating_duration_since(facts.started).as_secs(),
+            ready: reason.is_none(),
+            not_ready_reason: reason.unwrap_or_default().to_owned(),
+            draining: handoff.is_draining(),
+            polling: collector.polling,
+            state_dir: facts.state_dir.display().to_string(),
+            endpoint: facts.endpoint.clone(),
+            project: facts.project.clone(),
+            logstore: facts.logstore.clone(),
+            errors: errors(&collector, &sender),
+            files: collector.files.clone(),
+            collector: collector.counters,
+            sender: SenderStatus::of(&sender),
+            checkpoint: CheckpointStatus {
+                saved_unix: collector.checkpoint_saved_unix,
+                error: collector.checkpoint_error.clone(),
+                damaged_at_start: collector.counters.checkpoint_damaged,
+            },
+            handoff: HandoffStatus {
+                bytes: collector.handoff_bytes,
+                bytes_max: collector.handoff_bytes_max,
+                open_bytes: collector.open_bytes,
+            },
+        }
+    }
+}
+
+impl SenderStatus {
+    fn of(report: &SenderReport) -> Self {
+        let failures = FAILURE_KINDS.into_iter().map(str::to_owned).zip(report.failures).collect();
+        Self {
+            batches_delivered: report.batches_delivered,
+            lines_delivered: report.lines_delivered,
+            raw_bytes_delivered: report.raw_bytes_delivered,
+            payload_bytes_delivered: report.payload_bytes_delivered,
+            batches_rejected: report.batches_rejected,
+            attempts: report.attempts,
+            failures,
+            in_flight: report.in_flight,
+            waiting: report.waiting,
+            window: report.window,
+            clock_offset_seconds: report.clock_offset_seconds,
+            delivered_unix: report.delivered_unix,
+            last_error: report.last_error.clone(),
+        }
+    }
+}
+
+/// Why the agent is not ready; `None` when it is.
+#[must_use]
+pub fn not_ready_reason(collector: &CollectorReport, is_draining: bool) -> Option<&'static str> {
+    if is_draining {
+        Some("the agent is stopping and delivers what it has")
+    } else if !collector.ready {
+        Some("the first search for log files is not done")
+    } else {
+        None
+    }
+}
+
+fn errors(collector: &CollectorReport, sender: &SenderReport) -> Vec<ErrorStatus> {
+    let parts = [("delivery", &sender.last_error), ("checkpoint", &collector.checkpoint_error)];
+    let files = collector.files.iter().map(|file| (file.path.as_str(), &file.last_error));
+    parts
+        .into_iter()
+        .chain(files)
+        .filter(|(_, error)| !error.is_empty())
+        .take(ERRORS_MAX)
+        .map(|(about, error)| ErrorStatus { about: about.to_owned(), error: error.clone() })
+        .collect()
+}

@@ -1,0 +1,558 @@
+//! The admin port over real sockets, with reports that the tests publish.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::clock;
+use crate::handoff::{CollectorEnd, SenderEnd, handoff};
+use crate::report::{CollectorReport, FileReport, SenderReport};
+
+/// A server on a thread of its own, and both ends of its hand-off.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    pub(crate) collector: CollectorEnd,
+    pub(crate) sender: SenderEnd,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    fn start_with(change: impl FnOnce(&mut Server)) -> Self {
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let mut server = Server::bind(&Options { listen }).unwrap();
+        change(&mut server);
+        let address = server.local_addr().unwrap();
+        let (collector, sender) = handoff(1000).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let end = sender.clone();
+        let thread = std::thread::spawn(move || {
+            runtime().block_on(server.serve(end, facts(), async { drop(stopped.await) })).unwrap();
+        });
+        Self { address, collector, sender, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        ask(self.address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.address)
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn facts() -> Facts {
+    Facts {
+        version: "1.2.3".to_owned(),
+        // Still to come, so that the time it has been up is 0 however slow a test is.
+        started: clock::now() + Duration::from_secs(3600),
+        started_unix: 5,
+        state_dir: "/var/lib/\"ferry\"".into(),
+        endpoint: "https://cn-hangzhou.log.aliyuncs.com".to_owned(),
+        project: "shop".to_owned(),
+        logstore: "app".to_owned(),
+    }
+}
+
+struct Answer {
+    code: u16,
+    head: String,
+    body: String,
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// Sends a request and reads until the server closes.
+fn ask(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = connect(address);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { code, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+/// Reads until the server ends the connection, and gives what came.
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the server left it open: {error}"),
+    }
+    bytes
+}
+
+// === probes
+
+#[test]
+fn live_needs_no_report() {
+    let served = Served::start();
+    let answer = served.get("/live");
+    assert_eq!((answer.code, answer.body.as_str()), (200, "ok\n"));
+}
+
+#[test]
+fn ready_after_the_first_search_and_no_more_once_told_to_stop() {
+    let served = Served::start();
+    let answer = served.get("/ready");
+    assert_eq!(answer.code, 503);
+    assert!(answer.body.contains("first search"), "{}", answer.body);
+
+    served.collector.publish(CollectorReport { ready: true, ..CollectorReport::default() });
+    assert_eq!(served.get("/ready").code, 200);
+
+    // The collector has not seen the wish yet: its report still says ready.
+    served.sender.ask_to_drain();
+    let answer = served.get("/ready");
+    assert_eq!(answer.code, 503);
+    assert!(answer.body.contains("stopping"), "{}", answer.body);
+    assert_eq!(served.get("/live").code, 200);
+}
+
+#[test]
+fn other_paths_and_methods_are_refused_with_what_would_be_right() {
+    let served = Served::start();
+    for path in ["/", "/healthz", "/status/", "/metrics/x", "/%2e%2e/etc/passwd"] {
+        let answer = served.get(path);
+        assert_eq!(answer.code, 404, "{path}");
+        for known in ["/live", "/ready", "/metrics", "/status"] {
+            assert!(answer.body.contains(known), "{path}: {}", answer.body);
+        }
+    }
+    let post = "POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+    let answer = ask(served.address, post);
+    assert_eq!(answer.code, 405);
+    assert!(answer.body.contains("GET"), "{}", answer.body);
+    assert!(answer.head.contains("allow: get"), "{}", answer.head);
+}
+
+// === metrics
+
+/// Samples by name and labels. Panics on anything that OpenMetrics does not allow.
+fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+    let body = text.strip_suffix("# EOF\n").expect("it ends with the end mark");
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
+    let (mut helped, mut family, mut suffix) = (String::new(), String::new(), "");
+    let mut samples_of_family = 1;
+    for line in body.lines() {
+        assert_eq!(line, line.trim(), "no space around");
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap();
+            assert!(!text.is_empty() && text.ends_with('.'), "{line}");
+            assert!(families.insert(name.to_owned()), "described twice: {name}");
+            assert!(samples_of_family > 0, "no sample before {name}");
+            helped = name.to_owned();
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, helped, "the type follows the help");
+            family = name.to_owned();
+            samples_of_family = 0;
+            suffix = match kind {
+                "counter" => "_total",
+                "gauge" => "",
+                "info" => "_info",
+                other => panic!("unknown type {other}"),
+            };
+        } else {
+            assert_eq!(family, helped, "a type before the samples");
+            let (key, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
+            assert_eq!(name, format!("{family}{suffix}"));
+            assert!(name.starts_with("logferry_"));
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            check_labels(labels.strip_suffix('}').expect("labels are closed"));
+            let value = value.parse().expect("a number");
+            assert_eq!(samples.insert(key.to_owned(), value), None, "twice: {key}");
+            samples_of_family += 1;
+        }
+    }
+    assert!(samples_of_family > 0, "no sample of {family}");
+    samples
+}
+
+/// `key="value",…` with quotes, backslashes and newlines in values escaped.
+fn check_labels(mut labels: &str) {
+    while !labels.is_empty() {
+        let (key, rest) = labels.split_once("=\"").expect("a quoted value");
+        assert!(key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{key}");
+        let mut letters = rest.char_indices();
+        let end = loop {
+            match letters.next().expect("the quote is closed") {
+                (_, '\\') => assert!(matches!(letters.next(), Some((_, '\\' | '"' | 'n')))),
+                (at, '"') => break at,
+                _ => {}
+            }
+        };
+        let rest = &rest[end + 1..];
+        labels = rest.strip_prefix(',').unwrap_or(rest);
+        assert!(labels.is_empty() || rest.starts_with(','), "{rest}");
+    }
+}
+
+/// Sets each number in a report to another one; they are added to `numbers`. They are odd, as no
+/// number of bytes in whole pages is.
+fn fill(value: &mut Value, numbers: &mut Vec<u64>) {
+    match value {
+        Value::Number(number) => {
+            let other = 7_000_001 + 2 * numbers.len() as u64;
+            numbers.push(other);
+            *number = other.into();
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| fill(value, numbers)),
+        Value::Object(values) => values.values_mut().for_each(|value| fill(value, numbers)),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+fn filled<T: serde::Serialize + serde::de::DeserializeOwned + Default>(
+    numbers: &mut Vec<u64>,
+) -> T {
+    let mut value = serde_json::to_value(T::default()).unwrap();
+    fill(&mut value, numbers);
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn every_number_of_the_reports_is_a_metric_of_its_own() {
+    let served = Served::start();
+    let mut numbers = Vec::new();
+    served.collector.publish(filled(&mut numbers));
+    served.sender.publish(filled(&mut numbers));
+    assert!(numbers.len() > 40, "the reports are full of numbers: {}", numbers.len());
+
+    let answer = served.get("/metrics");
+
+    assert_eq!(answer.code, 200);
+    let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(answer.head.contains(content_type), "{}", answer.head);
+    let samples = parse_metrics(&answer.body);
+    for number in numbers {
+        let found = samples.values().filter(|&&value| value == number as f64).count();
+        assert_eq!(found, 1, "{number} in {samples:#?}");
+    }
+}
+
+#[test]
+fn kinds_and_reasons_are_labels() {
+    let served = Served::start();
+    let mut report = CollectorReport::default();
+    report.counters.sealed_minute = 3;
+    report.counters.skipped_deleted_bytes = 4;
+    served.collector.publish(report);
+    let mut report = SenderReport { last_error: "refused".to_owned(), ..SenderReport::default() };
+    report.failures[2] = 5;
+    served.sender.publish(report);
+
+    let samples = parse_metrics(&served.get("/metrics").body);
+
+    assert_eq!(samples["logferry_sealed_batches_total{reason=\"minute\"}"], 3.0);
+    assert_eq!(samples["logferry_sealed_batches_total{reason=\"age\"}"], 0.0);
+    assert_eq!(samples["logferry_skipped_bytes_total{reason=\"deleted\"}"], 4.0);
+    assert_eq!(samples["logferry_request_failures_total{kind=\"quota\"}"], 5.0);
+    assert_eq!(samples["logferry_delivery_failing"], 1.0);
+    assert_eq!(samples["logferry_ready"], 0.0);
+}
+
+#[test]
+fn the_process_is_measured() {
+    let served = Served::start();
+
+    let samples = parse_metrics(&served.get("/metrics").body);
+
+    assert!(samples["logferry_process_resident_memory_bytes"] > 1e6);
+    assert!(samples["logferry_process_cpu_seconds_total"] > 0.0);
+    assert!(samples["logferry_process_open_fds"] >= 3.0);
+    assert_eq!(samples["logferry_process_start_time_seconds"], 5.0);
+    let info = samples.keys().find(|key| key.starts_with("logferry_build_info")).unwrap();
+    assert!(info.contains("version=\"1.2.3\"") && info.contains("project=\"shop\""), "{info}");
+}
+
+fn file(path: &str, state: &str, lag_bytes: u64, lag_seconds: u64) -> FileReport {
+    FileReport {
+        path: path.to_owned(),
+        state: state.to_owned(),
+        device: 66306,
+        inode: 1311,
+        size: 1000,
+        read_offset: 990,
+        acked_offset: 1000 - lag_bytes,
+        lag_bytes,
+        lag_seconds,
+        last_error: String::new(),
+    }
+}
+
+fn files(files: Vec<FileReport>) -> CollectorReport {
+    CollectorReport { files, ..CollectorReport::default() }
+}
+
+#[test]
+fn files_are_summed_up() {
+    let served = Served::start();
+    let mut failing = file("/c", "deleted", 30, 9);
+    failing.last_error = "cannot read".to_owned();
+    served.collector.publish(files(vec![
+        file("/a", "active", 10, 3),
+        file("/b", "active", 20, 40),
+        failing,
+    ]));
+
+    let samples = parse_metrics(&served.get("/metrics").body);
+
+    assert_eq!(samples["logferry_files{state=\"active\"}"], 2.0);
+    assert_eq!(samples["logferry_files{state=\"rotated\"}"], 0.0);
+    assert_eq!(samples["logferry_files{state=\"deleted\"}"], 1.0);
+    assert_eq!(samples["logferry_failing_files"], 1.0);
+    assert_eq!(samples["logferry_unread_bytes"], 30.0);
+    assert_eq!(samples["logferry_lag_bytes"], 60.0);
+    assert_eq!(samples["logferry_lag_seconds"], 40.0);
+}
+
+#[test]
+fn more_files_are_not_more_series() {
+    let served = Served::start();
+    let none = parse_metrics(&served.get("/metrics").body).len();
+    let many = (0..500).map(|n| file(&format!("/{n}"), "active", 1, 1)).collect();
+    served.collector.publish(files(many));
+    assert_eq!(parse_metrics(&served.get("/metrics").body).len(), none);
+}
+
+#[test]
+fn every_state_of_a_file_has_its_series() {
+    use crate::tail::registry::State;
+    for state in [State::Active, State::Rotated, State::Deleted] {
+        assert!(metrics::FILE_STATES.contains(&state.name()), "{}", state.name());
+    }
+}
+
+// === status
+
+#[test]
+fn status_has_the_documented_fields() {
+    let served = Served::start();
+    let mut report = files(vec![file("/share/logs/app.log", "active", 300, 2)]);
+    report.ready = true;
+    report.checkpoint_error = "no space".to_owned();
+    report.files[0].last_error = "cannot stat".to_owned();
+    served.collector.publish(report);
+    let mut report = SenderReport { last_error: "refused".to_owned(), ..SenderReport::default() };
+    report.failures[0] = 7;
+    served.sender.publish(report);
+
+    let answer = served.get("/status");
+
+    assert_eq!(answer.code, 200);
+    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+    let status: Value = serde_json::from_str(&answer.body).unwrap();
+    let names: Vec<&String> = status.as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        [
+            "checkpoint",
+            "collector",
+            "draining",
+            "endpoint",
+            "errors",
+            "files",
+            "handoff",
+            "logstore",
+            "not_ready_reason",
+            "polling",
+            "project",
+            "ready",
+            "sender",
+            "source",
+            "started_unix",
+            "state_dir",
+            "uptime_seconds",
+            "version",
+        ]
+    );
+    assert_eq!(status["source"], "agent");
+    assert_eq!(status["ready"], true);
+    assert_eq!(status["endpoint"], "https://cn-hangzhou.log.aliyuncs.com");
+    assert_eq!(
+        status["files"][0],
+        serde_json::json!({
+            "path": "/share/logs/app.log", "state": "active", "device": 66306, "inode": 1311,
+            "size": 1000, "read_offset": 990, "acked_offset": 700, "lag_bytes": 300,
+            "lag_seconds": 2, "last_error": "cannot stat",
+        })
+    );
+    assert_eq!(status["sender"]["failures"]["network"], 7);
+    assert_eq!(status["sender"]["failures"]["quota"], 0);
+    assert_eq!(
+        status["errors"],
+        serde_json::json!([
+            {"about": "delivery", "error": "refused"},
+            {"about": "checkpoint", "error": "no space"},
+            {"about": "/share/logs/app.log", "error": "cannot stat"},
+        ])
+    );
+}
+
+#[test]
+fn every_number_of_the_reports_is_in_the_status() {
+    let served = Served::start();
+    let mut numbers = Vec::new();
+    served.collector.publish(filled(&mut numbers));
+    served.sender.publish(filled(&mut numbers));
+
+    let body = served.get("/status").body;
+
+    for number in numbers {
+        assert!(body.contains(&format!(":{number}")), "{number} in {body}");
+    }
+}
+
+#[test]
+fn a_status_of_five_thousand_files_arrives_whole() {
+    let served = Served::start();
+    let many = (0..5000).map(|n| file(&format!("/share/logs/{n}.log"), "active", 1, 1)).collect();
+    served.collector.publish(files(many));
+    let status: Value = serde_json::from_str(&served.get("/status").body).unwrap();
+    assert_eq!(status["files"].as_array().unwrap().len(), 5000);
+}
+
+// === limits
+
+#[test]
+fn silent_clients_do_not_shut_a_probe_out() {
+    let served = Served::start();
+    let started = clock::now();
+    let mut silent: Vec<TcpStream> = (0..60).map(|_| served.connect()).collect();
+
+    assert_eq!(served.get("/live").code, 200);
+
+    // The oldest gave way; nobody had to wait for a time limit.
+    assert_eq!(read_to_end(&mut silent[0]), b"");
+    assert!(clock::now() - started < Duration::from_secs(4), "{:?}", clock::now() - started);
+}
+
+#[test]
+fn a_client_that_sends_a_byte_at_a_time_is_cut_off() {
+    let lifetime = Duration::from_millis(300);
+    let served = Served::start_with(|server| server.limits.lifetime = lifetime);
+    let started = clock::now();
+    let mut slow = served.connect();
+    slow.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let mut request = b"GET /live HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
+
+    let mut byte = [0];
+    let is_cut_off = loop {
+        let is_sent = slow.write_all(&[*request.next().unwrap()]).is_ok();
+        match slow.read(&mut byte) {
+            Ok(0) => break true,
+            Ok(_) => break false,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && is_sent => {}
+            Err(_) => break true,
+        }
+        assert!(clock::now() - started < Duration::from_secs(10), "it is still open");
+    };
+
+    assert!(is_cut_off, "an unfinished request got an answer");
+    assert!(clock::now() - started >= lifetime, "it had its time");
+    assert_eq!(served.get("/live").code, 200);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let lifetime = Duration::from_millis(300);
+    let served = Served::start_with(|server| server.limits.lifetime = lifetime);
+    // Far more than the socket buffers of both sides hold.
+    let (count, path_bytes) = (60_000, 200);
+    let many = (0..count).map(|n| file(&format!("/{n:0path_bytes$}"), "active", 1, 1)).collect();
+    served.collector.publish(files(many));
+    let mut lazy = served.connect();
+    lazy.write_all(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+
+    // Its time runs out while it does nothing: seen by what another connection lives through.
+    assert_eq!(read_to_end(&mut served.connect()), b"");
+    assert_eq!(read_to_end(&mut served.connect()), b"");
+
+    let received = read_to_end(&mut lazy).len();
+    assert!(received < count * path_bytes, "{received} bytes came in spite of its pause");
+}
+
+#[test]
+fn a_request_is_read_up_to_a_bound() {
+    let served = Served::start();
+    let padded =
+        |bytes| format!("GET /live HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    assert_eq!(ask(served.address, &padded(8 << 10)).code, 200);
+
+    // The server on top would take a head of this size.
+    let mut stream = served.connect();
+    // It may be cut off while it is sent.
+    let _ = stream.write_all(padded(64 << 10).as_bytes());
+
+    assert_eq!(read_to_end(&mut stream), b"");
+}
+
+#[test]
+fn stops_at_once_although_clients_are_connected() {
+    let mut served = Served::start();
+    let mut silent = served.connect();
+    // Once this one is answered, the one before it is accepted.
+    assert_eq!(served.get("/live").code, 200);
+    let started = clock::now();
+
+    served.stop();
+
+    assert!(clock::now() - started < Duration::from_secs(2), "{:?}", clock::now() - started);
+    assert_eq!(read_to_end(&mut silent), b"");
+    assert!(TcpStream::connect(served.address).is_err());
+}
+
+// === binding
+
+#[test]
+fn an_address_that_cannot_be_had_is_named_with_its_setting() {
+    let served = Served::start();
+    let refusal = Server::bind(&Options { listen: Some(served.address) }).err().unwrap();
+    assert_eq!(refusal.kind(), std::io::ErrorKind::AddrInUse);
+    let text = refusal.to_string();
+    assert!(text.contains(&served.address.to_string()), "{text}");
+    assert!(text.contains("LOGFERRY_LISTEN"), "{text}");
+}
+
+#[test]
+fn switched_off_it_only_waits() {
+    let server = Server::bind(&Options { listen: None }).unwrap();
+    assert_eq!(server.local_addr(), None);
+    let end = handoff(1).unwrap().1;
+    runtime().block_on(server.serve(end, facts(), std::future::ready(()))).unwrap();
+}
