@@ -28,8 +28,10 @@
 //! show it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
 pub mod admin;
+pub mod app;
 pub mod batch;
 pub mod checkpoint;
+pub mod cli;
 pub mod clock;
 pub mod collector;
 pub mod config;
@@ -44,8 +46,10 @@ pub mod pipeline;
 pub mod report;
 pub mod sealed;
 pub mod send;
+pub mod shutdown;
 pub mod span;
 pub mod status;
 pub mod tail;
+pub mod telemetry;
 pub mod units;
 pub mod wire;

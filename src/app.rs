@@ -1,0 +1,229 @@
+//! The agent: opens everything, starts two threads, waits for them, says how it ended.
+//!
+//! Wiring only. The main thread becomes the *sender* (a current-thread runtime for HTTP, admin
+//! port and signals); one more thread, `collect`, is the [`Collector`].
+
+use std::cell::Cell;
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::checkpoint::store::{Store, StoreError};
+use crate::collector::{self, Collector};
+use crate::config::Config;
+use crate::exit::ExitCode;
+use crate::handoff::{SenderEnd, handoff};
+use crate::send::Sender;
+use crate::send::http::ClientError;
+use crate::shutdown::{self, Shutdown};
+use crate::tail::discover::{PatternError, Patterns};
+use crate::{admin, clock, send};
+
+/// What the agent logs; a file where it is redirected to one (proc(5)).
+const STANDARD_ERROR: &str = "/proc/self/fd/2";
+/// For notifications, the state directory, discovery, the admin port and its connections.
+const DESCRIPTORS_KEPT: usize = 64;
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StoreError),
+    /// A pattern.
+    #[error("paths or exclude: {0:?}: {1}")]
+    Pattern(String, PatternError),
+    /// The admin address.
+    #[error("{0}")]
+    Admin(io::Error),
+    /// The HTTP client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The kernel refused a thread, a descriptor or a signal handler.
+    #[error("the system refuses what the agent needs: {0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// The code to end with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::State(_) => ExitCode::State,
+            Self::Pattern(..) | Self::Admin(_) => ExitCode::Settings,
+            Self::Client(_) | Self::System(_) => ExitCode::Bug,
+        }
+    }
+}
+
+/// Everything opened, nothing started.
+pub struct App {
+    config: Config,
+    runtime: tokio::runtime::Runtime,
+    collector: Collector,
+    sender: Sender,
+    end: SenderEnd,
+    admin: admin::Server,
+    shutdown: Shutdown,
+}
+
+impl App {
+    /// Opens the state directory, the admin port and the HTTP client, and takes the lock.
+    ///
+    /// # Errors
+    /// If one of them cannot be had.
+    pub fn build(config: Config) -> Result<Self, StartError> {
+        let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Name resolution only.
+            .max_blocking_threads(1)
+            .build()?;
+        let context = runtime.enter();
+        // First of all: from here on a signal means a drain.
+        let shutdown = Shutdown::listen(config.drain_deadline)?;
+        let patterns = Patterns::new(&config.tail.paths, &config.tail.exclude, own)
+            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
+        let (store, loaded) = Store::open(&config.state_dir)?;
+        for (path, reason) in &loaded.damaged {
+            tracing::error!(
+                file = %path.display(), reason,
+                "a checkpoint file is damaged; going on from an older one"
+            );
+        }
+        let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
+        let admin = admin::Server::bind(&admin::Options { listen: config.listen })
+            .map_err(StartError::Admin)?;
+        let sender = Sender::new(config.send.clone(), end.clone(), fastrand::u64(..))?;
+        let options = collector::Options {
+            tail: config.tail.clone(),
+            batch: config.batch.clone(),
+            limit: config.limit,
+            open_bytes_max: config.memory.open_bytes_max,
+            read_bytes: config.memory.read_bytes,
+            files_max: files_max(config.send.concurrency_max),
+            tags: config.tags.clone(),
+        };
+        let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
+        drop(context);
+        Ok(Self { config, runtime, collector, sender, end, admin, shutdown })
+    }
+
+    /// Runs until a signal has come and the drain is over.
+    ///
+    /// # Errors
+    /// If the collector's thread cannot be started.
+    pub fn run(self) -> io::Result<ExitCode> {
+        let started = clock::now();
+        let Self { config, runtime, collector, sender, end, admin, shutdown } = self;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), endpoint = %config.send.endpoint,
+            project = config.send.project, logstore = config.send.logstore,
+            paths = config.tail.paths.join(","), state = %config.state_dir.display(),
+            "logferry starts"
+        );
+        let (done, collected) = mpsc::sync_channel(1);
+        thread::Builder::new().name("collect".to_owned()).spawn(move || {
+            // Nobody listens any more if the deadline has passed.
+            let _ = done.send(collector.run());
+        })?;
+        let asked_at = Cell::new(None);
+        let sent = runtime.block_on(async {
+            let sending = sender.run(shutdown.run(&end, &asked_at));
+            let serving = async {
+                let until = std::future::pending();
+                if let Err(error) = admin.serve(end.clone(), facts(&config, started), until).await {
+                    tracing::error!(error = %error, "the admin port ended; shipping goes on");
+                }
+                std::future::pending().await
+            };
+            // The admin port ends with the sender: nothing is left to tell.
+            tokio::select! {
+                sent = sending => sent,
+                sent = serving => sent,
+            }
+        });
+        let left = shutdown::time_left(asked_at.get(), config.drain_deadline, clock::now());
+        let collected = match collected.recv_timeout(left) {
+            Ok(summary) => Some(summary),
+            Err(_) => {
+                end.abandon();
+                collected.recv_timeout(shutdown::LAST_WORD).ok()
+            }
+        };
+        // A name lookup that hangs must not keep the process.
+        runtime.shutdown_background();
+        Ok(conclude(&sent, collected, started))
+    }
+}
+
+/// Raises the limit of descriptors as far as it goes, and leaves enough of them to all that is no
+/// log file: without a checkpoint and a socket nothing is delivered.
+fn files_max(concurrency_max: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit = raised;
+    }
+    let limit = limit.current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    limit.saturating_sub(DESCRIPTORS_KEPT + concurrency_max).max(limit / 2)
+}
+
+fn facts(config: &Config, started: Instant) -> admin::Facts {
+    admin::Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started,
+        started_unix: clock::wall().as_secs(),
+        state_dir: config.state_dir.clone(),
+        endpoint: config.send.endpoint.to_string(),
+        project: config.send.project.clone(),
+        logstore: config.send.logstore.clone(),
+    }
+}
+
+/// One line of summary, and the exit code that it comes to.
+fn conclude(
+    sent: &send::Summary,
+    collected: Option<collector::Summary>,
+    started: Instant,
+) -> ExitCode {
+    let seconds = clock::now().saturating_duration_since(started).as_secs();
+    let Some(collected) = collected else {
+        tracing::error!(
+            "the collector does not answer (a disk that hangs?); the files hold the rest"
+        );
+        return ExitCode::Undelivered;
+    };
+    let oldest = collected.oldest.as_ref();
+    let (path, waits) =
+        oldest.map_or((String::new(), 0), |(path, waits)| (path.display().to_string(), *waits));
+    let report = &sent.report;
+    if sent.unfinished == 0 && collected.undelivered_files == 0 {
+        tracing::info!(
+            lines = report.lines_delivered,
+            bytes = report.raw_bytes_delivered,
+            batches = report.batches_delivered,
+            attempts = report.attempts,
+            seconds,
+            "stopped: everything was delivered"
+        );
+        return ExitCode::Done;
+    }
+    tracing::warn!(
+        lines = report.lines_delivered,
+        bytes = report.raw_bytes_delivered,
+        batches = report.batches_delivered,
+        attempts = report.attempts,
+        seconds,
+        undelivered_bytes = collected.undelivered_bytes,
+        undelivered_files = collected.undelivered_files,
+        oldest = path,
+        oldest_seconds = waits,
+        error = report.last_error,
+        "stopped before everything was delivered; the log files hold the rest for the next start"
+    );
+    ExitCode::Undelivered
+}

@@ -1,0 +1,259 @@
+//! The command line: what can be asked for, and what was.
+//!
+//! Parses only. It neither reads settings nor prints nor exits: `main` does, with what
+//! [`parse`] answers. The flags of settings come from the table of keys.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{Flags, KEYS};
+use crate::exit::ExitCode;
+use crate::mock;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    /// Run the agent.
+    Run(Flags),
+    /// Check the settings; with `connect`, the endpoint too.
+    Check {
+        /// Settings given as flags.
+        flags: Flags,
+        /// Make one signed read-only request.
+        connect: bool,
+    },
+    /// Show the files being shipped.
+    Status {
+        /// Settings given as flags.
+        flags: Flags,
+        /// As JSON.
+        json: bool,
+    },
+    /// Serve a local endpoint.
+    Mock(mock::Command),
+    /// Show the whole story.
+    Demo(mock::demo::Demo),
+    /// Print the version.
+    Version,
+}
+
+/// The command line asks for nothing that can be done: print and end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// What to print: help to standard output, a complaint to standard error.
+    pub text: String,
+    /// [`ExitCode::Done`] where help was asked for, else [`ExitCode::Usage`].
+    pub code: ExitCode,
+}
+
+/// Understands the arguments, the program's name first.
+///
+/// # Errors
+/// The text to print and the code to end with, for help as well as for wrong usage.
+pub fn parse<I>(arguments: I) -> Result<Invocation, Usage>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let command = Cli::command().mut_args(|arg| {
+        // On the top they would bury the commands; `run --help` lists them.
+        let is_setting = KEYS.iter().any(|key| key.name == arg.get_id().as_str());
+        if is_setting { arg.hide(true) } else { arg }
+    });
+    let cli = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| usage(&error))?;
+    Ok(match cli.command {
+        None => Invocation::Run(cli.settings.0),
+        Some(Command::Run { settings }) => Invocation::Run(settings.0),
+        Some(Command::Check { settings, connect }) => {
+            Invocation::Check { flags: settings.0, connect }
+        }
+        Some(Command::Status { settings, json }) => Invocation::Status { flags: settings.0, json },
+        Some(Command::Mock(args)) => Invocation::Mock(args),
+        Some(Command::Demo(args)) => Invocation::Demo(args),
+        Some(Command::Version) => Invocation::Version,
+    })
+}
+
+fn usage(error: &clap::Error) -> Usage {
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let code = if is_help { ExitCode::Done } else { ExitCode::Usage };
+    Usage { text: error.to_string(), code }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "logferry",
+    version,
+    about = "Ships a pod's log files to Simple Log Service.",
+    after_help = "Without a command, logferry runs the agent. `logferry run --help` lists all \
+                  settings; each is also a key of the file that LOGFERRY_CONFIG names and an \
+                  environment variable.\n\n\
+                  Exit codes: 0 all delivered, 64 wrong usage, 70 a bug, 73 the state directory \
+                  cannot be used, 75 the drain deadline passed, 78 wrong settings.",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until SIGTERM, then deliver what is left and end (the default).
+    Run {
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Load all settings, print each value with its origin, and the memory sum.
+    Check {
+        /// Also make one signed read-only request to the endpoint.
+        #[arg(long)]
+        connect: bool,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Show the files being shipped: offsets, lag, last error.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Serve a local endpoint for development.
+    Mock(mock::Command),
+    /// Show the whole story: an endpoint, an app that writes, the agent.
+    Demo(mock::demo::Demo),
+    /// Print version, commit and build.
+    Version,
+}
+
+/// The settings that were given as flags: one flag for each key of the table.
+#[derive(Debug)]
+struct SettingFlags(Flags);
+
+impl Args for SettingFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(KEYS.iter().map(|key| {
+            let default = match key.default {
+                None | Some("") => String::new(),
+                Some(default) => format!(" [default: {default}]"),
+            };
+            Arg::new(key.name)
+                .long(key.flag())
+                .value_name("VALUE")
+                .value_parser(clap::value_parser!(OsString))
+                .allow_negative_numbers(true)
+                .help_heading("Settings")
+                .help(format!("{}{default}", key.doc))
+        }))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = KEYS.iter().filter_map(|key| {
+            let value = matches.get_one::<OsString>(key.name)?;
+            Some((key.name.to_owned(), value.clone()))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, Usage> {
+        parse(std::iter::once("logferry").chain(line.split_whitespace()))
+    }
+
+    fn flag(flags: &Flags, name: &str) -> Option<String> {
+        flags.get(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn no_command_runs_the_agent() {
+        let Ok(Invocation::Run(flags)) = parsed("") else { panic!("not run") };
+        assert!(flags.is_empty());
+        let Ok(Invocation::Run(flags)) = parsed("--batch-bytes 1MiB --project=p") else {
+            panic!("not run")
+        };
+        assert_eq!(flag(&flags, "batch_bytes").as_deref(), Some("1MiB"));
+        assert_eq!(flag(&flags, "project").as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn every_key_is_a_flag_of_run_check_and_status() {
+        for command in ["run", "check", "status"] {
+            for key in &KEYS {
+                let line = format!("{command} --{} x", key.flag());
+                let (Ok(Invocation::Run(flags))
+                | Ok(Invocation::Check { flags, .. })
+                | Ok(Invocation::Status { flags, .. })) = parsed(&line)
+                else {
+                    panic!("{line}")
+                };
+                assert_eq!(flag(&flags, key.name).as_deref(), Some("x"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_negative_or_empty_value_reaches_the_check_of_the_settings() {
+        let Ok(Invocation::Run(flags)) = parsed("run --max-bytes-per-sec -5 --listen=") else {
+            panic!("not run")
+        };
+        assert_eq!(flag(&flags, "max_bytes_per_sec").as_deref(), Some("-5"));
+        assert_eq!(flag(&flags, "listen").as_deref(), Some(""));
+    }
+
+    #[test]
+    fn commands_take_their_own_flags() {
+        assert!(matches!(parsed("check --connect"), Ok(Invocation::Check { connect: true, .. })));
+        assert!(matches!(parsed("status --json"), Ok(Invocation::Status { json: true, .. })));
+        assert!(matches!(parsed("version"), Ok(Invocation::Version)));
+        let Ok(Invocation::Demo(demo)) = parsed("demo --seconds 3 --rate 50") else {
+            panic!("no demo")
+        };
+        assert_eq!(demo, mock::demo::Demo { seconds: 3, rate: 50 });
+        let Ok(Invocation::Mock(mock)) = parsed("mock") else { panic!("no mock") };
+        assert_eq!(mock.listen.to_string(), "127.0.0.1:9200");
+    }
+
+    #[test]
+    fn help_ends_with_0_and_wrong_usage_with_64() {
+        for line in ["--help", "help", "run --help", "--version", "check -h"] {
+            assert_eq!(parsed(line).unwrap_err().code, ExitCode::Done, "{line}");
+        }
+        for line in
+            ["fly", "--nonsense", "run extra", "demo --seconds 0", "--project", "mock --listen x"]
+        {
+            assert_eq!(parsed(line).unwrap_err().code, ExitCode::Usage, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_top_help_shows_commands_and_the_help_of_run_shows_settings() {
+        let top = parsed("--help").unwrap_err().text;
+        let run = parsed("run --help").unwrap_err().text;
+        assert!(top.contains("check") && !top.contains("--batch-bytes"), "{top}");
+        assert!(KEYS.iter().all(|key| run.contains(&format!("--{}", key.flag()))), "{run}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The binary: parse, load, do, end with a code. Reads the environment once and passes it down.
+
+use std::io::Write as _;
+use std::process::ExitCode as ProcessExitCode;
+
+use logferry::app::{App, StartError};
+use logferry::cli::{self, Invocation};
+use logferry::config::{self, Environment, Flags, Mistakes};
+use logferry::exit::ExitCode;
+use logferry::{mock, send, status, telemetry};
+
+fn main() -> ProcessExitCode {
+    let env: Environment = std::env::vars_os().collect();
+    let code = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => perform(invocation, &env).unwrap_or_else(|error| {
+            if is_closed_pipe(&error) {
+                return ExitCode::Done;
+            }
+            complain(&format!("{error:#}"));
+            ExitCode::Bug
+        }),
+        Err(usage) if usage.code == ExitCode::Done => {
+            // Who does not read the help needs none.
+            let _ = write!(std::io::stdout(), "{}", usage.text);
+            usage.code
+        }
+        Err(usage) => {
+            let _ = write!(std::io::stderr(), "{}", usage.text);
+            usage.code
+        }
+    };
+    code.into()
+}
+
+fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode> {
+    match invocation {
+        Invocation::Run(flags) => run(env, &flags),
+        Invocation::Check { flags, connect } => check(env, &flags, connect),
+        Invocation::Status { flags, json } => match config::load_local(env, &flags) {
+            Ok(local) => {
+                Ok(status::run(local.listen, &local.state_dir, json, &mut std::io::stdout())?)
+            }
+            Err(mistakes) => Ok(refuse(&mistakes)),
+        },
+        Invocation::Mock(command) => {
+            let listen = command.listen;
+            match runtime()?.block_on(mock::run(command)) {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                    complain(&format!("{error}; --listen takes another address than {listen}"));
+                    Ok(ExitCode::Usage)
+                }
+                ended => Ok(ended.map(|()| ExitCode::Done)?),
+            }
+        }
+        Invocation::Demo(args) => Ok(mock::demo::run(args, &mut std::io::stdout())?),
+        Invocation::Version => {
+            writeln!(
+                std::io::stdout(),
+                "logferry {} (commit {}, {}, {})",
+                env!("CARGO_PKG_VERSION"),
+                env!("LOGFERRY_COMMIT"),
+                env!("LOGFERRY_TARGET"),
+                if cfg!(debug_assertions) { "debug build" } else { "release build" },
+            )?;
+            Ok(ExitCode::Done)
+        }
+    }
+}
+
+/// `logferry check | head -1`: the reader has seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn run(env: &Environment, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let config = match config::load(env, flags) {
+        Ok(config) => config,
+        Err(mistakes) => return Ok(refuse(&mistakes)),
+    };
+    telemetry::start(&config.log_filter, config.log_format);
+    telemetry::end_on_panic();
+    match App::build(config) {
+        Ok(app) => Ok(app.run()?),
+        Err(error) => Ok(fail(&error)),
+    }
+}
+
+fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<ExitCode> {
+    let config = match config::load(env, flags) {
+        Ok(config) => config,
+        Err(mistakes) => return Ok(refuse(&mistakes)),
+    };
+    write!(std::io::stdout(), "{}", config.tables())?;
+    if !connect {
+        return Ok(ExitCode::Done);
+    }
+    match runtime()?.block_on(send::connect(&config.send)) {
+        Ok(connected) => {
+            writeln!(std::io::stdout(), "\nendpoint: {connected}")?;
+            Ok(ExitCode::Done)
+        }
+        Err(error) => {
+            complain(&format!("{} does not take logs: {error}", config.send.endpoint));
+            Ok(ExitCode::Settings)
+        }
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    complain(&mistakes.to_string());
+    ExitCode::Settings
+}
+
+fn fail(error: &StartError) -> ExitCode {
+    tracing::error!(error = %error, "the agent does not start");
+    error.exit_code()
+}
+
+/// To standard error; if that is closed, the exit code has to do.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "logferry: {text}");
+}

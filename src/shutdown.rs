@@ -1,0 +1,79 @@
+//! Stopping, in five steps with one deadline:
+//!
+//! 1. A signal comes; `/ready` says no.
+//! 2. The collector reads every file to its end and seals every open group.
+//! 3. The hand-off closes; the sender sends what it has.
+//! 4. The last acknowledgements move the watermarks; the checkpoint is saved and synced.
+//! 5. The process exits: 0 if all was delivered, 75 if the deadline came first. What was not
+//!    delivered still stands in the log files, and the next start goes on there.
+//!
+//! A second signal is the deadline: what is under way is cut off, the checkpoint is saved.
+
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::clock;
+use crate::handoff::SenderEnd;
+
+/// Kept back from the deadline for steps 4 and 5: at most this, at most a fifth of it.
+const RESERVE_MAX: Duration = Duration::from_secs(1);
+
+/// The wish to stop, as signals bring it.
+pub struct Shutdown {
+    terminate: Signal,
+    interrupt: Signal,
+    drain_deadline: Duration,
+}
+
+impl Shutdown {
+    /// Listens for SIGTERM and SIGINT from now on. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If a handler cannot be installed.
+    pub fn listen(drain_deadline: Duration) -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            drain_deadline,
+        })
+    }
+
+    /// Waits for the first signal, asks for the drain (step 2), then waits until the time for it
+    /// is over: the collector is told, and sending must be given up. `asked_at` learns when the
+    /// signal came.
+    pub async fn run(mut self, end: &SenderEnd, asked_at: &std::cell::Cell<Option<Instant>>) {
+        self.signalled().await;
+        let now = clock::now();
+        asked_at.set(Some(now));
+        tracing::info!(deadline = ?self.drain_deadline, "stopping: delivering what is left");
+        end.ask_to_drain();
+        let budget = self.drain_deadline - RESERVE_MAX.min(self.drain_deadline / 5);
+        tokio::select! {
+            () = tokio::time::sleep(budget) => {
+                tracing::warn!("the drain deadline is near; what is left stays on disk");
+            }
+            () = self.signalled() => tracing::warn!("a second signal: stopping now"),
+        }
+        // The collector may still be reading, with nothing handed over at this moment.
+        end.abandon();
+    }
+
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Time for the collector to save and end after it was told to abandon: milliseconds, unless a disk
+/// hangs.
+pub const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// What is left of the deadline once the sender has ended, less the time for a last word.
+#[must_use]
+pub fn time_left(asked_at: Option<Instant>, drain_deadline: Duration, now: Instant) -> Duration {
+    let used = asked_at.map_or(Duration::ZERO, |asked_at| now.saturating_duration_since(asked_at));
+    drain_deadline.saturating_sub(used).saturating_sub(LAST_WORD)
+}
