@@ -1,0 +1,260 @@
+//! House rules that a compiler does not check: generated code is fresh, imports go one way, pure
+//! files stay pure, every module says what it is for.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Who may import whom: a module imports those above it in this table and those of its own folder.
+/// `::*` stands for all files of a folder. A new file needs a place here.
+const TABLE: &[(Level, &str)] = &[
+    // Values that all share. They read nothing but `clock`, which is the only reader of time.
+    (Level::Pure, "span fingerprint units exit report wire::* sealed"),
+    (Level::Edge, "clock"),
+    // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
+    (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
+    (Level::Pure, "tail tail::identity tail::registry tail::schedule"),
+    (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
+    (Level::Pure, "line::* enrich batch::* pipeline"),
+    (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
+    (Level::Pure, "send::request send::skew send::advice"),
+    // Edges: each the only door to one part of the system.
+    (Level::Edge, "handoff checkpoint::store limit::cgroup enrich::host"),
+    (Level::Edge, "tail::discover tail::watch tail::reader tail::remembered"),
+    (Level::Edge, "send::endpoint send::credentials send::http send::journal send::connect"),
+    // Loops: they meet in `handoff` and nowhere else.
+    (Level::Edge, "collector::* send admin::* mock::*"),
+    // Wiring: knows every module's options; none of them knows it.
+    (Level::Edge, "config::* shutdown app status::*"),
+    (Level::Edge, "telemetry cli lib main"),
+];
+
+/// Who never hears of whom, wherever they stand in the table.
+const STRANGERS: &[(&str, &str)] = &[
+    ("tail", "send"),
+    ("send", "tail line batch checkpoint enrich collector admin mock"),
+    ("collector", "send admin mock"),
+    ("admin", "send tail checkpoint batch collector mock"),
+    ("mock", "tail send batch line checkpoint enrich collector admin"),
+];
+
+/// What no pure file names: it would read a file, a socket or a clock, or wait.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "tokio",
+    "reqwest",
+    "rustix",
+    "inotify",
+    "Instant::now",
+    "SystemTime",
+    "clock::",
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Pure,
+    Edge,
+}
+
+/// A source file without its comments and its tests.
+struct Source {
+    /// As in the table: `tail::registry`, `tail` for `tail/mod.rs`.
+    module: String,
+    first_line: String,
+    code: String,
+}
+
+#[test]
+fn every_module_has_its_place_and_says_what_it_is_for() {
+    for Source { module, first_line, .. } in sources() {
+        assert!(place_of_file(&module).is_some(), "{module} has no place in TABLE");
+        let is_generated = module == "wire::sls_logs";
+        assert!(
+            is_generated || first_line.starts_with("//! "),
+            "{module} does not begin with `//!`"
+        );
+    }
+}
+
+#[test]
+fn nothing_in_the_table_is_gone() {
+    let modules: BTreeSet<String> = sources().into_iter().map(|source| source.module).collect();
+    for (_, place) in places() {
+        let module = place.trim_end_matches("::*");
+        assert!(modules.contains(module), "{place} is in TABLE, and there is no such file");
+    }
+}
+
+#[test]
+fn imports_go_one_way() {
+    for Source { module, code, .. } in sources() {
+        let own = place_of_file(&module).map(|(index, _)| index);
+        let folder = first(&module);
+        for import in imports(&code) {
+            let other = first(&import);
+            let place = place_of_import(&import);
+            assert!(place.is_some(), "{module} imports {import}, which has no place in TABLE");
+            assert!(folder == other || place < own, "{module} must not import {import}");
+            let strangers = STRANGERS.iter().find(|(who, _)| *who == folder);
+            let is_strange =
+                strangers.is_some_and(|(_, whom)| whom.split(' ').any(|one| one == other));
+            assert!(!is_strange, "{module} must not know {import}");
+        }
+    }
+}
+
+#[test]
+fn pure_files_read_nothing() {
+    let is_pure = |module: &str| place_of_file(module).map(|(_, level)| level == Level::Pure);
+    for Source { module, code, .. } in sources() {
+        if is_pure(&module) != Some(true) {
+            continue;
+        }
+        for sibling in paths_behind("super::", &code) {
+            let sibling = format!("{}::{}", first(&module), first(&sibling));
+            assert_ne!(is_pure(&sibling), Some(false), "{module} is pure, and imports {sibling}");
+        }
+        for word in IMPURE {
+            assert!(!code.contains(word), "{module} is pure, and names {word}");
+        }
+    }
+}
+
+fn places() -> impl Iterator<Item = (Level, &'static str)> {
+    TABLE.iter().flat_map(|(level, row)| row.split(' ').map(|place| (*level, place)))
+}
+
+fn place_of_file(module: &str) -> Option<(usize, Level)> {
+    let is_it = |place: &str| {
+        place == module || place.strip_suffix("::*").is_some_and(|folder| folder == first(module))
+    };
+    places().enumerate().find(|(_, (_, place))| is_it(place)).map(|(at, (level, _))| (at, level))
+}
+
+/// An import names a module, or something in it.
+fn place_of_import(import: &str) -> Option<usize> {
+    let file = import.splitn(3, "::").take(2).collect::<Vec<_>>().join("::");
+    place_of_file(&file).or_else(|| place_of_file(first(import))).map(|(index, _)| index)
+}
+
+fn first(path: &str) -> &str {
+    path.split("::").next().unwrap_or(path)
+}
+
+fn imports(code: &str) -> Vec<String> {
+    paths_behind("crate::", code)
+}
+
+/// What follows each `root`, with a list in braces taken apart; modules only.
+fn paths_behind(root: &str, code: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let path = |text: &str| text.trim().chars().take_while(|&c| is_path(c)).collect::<String>();
+    let mut found = Vec::new();
+    for after in code.split(root).skip(1) {
+        match after.strip_prefix('{').and_then(|list| list.split_once(';')) {
+            Some((list, _)) => found.extend(list.split(',').map(path)),
+            None => found.push(path(after)),
+        }
+    }
+    found.retain(|path| path.starts_with(char::is_lowercase));
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    list(&root, &mut files);
+    assert!(files.len() > 40, "the sources are found");
+    files.sort();
+    files.iter().map(|file| source(file.strip_prefix(&root).unwrap(), file)).collect()
+}
+
+/// All Rust files below, but for those that hold nothing but tests.
+fn list(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let is_tests =
+            path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
+        if is_tests {
+            continue;
+        }
+        if path.is_dir() {
+            list(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn source(name: &Path, path: &Path) -> Source {
+    let text = std::fs::read_to_string(path).unwrap();
+    let module = name.with_extension("").to_string_lossy().replace('/', "::");
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let code: Vec<&str> =
+        text.lines().filter(is_code).take_while(|line| *line != "#[cfg(test)]").collect();
+    Source {
+        module: module.trim_end_matches("::mod").to_owned(),
+        first_line: text.lines().next().unwrap_or_default().to_owned(),
+        code: code.join("\n"),
+    }
+}
+
+#[test]
+fn generated_protobuf_types_are_fresh() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let descriptors = protox::compile(["sls_logs.proto"], [root.join("proto")]).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    prost_build::Config::new().out_dir(out.path()).compile_fds(descriptors).unwrap();
+    let fresh = std::fs::read_to_string(out.path().join("sls_logs.rs")).unwrap();
+    let committed = root.join("src/wire/sls_logs.rs");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&committed, &fresh).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&committed).unwrap(),
+        fresh,
+        "src/wire/sls_logs.rs is not what proto/sls_logs.proto generates: UPDATE_EXPECT=1 cargo test --test tidy"
+    );
+}
+
+/// Every test that SPECIFICATION.md names is there: `it::drain::…` in `tests/it`, others in `src`;
+/// `…name` stands in the module named before it.
+#[test]
+fn the_tests_behind_the_promises_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SPECIFICATION.md")).unwrap();
+    let mut module = String::new();
+    let mut count = 0;
+    for span in text.split('`').skip(1).step_by(2) {
+        let name = match span.strip_prefix('…') {
+            Some(name) => name.trim_start_matches("::"),
+            None if span.contains("::") && !span.ends_with('…') => {
+                let (path, name) = span.rsplit_once("::").unwrap();
+                let is_module = file_of(root, span).is_some();
+                module = if is_module { span } else { path }.to_owned();
+                if is_module { "" } else { name }
+            }
+            None => continue,
+        };
+        count += 1;
+        let file = file_of(root, &module);
+        let file = file.unwrap_or_else(|| panic!("{span}: there is no module {module}"));
+        let is_there = std::fs::read_to_string(&file).unwrap().contains(&format!("fn {name}"));
+        assert!(is_there, "{span}: no such test in {}", file.display());
+    }
+    assert!(count > 30, "the promises are found");
+}
+
+fn file_of(root: &Path, module: &str) -> Option<PathBuf> {
+    let path = module.trim_end_matches("::tests").replace("::", "/");
+    let (folder, path) = match path.strip_prefix("it/") {
+        Some(path) => ("tests/it", path.to_owned()),
+        None => ("src", path),
+    };
+    let base = root.join(folder);
+    let candidates = [format!("{path}.rs"), format!("{path}/mod.rs")].map(|name| base.join(name));
+    candidates.into_iter().find(|file| file.is_file())
+}
