@@ -1,0 +1,50 @@
+//! The commands that people type first.
+
+use std::collections::HashMap;
+
+use crate::support::{Pod, run};
+
+#[test]
+fn the_demo_ends_with_written_equal_to_delivered() {
+    let (code, out, complaint) = run(&["demo", "--seconds", "4", "--rate", "500"], &HashMap::new());
+    assert_eq!(code, 0, "{out}\n{complaint}");
+    assert!(out.contains("http://127.0.0.1:"), "the page's address:\n{out}");
+    assert!(out.contains("written 2000 = delivered 2000"), "{out}");
+}
+
+#[test]
+fn check_prints_every_value_its_origin_and_the_memory_sum() {
+    let pod = Pod::new();
+    let (code, out, complaint) = run(&["check", "--batch-lines", "77"], &pod.environment());
+    assert_eq!(code, 0, "{complaint}");
+    for word in ["batch_lines", "77", "test-project", "LOGFERRY_PROJECT", "default", "***"] {
+        assert!(out.contains(word), "no {word:?} in:\n{out}");
+    }
+    assert!(!out.contains("test-access-key-secret"), "{out}");
+}
+
+#[test]
+fn check_connect_tells_whether_delivery_would_work() {
+    let pod = Pod::new();
+    let (code, out, complaint) = run(&["check", "--connect"], &pod.environment());
+    assert_eq!(code, 0, "{out}\n{complaint}");
+
+    let wrong = |key: &str, value: &str, word: &str| {
+        let mut env = pod.environment();
+        env.insert(key.to_owned(), value.to_owned());
+        let (code, out, complaint) = run(&["check", "--connect"], &env);
+        assert_eq!(code, 78, "{out}\n{complaint}");
+        assert!(complaint.contains(word), "no {word:?} in:\n{complaint}");
+    };
+    wrong("LOGFERRY_LOGSTORE", "missing", "LogStoreNotExist");
+    wrong("LOGFERRY_PROJECT", "missing", "ProjectNotExist");
+    wrong("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "wrong", "SignatureNotMatch");
+    wrong("LOGFERRY_ENDPOINT", "http://127.0.0.1:1", "refused");
+}
+
+#[test]
+fn version_names_itself() {
+    let (code, out, _) = run(&["version"], &HashMap::new());
+    assert_eq!(code, 0);
+    assert!(out.starts_with(concat!("logferry ", env!("CARGO_PKG_VERSION"))), "{out}");
+}

@@ -1,0 +1,225 @@
+//! What arrives: tags, compression, line ends, unfinished and long lines.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use crate::support::{Agent, LOGSTORE, PROJECT, Pod, append_to, pause, wait_for};
+
+fn lines(pod: &Pod) -> Vec<String> {
+    let text = |line: Vec<u8>| String::from_utf8_lossy(&line).into_owned();
+    pod.mock.store().lines().into_iter().map(text).collect()
+}
+
+#[test]
+fn a_group_carries_the_pods_tags_in_their_order() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("ALIYUN_LOG_ENV_TAGS", "_node_name_|_pod_name_|_unset_");
+    pod.set("_node_name_", "node-1").set("_pod_name_", "app-5fqrl");
+    pod.set("ALIYUN_LOGTAIL_USER_DEFINED_ID", "beta, alpha");
+    pod.set("LOGFERRY_TOPIC", "sidecar").set("POD_IP", "10.7.0.37");
+    pod.ledger.append(&log, 3);
+    let agent = pod.start();
+    pod.expect_all();
+
+    let group = pod.mock.store().groups()[0].clone();
+    let keys: Vec<&str> = group.tags.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "__hostname__",
+            "__path__",
+            "__user_defined_id__",
+            "_node_name_",
+            "_pod_name_",
+            "_unset_",
+            "__pack_id__"
+        ]
+    );
+    let tag = |key| group.tag(key).unwrap();
+    assert_eq!(tag("__user_defined_id__"), "alpha beta");
+    assert_eq!((tag("_node_name_"), tag("_pod_name_")), ("node-1".into(), "app-5fqrl".into()));
+    assert_eq!(tag("_unset_"), "");
+    assert!(tag("__pack_id__").ends_with("-0"), "{}", tag("__pack_id__"));
+    assert_eq!((group.topic.as_str(), group.source.as_str()), ("sidecar", "10.7.0.37"));
+    assert_eq!((group.project.as_str(), group.logstore.as_str()), (PROJECT, LOGSTORE));
+    assert_eq!(agent.stop().0, 0);
+}
+
+#[test]
+fn pack_ids_count_up_within_a_file() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_BATCH_LINES", "10").set("send_request_concurrency", "1");
+    pod.ledger.append(&log, 200);
+    let agent = pod.start();
+    pod.expect_all();
+
+    let ids: Vec<String> =
+        pod.mock.store().groups().iter().map(|group| group.tag("__pack_id__").unwrap()).collect();
+    let prefix = ids[0].strip_suffix("-0").unwrap();
+    let expected: Vec<String> = (0..20).map(|number| format!("{prefix}-{number:X}")).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(agent.stop().0, 0);
+}
+
+#[test]
+fn every_compression_delivers_the_same() {
+    for compression in ["lz4", "zstd", "none"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.set("LOGFERRY_COMPRESSION", compression);
+        pod.ledger.append(&log, 3000);
+        let agent = pod.start();
+        assert_eq!(pod.expect_all(), 0, "{compression}");
+        assert_eq!(pod.mock.store().groups()[0].compression.name(), compression);
+        assert_eq!(agent.stop().0, 0);
+    }
+}
+
+#[test]
+fn bytes_arrive_as_they_were_written() {
+    let pod = Pod::new();
+    pod.link("data/pod/logs");
+    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
+    log.write_all(b"plain\r\n\n caf\xc3\xa9 \xff\xfe \0 end\nlone\rcr\n\r\n").unwrap();
+    let agent = pod.start();
+    wait_for("five lines", || pod.mock.store().line_count() >= 5);
+
+    let expected: [&[u8]; 5] = [b"plain", b"", b" caf\xc3\xa9 \xff\xfe \0 end", b"lone\rcr", b""];
+    assert_eq!(pod.mock.store().lines(), expected);
+    assert_eq!(agent.stop().0, 0);
+}
+
+#[test]
+fn a_long_line_is_split_and_no_byte_is_dropped() {
+    let mut pod = Pod::new();
+    pod.set("LOGFERRY_LINE_BYTES_MAX", "64KiB");
+    pod.link("data/pod/logs");
+    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
+    let long: Vec<u8> = (0..1_000_003_u32).map(|n| b'a' + (n % 26) as u8).collect();
+    log.write_all(b"before\n").unwrap();
+    log.write_all(&long).unwrap();
+    log.write_all(b"\nafter\n").unwrap();
+    let agent = pod.start();
+    let pieces = long.len().div_ceil(64 << 10);
+    wait_for("all pieces", || pod.mock.store().line_count() >= pieces as u64 + 2);
+
+    let lines = pod.mock.store().lines();
+    assert_eq!(lines.len(), pieces + 2);
+    assert_eq!((&*lines[0], &*lines[pieces + 1]), (&b"before"[..], &b"after"[..]));
+    assert_eq!(lines[1..=pieces].concat(), long);
+    assert_eq!(agent.stop().0, 0);
+}
+
+#[test]
+fn an_unfinished_line_is_sent_after_its_quiet_time() {
+    let mut pod = Pod::new();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1s");
+    pod.link("data/pod/logs");
+    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
+    let agent = pod.start();
+    log.write_all(b"one\npar").unwrap();
+    wait_for("the first line", || pod.mock.store().line_count() >= 1);
+    assert_eq!(lines(&pod), ["one"], "not before its time");
+    wait_for("the unfinished line", || pod.mock.store().line_count() >= 2);
+
+    log.write_all(b"\ntwo\n").unwrap();
+    wait_for("the next line", || pod.mock.store().line_count() >= 3);
+
+    assert_eq!(lines(&pod), ["one", "par", "two"], "its end is no line of its own");
+    assert_eq!(agent.stop().0, 0);
+}
+
+#[test]
+fn an_unfinished_line_completed_across_a_restart_is_one_line() {
+    for is_killed in [false, true] {
+        let pod = Pod::new();
+        pod.link("data/pod/logs");
+        let mut log = append_to(&pod.path("data/pod/logs/app.log"));
+        log.write_all(b"one\npar").unwrap();
+        let agent = pod.start();
+        wait_for("the first line", || pod.mock.store().line_count() >= 1);
+        // Acknowledged, and saved in the next turn.
+        pause(Duration::from_millis(300));
+        if is_killed {
+            agent.kill();
+        } else {
+            assert_eq!(agent.stop().0, 0, "an unfinished line is not undelivered");
+        }
+
+        log.write_all(b"tial\n").unwrap();
+        let agent = pod.start();
+        wait_for("the second line", || pod.mock.store().line_count() >= 2);
+
+        assert_eq!(lines(&pod), ["one", "partial"]);
+        assert_eq!(agent.stop().0, 0);
+    }
+}
+
+#[test]
+fn excluded_files_and_the_agents_own_are_left_alone() {
+    let mut pod = Pod::new();
+    let exclude = pod.path("share/logs/debug*").display().to_string();
+    let state = pod.path("data/pod/logs/state").display().to_string();
+    pod.set("LOGFERRY_EXCLUDE", &exclude).set("LOGFERRY_STATE_DIR", &state);
+    pod.link("data/pod/logs");
+    std::fs::write(pod.path("data/pod/logs/debug.log"), "no\n").unwrap();
+    std::fs::create_dir(pod.path("data/pod/logs/state")).unwrap();
+    let log = pod.path("data/pod/logs/app.log");
+    pod.ledger.append(&log, 10);
+    let agent = pod.start();
+
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    assert_eq!(lines(&pod).len(), 10);
+}
+
+#[test]
+fn a_rate_limit_is_kept() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("max_bytes_per_sec", "200000");
+    while pod.ledger.bytes() < 1_000_000 {
+        pod.ledger.append(&log, 1000);
+    }
+    let started = logferry::clock::now();
+    let agent = pod.start();
+    assert_eq!(pod.expect_all(), 0);
+    let took = logferry::clock::now() - started;
+    // One second's worth may go at once, the other four fifths take four seconds.
+    assert!(took > Duration::from_secs(3), "1 MB at 200 kB/s took {took:?}");
+    assert_eq!(agent.stop().0, 0);
+}
+
+/// A turn under a rate limit takes a piece of the file, which does not end where the file does.
+#[test]
+fn a_rate_limit_tears_no_unfinished_line() {
+    let mut pod = Pod::new();
+    pod.set("max_bytes_per_sec", "20000").set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1s");
+    pod.link("data/pod/logs");
+    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
+    let agent = pod.start();
+    log.write_all(&[b'x'; 10_000]).unwrap();
+    wait_for("the unfinished line", || pod.mock.store().line_count() >= 1);
+
+    assert_eq!(agent.stop().0, 0);
+    let lengths: Vec<usize> = lines(&pod).iter().map(String::len).collect();
+    assert_eq!(lengths, [10_000]);
+}
+
+/// Standard error on a disk that is full.
+#[test]
+fn what_cannot_be_logged_ends_nothing() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let agent = Agent::start(&pod.environment(), "/dev/full".as_ref());
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Standard error in the directory of the logs, under a name that the patterns find.
+#[test]
+fn the_agents_own_log_is_not_shipped() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let agent = Agent::start(&pod.environment(), &pod.path("data/pod/logs/agent.log"));
+
+    assert_eq!(pod.finish(agent), 0);
+}

@@ -1,0 +1,363 @@
+//! One builder for each actor of a test: the pod's directories, the app's writer, the agent's
+//! process, the endpoint.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use logferry::clock;
+use logferry::mock::{self, Access, Background, Key};
+
+pub(crate) const PROJECT: &str = "test-project";
+pub(crate) const LOGSTORE: &str = "app-log";
+const KEY_ID: &str = "test-access-key-id";
+const KEY_SECRET: &str = "test-access-key-secret";
+
+/// Long enough for the slowest machine; a test that waits this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A pod: the article's directories, an endpoint, and what the app has written.
+pub(crate) struct Pod {
+    dir: tempfile::TempDir,
+    pub(crate) mock: Background,
+    pub(crate) ledger: Ledger,
+    env: HashMap<String, String>,
+}
+
+impl Pod {
+    /// The directories, without a link or a log yet; the endpoint serves.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir_all(dir.path().join("share")).expect("share");
+        let access = Access {
+            keys: vec![Key { id: KEY_ID.to_owned(), secret: KEY_SECRET.to_owned() }],
+            projects: vec![PROJECT.to_owned()],
+            logstores: vec![LOGSTORE.to_owned()],
+        };
+        let options = mock::Options { access, ..mock::Options::default() };
+        let mock = Background::start(options).expect("the endpoint starts");
+        Self { dir, mock, ledger: Ledger::default(), env: HashMap::new() }
+    }
+
+    /// The usual case: the link is there, and this is the log that the app will write.
+    pub(crate) fn with_log() -> (Self, PathBuf) {
+        let pod = Self::new();
+        pod.link("data/pod/logs");
+        let log = pod.path("data/pod/logs/app.log");
+        (pod, log)
+    }
+
+    /// Sets an environment variable of the agents that are started from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A path below the pod's root: `data/…`, `share/…`, `state`.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// What the app does at its start: makes the directory, and the link to it.
+    pub(crate) fn link(&self, logs: &str) {
+        let logs = self.path(logs);
+        fs::create_dir_all(&logs).expect("the log directory");
+        let link = self.path("share/logs");
+        let next = self.path("share/logs.next");
+        symlink(&logs, &next).expect("the link");
+        fs::rename(next, link).expect("the link takes its place");
+    }
+
+    /// The environment of an agent in this pod, with what the test has set.
+    pub(crate) fn environment(&self) -> HashMap<String, String> {
+        let text = |path: &str| self.path(path).display().to_string();
+        let mut env: HashMap<String, String> = [
+            ("LOGFERRY_ENDPOINT", format!("http://{}", self.mock.address())),
+            ("LOGFERRY_PROJECT", PROJECT.to_owned()),
+            ("LOGFERRY_LOGSTORE", LOGSTORE.to_owned()),
+            ("LOGFERRY_PATHS", text("share/logs/**/*.log")),
+            ("LOGFERRY_STATE_DIR", text("state")),
+            ("LOGFERRY_LISTEN", String::new()),
+            ("LOGFERRY_BATCH_LINGER", "200ms".to_owned()),
+            ("LOGFERRY_LOG", "info,logferry=debug".to_owned()),
+            ("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY_ID.to_owned()),
+            ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", KEY_SECRET.to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        env.extend(self.env.clone());
+        env
+    }
+
+    /// Starts an agent.
+    pub(crate) fn start(&self) -> Agent {
+        Agent::start(&self.environment(), &self.path("agent.log"))
+    }
+
+    /// Starts an agent that may have so many descriptors.
+    pub(crate) fn start_with_descriptors(&self, count: u32) -> Agent {
+        let mut shell = Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_logferry");
+        shell.args(["-c", "ulimit -n $0 && exec $1", &count.to_string(), binary]);
+        Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
+    }
+
+    /// Starts an agent that may have no inotify instance: in a user namespace of its own, whose
+    /// limit is 0 (namespaces(7), `user.max_inotify_instances`). `None`, said aloud, where the
+    /// system does not allow such a namespace.
+    pub(crate) fn start_without_inotify(&self) -> Option<Agent> {
+        let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+        let start = |program: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["-r", "sh", "-c", script, "sh", program]);
+            command
+        };
+        if !start("true").status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: no user namespace with its own limits can be had here");
+            return None;
+        }
+        let command = start(env!("CARGO_BIN_EXE_logferry"));
+        Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
+    }
+
+    /// Waits until every line of the ledger has arrived, then checks what else did: returns how
+    /// many lines arrived more than once.
+    pub(crate) fn expect_all(&self) -> usize {
+        let written = self.ledger.lines.len();
+        let deadline = clock::now() + PATIENCE;
+        // Comparing decodes everything; look closer only when there can be enough.
+        while self.mock.store().line_count() < written as u64
+            || !self.ledger.missing(&self.mock).is_empty()
+        {
+            if clock::now() > deadline {
+                let missing = self.ledger.missing(&self.mock);
+                let (count, log) = (missing.len(), self.agent_log());
+                panic!("{count} of {written} lines are missing, the first {:?}\n{log}", missing[0]);
+            }
+            pause(Duration::from_millis(20));
+        }
+        self.ledger.check(&self.mock)
+    }
+
+    /// Waits for every line, stops the agent, which must have delivered everything, and returns how
+    /// many lines arrived more than once.
+    pub(crate) fn finish(&self, agent: Agent) -> usize {
+        self.expect_all();
+        assert_eq!(agent.stop().0, 0, "{}", self.agent_log());
+        self.ledger.check(&self.mock)
+    }
+
+    /// The text that all agents of this pod have logged.
+    pub(crate) fn agent_log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+}
+
+/// What the app wrote: the one source of expectations.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) lines: Vec<String>,
+}
+
+impl Ledger {
+    /// Appends numbered lines to a file, unique over the whole pod, and remembers them.
+    pub(crate) fn write(&mut self, file: &mut File, count: usize) {
+        let mut text = String::new();
+        for _ in 0..count {
+            let number = self.lines.len();
+            let line = format!("line {number:08} {}", "abcdefghij".repeat(1 + number % 12));
+            text.push_str(&line);
+            text.push('\n');
+            self.lines.push(line);
+        }
+        file.write_all(text.as_bytes()).expect("the app can write");
+    }
+
+    /// The same to a path, which is made if it is missing.
+    pub(crate) fn append(&mut self, path: &Path, count: usize) {
+        self.write(&mut append_to(path), count);
+    }
+
+    /// Bytes that all lines take in their files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lines.iter().map(|line| line.len() as u64 + 1).sum()
+    }
+
+    /// Lines that have not arrived.
+    pub(crate) fn missing(&self, mock: &Background) -> Vec<&str> {
+        let arrived: std::collections::HashSet<Vec<u8>> =
+            mock.store().lines().into_iter().collect();
+        let missing = self.lines.iter().filter(|line| !arrived.contains(line.as_bytes()));
+        missing.map(String::as_str).collect()
+    }
+
+    /// Checks that nothing arrived that was never written; returns the number of repeats.
+    pub(crate) fn check(&self, mock: &Background) -> usize {
+        let written: std::collections::HashSet<&[u8]> =
+            self.lines.iter().map(String::as_bytes).collect();
+        let arrived = mock.store().lines();
+        for line in &arrived {
+            assert!(
+                written.contains(line.as_slice()),
+                "arrived but never written: {:?}",
+                String::from_utf8_lossy(line)
+            );
+        }
+        arrived.len() - self.lines.len()
+    }
+}
+
+/// Counts the lines that arrive again, from one look to the next.
+#[derive(Default)]
+pub(crate) struct Repeats {
+    seen: std::collections::HashSet<Vec<u8>>,
+    groups: usize,
+}
+
+impl Repeats {
+    /// How many of the lines that have arrived since the last call had arrived before.
+    pub(crate) fn take(&mut self, mock: &Background) -> usize {
+        let groups = mock.store().groups();
+        let new = &groups[self.groups..];
+        self.groups = groups.len();
+        let lines = new.iter().flat_map(|group| group.logs()).map(mock::Entry::line);
+        lines.filter(|line| !self.seen.insert(line.clone())).count()
+    }
+}
+
+/// Opens a log file as an app does.
+pub(crate) fn append_to(path: &Path) -> File {
+    OpenOptions::new().create(true).append(true).open(path).expect("the log opens")
+}
+
+/// A running agent. Killed when dropped.
+pub(crate) struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts the real binary with this environment and no other; its log is appended to `log`.
+    pub(crate) fn start(env: &HashMap<String, String>, log: &Path) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_logferry")), env, log)
+    }
+
+    fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
+        let child = command
+            .env_clear()
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(append_to(log))
+            .spawn()
+            .expect("the agent starts");
+        Self { child, log: log.to_owned() }
+    }
+
+    /// Process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the agent can be killed");
+        let status = self.child.wait().expect("the agent is waited for");
+        assert_eq!(status.signal(), Some(9), "it was alive until now:\n{}", self.log_text());
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(id).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+    }
+
+    /// SIGTERM, then the exit code and the time it took.
+    pub(crate) fn stop(self) -> (i32, Duration) {
+        let asked_at = clock::now();
+        self.terminate();
+        let code = self.exit_code();
+        (code, clock::now() - asked_at)
+    }
+
+    /// Waits for the end by itself; the exit code.
+    pub(crate) fn exit_code(mut self) -> i32 {
+        let mut status = None;
+        wait_for("the agent's end", || {
+            status = self.child.try_wait().expect("the agent is waited for");
+            status.is_some()
+        });
+        let status = status.expect("it has ended");
+        status.code().unwrap_or_else(|| panic!("{status}:\n{}", self.log_text()))
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the agent runs");
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("kB");
+        kib * 1024
+    }
+
+    /// CPU time used so far.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let text =
+            fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the agent runs");
+        let (_, fields) = text.rsplit_once(')').expect("a name");
+        let ticks: u64 =
+            fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
+    fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command of the binary to its end: exit code, standard output, standard error.
+pub(crate) fn run(args: &[&str], env: &HashMap<String, String>) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_logferry"))
+        .args(args)
+        .env_clear()
+        .envs(env)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let code = output.status.code().expect("it ends by itself");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`].
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = clock::now();
+    while !condition() {
+        assert!(clock::now() - started < PATIENCE, "waited in vain for {what}");
+        pause(Duration::from_millis(20));
+    }
+}
+
+/// Lets real time pass, where the scenario itself is about time.
+pub(crate) fn pause(duration: Duration) {
+    let until = clock::now() + duration;
+    while let Some(left) = until.checked_duration_since(clock::now()).filter(|d| !d.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
