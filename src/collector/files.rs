@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,10 +50,12 @@ impl Collector {
     /// Finds the files, opens the new ones, watches the directories, examines all.
     pub(super) fn discover(&mut self, now: Instant) {
         self.is_scan_wanted = false;
+        // What has trouble now: what is not among it any more is news when it comes back.
+        let mut troubled = HashSet::new();
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.patterns.scan();
             self.unopened = 0;
-            let mut troubled = HashSet::new();
+            troubled.clear();
             for (path, error) in &scan.errors {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
@@ -77,7 +79,6 @@ impl Collector {
                     }
                 }
             }
-            self.troubled.retain(|path| troubled.contains(path));
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
@@ -86,7 +87,8 @@ impl Collector {
                 break;
             }
         }
-        self.adopt(now);
+        troubled.extend(self.adopt(now));
+        self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
         self.close_idle(now);
         self.examine_where(now, |_| true);
@@ -152,8 +154,10 @@ impl Collector {
     }
 
     /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
-    /// the agent was away, or left behind by a link that leads elsewhere now.
-    fn adopt(&mut self, now: Instant) {
+    /// the agent was away, or left behind by a link that leads elsewhere now. Returns the paths that
+    /// could not be opened.
+    fn adopt(&mut self, now: Instant) -> Vec<PathBuf> {
+        let mut unopened = Vec::new();
         for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
             let outcome = (|| {
                 let reader = Reader::open(&path)?;
@@ -186,8 +190,10 @@ impl Collector {
                 self.trouble(&path, "open", &error);
                 self.unopened += 1;
                 self.remembered.search_again(&path);
+                unopened.push(path);
             }
         }
+        unopened
     }
 
     /// Begins to ship a file. Cannot fail: its checkpoint has been claimed.
