@@ -94,10 +94,8 @@ fn a_backlog_of_100_mb_is_read_from_its_first_byte() {
 /// `mv app.log app.log.1`; the writer keeps its descriptor for a while, as apps do.
 #[test]
 fn a_renamed_file_is_read_to_its_end() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
+    let (mut pod, log) = Pod::with_log();
     let agent = pod.start();
-    let log = pod.path("data/pod/logs/app.log");
     pod.ledger.append(&log, 1);
     pod.expect_all();
     for generation in 1..=5 {
@@ -151,10 +149,8 @@ fn a_deleted_file_is_read_to_its_end() {
 /// To less, to the same size, to more: each time everything new arrives.
 #[test]
 fn a_truncated_file_is_read_from_its_first_byte() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
+    let (mut pod, log) = Pod::with_log();
     let agent = pod.start();
-    let log = pod.path("data/pod/logs/app.log");
     let mut writer = append_to(&log);
     pod.ledger.write(&mut writer, 500);
     for count in [10, 10, 900] {
@@ -202,10 +198,8 @@ fn polls_when_no_watch_can_be_had() {
 /// The new incarnation is known to the notifications at once, not with the next discovery.
 #[test]
 fn lines_after_a_truncation_arrive_at_once() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
+    let (mut pod, log) = Pod::with_log();
     let agent = pod.start();
-    let log = pod.path("data/pod/logs/app.log");
     let mut writer = append_to(&log);
     pod.ledger.write(&mut writer, 100);
     pod.expect_all();
@@ -225,10 +219,8 @@ fn lines_after_a_truncation_arrive_at_once() {
 /// The new name is found by the patterns too; the writer keeps its descriptor.
 #[test]
 fn a_file_renamed_within_the_patterns_is_not_mistaken_for_one_without_notifications() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
+    let (mut pod, log) = Pod::with_log();
     let agent = pod.start();
-    let log = pod.path("data/pod/logs/app.log");
     let mut writer = append_to(&log);
     pod.ledger.write(&mut writer, 100);
     pod.expect_all();
