@@ -20,11 +20,13 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
     (Level::Pure, "send::request send::skew send::advice"),
     // Edges: each the only door to one part of the system.
-    (Level::Edge, "handoff checkpoint::store limit::cgroup enrich::host"),
     (
         Level::Edge,
-        "tail::discover tail::watch tail::gzip tail::reader tail::remembered tail::unseen",
+        "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
+    (Level::Edge, "limit::cgroup enrich::host"),
+    (Level::Edge, "tail::discover tail::watch tail::gzip tail::reader"),
+    (Level::Edge, "tail::remembered tail::unseen"),
     (Level::Edge, "send::endpoint send::credentials send::http send::journal send::connect"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),

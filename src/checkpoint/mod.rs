@@ -12,6 +12,9 @@
 //! can cost is therefore repeated, never lost: after a kill, what was in flight; after a power
 //! loss, at most five seconds more.
 
+mod files;
 pub mod format;
+mod hold;
+mod parked;
 pub mod store;
 pub mod watermark;

@@ -81,6 +81,9 @@ impl Collector {
         let has_gone = self.registry.iter().any(|(_, tracked)| tracked.state != State::Active);
         let is_slow = self.watch.trouble().is_none() && !has_gone && self.unopened == 0;
         self.scan_at = now + if is_slow { SCAN_PERIOD } else { SCAN_PERIOD_POLLING };
+        if self.store.needs_save() {
+            self.durable_at.get_or_insert(now);
+        }
         self.publish_at = Some(now);
         self.is_ready = true;
     }

@@ -17,7 +17,6 @@ use super::Collector;
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
-use crate::fingerprint::Fingerprint;
 use crate::span::FileKey;
 use crate::tail::discover::Found;
 use crate::tail::identity::{Match, Stat};

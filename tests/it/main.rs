@@ -18,6 +18,8 @@ mod delivery;
 mod drain;
 /// Errors of the endpoint.
 mod errors;
+/// The state directory full, read-only, gone, damaged.
+mod state;
 /// One builder for each actor.
 mod support;
 /// Links, backlogs, rotation, truncation, polling.

@@ -1,6 +1,8 @@
 //! One builder for each actor of a test: the pod's directories, the app's writer, the agent's
 //! process, the endpoint.
 
+pub(crate) mod disk;
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -105,6 +107,26 @@ impl Pod {
         let binary = env!("CARGO_BIN_EXE_logferry");
         shell.args(["-c", "ulimit -n $0 && exec $1", &count.to_string(), binary]);
         Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
+    }
+
+    /// Starts an agent that permission bits hold for: root without its privilege to pass them.
+    /// `None`, said aloud, where that cannot be had.
+    pub(crate) fn start_unprivileged(&self) -> Option<Agent> {
+        let binary = env!("CARGO_BIN_EXE_logferry");
+        if !rustix::process::geteuid().is_root() {
+            return Some(self.start());
+        }
+        let start = |program: &str| {
+            let mut command = Command::new("setpriv");
+            let dropped = "-dac_override,-dac_read_search";
+            command.args(["--bounding-set", dropped, "--inh-caps", dropped, "--", program]);
+            command
+        };
+        if !start("true").status().is_ok_and(|status| status.success()) {
+            disk::skipped("no privilege can be dropped here");
+            return None;
+        }
+        Some(Agent::spawn(start(binary), &self.environment(), &self.path("agent.log")))
     }
 
     /// Starts an agent that may have no inotify instance: in a user namespace of its own, whose
