@@ -49,6 +49,7 @@ pub mod send;
 pub mod shutdown;
 pub mod span;
 pub mod status;
+pub mod table;
 pub mod tail;
 pub mod telemetry;
 pub mod units;
