@@ -13,7 +13,10 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "span fingerprint units exit report table wire::* sealed"),
     (Level::Edge, "clock"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
-    (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
+    (
+        Level::Pure,
+        "checkpoint checkpoint::format checkpoint::watermark checkpoint::logtail checkpoint::murmur3",
+    ),
     (Level::Pure, "tail tail::identity tail::registry tail::schedule"),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
