@@ -29,7 +29,7 @@ const TABLE: &[(Level, &str)] = &[
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
     // Wiring: knows every module's options; none of them knows it.
-    (Level::Edge, "config::* shutdown app status::*"),
+    (Level::Edge, "config::* shutdown app status::* state_command::*"),
     (Level::Edge, "telemetry cli lib main"),
 ];
 

@@ -132,13 +132,10 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Result<Entry, Unusable>>, FormatError> 
 fn entry_of(name: &str, entry: &Value) -> Result<Entry, Unusable> {
     let path = |key| entry.get(key).and_then(Value::as_str).filter(|path| path.starts_with('/'));
     let file_name = path("file_name");
-    let unusable = |reason: String| Unusable {
-        name: file_name.unwrap_or(name).to_owned(),
-        reason: format!("its entry {reason}"),
-    };
+    let unusable = |reason: String| Unusable { name: file_name.unwrap_or(name).to_owned(), reason };
     let wrong = |key: &str, right: &str| match entry.get(key) {
-        None => unusable(format!("has no {key}")),
-        Some(_) => unusable(format!("has a {key} that is not {right}")),
+        None => unusable(format!("its entry has no {key}")),
+        Some(_) => unusable(format!("its {key} is not {right}")),
     };
     let whole = "a whole number from 0 on";
     let file_name = file_name.ok_or_else(|| wrong("file_name", "an absolute path"))?;
@@ -166,9 +163,9 @@ fn signature_of(entry: &Value) -> Result<Option<Signature>, String> {
         return Ok(Signature::of_head(head.as_bytes()));
     };
     let len = number(size).and_then(|size| u32::try_from(size).ok());
-    let len = len.filter(|&len| len as usize <= SIGNATURE_BYTES_MAX).ok_or_else(|| {
-        format!("has a sig_size that is not a whole number up to {SIGNATURE_BYTES_MAX}")
-    })?;
+    let len = len
+        .filter(|&len| len as usize <= SIGNATURE_BYTES_MAX)
+        .ok_or_else(|| format!("its sig_size is not a whole number up to {SIGNATURE_BYTES_MAX}"))?;
     if len == 0 {
         return Ok(None);
     }
@@ -176,7 +173,7 @@ fn signature_of(entry: &Value) -> Result<Option<Signature>, String> {
         // The same 64 bits, read as a signed number somewhere on the way.
         number(hash).or_else(|| hash.as_i64().map(i64::cast_unsigned))
     });
-    let hash = hash.ok_or("has a sig_size and no sig_hash that is a whole number")?;
+    let hash = hash.ok_or("it has a sig_size and no sig_hash that is a whole number")?;
     Ok(Some(Signature { len, hash }))
 }
 
@@ -270,17 +267,17 @@ mod tests {
     fn an_entry_that_cannot_be_used_says_why() {
         for (key, value, reason) in [
             ("file_name", None, "has no file_name"),
-            ("file_name", Some("\"app.log\""), "file_name that is not an absolute path"),
-            ("file_name", Some("7"), "file_name that is not an absolute path"),
+            ("file_name", Some("\"app.log\""), "its file_name is not an absolute path"),
+            ("file_name", Some("7"), "its file_name is not an absolute path"),
             ("inode", None, "has no inode"),
-            ("inode", Some("-1"), "inode that is not a whole number"),
+            ("inode", Some("-1"), "its inode is not a whole number"),
             ("offset", None, "has no offset"),
-            ("offset", Some("\"-1\""), "offset that is not a whole number"),
-            ("offset", Some("\"12.5\""), "offset that is not a whole number"),
-            ("offset", Some("1e300"), "offset that is not a whole number"),
-            ("offset", Some("null"), "offset that is not a whole number"),
-            ("sig_size", Some("1025"), "sig_size that is not a whole number up to 1024"),
-            ("sig_size", Some("-1"), "sig_size that is not"),
+            ("offset", Some("\"-1\""), "its offset is not a whole number"),
+            ("offset", Some("\"12.5\""), "its offset is not a whole number"),
+            ("offset", Some("1e300"), "its offset is not a whole number"),
+            ("offset", Some("null"), "its offset is not a whole number"),
+            ("sig_size", Some("1025"), "its sig_size is not a whole number up to 1024"),
+            ("sig_size", Some("-1"), "its sig_size is not"),
             ("sig_hash", None, "no sig_hash"),
             ("sig_hash", Some("\"x\""), "no sig_hash"),
         ] {

@@ -7,7 +7,7 @@ const C2: u64 = 0x4cf5_ad43_2745_937f;
 
 /// The two halves of the hash, the low one first.
 #[must_use]
-pub fn x64_128(bytes: &[u8], seed: u32) -> [u64; 2] {
+pub(super) fn x64_128(bytes: &[u8], seed: u32) -> [u64; 2] {
     let (mut low, mut high) = (u64::from(seed), u64::from(seed));
     let (blocks, rest) = bytes.as_chunks::<16>();
     for block in blocks {
