@@ -8,6 +8,8 @@ mod admin;
 
 /// Settings that are wrong, state directories that cannot be used.
 mod bad_input;
+/// `logferry checkpoint`, and taking over from logtail.
+mod checkpoint;
 /// `logferry demo` and the other commands.
 mod commands;
 /// Killed and started again.
