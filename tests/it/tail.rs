@@ -178,23 +178,6 @@ fn a_file_rewritten_while_the_agent_was_away_is_read_from_its_first_byte() {
     assert_eq!(pod.finish(agent), 0);
 }
 
-/// The limit of inotify instances is used up: the agent says so and polls.
-#[test]
-fn polls_when_no_watch_can_be_had() {
-    let mut pod = Pod::new();
-    let Some(agent) = pod.start_without_inotify() else { return };
-    wait_for("the agent's start", || pod.agent_log().contains("logferry starts"));
-    pod.link("data/pod/logs");
-    let log = pod.path("data/pod/logs/app.log");
-    for _ in 0..3 {
-        pod.ledger.append(&log, 10);
-        assert_eq!(pod.expect_all(), 0);
-    }
-
-    assert!(pod.agent_log().contains("polling files each second"), "{}", pod.agent_log());
-    assert_eq!(pod.finish(agent), 0);
-}
-
 /// The new incarnation is known to the notifications at once, not with the next discovery.
 #[test]
 fn lines_after_a_truncation_arrive_at_once() {
