@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use logferry::mock::{Fault, Kind};
+use logferry::mock::{self, Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::skip;
@@ -55,6 +55,31 @@ fn k01_a_file_that_an_overlay_copies_up_is_read_on() {
         assert_eq!(pod.expect_all(), 0);
     }
     assert!(pod.path("upper/app.log").exists(), "it was copied up");
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// A volume that is mounted over the directory of the logs, and taken away: no event says so.
+#[test]
+fn k01_a_volume_mounted_over_the_directory_is_found() {
+    const TEST: &str = "k01_a_volume_mounted_over_the_directory_is_found";
+    let (mut pod, log) = Pod::with_log();
+    let Some(agent) = pod.start_with_mounts(TEST) else { return };
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.expect_all(), 0);
+    let dir = log.parent().unwrap().display().to_string();
+    let first = pod.ledger.lines.len();
+    pod.ledger.append(&pod.path("written"), 10);
+    let text = pod.ledger.lines[first..].join("\n") + "\n";
+    let mount = format!("mount -t tmpfs tmpfs {dir} && cat >> {}", log.display());
+    agent.run_inside(&mount, text.as_bytes());
+    assert_eq!(pod.expect_all(), 0);
+    // Below the volume, the app of before still writes.
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.expect_all(), 0);
+    agent.run_inside(&format!("umount -l {dir}"), b"");
+    pod.ledger.append(&log, 10);
+    pod.ledger.append(&log.with_file_name("new.log"), 10);
 
     assert_eq!(pod.finish(agent), 0);
 }
@@ -152,6 +177,30 @@ fn k02_with_too_few_watches_it_polls_and_names_the_limit() {
         log.lines().filter(|line| line.contains("fs.inotify.max_user_watches")).collect();
     assert_eq!(warnings.len(), 1, "{log}");
     assert!(warnings[0].contains("polling files each second"), "{}", warnings[0]);
+}
+
+/// Directories that are deleted and made anew, and trees that are moved in with all that is in them.
+#[test]
+fn k02_directories_that_come_and_go_are_watched_anew() {
+    let (mut pod, log) = Pod::with_log();
+    let logs = log.parent().unwrap().to_owned();
+    let agent = pod.start();
+    for number in 0..3 {
+        fs::remove_dir_all(&logs).unwrap();
+        fs::create_dir_all(logs.join("sub")).unwrap();
+        pod.ledger.append(&log, 10);
+        pod.ledger.append(&logs.join("sub/app.log"), 10);
+        let tree = pod.path(&format!("tree-{number}"));
+        fs::create_dir_all(tree.join("deep/deeper")).unwrap();
+        pod.ledger.append(&tree.join("deep/deeper/app.log"), 10);
+        fs::rename(&tree, logs.join(format!("tree-{number}"))).unwrap();
+        assert_eq!(pod.expect_all(), 0);
+        pod.ledger.append(&logs.join(format!("tree-{number}/deep/deeper/app.log")), 10);
+        pod.ledger.append(&logs.join("sub/app.log"), 10);
+        assert_eq!(pod.expect_all(), 0);
+    }
+
+    assert_eq!(pod.finish(agent), 0);
 }
 
 // === K03: the queue of notifications is full
@@ -400,6 +449,30 @@ fn k09_when_the_clock_jumps_everything_arrives_once() {
     wait_for_metric(&address, "logferry_parked_batches_total", 0);
 
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// A clock that is wrong from the start, by more than the service takes for the date of a request
+/// and for the time of a line: what was read before that is known arrives too.
+#[test]
+fn k09_with_a_wrong_clock_everything_arrives_once() {
+    const MINUTE: i64 = 60;
+    const DAY: i64 = 24 * 60 * MINUTE;
+    // How far the endpoint's clock is ahead of the agent's.
+    for offset in [-20 * MINUTE, 20 * MINUTE, -DAY, DAY, 8 * DAY] {
+        let options = mock::Options { clock_offset_seconds: offset, ..mock::Options::default() };
+        let mut pod = Pod::with_endpoint(options);
+        pod.link("data/pod/logs");
+        let log = pod.path("data/pod/logs/app.log");
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        wait_for(&format!("lines at {offset} s, or none"), || {
+            pod.mock.store().line_count() >= 100 || pod.agent_log().contains("set aside")
+        });
+        assert!(!pod.agent_log().contains("set aside"), "{offset} s: {}", pod.agent_log());
+        pod.ledger.append(&log, 100);
+
+        assert_eq!(pod.finish(agent), 0, "{offset} s");
+    }
 }
 
 fn faketime() -> Option<&'static str> {

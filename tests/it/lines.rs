@@ -47,6 +47,22 @@ fn l01_before_its_quiet_time_an_unfinished_line_waits_for_its_end() {
     pod.finish_records(agent, &["one byte at a time"]);
 }
 
+/// Dots of progress: each piece waits for its quiet time, and together they are the line.
+#[test]
+fn l01_a_line_written_slower_than_its_quiet_time_arrives_in_pieces() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "200ms").set("LOGFERRY_BATCH_LINGER", "10ms");
+    let agent = pod.start();
+    let pieces = ["loading ", ".", "..", " ", "done"];
+    for (number, piece) in pieces.iter().enumerate() {
+        append_bytes(&log, piece.as_bytes());
+        pod.await_records(number + 1);
+    }
+    append_bytes(&log, b"\nnext\n");
+
+    pod.finish_records(agent, &[&pieces[..], &["next"]].concat());
+}
+
 /// Others lose the last event of every file of many.
 #[test]
 fn l01_the_unfinished_last_lines_of_many_files_are_all_sent() {

@@ -123,6 +123,38 @@ fn l06_a_hole_of_ten_gigabytes_takes_no_memory_and_no_time() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// A hole within a line is part of it, up to where the line is too long.
+#[test]
+fn l06_a_hole_within_a_line_is_skipped_from_where_the_line_is_cut() {
+    const PIECE: usize = 64 << 10;
+    const HOLE: usize = 1 << 20;
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_LINE_BYTES_MAX", "64KiB");
+    let address = pod.listen();
+    append_bytes(&log, b"torn");
+    append_to(&log).set_len((4 + HOLE) as u64).unwrap();
+    append_bytes(&log, b"apart\nnext\n");
+    let agent = pod.start();
+    pod.await_records(3);
+    let kept = PIECE - 4;
+    wait_for_metric(&address, HOLES, (HOLE - kept) as u64);
+
+    let torn = [&b"torn"[..], &vec![0; kept]].concat();
+    pod.finish_records(agent, &[&torn[..], b"apart", b"next"]);
+}
+
+/// A line behind a hole is sent after its quiet time like any other.
+#[test]
+fn l06_an_unfinished_line_behind_a_hole_is_sent() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "300ms");
+    append_to(&log).set_len(5000).unwrap();
+    append_bytes(&log, b"unfinished");
+    let agent = pod.start();
+
+    pod.finish_records(agent, &["unfinished"]);
+}
+
 /// Zeros that were written, as by a file system that was cut off: no hole for the kernel.
 #[test]
 fn l06_written_nul_bytes_are_a_hole_too() {

@@ -241,18 +241,3 @@ fn a_file_truncated_before_it_was_read_is_known_again_after_a_restart() {
 
     assert_eq!(pod.finish(agent), 0, "nothing comes twice");
 }
-
-/// With fewer descriptors than files some files wait, and the others arrive.
-#[test]
-fn more_files_than_descriptors_do_not_stop_the_rest() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
-    for number in 0..200 {
-        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number:03}.log")), 1);
-    }
-    let agent = pod.start_with_descriptors(128);
-
-    wait_for("what fits", || pod.mock.store().line_count() >= 50);
-    assert!(pod.agent_log().contains("RLIMIT_NOFILE"), "{}", pod.agent_log());
-    drop(agent);
-}

@@ -6,6 +6,7 @@ use std::fs;
 use crate::support::special::{make_node, skip};
 use crate::support::{Pod, wait_for};
 
+const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
 const APP: &str = "share/logs/app.log";
 
 /// A pipe, a socket, a device, a directory: one warning each, and nobody waits for them.
@@ -42,17 +43,33 @@ fn l15_what_is_no_regular_file_is_skipped_with_one_warning() {
     let no_reader = rustix::io::Errno::NXIO.raw_os_error();
     assert_eq!(writer.unwrap_err().raw_os_error(), Some(no_reader), "the pipe is open");
     assert_eq!(pod.finish(agent), 0);
-    let warnings: Vec<String> = pod
-        .agent_log()
-        .lines()
-        .filter(|line| line.contains("it matches the patterns and is no regular file"))
-        .map(str::to_owned)
-        .collect();
+    let warnings: Vec<String> =
+        pod.agent_log().lines().filter(|line| line.contains(WARNING)).map(str::to_owned).collect();
     for name in &names {
         let count = warnings.iter().filter(|line| line.contains(*name)).count();
         assert_eq!(count, 1, "{name}: {warnings:#?}");
     }
     assert_eq!(warnings.len(), names.len(), "{warnings:#?}");
+}
+
+/// A person who names the directory is told; one who asks for all that is below it is not.
+#[test]
+fn l15_a_pattern_that_names_a_directory_is_warned_of() {
+    for (pattern, warnings) in [("share/logs/sub", 1), ("share/logs/*", 0), ("share/logs/**", 0)] {
+        let (mut pod, log) = Pod::with_log();
+        let sub = log.with_file_name("sub");
+        fs::create_dir(&sub).unwrap();
+        let paths =
+            [pattern, "share/logs/app.log"].map(|path| pod.path(path).display().to_string());
+        pod.set("LOGFERRY_PATHS", &paths.join(","));
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0);
+        let log = pod.agent_log();
+        let count = log.lines().filter(|line| line.contains(WARNING) && line.contains("sub"));
+        assert_eq!(count.count(), warnings, "{pattern}: {log}");
+    }
 }
 
 /// A pipe makes way for a file.
@@ -61,7 +78,7 @@ fn l15_a_file_that_takes_the_place_of_a_pipe_is_shipped() {
     let (mut pod, log) = Pod::with_log();
     assert!(make_node("mkfifo", &log, &[]));
     let agent = pod.start();
-    wait_for("the warning", || pod.agent_log().contains("is no regular file"));
+    wait_for("the warning", || pod.agent_log().contains(WARNING));
     fs::remove_file(&log).unwrap();
     pod.ledger.append(&log, 10);
 
@@ -103,5 +120,25 @@ fn l16_what_may_not_be_read_is_shipped_once_it_may() {
     permit(&log, 0o600);
     permit(&dir, 0o700);
 
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// What it holds is not known, so not everything was delivered.
+#[test]
+fn l16_a_file_that_may_never_be_read_is_not_everything_delivered() {
+    const TEST: &str = "l16_a_file_that_may_never_be_read_is_not_everything_delivered";
+    use std::os::unix::fs::PermissionsExt as _;
+    let (mut pod, log) = Pod::with_log();
+    let closed = log.with_file_name("closed.log");
+    pod.ledger.append(&log, 10);
+    let readable = pod.ledger.lines.len();
+    pod.ledger.append(&closed, 10);
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    pod.await_records(readable);
+
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+    let agent = pod.start();
     assert_eq!(pod.finish(agent), 0);
 }

@@ -63,14 +63,19 @@ impl Pod {
         let layers =
             format!("lowerdir={},upperdir={},workdir={}", path(lower), path("upper"), path("work"));
         let script = format!("mount -t overlay overlay -o {layers} {} && exec \"$@\"", path(at));
-        let namespaces = if is_root() { "-m" } else { "-rm" };
-        let agent = self.start_by(|| {
-            let mut command = Command::new("unshare");
-            command.args([namespaces, "sh", "-c", &script, "sh"]);
-            command
-        });
+        let agent = self.start_by(|| apart(&script));
         if agent.is_none() {
             skip(test, "no overlay can be mounted here");
+        }
+        agent
+    }
+
+    /// Starts an agent in a mount namespace of its own, to which [`Agent::run_inside`] can add
+    /// volumes. `None`, said aloud, where the system does not allow that.
+    pub(crate) fn start_with_mounts(&self, test: &str) -> Option<Agent> {
+        let agent = self.start_by(|| apart("exec \"$@\""));
+        if agent.is_none() {
+            skip(test, "no mount namespace can be had here");
         }
         agent
     }
@@ -91,6 +96,13 @@ impl Pod {
         }
         agent
     }
+}
+
+/// Runs a script, which must end in `exec "$@"`, in a mount namespace of its own.
+fn apart(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args([if is_root() { "-m" } else { "-rm" }, "sh", "-c", script, "sh"]);
+    command
 }
 
 impl Agent {
