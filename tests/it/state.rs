@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use logferry::checkpoint::{format, store};
 use logferry::mock::Fault;
 
-use crate::admin::{free_address, get};
 use crate::support::disk::Disk;
+use crate::support::observe::{free_address, get};
 use crate::support::{Agent, Pod, run, wait_for};
 
 const FILES: [&str; 3] = ["checkpoint.now", "checkpoint.0", "checkpoint.1"];
