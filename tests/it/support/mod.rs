@@ -1,9 +1,12 @@
 //! One builder for each actor of a test: the pod's directories, the app's writer, the agent's
 //! process, the endpoint.
 
+#![allow(dead_code, reason = "two test targets share it, each using a part")]
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -32,6 +35,11 @@ pub(crate) struct Pod {
 impl Pod {
     /// The directories, without a link or a log yet; the endpoint serves.
     pub(crate) fn new() -> Self {
+        Self::listening_on(mock::Options::default().listen)
+    }
+
+    /// The same, the endpoint at an address that stays its own while it is down.
+    pub(crate) fn listening_on(listen: SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir_all(dir.path().join("share")).expect("share");
         let access = Access {
@@ -39,7 +47,7 @@ impl Pod {
             projects: vec![PROJECT.to_owned()],
             logstores: vec![LOGSTORE.to_owned()],
         };
-        let options = mock::Options { access, ..mock::Options::default() };
+        let options = mock::Options { listen, access, ..mock::Options::default() };
         let mock = Background::start(options).expect("the endpoint starts");
         Self { dir, mock, ledger: Ledger::default(), env: HashMap::new() }
     }
@@ -155,6 +163,11 @@ impl Pod {
         self.ledger.check(&self.mock)
     }
 
+    /// Leaves everything where it is, for a person to look at: the root.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.dir.keep()
+    }
+
     /// The text that all agents of this pod have logged.
     pub(crate) fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
@@ -250,7 +263,8 @@ impl Agent {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_logferry")), env, log)
     }
 
-    fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
+    /// Starts an agent by a command that becomes it.
+    pub(crate) fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
         let child = command
             .env_clear()
             .envs(env)
@@ -287,6 +301,11 @@ impl Agent {
         self.terminate();
         let code = self.exit_code();
         (code, clock::now() - asked_at)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the agent is waited for").is_some()
     }
 
     /// Waits for the end by itself; the exit code.
