@@ -1,6 +1,8 @@
 //! One builder for each actor of a test: the pod's directories, the app's writer, the agent's
 //! process, the endpoint.
 
+#![allow(dead_code, reason = "two test targets share it, each using a part")]
+
 /// File systems in trouble.
 pub(crate) mod disk;
 /// What came of it.
@@ -166,6 +168,11 @@ impl Pod {
         self.ledger.check(&self.mock)
     }
 
+    /// Leaves everything where it is, for a person to look at: the root.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.dir.keep()
+    }
+
     /// The text that all agents of this pod have logged.
     pub(crate) fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
@@ -261,7 +268,8 @@ impl Agent {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_logferry")), env, log)
     }
 
-    fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
+    /// Starts an agent by a command that becomes it.
+    pub(crate) fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
         let child = command
             .env_clear()
             .envs(env)
@@ -302,6 +310,11 @@ impl Agent {
         self.terminate();
         let code = self.exit_code();
         (code, clock::now() - asked_at)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the agent is waited for").is_some()
     }
 
     /// Waits for the end by itself; the exit code.
