@@ -123,9 +123,9 @@ fn l06_a_hole_of_ten_gigabytes_takes_no_memory_and_no_time() {
     assert_eq!(pod.finish(agent), 0);
 }
 
-/// A hole within a line makes the line too long: it is cut where the hole begins.
+/// A line that was cut off, as by a loss of power, and what another writer put behind the hole.
 #[test]
-fn l06_a_hole_within_a_line_is_skipped_from_where_the_line_is_cut() {
+fn l06_a_line_is_cut_before_a_hole_that_makes_it_too_long() {
     const HOLE: usize = 1 << 20;
     let (mut pod, log) = Pod::with_log();
     pod.set("LOGFERRY_LINE_BYTES_MAX", "64KiB");
