@@ -1,40 +1,21 @@
 //! The admin port, and `logferry status` with and without an agent.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use crate::support::{Admin, Agent, Pod, run, wait_for};
 
-use crate::support::{Agent, Pod, run, wait_for};
-
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
-/// Status code and body of a GET.
-fn get(address: &str, path: &str) -> (u16, String) {
-    let Ok(mut stream) = TcpStream::connect(address) else { return (0, String::new()) };
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-fn served_pod() -> (Pod, Agent, String) {
-    let address = free_address();
+fn served_pod() -> (Pod, Agent, Admin) {
     let (mut pod, log) = Pod::with_log();
-    pod.set("LOGFERRY_LISTEN", &address);
+    let admin = pod.listen();
     pod.ledger.append(&log, 100);
     let agent = pod.start();
-    (pod, agent, address)
+    (pod, agent, admin)
 }
 
 #[test]
 fn says_that_it_is_alive_and_ready() {
-    let (pod, agent, address) = served_pod();
-    wait_for("readiness", || get(&address, "/ready").0 == 200);
-    assert_eq!(get(&address, "/live").0, 200);
-    assert_eq!(get(&address, "/nowhere").0, 404);
+    let (pod, agent, admin) = served_pod();
+    wait_for("readiness", || admin.get("/ready").0 == 200);
+    assert_eq!(admin.get("/live").0, 200);
+    assert_eq!(admin.get("/nowhere").0, 404);
 
     // Draining: alive, no longer ready.
     let mut pod = pod;
@@ -42,22 +23,21 @@ fn says_that_it_is_alive_and_ready() {
     let log = pod.path("data/pod/logs/app.log");
     pod.ledger.append(&log, 100);
     agent.terminate();
-    wait_for("unreadiness", || get(&address, "/ready").0 == 503);
-    assert_eq!(get(&address, "/live").0, 200);
+    wait_for("unreadiness", || admin.get("/ready").0 == 503);
+    assert_eq!(admin.get("/live").0, 200);
     agent.terminate();
     assert_eq!(agent.exit_code(), 75);
 }
 
 #[test]
 fn metrics_and_status_tell_what_was_delivered() {
-    let (pod, agent, address) = served_pod();
+    let (pod, agent, admin) = served_pod();
     pod.expect_all();
     wait_for("the metrics to say so", || {
-        get(&address, "/metrics").1.contains("\nlogferry_delivered_lines_total 100\n")
+        admin.get("/metrics").1.contains("\nlogferry_delivered_lines_total 100\n")
     });
     let size = pod.ledger.bytes();
-    let status =
-        || -> serde_json::Value { serde_json::from_str(&get(&address, "/status").1).unwrap() };
+    let status = || -> serde_json::Value { serde_json::from_str(&admin.get("/status").1).unwrap() };
     wait_for("the status to say so", || status()["files"][0]["acked_offset"] == size);
     let status = status();
     assert_eq!(status["files"][0]["path"], pod.path("share/logs/app.log").display().to_string());

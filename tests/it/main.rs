@@ -6,6 +6,8 @@
 /// The admin port and `logferry status`.
 mod admin;
 
+/// Rotation while the endpoint is down (F03, F04).
+mod backlog;
 /// Settings that are wrong, state directories that cannot be used.
 mod bad_input;
 /// `logferry demo` and the other commands.
@@ -18,7 +20,21 @@ mod delivery;
 mod drain;
 /// Errors of the endpoint.
 mod errors;
+/// Compressed generations (F07 to F09).
+mod gzip;
+/// Which file is which (F16, F17, F20, F21, F35 to F37).
+mod identity;
+/// Links (F23 to F29).
+mod links;
+/// Rotation while no agent runs, and what is remembered (F05, F06, F18).
+mod restart;
+/// Truncation and rewriting (F10 to F15).
+mod rewrite;
+/// Rotation while the agent runs (F01, F02, F30, F32, F33).
+mod rotation;
+/// Two agents at one directory (F34).
+mod shared;
 /// One builder for each actor.
 mod support;
-/// Links, backlogs, rotation, truncation, polling.
+/// A large backlog, no watches, few descriptors.
 mod tail;
