@@ -258,6 +258,7 @@ mod tests {
             head: Default::default(),
             tail: Default::default(),
             seen_unix: 3,
+            ..Checkpoint::default()
         }
     }
 

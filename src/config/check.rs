@@ -212,6 +212,7 @@ pub(super) fn compose(
             read_linger: meanings.time("read_linger"),
             line_bytes_max: meanings.count("line_bytes_max"),
             partial_line_timeout: meanings.time("partial_line_timeout"),
+            held_deleted_bytes_max: meanings.number("held_deleted_bytes_max"),
         },
         batch: batch::Options {
             batch_bytes: meanings.count("batch_bytes"),

@@ -94,6 +94,7 @@ fn defaults_are_those_of_the_contract() {
         line_bytes_max = 512KiB (default)
         read_linger = 100ms (default)
         partial_line_timeout = 5s (default)
+        held_deleted_bytes_max = 1GiB (default)
         drain_deadline = 25s (default)
         cpu_usage_limit = 2.0 (default)
         mem_usage_limit = 384 (default)
@@ -744,6 +745,7 @@ fn check_prints_two_tables() {
         line_bytes_max            512KiB                 default
         read_linger               100ms                  default
         partial_line_timeout      5s                     default
+        held_deleted_bytes_max    1GiB                   default
         drain_deadline            25s                    default
         cpu_usage_limit           2.0                    default
         mem_usage_limit           64                     environment mem_usage_limit

@@ -40,4 +40,6 @@ pub struct Options {
     pub line_bytes_max: usize,
     /// An unterminated last line is sent after this quiet time.
     pub partial_line_timeout: Duration,
+    /// Most bytes of deleted files that are kept open.
+    pub held_deleted_bytes_max: u64,
 }

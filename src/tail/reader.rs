@@ -9,8 +9,18 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::identity::Stat;
+use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+
+/// Most NUL bytes that are read in search of text. More of them than this are a hole, whatever
+/// follows.
+const NULS_READ_MAX: usize = 64 << 20;
 
 /// A file that was opened for reading.
 #[derive(Debug)]
@@ -18,20 +28,8 @@ pub struct Reader {
     file: File,
 }
 
-/// What fstat(2) says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Device number.
-    pub device: u64,
-    /// Inode number.
-    pub inode: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Names that it has; 0 when it was deleted.
-    pub links: u64,
-    /// It is a regular file.
-    pub is_file: bool,
-}
+/// A time of change that is not older than this may stand for two changes: kernels count in ticks.
+const TICK: Duration = Duration::from_millis(50);
 
 impl Reader {
     /// Opens a file, without waiting: what was a file a moment ago may be a pipe now.
@@ -50,10 +48,17 @@ impl Reader {
     /// As fstat(2).
     pub fn stat(&self) -> io::Result<Stat> {
         let metadata = self.file.metadata()?;
+        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let modified =
+            metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+        let now = nanoseconds(clock::wall());
+        let is_settled = !(now.saturating_sub(nanoseconds(TICK))..=now).contains(&modified);
         Ok(Stat {
             device: metadata.dev(),
             inode: metadata.ino(),
+            born: born.map_or(0, nanoseconds),
             size: metadata.size(),
+            modified: is_settled.then_some(modified),
             links: metadata.nlink(),
             is_file: metadata.is_file(),
         })
@@ -100,6 +105,36 @@ impl Reader {
         Ok(&buffer[..filled])
     }
 
+    /// Where the first byte that is not NUL stands, from `offset` on; `None` if there is only NUL
+    /// up to the end. Holes of a sparse file are jumped over (lseek(2), `SEEK_DATA`); of NULs that
+    /// are on the disk at most [`NULS_READ_MAX`] are read, and what follows them is the answer.
+    ///
+    /// # Errors
+    /// As lseek(2) and pread(2).
+    pub fn text_after(&self, offset: u64) -> io::Result<Option<u64>> {
+        let mut buffer = vec![0; 64 << 10];
+        let (mut at, mut nuls) = (offset, 0);
+        while nuls < NULS_READ_MAX {
+            at = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(Errno::NXIO) => return Ok(None),
+                // A file system without holes.
+                Err(Errno::INVAL | Errno::NOTSUP) => at,
+                Err(error) => return Err(error.into()),
+            };
+            let bytes = self.read_once(&mut buffer, at)?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            if let Some(text) = bytes.iter().position(|&byte| byte != 0) {
+                return Ok(Some(at + text as u64));
+            }
+            at += bytes.len() as u64;
+            nuls += bytes.len();
+        }
+        Ok(Some(at))
+    }
+
     /// The fingerprint of the head as it is now.
     ///
     /// # Errors
@@ -130,6 +165,10 @@ impl Reader {
     }
 }
 
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +188,22 @@ mod tests {
         assert!(!reader.has_tail(Fingerprint::of_tail(b"one\ntwo\n"), 100).unwrap());
         assert!(!reader.has_tail(Fingerprint { len: 9, crc32: 0 }, 3).unwrap());
         assert!(!reader.has_tail(Fingerprint { len: 9999, crc32: 0 }, 99_999).unwrap());
+    }
+
+    #[test]
+    fn finds_text_behind_a_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"one\n", 0).unwrap();
+        file.write_all_at(b"two\n", (5 << 30) + 100).unwrap();
+        file.set_len(6 << 30).unwrap();
+        let reader = Reader::open(&path).unwrap();
+
+        assert_eq!(reader.text_after(2).unwrap(), Some(2));
+        assert_eq!(reader.text_after(4).unwrap(), Some((5 << 30) + 100));
+        assert_eq!(reader.text_after((5 << 30) + 104).unwrap(), None);
+        assert_eq!(reader.text_after(7 << 30).unwrap(), None);
     }
 
     #[test]

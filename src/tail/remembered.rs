@@ -9,8 +9,8 @@ use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::identity::{Match, Seen, compare};
-use super::reader::{Reader, Stat};
+use super::identity::{Match, Seen, Stat, compare};
+use super::reader::Reader;
 use crate::checkpoint::format::Checkpoint;
 
 /// A checkpoint whose file was not seen for this long is dropped.
@@ -19,6 +19,8 @@ const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
 const STAMP_SECONDS: i64 = 2;
 /// Most checkpoints kept for files that are not there; beyond it those unseen longest are dropped.
 const UNSEEN_MAX: usize = 10_000;
+/// Most checkpoints kept of files that are gone, because a copy of them may be met: the newest.
+const GONE_MAX: usize = 100;
 
 /// The checkpoints that wait for their files.
 #[derive(Debug, Default)]
@@ -50,6 +52,19 @@ impl Remembered {
         self.checkpoints.push(checkpoint);
     }
 
+    /// Keeps the checkpoint of a file that is done, to know it when it is met again. If it `is_gone`
+    /// only a copy of its bytes can be.
+    pub fn put_done(&mut self, checkpoint: Checkpoint, is_gone: bool) {
+        let inode = if is_gone { 0 } else { checkpoint.inode };
+        self.checkpoints.push(Checkpoint { is_done: true, inode, ..checkpoint });
+        let is_gone = |one: &Checkpoint| one.inode == 0;
+        if self.checkpoints.iter().filter(|one| is_gone(one)).count() > GONE_MAX
+            && let Some(oldest) = self.checkpoints.iter().position(is_gone)
+        {
+            self.checkpoints.remove(oldest);
+        }
+    }
+
     /// Takes the checkpoint that speaks of an opened file, with what it means for it. The closest
     /// kinship is tried first: device and inode, then inode, then path.
     ///
@@ -66,6 +81,7 @@ impl Remembered {
             saved.inode == stat.inode,
             saved.path == path,
         ) {
+            _ if saved.inode == 0 => None,
             (true, true, _) => Some(0),
             (false, true, _) => Some(1),
             (false, false, true) => Some(2),
@@ -83,6 +99,7 @@ impl Remembered {
             let seen = Seen {
                 device: stat.device,
                 inode: stat.inode,
+                born: stat.born,
                 is_same_path: saved.path == path,
                 is_head_same: reader.has_head(saved.head)?,
                 is_tail_same: stat.size >= saved.offset
@@ -100,7 +117,7 @@ impl Remembered {
     /// reached by the patterns. Each directory is searched again only when a name in it changed.
     pub fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
         let mut by_dir: HashMap<&Path, Vec<&Checkpoint>> = HashMap::new();
-        for saved in &self.checkpoints {
+        for saved in self.checkpoints.iter().filter(|saved| !saved.is_done) {
             if let Some(dir) = saved.resolved.parent() {
                 by_dir.entry(dir).or_default().push(saved);
             }
@@ -123,7 +140,7 @@ impl Remembered {
             }
         }
         self.searched.retain(|dir, _| {
-            self.checkpoints.iter().any(|saved| saved.resolved.parent() == Some(dir))
+            self.checkpoints.iter().any(|saved| saved.resolved.parent() == Some(dir.as_path()))
         });
         paths
     }
@@ -152,6 +169,7 @@ mod tests {
             head: Fingerprint::of_head(text.as_bytes()),
             tail: Fingerprint::of_tail(&text.as_bytes()[..offset]),
             seen_unix: 1000,
+            ..Checkpoint::default()
         }
     }
 
@@ -178,7 +196,11 @@ mod tests {
 
         assert_eq!(claim(&own, &path), Some(Match::Resume));
         assert_eq!(with(&|c| c.device += 1), Some(Match::Resume), "mounted elsewhere");
-        assert_eq!(with(&|c| (c.device, c.inode) = (0, 0)), Some(Match::Resume), "copied");
+        assert_eq!(
+            with(&|c| (c.device, c.inode) = (c.device + 1, c.inode + 1)),
+            Some(Match::Resume),
+            "copied"
+        );
         assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
         assert_eq!(with(&|c| c.offset = 100), Some(Match::Rewritten), "shorter now");
         assert_eq!(with(&|c| c.tail.crc32 += 1), Some(Match::Rewritten), "rewritten");

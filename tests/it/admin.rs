@@ -1,21 +1,22 @@
 //! The admin port, and `logferry status` with and without an agent.
 
-use crate::support::{Admin, Agent, Pod, run, wait_for};
+use crate::support::observe::get;
+use crate::support::{Agent, Pod, run, wait_for};
 
-fn served_pod() -> (Pod, Agent, Admin) {
+fn served_pod() -> (Pod, Agent, String) {
     let (mut pod, log) = Pod::with_log();
-    let admin = pod.listen();
+    let address = pod.listen();
     pod.ledger.append(&log, 100);
     let agent = pod.start();
-    (pod, agent, admin)
+    (pod, agent, address)
 }
 
 #[test]
 fn says_that_it_is_alive_and_ready() {
-    let (pod, agent, admin) = served_pod();
-    wait_for("readiness", || admin.get("/ready").0 == 200);
-    assert_eq!(admin.get("/live").0, 200);
-    assert_eq!(admin.get("/nowhere").0, 404);
+    let (pod, agent, address) = served_pod();
+    wait_for("readiness", || get(&address, "/ready").0 == 200);
+    assert_eq!(get(&address, "/live").0, 200);
+    assert_eq!(get(&address, "/nowhere").0, 404);
 
     // Draining: alive, no longer ready.
     let mut pod = pod;
@@ -23,21 +24,22 @@ fn says_that_it_is_alive_and_ready() {
     let log = pod.path("data/pod/logs/app.log");
     pod.ledger.append(&log, 100);
     agent.terminate();
-    wait_for("unreadiness", || admin.get("/ready").0 == 503);
-    assert_eq!(admin.get("/live").0, 200);
+    wait_for("unreadiness", || get(&address, "/ready").0 == 503);
+    assert_eq!(get(&address, "/live").0, 200);
     agent.terminate();
     assert_eq!(agent.exit_code(), 75);
 }
 
 #[test]
 fn metrics_and_status_tell_what_was_delivered() {
-    let (pod, agent, admin) = served_pod();
+    let (pod, agent, address) = served_pod();
     pod.expect_all();
     wait_for("the metrics to say so", || {
-        admin.get("/metrics").1.contains("\nlogferry_delivered_lines_total 100\n")
+        get(&address, "/metrics").1.contains("\nlogferry_delivered_lines_total 100\n")
     });
     let size = pod.ledger.bytes();
-    let status = || -> serde_json::Value { serde_json::from_str(&admin.get("/status").1).unwrap() };
+    let status =
+        || -> serde_json::Value { serde_json::from_str(&get(&address, "/status").1).unwrap() };
     wait_for("the status to say so", || status()["files"][0]["acked_offset"] == size);
     let status = status();
     assert_eq!(status["files"][0]["path"], pod.path("share/logs/app.log").display().to_string());

@@ -22,7 +22,7 @@ fn write_generations(pod: &mut Pod, agent: &Agent, count: usize, keep: usize) {
         if generation < count {
             rotate(&log, keep);
         }
-        let (open, resident) = (agent.descriptors().len(), agent.resident_bytes() >> 20);
+        let (open, resident) = (agent.open_paths().len(), agent.resident_bytes() >> 20);
         assert!(open <= generation + 32, "{open} descriptors for {generation} files");
         assert!(resident < 80, "{resident} MB resident");
     }
@@ -57,7 +57,7 @@ fn f03_thirty_rotations_at_once_when_the_patterns_find_all_of_them() {
     }
     pod.ledger.append(&log, 1);
     wait_for("all files to be open", || {
-        agent.descriptors().iter().filter(|path| path.contains("app.log")).count() == 31
+        agent.open_paths().iter().filter(|path| path.contains("app.log")).count() == 31
     });
     pod.mock.resume().unwrap();
 
@@ -72,13 +72,13 @@ fn f03_generations_that_were_rotated_away_before_a_look_are_found_by_their_names
     pod.ledger.append(&log, 100);
     let agent = pod.start();
     pod.expect_all();
-    agent.freeze();
+    agent.suspend();
     for _ in 0..5 {
         pod.ledger.append(&log, 200);
         rotate(&log, 9);
     }
     pod.ledger.append(&log, 200);
-    agent.thaw();
+    agent.resume();
 
     assert_eq!(pod.finish(agent), 0);
     assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
@@ -90,7 +90,7 @@ fn f04_deleted_generations_within_the_budget_all_arrive() {
     let (mut pod, _) = Pod::with_log();
     pod.keep_memory_small();
     pod.set("LOGFERRY_HELD_DELETED_BYTES_MAX", "64MiB");
-    let admin = pod.listen();
+    let admin = pod.admin();
     pod.mock.stop();
     let agent = pod.start();
     write_generations(&mut pod, &agent, 20, 3);
@@ -98,7 +98,7 @@ fn f04_deleted_generations_within_the_budget_all_arrive() {
     pod.mock.resume().unwrap();
 
     assert_eq!(pod.finish(agent), 0);
-    assert_eq!(pod.count_logged(GIVEN_UP), 0);
+    assert_eq!(pod.times_logged(GIVEN_UP), 0);
 }
 
 /// The budget holds four of the deleted files. The oldest are given up, no more of them than
@@ -109,12 +109,12 @@ fn f04_beyond_the_budget_the_oldest_are_given_up_and_counted_to_the_byte() {
     let (mut pod, log) = Pod::with_log();
     pod.keep_memory_small();
     pod.set("LOGFERRY_HELD_DELETED_BYTES_MAX", &BUDGET.to_string());
-    let admin = pod.listen();
+    let admin = pod.admin();
     pod.mock.stop();
     let agent = pod.start();
     write_generations(&mut pod, &agent, 30, 3);
     let held_files =
-        || agent.descriptors().iter().filter(|path| path.ends_with("(deleted)")).count();
+        || agent.open_paths().iter().filter(|path| path.ends_with("(deleted)")).count();
     wait_for("the oldest to be given up", || {
         let skipped = admin.metric(SKIPPED);
         skipped > Some(0) && held_files() <= 4
@@ -153,7 +153,7 @@ fn f04_a_file_with_a_name_is_never_given_up() {
     let (mut pod, log) = Pod::with_log();
     pod.keep_memory_small();
     pod.set("LOGFERRY_HELD_DELETED_BYTES_MAX", "64KiB");
-    let admin = pod.listen();
+    let admin = pod.admin();
     pod.mock.stop();
     let deleted = log.with_file_name("deleted.log");
     let kept = log.with_file_name("kept.log");

@@ -100,7 +100,7 @@ fn f17_what_is_remembered_of_a_vanished_file_does_not_meet_a_new_one() {
     let before = inode(&log);
     fs::remove_file(&log).unwrap();
 
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start_with_disk(&disk);
     admin.wait_until_ready();
     let other = disk.path("logs/other.log");

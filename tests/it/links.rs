@@ -131,7 +131,7 @@ fn f24_both_files_are_read_when_a_link_to_a_file_is_pointed_elsewhere() {
 fn f24_a_switch_is_noticed_within_a_second() {
     let mut pod = Pod::new();
     pod.link("data/pod/logs-0");
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     admin.wait_until_ready();
     let mut times = Vec::new();
@@ -318,7 +318,7 @@ fn f27_a_link_whose_target_comes_and_goes_is_waited_for_quietly() {
     let target = pod.path("data/pod/real/app.txt");
     fs::create_dir_all(target.parent().unwrap()).unwrap();
     symlink(&target, &link).unwrap();
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     admin.wait_until_ready();
     let mut times = Vec::new();
@@ -356,7 +356,7 @@ fn discover_again(pod: &mut Pod, log: &Path, times: usize) {
 }
 
 fn holds_descriptor_of(agent: &Agent, path: &Path) -> bool {
-    agent.descriptors().contains(&path.display().to_string())
+    agent.open_paths().contains(&path.display().to_string())
 }
 
 /// A link to a file and one to a directory, both out of the pod's logs: one warning each, a metric,
@@ -369,13 +369,13 @@ fn f29_a_link_that_leads_out_is_refused_until_it_is_put_right() {
     symlink(&secret, &file).unwrap();
     symlink(secret.parent().unwrap(), &dir).unwrap();
     pod.ledger.append(&log, 100);
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     pod.expect_all();
     discover_again(&mut pod, &log, 3);
 
     admin.expect_metric("logferry_links_refused", 2);
-    assert_eq!(pod.count_logged(REFUSED), 2, "{}", pod.agent_log());
+    assert_eq!(pod.times_logged(REFUSED), 2, "{}", pod.agent_log());
     for part in ["file.log", "dir", "LOGFERRY_LINK_ROOTS", &secret.display().to_string()] {
         let lines = pod.agent_log();
         let mut lines = lines.lines().filter(|line| line.contains(REFUSED));
@@ -391,7 +391,7 @@ fn f29_a_link_that_leads_out_is_refused_until_it_is_put_right() {
     swap(&inside, &dir);
     pod.expect_all();
     admin.expect_metric("logferry_links_refused", 0);
-    assert_eq!(pod.count_logged(REFUSED), 2);
+    assert_eq!(pod.times_logged(REFUSED), 2);
     assert_eq!(pod.finish(agent), 0);
 }
 
@@ -404,7 +404,7 @@ fn f29_the_base_may_be_pointed_beside_and_not_out() {
     let log = |pod: &Pod, number: usize| pod.path(&format!("data/pod-{number}/logs/app.log"));
     let first = log(&pod, 1);
     pod.ledger.append(&first, 100);
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     pod.expect_all();
     pod.link("data/pod-2/logs");
@@ -426,7 +426,7 @@ fn f29_the_base_may_be_pointed_beside_and_not_out() {
     let third = log(&pod, 3);
     pod.ledger.append(&third, 100);
     assert_eq!(pod.finish(agent), 0);
-    assert_eq!(pod.count_logged(REFUSED), 1, "{}", pod.agent_log());
+    assert_eq!(pod.times_logged(REFUSED), 1, "{}", pod.agent_log());
 }
 
 /// `link_roots` replaces what is automatic: its directories, links resolved, and the bases as they
@@ -449,13 +449,13 @@ fn f29_link_roots_say_what_is_allowed() {
     symlink(&beside, log.with_file_name("beside")).unwrap();
     pod.ledger.append(&allowed.join("app.txt"), 100);
     pod.ledger.append(&log, 100);
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     pod.expect_all();
 
     admin.expect_metric("logferry_links_refused", 2);
     assert_eq!(pod.finish(agent), 0);
-    assert_eq!(pod.count_logged(REFUSED), 2, "{}", pod.agent_log());
+    assert_eq!(pod.times_logged(REFUSED), 2, "{}", pod.agent_log());
 }
 
 /// The base itself leads out of the listed directories.
@@ -489,7 +489,7 @@ fn f29_only_where_a_link_ends_counts() {
     symlink(&real, pod.path("secret/back")).unwrap();
     symlink(pod.path("secret/back"), log.with_file_name("through.log")).unwrap();
     pod.ledger.append(&log, 100);
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     pod.expect_all();
 

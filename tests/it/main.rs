@@ -12,6 +12,8 @@ mod backlog;
 mod bad_input;
 /// `logferry demo` and the other commands.
 mod commands;
+/// Encodings, what looks like control data: L07, L13.
+mod content;
 /// Killed and started again.
 mod crash;
 /// What arrives: tags, compression, line ends, unfinished and long lines.
@@ -24,8 +26,16 @@ mod errors;
 mod gzip;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
+/// Limits of notifications and descriptors, fairness, clocks: K01 to K10.
+mod kernel;
+/// Long lines, large files: L08, L09, L12, L14.
+mod large;
+/// Unfinished lines, line ends, empty lines, traces: L01 to L05, L10, L11 of the catalogue.
+mod lines;
 /// Links (F23 to F29).
 mod links;
+/// NUL bytes: L06.
+mod nuls;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
 mod restart;
 /// Truncation and rewriting (F10 to F15).
@@ -36,5 +46,7 @@ mod rotation;
 mod shared;
 /// One builder for each actor.
 mod support;
-/// A large backlog, no watches, few descriptors.
+/// A large backlog.
 mod tail;
+/// What is no file, what may not be read: L15, L16.
+mod unreadable;

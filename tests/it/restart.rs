@@ -40,7 +40,7 @@ fn f05_a_file_renamed_while_the_agent_was_away_is_read_on() {
 #[test]
 fn f05_a_file_renamed_after_a_kill_is_read_on() {
     let (mut pod, log) = Pod::with_log();
-    let admin = pod.listen();
+    let admin = pod.admin();
     pod.ledger.append(&log, 500);
     let agent = pod.start();
     pod.expect_all();
@@ -234,7 +234,7 @@ fn f18_what_was_deleted_and_delivered_is_forgotten() {
         fs::remove_file(log.with_file_name(format!("{number}.log"))).unwrap();
     }
     let started = logferry::clock::now();
-    let held = || agent.descriptors().iter().filter(|path| path.ends_with("(deleted)")).count();
+    let held = || agent.open_paths().iter().filter(|path| path.ends_with("(deleted)")).count();
     while held() > 0 {
         let waited = logferry::clock::now() - started;
         assert!(waited < 3 * crate::support::PATIENCE, "{}", pod.agent_log());

@@ -50,9 +50,9 @@ fn delivered_pod() -> (Pod, File, Agent) {
 fn check_running(count: usize) {
     for head in HEADS {
         let (mut pod, mut writer, agent) = delivered_pod();
-        agent.freeze();
+        agent.suspend();
         rewrite(&mut pod, &mut writer, head, count);
-        agent.thaw();
+        agent.resume();
         pod.expect_all();
         pod.ledger.write_fixed(&mut writer, 10);
 
@@ -99,11 +99,13 @@ fn f12_a_rewrite_to_the_same_size_is_noticed_without_notifications() {
         let (mut pod, log) = Pod::with_log();
         let mut writer = append_to(&log);
         pod.ledger.write_fixed(&mut writer, BEFORE);
-        let Some(agent) = pod.start_without_inotify() else { return };
+        let limit = "max_inotify_instances";
+        let test = "f12_a_rewrite_to_the_same_size_is_noticed_without_notifications";
+        let Some(agent) = pod.start_with_user_limit(test, limit, 0) else { return };
         pod.expect_all();
-        agent.freeze();
+        agent.suspend();
         rewrite(&mut pod, &mut writer, head, BEFORE);
-        agent.thaw();
+        agent.resume();
 
         assert_eq!(pod.finish(agent), 0, "{head:?}");
     }
@@ -157,9 +159,9 @@ fn f11_a_file_that_loses_its_end_is_read_anew() {
             pod.ledger.write_fixed(&mut writer, 10);
         };
         if is_running {
-            agent.freeze();
+            agent.suspend();
             cut();
-            agent.thaw();
+            agent.resume();
         } else {
             assert_eq!(agent.stop().0, 0);
             cut();
@@ -178,17 +180,17 @@ fn f11_a_file_that_loses_its_end_is_read_anew() {
 fn f11_what_a_truncation_takes_is_counted() {
     let (mut pod, log) = Pod::with_log();
     pod.keep_memory_small();
-    let admin = pod.listen();
+    let admin = pod.admin();
     pod.mock.stop();
     let mut writer = append_to(&log);
     pod.ledger.write_kib(&mut writer, 20 << 10);
     let size = pod.ledger.bytes();
     let agent = pod.start();
     wait_for("the file to be seen", || admin.status()["files"][0]["size"] == size);
-    agent.freeze();
+    agent.suspend();
     writer.set_len(0).unwrap();
     pod.ledger.write_fixed(&mut writer, 500);
-    agent.thaw();
+    agent.resume();
     pod.wait_for_log("it was truncated or rewritten", 1);
     pod.mock.resume().unwrap();
 
@@ -295,10 +297,10 @@ fn f10_copied_truncated_and_refilled_within_one_look() {
         let agent = pod.start();
         pod.expect_all();
         for _ in 0..3 {
-            agent.freeze();
+            agent.suspend();
             copytruncate(&log, 9);
             pod.ledger.write(&mut writer, 500);
-            agent.thaw();
+            agent.resume();
             pod.expect_all();
         }
 
@@ -356,10 +358,10 @@ fn f10_the_rest_is_read_from_the_copy_when_the_endpoint_was_down() {
         pod.ledger.write_kib(&mut writer, 16 << 10);
         let agent = pod.start();
         agent.wait_until_open(&log);
-        agent.freeze();
+        agent.suspend();
         copytruncate(&log, 9);
         pod.ledger.write(&mut writer, 500);
-        agent.thaw();
+        agent.resume();
         pod.mock.resume().unwrap();
 
         assert_eq!(pod.finish(agent), 0, "{pattern}");
@@ -378,7 +380,7 @@ fn write_behind_a_hole(pod: &mut Pod, log: &Path, writer: &mut File, count: usiz
 fn f15_the_hole_of_a_writer_that_does_not_append_is_skipped_and_counted() {
     for is_running in [true, false] {
         let (mut pod, log) = Pod::with_log();
-        let admin = pod.listen();
+        let admin = pod.admin();
         let mut writer = File::create(&log).unwrap();
         pod.ledger.write(&mut writer, 2000);
         let mut agent = pod.start();
@@ -409,7 +411,7 @@ fn f15_the_hole_of_a_writer_that_does_not_append_is_skipped_and_counted() {
 fn f15_a_hole_of_256_mb_costs_no_memory() {
     let (mut pod, log) = Pod::with_log();
     pod.keep_memory_small();
-    let admin = pod.listen();
+    let admin = pod.admin();
     let mut writer = File::create(&log).unwrap();
     writer.seek(SeekFrom::Start(256 << 20)).unwrap();
     pod.ledger.write(&mut writer, 300);

@@ -254,7 +254,7 @@ fn f32_the_rest_of_a_replaced_file_is_read() {
 fn f33_a_short_lived_file_that_was_opened_arrives_whole() {
     let mut pod = Pod::new();
     pod.link("data/pod/logs");
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     admin.wait_until_ready();
 
@@ -274,7 +274,7 @@ fn f33_a_short_lived_file_that_was_opened_arrives_whole() {
 fn f33_of_short_lived_files_nothing_arrives_in_part() {
     let (mut pod, log) = Pod::with_log();
     pod.set("LOGFERRY_READ_LINGER", "1ms");
-    let admin = pod.listen();
+    let admin = pod.admin();
     let agent = pod.start();
     admin.wait_until_ready();
     let mut written = Vec::new();

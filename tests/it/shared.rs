@@ -41,7 +41,7 @@ fn f34_of_agents_that_start_at_once_one_ships() {
     pod.ledger.append(&log, 500);
     let agents: Vec<Agent> = (0..5).map(|_| pod.start()).collect();
     pod.expect_all();
-    wait_for("the others to give up", || pod.count_logged("is in use") >= 4);
+    wait_for("the others to give up", || pod.times_logged("is in use") >= 4);
     let mut codes: Vec<i32> = agents.into_iter().map(|agent| agent.stop().0).collect();
     codes.sort_unstable();
 

@@ -4,7 +4,11 @@
 mod admin;
 mod disk;
 mod ledger;
+/// What came of it.
+pub(crate) mod observe;
 mod rotate;
+/// Agents under special circumstances.
+pub(crate) mod special;
 
 pub(crate) use admin::Admin;
 pub(crate) use disk::Disk;
@@ -13,7 +17,6 @@ pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered,
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -43,6 +46,11 @@ pub(crate) struct Pod {
 impl Pod {
     /// The directories, without a link or a log yet; the endpoint serves.
     pub(crate) fn new() -> Self {
+        Self::with_endpoint(mock::Options::default())
+    }
+
+    /// The same, with an endpoint that is started so; whom it accepts is the pod's business.
+    pub(crate) fn with_endpoint(options: mock::Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir_all(dir.path().join("share")).expect("share");
         let access = Access {
@@ -50,7 +58,7 @@ impl Pod {
             projects: vec![PROJECT.to_owned()],
             logstores: vec![LOGSTORE.to_owned()],
         };
-        let options = mock::Options { access, ..mock::Options::default() };
+        let options = mock::Options { access, ..options };
         let mock = Background::start(options).expect("the endpoint starts");
         Self { dir, mock, ledger: Ledger::default(), env: HashMap::new() }
     }
@@ -118,24 +126,6 @@ impl Pod {
         Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
     }
 
-    /// Starts an agent that may have no inotify instance: in a user namespace of its own, whose
-    /// limit is 0 (namespaces(7), `user.max_inotify_instances`). `None`, said aloud, where the
-    /// system does not allow such a namespace.
-    pub(crate) fn start_without_inotify(&self) -> Option<Agent> {
-        let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-        let start = |program: &str| {
-            let mut command = Command::new("unshare");
-            command.args(["-r", "sh", "-c", script, "sh", program]);
-            command
-        };
-        if !start("true").status().is_ok_and(|status| status.success()) {
-            skip("no user namespace with limits of its own can be had here");
-            return None;
-        }
-        let command = start(env!("CARGO_BIN_EXE_logferry"));
-        Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
-    }
-
     /// Waits until every line of the ledger has arrived, then checks what else did: returns how
     /// many lines arrived more than once.
     pub(crate) fn expect_all(&self) -> usize {
@@ -177,16 +167,11 @@ impl Pod {
     /// Waits until the agents of this pod have logged `text` so many times altogether.
     pub(crate) fn wait_for_log(&self, text: &str, count: usize) {
         let started = clock::now();
-        while self.count_logged(text) < count {
+        while self.times_logged(text) < count {
             let log = self.agent_log();
             assert!(clock::now() - started < PATIENCE, "not {count} times {text:?}:\n{log}");
             pause(Duration::from_millis(20));
         }
-    }
-
-    /// How many times the agents of this pod have logged `text`.
-    pub(crate) fn count_logged(&self, text: &str) -> usize {
-        memchr::memmem::find_iter(self.agent_log().as_bytes(), text).count()
     }
 
     /// A number that the agents have logged with a message, each time they did.
@@ -227,12 +212,10 @@ impl Pod {
     }
 }
 
-/// Says that the rest of the running test is skipped, and why. Not with `eprintln`: the harness
-/// would keep it to itself.
+/// Says aloud that the rest of the running test is skipped, and why.
 pub(crate) fn skip(why: &str) {
     let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    writeln!(std::io::stderr(), "{test} skipped: {why}").expect("standard error");
+    special::skip(thread.name().unwrap_or("a test"), why);
 }
 
 /// Opens a log file as an app does.
@@ -302,24 +285,11 @@ impl Agent {
     pub(crate) fn wait_until_open(&self, path: &Path) {
         let path = path.display().to_string();
         let started = clock::now();
-        while !self.descriptors().contains(&path) {
+        while !self.open_paths().contains(&path) {
             let log = self.log_text();
             assert!(clock::now() - started < PATIENCE, "{path} is not open:\n{log}");
             pause(Duration::from_millis(5));
         }
-    }
-
-    /// Stops it in its tracks: whatever happens until [`Self::thaw`] happens between two looks.
-    pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
-        wait_for("the agent to be stopped", || {
-            self.status("State:").is_some_and(|state| state.starts_with('T'))
-        });
-    }
-
-    /// Lets it go on.
-    pub(crate) fn thaw(&self) {
-        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
@@ -329,7 +299,7 @@ impl Agent {
     }
 
     /// What its descriptors lead to, as /proc says it: a deleted file ends with ` (deleted)`.
-    pub(crate) fn descriptors(&self) -> Vec<String> {
+    pub(crate) fn open_paths(&self) -> Vec<String> {
         let dir = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the agent runs");
         let links = dir.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
         links.map(|path| path.display().to_string()).collect()
