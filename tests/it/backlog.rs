@@ -64,6 +64,27 @@ fn f03_thirty_rotations_at_once_when_the_patterns_find_all_of_them() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// Killed while all generations wait: their names lead to them.
+#[test]
+fn f03_generations_that_wait_survive_a_kill() {
+    let (mut pod, log) = Pod::with_log();
+    pod.keep_memory_small();
+    pod.mock.stop();
+    let agent = pod.start();
+    write_generations(&mut pod, &agent, 12, 40);
+    pod.wait_for_log("reading it to its end", 11);
+    // Two more are made and rotated away without an agent.
+    agent.kill();
+    for _ in 0..2 {
+        rotate(&log, 40);
+        pod.ledger.write_kib(&mut append_to(&log), 100);
+    }
+    pod.mock.resume().unwrap();
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0, "nothing had arrived before");
+}
+
 /// Faster than the agent looks: most generations were never seen under a name that the patterns
 /// find, and stand beside the file that is known.
 #[test]

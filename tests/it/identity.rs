@@ -2,6 +2,7 @@
 //! another file, a small file is a file, and a disk that was mounted elsewhere holds the same ones.
 
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -34,9 +35,13 @@ fn recreate_with_same_inode(log: &Path) -> Option<File> {
 fn pod_with_disk() -> Option<(Pod, Disk)> {
     let pod = Pod::new();
     let disk = Disk::new(&pod)?;
+    Some((pod_on(pod, &disk), disk))
+}
+
+fn pod_on(pod: Pod, disk: &Disk) -> Pod {
     fs::create_dir(disk.path("logs")).unwrap();
     symlink(disk.path_inside("logs"), pod.path("share/logs")).unwrap();
-    Some((pod, disk))
+    pod
 }
 
 /// Deleted and made anew at once while the agent runs, again and again: each is read whole.
@@ -67,12 +72,17 @@ fn f16_a_file_made_anew_in_place_of_a_deleted_one_is_read_from_its_first_byte() 
 #[test]
 fn f17_a_used_inode_is_another_file_when_the_agent_comes_back() {
     let Some((mut pod, disk)) = pod_with_disk() else { return };
-    for (index, same) in [0, 16, BEFORE].into_iter().enumerate() {
+    check_used_inodes(&mut pod, &disk, &[0, 16, BEFORE]);
+}
+
+/// `heads`: how many lines of the new file are those of the old one.
+fn check_used_inodes(pod: &mut Pod, disk: &Disk, heads: &[usize]) {
+    for (index, &same) in heads.iter().enumerate() {
         for count in [40, BEFORE, BEFORE + 50] {
             let log = disk.path(&format!("logs/{index}-{count}.log"));
             let first = pod.ledger.lines.len();
             pod.ledger.write_fixed(&mut append_to(&log), BEFORE);
-            let agent = pod.start_with_disk(&disk);
+            let agent = pod.start_with_disk(disk);
             pod.expect_all();
             assert_eq!(agent.stop().0, 0);
 
@@ -80,12 +90,21 @@ fn f17_a_used_inode_is_another_file_when_the_agent_comes_back() {
             let again = same.min(count);
             pod.ledger.write_again(&mut writer, first..first + again);
             pod.ledger.write_fixed(&mut writer, count - again);
-            let agent = pod.start_with_disk(&disk);
+            let agent = pod.start_with_disk(disk);
 
             let repeats = pod.finish(agent);
             assert_eq!(repeats, 0, "{again} of {count} lines as before");
         }
     }
+}
+
+/// An ext4 without birth times: the bytes decide.
+#[test]
+fn f17_a_used_inode_is_another_file_where_files_have_no_birth_time() {
+    let pod = Pod::new();
+    let Some(disk) = Disk::without_birth_times(&pod) else { return };
+    let mut pod = pod_on(pod, &disk);
+    check_used_inodes(&mut pod, &disk, &[0, 16]);
 }
 
 /// The file vanished while no agent ran; its inode is used by a file that comes much later.
@@ -185,6 +204,52 @@ fn f20_an_empty_file_is_followed() {
     pod.ledger.write(&mut writer, 10);
 
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// Names that are no text, that look like patterns, and like what the kernel says of deleted files.
+#[test]
+fn f20_strange_names_are_names() {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&["share/logs/*"]);
+    let names: [&[u8]; 8] = [
+        b"not \xff\xfe text.log",
+        b"two\nlines.log",
+        b"[x]{y,z}*?.log",
+        b"gone.log (deleted)",
+        b"-rf",
+        b".hidden",
+        b"%s%n",
+        b"\xe6\x97\xa5\xe5\xbf\x97.log",
+    ];
+    let path = |name: &[u8]| log.with_file_name(std::ffi::OsStr::from_bytes(name));
+    for name in names {
+        pod.ledger.append(&path(name), 10);
+    }
+    let agent = pod.start();
+    pod.expect_all();
+    for name in names {
+        pod.ledger.append(&path(name), 10);
+    }
+    assert_eq!(pod.finish(agent), 0);
+
+    for name in names {
+        pod.ledger.append(&path(name), 10);
+        // To a name that the pattern finds too.
+        fs::rename(path(name), path(&[name, b".1"].concat())).unwrap();
+        pod.ledger.append(&path(name), 10);
+    }
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+    let groups = pod.mock.store().groups();
+    for name in names {
+        let path = pod.path("share/logs").join(std::ffi::OsStr::from_bytes(name));
+        let path = path.as_os_str().as_bytes();
+        let is_there = |tags: &[(String, Vec<u8>)]| {
+            tags.iter().any(|(key, value)| key == "__path__" && value == path)
+        };
+        let found = groups.iter().any(|group| is_there(&group.tags));
+        assert!(found, "{} is a `__path__`, byte for byte", path.escape_ascii());
+    }
 }
 
 /// `cp app.log app2.log`: another file, whose lines are shipped too; both go on by themselves.

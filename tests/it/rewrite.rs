@@ -111,6 +111,26 @@ fn f12_a_rewrite_to_the_same_size_is_noticed_without_notifications() {
     }
 }
 
+/// Its time stamps and permissions change, and no byte of it.
+#[test]
+fn f12_a_touch_repeats_nothing() {
+    let (mut pod, writer, agent) = delivered_pod();
+    let touch = |agent: Agent, pod: &mut Pod| {
+        for seconds in [0, 3600, 4_000_000_000] {
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+            writer.set_modified(time).unwrap();
+            writer.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            pod.ledger.append(&pod.path("data/pod/logs/other.log"), 1);
+            pod.expect_all();
+        }
+        assert_eq!(pod.finish(agent), 0);
+    };
+    touch(agent, &mut pod);
+    writer.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let agent = pod.start();
+    touch(agent, &mut pod);
+}
+
 /// To less, to the same size, to more, without holding the agent up: it may see any moment of it.
 #[test]
 fn f13_a_truncated_file_is_read_from_its_first_byte() {

@@ -94,6 +94,35 @@ fn f01_a_file_that_gets_its_name_back_goes_on() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// `olddir`: into a directory below, which the patterns reach too, or beside, where they do not.
+#[test]
+fn f01_lines_follow_a_file_that_logrotate_moves_elsewhere() {
+    for olddir in ["data/pod/logs/old", "data/pod/old"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/**/app.log*"]);
+        fs::create_dir_all(pod.path(olddir)).unwrap();
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        for _ in 0..3 {
+            agent.wait_until_open(&log);
+            let mut old = append_to(&log);
+            pod.ledger.write(&mut old, 300);
+            let directives =
+                format!("rotate 9\ncreate 0644\nolddir {}", pod.path(olddir).display());
+            if !logrotate(&pod, &log, &directives) {
+                return;
+            }
+            pod.ledger.write(&mut old, 200);
+            pod.ledger.append(&log, 200);
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{olddir}");
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{olddir}, after a restart");
+    }
+}
+
 /// The whole directory is renamed and made anew, as a deployment does; the writer of the old one
 /// goes on.
 #[test]
@@ -245,6 +274,28 @@ fn f32_the_rest_of_a_replaced_file_is_read() {
         pod.ledger.write_fixed(&mut writer, 500);
     }
     pod.mock.resume().unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// What stood there is a directory for a while, then a pipe, then a file again.
+#[test]
+fn f32_a_path_that_is_no_file_for_a_while_is_read_again() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    pod.ledger.append(&log.join("inner.log"), 10);
+    pod.expect_all();
+    fs::remove_dir_all(&log).unwrap();
+    let mkfifo = std::process::Command::new("mkfifo").arg(&log).status();
+    assert!(mkfifo.unwrap().success());
+    pod.ledger.append(&log.with_file_name("other.log"), 10);
+    pod.expect_all();
+    fs::remove_file(&log).unwrap();
+    pod.ledger.append(&log, 100);
 
     assert_eq!(pod.finish(agent), 0);
 }

@@ -19,9 +19,18 @@ pub(crate) struct Disk {
 impl Disk {
     /// Makes and mounts one. `None`, said aloud, where that is not allowed.
     pub(crate) fn new(pod: &Pod) -> Option<Self> {
+        Self::with_inodes_of(pod, 256)
+    }
+
+    /// The same with inodes so small that files have no birth time.
+    pub(crate) fn without_birth_times(pod: &Pod) -> Option<Self> {
+        Self::with_inodes_of(pod, 128)
+    }
+
+    fn with_inodes_of(pod: &Pod, bytes: u32) -> Option<Self> {
         let (image, inside) = (pod.path("disk.img"), pod.path("disk"));
         std::fs::create_dir(&inside).expect("the mount point");
-        make_ext4(&image)?;
+        make_ext4(&image, bytes)?;
         // Ends with its standard input, which is ours.
         let script = "mount --make-rprivate / && mount -o loop \"$0\" \"$1\" && echo ok && cat";
         let holder = Command::new("unshare")
@@ -67,7 +76,7 @@ impl Disk {
         for turn in 0..8 {
             // Another image takes the loop device that becomes free.
             let other = self.image.with_extension(turn.to_string());
-            make_ext4(&other).expect("it could be made before");
+            make_ext4(&other, 256).expect("it could be made before");
             let script = "umount \"$1\" && mkdir \"$2.dir\" && mount -o loop \"$2\" \"$2.dir\" && \
                           mount -o loop \"$0\" \"$1\"";
             let output = self
@@ -92,12 +101,13 @@ impl Disk {
     }
 }
 
-/// Makes an image of 64 MiB with an ext4 that has birth times.
-fn make_ext4(image: &Path) -> Option<()> {
+/// Makes an image of 64 MiB with an ext4.
+fn make_ext4(image: &Path, inode_bytes: u32) -> Option<()> {
     let file = std::fs::File::create(image).expect("the image");
     file.set_len(64 << 20).expect("it is sparse");
     let mut mkfs = Command::new("mkfs.ext4");
-    let mkfs = mkfs.args(["-q", "-F", "-I", "256"]).arg(image).stderr(Stdio::null());
+    let mkfs =
+        mkfs.args(["-q", "-F", "-I", &inode_bytes.to_string()]).arg(image).stderr(Stdio::null());
     if !mkfs.status().is_ok_and(|status| status.success()) {
         skip("mkfs.ext4 is not there");
         return None;
