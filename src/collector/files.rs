@@ -1,19 +1,15 @@
-//! The collector's dealings with files: look, discover, open, read.
+//! The collector's dealings with files: look, discover, examine, close.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING};
-use crate::batch::log_group;
+use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, opening};
 use crate::clock;
-use crate::fingerprint::Fingerprint;
 use crate::span::FileKey;
-use crate::tail::identity::Match;
-use crate::tail::reader::Reader;
-use crate::tail::registry::{Change, Opened, State};
+use crate::tail::discover::Found;
+use crate::tail::registry::{Change, State, Tracked};
 
 /// Times that discovery is repeated at once because a directory was watched for the first time.
 /// What is missed beyond that is found in the next period.
@@ -34,6 +30,8 @@ impl Collector {
         for &file in &hints.written {
             self.examine(file, true, now);
         }
+        // A file that is aside may have been written to.
+        self.is_scan_wanted |= hints.unknown_written && !self.aside.is_empty();
         if self.is_scan_wanted || is_periodic {
             self.discover(now);
         } else if hints.unknown_written {
@@ -51,6 +49,8 @@ impl Collector {
         self.is_scan_wanted = false;
         // What has trouble now: what is not among it any more is news when it comes back.
         let mut troubled = HashSet::new();
+        let mut found = HashSet::new();
+        let looked_at = opening::stamp();
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.patterns.scan();
             self.unopened = 0;
@@ -59,25 +59,7 @@ impl Collector {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
-            let mut found = HashSet::with_capacity(scan.files.len());
-            for file in &scan.files {
-                found.insert((file.device, file.inode));
-                if let Some(known) = self.registry.find(file.device, file.inode) {
-                    if let Some(tracked) = self.registry.get_mut(known) {
-                        tracked.found_at.clone_from(&file.path);
-                    }
-                    continue;
-                }
-                match self.open_found(&file.path, now) {
-                    // Another file than was found, if it was replaced since.
-                    Ok(inode) => found.extend(inode),
-                    Err(error) => {
-                        self.trouble(&file.path, "open", &error);
-                        self.unopened += 1;
-                        troubled.insert(file.path.clone());
-                    }
-                }
-            }
+            found = self.open_all(&scan.files, &mut troubled, now);
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
@@ -86,7 +68,10 @@ impl Collector {
                 break;
             }
         }
+        self.search_for_vanished(&found);
         troubled.extend(self.adopt(now));
+        troubled.extend(self.adopt_unseen(&found, now));
+        self.looked_at = looked_at;
         self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
         self.close_idle(now);
@@ -94,10 +79,49 @@ impl Collector {
         self.keep_within_budget();
         self.note_polling();
         let has_gone = self.registry.iter().any(|(_, tracked)| tracked.state != State::Active);
-        let is_slow = self.watch.trouble().is_none() && !has_gone;
+        let is_slow = self.watch.trouble().is_none() && !has_gone && self.unopened == 0;
         self.scan_at = now + if is_slow { SCAN_PERIOD } else { SCAN_PERIOD_POLLING };
+        if self.store.needs_save() {
+            self.durable_at.get_or_insert(now);
+        }
         self.publish_at = Some(now);
         self.is_ready = true;
+    }
+
+    /// Opens the files that were found and are not open. Returns device and inode of all of them.
+    fn open_all(
+        &mut self,
+        files: &[Found],
+        troubled: &mut HashSet<PathBuf>,
+        now: Instant,
+    ) -> HashSet<(u64, u64)> {
+        self.aside.begin();
+        let mut found: HashSet<_> = files.iter().map(|file| (file.device, file.inode)).collect();
+        // Those with a checkpoint first, so that no copy takes it.
+        let is_remembered = |file: &&Found| self.remembered.get(file.device, file.inode).is_some();
+        let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
+        for file in first.into_iter().chain(then) {
+            if let Some(known) = self.registry.find(file.device, file.inode) {
+                if let Some(tracked) = self.registry.get_mut(known) {
+                    tracked.found_at.clone_from(&file.path);
+                    tracked.found_as = (file.size, file.modified);
+                }
+                continue;
+            }
+            if self.is_aside(file) {
+                continue;
+            }
+            match self.open_found(file, now) {
+                // Another file than was found, if it was replaced since.
+                Ok(inode) => found.extend(inode),
+                Err(error) => {
+                    self.trouble(&file.path, "open", &error);
+                    self.unopened += 1;
+                    troubled.insert(file.path.clone());
+                }
+            }
+        }
+        found
     }
 
     fn note_polling(&mut self) {
@@ -109,121 +133,11 @@ impl Collector {
         }
     }
 
-    fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
+    pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
         if self.troubled.insert(path.to_owned()) {
             tracing::warn!(file = %path.display(), error = %error, "cannot {action} it; trying again");
         }
-    }
-
-    /// Opens a file that discovery found, and goes on where a checkpoint says. Returns device and
-    /// inode, if it is a file.
-    fn open_found(&mut self, path: &Path, now: Instant) -> io::Result<Option<(u64, u64)>> {
-        if self.readers.len() >= self.files_max {
-            let limit = "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows";
-            return Err(io::Error::other(limit));
-        }
-        let reader = Reader::open(path)?;
-        let stat = reader.stat()?;
-        let (device, inode) = (stat.device, stat.inode);
-        if !stat.is_file {
-            return Ok(None);
-        }
-        if self.registry.find(device, inode).is_some() {
-            return Ok(Some((device, inode)));
-        }
-        let head = reader.head()?;
-        let claimed = self.remembered.claim(path, &reader, stat)?;
-        let (offset, tail) = match claimed {
-            Some((saved, Match::Resume)) => (saved.offset, saved.tail),
-            Some((saved, Match::Rewritten | Match::Other)) => {
-                tracing::warn!(
-                    file = %path.display(), offset = saved.offset,
-                    "it was rewritten while the agent was away; reading from its first byte"
-                );
-                self.counters.files_truncated += 1;
-                (0, Fingerprint::default())
-            }
-            None => (0, Fingerprint::default()),
-        };
-        let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-        let path = path.to_owned();
-        let born = stat.born;
-        let opened = Opened { path, resolved, device, inode, born, head, offset, tail };
-        self.begin(opened, reader, stat.size, State::Active, now);
-        Ok(Some((device, inode)))
-    }
-
-    /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
-    /// the agent was away, or left behind by a link that leads elsewhere now. Returns the paths that
-    /// could not be opened.
-    fn adopt(&mut self, now: Instant) -> Vec<PathBuf> {
-        let mut unopened = Vec::new();
-        for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
-            let outcome = (|| {
-                let reader = Reader::open(&path)?;
-                let stat = reader.stat()?;
-                if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
-                    return Ok(());
-                }
-                let head = reader.head()?;
-                match self.remembered.claim(&saved.path, &reader, stat)? {
-                    Some((found, Match::Resume)) => {
-                        let opened = Opened {
-                            resolved: reader.path().unwrap_or_else(|| path.clone()),
-                            path: found.path,
-                            device: stat.device,
-                            inode: stat.inode,
-                            born: stat.born,
-                            head,
-                            offset: found.offset,
-                            tail: found.tail,
-                        };
-                        self.begin(opened, reader, stat.size, State::Rotated, now);
-                    }
-                    Some((found, Match::Rewritten | Match::Other)) => {
-                        self.remembered.put_back(found);
-                    }
-                    None => {}
-                }
-                Ok(())
-            })();
-            if let Err(error) = outcome {
-                self.trouble(&path, "open", &error);
-                self.unopened += 1;
-                self.remembered.search_again(&path);
-                unopened.push(path);
-            }
-        }
-        unopened
-    }
-
-    /// Begins to ship a file. Cannot fail: its checkpoint has been claimed.
-    fn begin(&mut self, opened: Opened, reader: Reader, bytes: u64, state: State, now: Instant) {
-        tracing::info!(
-            file = %opened.path.display(), resolved = %opened.resolved.display(),
-            offset = opened.offset, bytes, state = state.name(), "shipping a file"
-        );
-        let file = self.registry.open(opened, now, clock::wall().as_secs());
-        if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.state = state;
-        }
-        self.counters.files_opened += 1;
-        self.begin_stream(file);
-        self.readers.insert(file, reader);
-        self.is_moved = true;
-        self.examine(file, true, now);
-    }
-
-    pub(super) fn begin_stream(&mut self, file: FileKey) {
-        let Some(tracked) = self.registry.get(file) else { return };
-        let path = tracked.opened.path.as_os_str();
-        let label: Arc<str> = path.to_string_lossy().into();
-        let source = self.tags.source();
-        let tags = self.tags.tags_for(path.as_encoded_bytes());
-        let trailer = log_group::trailer(&self.topic, source, &tags);
-        let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
-        self.batcher.begin(file, label, trailer.into(), &source_id);
     }
 
     /// Discovery does not find it any more: its new name, if it has one, is where it is now.
@@ -234,6 +148,7 @@ impl Collector {
             file = %tracked.opened.path.display(), inode = tracked.opened.inode,
             "it was renamed, deleted or left by a link; reading it to its end"
         );
+        self.expect_unseen_beside(file);
     }
 
     /// Tells the watch which names stand for which files; renamed files by their new names.
@@ -258,6 +173,7 @@ impl Collector {
     }
 
     fn close_idle(&mut self, now: Instant) {
+        self.rest_unpacked();
         // Look once more: what has come since the last examination is still to be read.
         for file in self.registry.closable(now) {
             self.examine(file, false, now);
@@ -270,6 +186,16 @@ impl Collector {
             } else {
                 self.counters.skipped_deleted_bytes += left;
             }
+        }
+    }
+
+    /// A compressed file does not grow: once it is delivered it need not be open.
+    fn rest_unpacked(&mut self) {
+        let is_done = |file: &FileKey| self.registry.get(*file).is_some_and(Tracked::is_delivered);
+        let unpacked = self.readers.iter().filter(|(_, reader)| reader.is_unpacked());
+        let done: Vec<_> = unpacked.map(|(file, _)| *file).filter(is_done).collect();
+        for file in done {
+            self.rest(file);
         }
     }
 
@@ -292,7 +218,7 @@ impl Collector {
     }
 
     /// Ends a file: no more is read of it. Returns the bytes that were not.
-    fn close(&mut self, file: FileKey) -> u64 {
+    pub(super) fn close(&mut self, file: FileKey) -> u64 {
         self.note_seen(file);
         let left = self.registry.end(file).unwrap_or(0);
         self.batcher.end(file);
@@ -331,6 +257,7 @@ impl Collector {
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = ended.checkpoint(clock::wall().as_secs());
             self.remembered.put_done(checkpoint, has_gone);
+            self.is_scan_wanted |= self.aside.has_copies();
             self.is_moved = true;
         }
     }
@@ -348,7 +275,7 @@ impl Collector {
     }
 
     /// Looks at the size of a file. `is_announced`: because of a notification.
-    fn examine(&mut self, file: FileKey, is_announced: bool, now: Instant) {
+    pub(super) fn examine(&mut self, file: FileKey, is_announced: bool, now: Instant) {
         let Some(stat) = self.stat(file) else { return };
         match self.registry.on_stat(file, &stat, now) {
             Change::None => {

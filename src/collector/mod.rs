@@ -21,6 +21,7 @@
 //! saves what is known and ends.
 
 mod files;
+mod opening;
 mod reading;
 
 use std::collections::{HashMap, HashSet};
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::opening::Aside;
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
@@ -122,7 +124,11 @@ pub struct Collector {
     rng: fastrand::Rng,
     buffer: Vec<u8>,
     counters: CollectorCounters,
-    /// Files that the last discovery found and could not open.
+    /// What need not be open.
+    aside: Aside,
+    /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
+    looked_at: i64,
+    /// Files that the last discovery found and could not open, or not yet.
     unopened: usize,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
@@ -210,6 +216,8 @@ impl Collector {
             handoff,
             store,
             rng: fastrand::Rng::new(),
+            aside: Aside::default(),
+            looked_at: opening::stamp(),
             unopened: 0,
             troubled: HashSet::new(),
             unparked: Vec::new(),
@@ -233,6 +241,7 @@ impl Collector {
     /// Runs until it is told to stop and has done so.
     #[must_use]
     pub fn run(mut self) -> Summary {
+        self.expect_unseen();
         loop {
             let now = clock::now();
             let mail = self.handoff.take_mail();
@@ -467,8 +476,8 @@ impl Collector {
             let checkpoint = ended.checkpoint(unix);
             Checkpoint { inode: 0, is_done: true, ..checkpoint }
         };
-        checkpoints.extend(ended.map(gone));
-        checkpoints.extend_from_slice(self.remembered.checkpoints());
+        checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
                 self.counters.checkpoint_saves += 1;

@@ -83,7 +83,8 @@ impl Meanings {
         }
     }
 
-    fn patterns(&self, name: &str) -> Vec<String> {
+    /// A list of patterns that surely compile.
+    pub(super) fn patterns(&self, name: &str) -> Vec<String> {
         match self.0.get(name) {
             Some((Meaning::Patterns(patterns), _)) => patterns.clone(),
             _ => unreachable!("{name} has a default that is a list of patterns"),

@@ -779,6 +779,18 @@ fn looking_from_outside_needs_no_complete_settings() {
     assert_eq!(mistakes.0[0].key, "state_dir");
 }
 
+#[test]
+fn the_state_directory_needs_its_own_keys_only() {
+    let load = |vars: &[(&str, &str)]| load_kept(&env(vars), &flags(&[]));
+    let kept = load(&[("LOGFERRY_STATE_DIR", "/s"), ("LOGFERRY_LISTEN", "!")]).unwrap();
+    assert_eq!(kept.state_dir, Path::new("/s"));
+    assert!(kept.reach.includes("/share/logs/app.log".as_ref()), "the default paths");
+    let kept = load(&[("LOGFERRY_PATHS", "/a/*"), ("LOGFERRY_EXCLUDE", "/a/b")]).unwrap();
+    assert!(kept.reach.includes("/a/a".as_ref()) && !kept.reach.includes("/a/b".as_ref()));
+
+    assert_eq!(load(&[("LOGFERRY_PATHS", "a")]).unwrap_err().0[0].key, "paths");
+}
+
 // The files in `config/`.
 
 fn repository(path: &str) -> PathBuf {

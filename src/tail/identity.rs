@@ -32,6 +32,8 @@ pub struct Stat {
     /// When its bytes changed last, in nanoseconds since 1970. `None` while that is so recent that
     /// another change could bear the same time.
     pub modified: Option<i64>,
+    /// When its bytes, names or rights changed last, in nanoseconds since 1970.
+    pub changed: i64,
     /// Names that it has; 0 when it was deleted.
     pub links: u64,
     /// It is a regular file.

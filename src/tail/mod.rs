@@ -18,11 +18,14 @@
 //! ```
 
 pub mod discover;
+pub mod generation;
+pub mod gzip;
 pub mod identity;
 pub mod reader;
 pub mod registry;
 pub mod remembered;
 pub mod schedule;
+pub mod unseen;
 pub mod watch;
 
 use std::time::Duration;

@@ -69,6 +69,10 @@ pub struct Opened {
     pub tail: Fingerprint,
 }
 
+/// Size in bytes and time of change (seconds and nanoseconds of Unix time) of a name: while they
+/// stay, there is nothing new in the file.
+pub type FoundAs = (u64, (i64, i64));
+
 /// One tracked file.
 #[derive(Clone, Debug)]
 pub struct Tracked {
@@ -77,6 +81,8 @@ pub struct Tracked {
     /// The path under which discovery found it last; another one after a rename within the
     /// patterns.
     pub found_at: PathBuf,
+    /// Size and time of change as discovery found them last.
+    pub found_as: FoundAs,
     /// Where it stands.
     pub state: State,
     /// Size when it was last examined.
@@ -172,6 +178,7 @@ impl Registry {
             unannounced: 0,
             last_error: String::new(),
             found_at: opened.path.clone(),
+            found_as: FoundAs::default(),
             opened,
         };
         self.files.insert(file, tracked);
@@ -335,9 +342,21 @@ impl Registry {
         (watermark.acked_bytes() - before, is_moved)
     }
 
+    /// Whether an incarnation is tracked, or has ended and has batches under way.
+    #[must_use]
+    pub fn is_known(&self, file: FileKey) -> bool {
+        self.files.contains_key(&file) || self.ended.contains_key(&file)
+    }
+
+    /// An incarnation that ended and has batches under way.
+    #[must_use]
+    pub fn get_ended(&self, file: FileKey) -> Option<&Tracked> {
+        self.ended.get(&file)
+    }
+
     /// Incarnations that ended and have batches under way.
-    pub fn ended(&self) -> impl Iterator<Item = &Tracked> {
-        self.ended.values()
+    pub fn ended(&self) -> impl Iterator<Item = (FileKey, &Tracked)> {
+        self.ended.iter().map(|(file, tracked)| (*file, tracked))
     }
 
     /// Takes out the ended incarnations of which all that was read is acknowledged.
@@ -395,6 +414,20 @@ impl Registry {
         self.rests.first().map(|(grown_at, _)| *grown_at + timeout)
     }
 
+    /// The file that the patterns find, that is delivered, and that has been quiet longest, if it
+    /// was for `quiet` at least: it can be closed and opened again without a loss.
+    #[must_use]
+    pub fn quietest(&self, quiet: Duration, now: Instant) -> Option<FileKey> {
+        let can_rest = |tracked: &Tracked| {
+            tracked.state == State::Active
+                && tracked.is_delivered()
+                && tracked.found_as.0 == tracked.size
+                && tracked.grown_at + quiet <= now
+        };
+        let resting = self.iter().filter(|(_, tracked)| can_rest(tracked));
+        resting.min_by_key(|(_, tracked)| tracked.grown_at).map(|(file, _)| file)
+    }
+
     /// Renamed and deleted files that are delivered and have been quiet for long enough.
     #[must_use]
     pub fn closable(&self, now: Instant) -> Vec<FileKey> {
@@ -411,6 +444,14 @@ impl Registry {
 }
 
 impl Tracked {
+    /// Where it stands, and the name next to it that the patterns found.
+    pub fn places(&self) -> impl Iterator<Item = PathBuf> {
+        let found = self.found_at.file_name().map(|name| self.opened.resolved.with_file_name(name));
+        let last = self.opened.resolved.clone();
+        let is_other = found.as_ref() != Some(&last);
+        found.into_iter().chain(is_other.then_some(last))
+    }
+
     /// Whether the bytes from where it was opened to its size are all acknowledged or skipped.
     /// To be asked of a settled incarnation.
     #[must_use]

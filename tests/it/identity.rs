@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Disk, Pod, append_to, numbered, skip, wait_for};
+use crate::support::disk::skipped;
+use crate::support::{Pod, Volume, append_to, numbered, wait_for};
 
 /// Lines in the file before it is deleted.
 const BEFORE: usize = 100;
@@ -25,31 +26,31 @@ fn recreate_with_same_inode(log: &Path) -> Option<File> {
     // Others that take the inode stand in the way only until they are closed and deleted.
     let file = append_to(log);
     if inode(log) != before {
-        skip("the file system does not use an inode again at once");
+        skipped("the file system does not use an inode again at once");
         return None;
     }
     Some(file)
 }
 
 /// A pod whose logs are on an ext4 of its own, where nobody else takes the inode that is free.
-fn pod_with_disk() -> Option<(Pod, Disk)> {
+fn pod_with_volume() -> Option<(Pod, Volume)> {
     let pod = Pod::new();
-    let disk = Disk::new(&pod)?;
-    Some((pod_on(pod, &disk), disk))
+    let volume = Volume::new(&pod)?;
+    Some((pod_on(pod, &volume), volume))
 }
 
-fn pod_on(pod: Pod, disk: &Disk) -> Pod {
-    fs::create_dir(disk.path("logs")).unwrap();
-    symlink(disk.path_inside("logs"), pod.path("share/logs")).unwrap();
+fn pod_on(pod: Pod, volume: &Volume) -> Pod {
+    fs::create_dir(volume.path("logs")).unwrap();
+    symlink(volume.path_inside("logs"), pod.path("share/logs")).unwrap();
     pod
 }
 
 /// Deleted and made anew at once while the agent runs, again and again: each is read whole.
 #[test]
 fn f16_a_file_made_anew_in_place_of_a_deleted_one_is_read_from_its_first_byte() {
-    let Some((mut pod, disk)) = pod_with_disk() else { return };
-    let log = disk.path("logs/app.log");
-    let agent = pod.start_with_disk(&disk);
+    let Some((mut pod, volume)) = pod_with_volume() else { return };
+    let log = volume.path("logs/app.log");
+    let agent = pod.start_with_volume(&volume);
     for count in [100, 100, 10, 300, 1] {
         pod.ledger.write_fixed(&mut append_to(&log), count);
         pod.expect_all();
@@ -71,18 +72,18 @@ fn f16_a_file_made_anew_in_place_of_a_deleted_one_is_read_from_its_first_byte() 
 /// large, larger; with the same head, and with all bytes up to the old offset the same.
 #[test]
 fn f17_a_used_inode_is_another_file_when_the_agent_comes_back() {
-    let Some((mut pod, disk)) = pod_with_disk() else { return };
-    check_used_inodes(&mut pod, &disk, &[0, 16, BEFORE]);
+    let Some((mut pod, volume)) = pod_with_volume() else { return };
+    check_used_inodes(&mut pod, &volume, &[0, 16, BEFORE]);
 }
 
 /// `heads`: how many lines of the new file are those of the old one.
-fn check_used_inodes(pod: &mut Pod, disk: &Disk, heads: &[usize]) {
+fn check_used_inodes(pod: &mut Pod, volume: &Volume, heads: &[usize]) {
     for (index, &same) in heads.iter().enumerate() {
         for count in [40, BEFORE, BEFORE + 50] {
-            let log = disk.path(&format!("logs/{index}-{count}.log"));
+            let log = volume.path(&format!("logs/{index}-{count}.log"));
             let first = pod.ledger.lines.len();
             pod.ledger.write_fixed(&mut append_to(&log), BEFORE);
-            let agent = pod.start_with_disk(disk);
+            let agent = pod.start_with_volume(volume);
             pod.expect_all();
             assert_eq!(agent.stop().0, 0);
 
@@ -90,7 +91,7 @@ fn check_used_inodes(pod: &mut Pod, disk: &Disk, heads: &[usize]) {
             let again = same.min(count);
             pod.ledger.write_again(&mut writer, first..first + again);
             pod.ledger.write_fixed(&mut writer, count - again);
-            let agent = pod.start_with_disk(disk);
+            let agent = pod.start_with_volume(volume);
 
             let repeats = pod.finish(agent);
             assert_eq!(repeats, 0, "{again} of {count} lines as before");
@@ -102,30 +103,30 @@ fn check_used_inodes(pod: &mut Pod, disk: &Disk, heads: &[usize]) {
 #[test]
 fn f17_a_used_inode_is_another_file_where_files_have_no_birth_time() {
     let pod = Pod::new();
-    let Some(disk) = Disk::without_birth_times(&pod) else { return };
-    let mut pod = pod_on(pod, &disk);
-    check_used_inodes(&mut pod, &disk, &[0, 16]);
+    let Some(volume) = Volume::without_birth_times(&pod) else { return };
+    let mut pod = pod_on(pod, &volume);
+    check_used_inodes(&mut pod, &volume, &[0, 16]);
 }
 
 /// The file vanished while no agent ran; its inode is used by a file that comes much later.
 #[test]
 fn f17_what_is_remembered_of_a_vanished_file_does_not_meet_a_new_one() {
-    let Some((mut pod, disk)) = pod_with_disk() else { return };
-    let log = disk.path("logs/app.log");
+    let Some((mut pod, volume)) = pod_with_volume() else { return };
+    let log = volume.path("logs/app.log");
     pod.ledger.write_fixed(&mut append_to(&log), BEFORE);
-    let agent = pod.start_with_disk(&disk);
+    let agent = pod.start_with_volume(&volume);
     pod.expect_all();
     assert_eq!(agent.stop().0, 0);
     let before = inode(&log);
     fs::remove_file(&log).unwrap();
 
     let admin = pod.admin();
-    let agent = pod.start_with_disk(&disk);
+    let agent = pod.start_with_volume(&volume);
     admin.wait_until_ready();
-    let other = disk.path("logs/other.log");
+    let other = volume.path("logs/other.log");
     let mut writer = append_to(&other);
     if inode(&other) != before {
-        return skip("the file system does not use an inode again at once");
+        return skipped("the file system does not use an inode again at once");
     }
     pod.ledger.write_fixed(&mut writer, BEFORE + 50);
 
@@ -300,23 +301,23 @@ fn f21_files_that_are_the_same_all_the_way_are_both_shipped() {
 /// The disk is mounted as another device, as a reboot may do it: the same inodes and bytes.
 #[test]
 fn f35_a_disk_that_got_another_device_number_is_known_again() {
-    let Some((mut pod, disk)) = pod_with_disk() else { return };
+    let Some((mut pod, volume)) = pod_with_volume() else { return };
     for number in 0..5 {
-        pod.ledger.append(&disk.path(&format!("logs/{number}.log")), 100 + number);
+        pod.ledger.append(&volume.path(&format!("logs/{number}.log")), 100 + number);
     }
-    let agent = pod.start_with_disk(&disk);
+    let agent = pod.start_with_volume(&volume);
     pod.expect_all();
     assert_eq!(agent.stop().0, 0);
 
-    disk.remount();
+    volume.remount();
     // One of them was rotated meanwhile.
-    let log = disk.path("logs/3.log");
+    let log = volume.path("logs/3.log");
     pod.ledger.append(&log, 10);
     fs::rename(&log, numbered(&log, 1)).unwrap();
     for number in 0..5 {
-        pod.ledger.append(&disk.path(&format!("logs/{number}.log")), 10);
+        pod.ledger.append(&volume.path(&format!("logs/{number}.log")), 10);
     }
-    let agent = pod.start_with_disk(&disk);
+    let agent = pod.start_with_volume(&volume);
 
     assert_eq!(pod.finish(agent), 0, "nothing comes twice");
 }

@@ -10,6 +10,8 @@ mod admin;
 mod backlog;
 /// Settings that are wrong, state directories that cannot be used.
 mod bad_input;
+/// `logferry checkpoint`, and taking over from logtail.
+mod checkpoint;
 /// `logferry demo` and the other commands.
 mod commands;
 /// Encodings, what looks like control data: L07, L13.
@@ -44,6 +46,8 @@ mod rewrite;
 mod rotation;
 /// Two agents at one directory (F34).
 mod shared;
+/// The state directory full, read-only, gone, damaged.
+mod state;
 /// One builder for each actor.
 mod support;
 /// A large backlog.

@@ -1,131 +1,78 @@
-//! File systems of a test's own: an ext4 in a file, mounted where only this test sees it.
+//! Small file systems of a test's own: to be filled, made read-only, or left behind by a power cut.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use super::{Agent, Pod, skip};
-
-/// An ext4 that is mounted at `disk` below the pod's root, in a mount namespace of its own. A
-/// process of ours holds the namespace; when it ends, however the test does, the mount and the loop
-/// device are gone.
+/// A mounted file system. Unmounted when dropped.
 pub(crate) struct Disk {
-    holder: Child,
-    image: PathBuf,
-    /// Where it is mounted, as those within the namespace see it.
-    inside: PathBuf,
+    at: PathBuf,
 }
 
 impl Disk {
-    /// Makes and mounts one. `None`, said aloud, where that is not allowed.
-    pub(crate) fn new(pod: &Pod) -> Option<Self> {
-        Self::with_inodes_of(pod, 256)
+    /// A tmpfs with these options (`size=1m`) at `at`, which is made. `None`, said aloud, where the
+    /// rights for that are not to be had.
+    pub(crate) fn tmpfs(at: &Path, options: &str) -> Option<Self> {
+        Self::mount(at, &["-t", "tmpfs", "-o", options, "none"])
     }
 
-    /// The same with inodes so small that files have no birth time.
-    pub(crate) fn without_birth_times(pod: &Pod) -> Option<Self> {
-        Self::with_inodes_of(pod, 128)
+    /// The ext4 in an image file (made with [`Self::image`], or a copy of one) at `at`.
+    pub(crate) fn ext4(image: &Path, at: &Path) -> Option<Self> {
+        Self::mount(at, &["-t", "ext4", "-o", "loop", image.to_str().expect("a path of this test")])
     }
 
-    fn with_inodes_of(pod: &Pod, bytes: u32) -> Option<Self> {
-        let (image, inside) = (pod.path("disk.img"), pod.path("disk"));
-        std::fs::create_dir(&inside).expect("the mount point");
-        make_ext4(&image, bytes)?;
-        // Ends with its standard input, which is ours.
-        let script = "mount --make-rprivate / && mount -o loop \"$0\" \"$1\" && echo ok && cat";
-        let holder = Command::new("unshare")
-            .args(["-m", "sh", "-c", script])
-            .args([&image, &inside])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut holder) = holder else {
-            skip("unshare(1) is not there");
-            return None;
-        };
-        let mut answer = String::new();
-        let output = holder.stdout.as_mut().expect("it is a pipe");
-        BufReader::new(output).read_line(&mut answer).expect("an answer");
-        let disk = Self { holder, image, inside };
-        if answer != "ok\n" {
-            skip("no loop device can be mounted here: this needs root");
-            return None;
+    /// An image file with an empty ext4 of so many MiB.
+    pub(crate) fn image(image: &Path, mib: u64) {
+        let file = File::create(image).expect("the image");
+        file.set_len(mib << 20).expect("the image");
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
+    }
+
+    fn mount(at: &Path, args: &[&str]) -> Option<Self> {
+        fs::create_dir_all(at).expect("the mount point");
+        let mounted = Command::new("mount").args(args).arg(at).stderr(Stdio::null()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self { at: at.to_owned() });
         }
-        Some(disk)
+        skipped("no file system can be mounted here");
+        None
     }
 
-    /// A path on the disk, for us who are outside of the namespace.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(self.inside.strip_prefix("/").expect("it is absolute")).join(path)
-    }
-
-    /// The same for those within: what a link has to hold.
-    pub(crate) fn path_inside(&self, path: &str) -> PathBuf {
-        self.inside.join(path)
-    }
-
-    /// Unmounts it and mounts it as another device, as a reboot or another node may do.
-    pub(crate) fn remount(&self) {
-        let device = |disk: &Self| {
-            let metadata = std::fs::metadata(disk.path("")).expect("it is mounted");
-            std::os::unix::fs::MetadataExt::dev(&metadata)
-        };
-        let before = device(self);
-        for turn in 0..8 {
-            // Another image takes the loop device that becomes free.
-            let other = self.image.with_extension(turn.to_string());
-            make_ext4(&other, 256).expect("it could be made before");
-            let script = "umount \"$1\" && mkdir \"$2.dir\" && mount -o loop \"$2\" \"$2.dir\" && \
-                          mount -o loop \"$0\" \"$1\"";
-            let output = self
-                .enter("sh")
-                .args(["-c", script])
-                .args([&self.image, &self.inside, &other])
-                .output()
-                .expect("it runs");
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "the disk is not mounted again: {complaint}");
-            if device(self) != before {
-                return;
-            }
+    /// Takes all the room that is left.
+    pub(crate) fn fill(&self) {
+        let mut file = File::create(self.at.join("full")).expect("a file for it");
+        // Whole pages, then what is less.
+        for piece in [4096, 1] {
+            while file.write_all(&vec![b'x'; piece]).is_ok() {}
         }
-        panic!("the disk always gets the same device");
     }
 
-    fn enter(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-m", "-t", &self.holder.id().to_string(), program]);
-        command
+    /// Gives it back.
+    pub(crate) fn empty(&self) {
+        fs::remove_file(self.at.join("full")).expect("it was full");
     }
-}
 
-/// Makes an image of 64 MiB with an ext4.
-fn make_ext4(image: &Path, inode_bytes: u32) -> Option<()> {
-    let file = std::fs::File::create(image).expect("the image");
-    file.set_len(64 << 20).expect("it is sparse");
-    let mut mkfs = Command::new("mkfs.ext4");
-    let mkfs =
-        mkfs.args(["-q", "-F", "-I", &inode_bytes.to_string()]).arg(image).stderr(Stdio::null());
-    if !mkfs.status().is_ok_and(|status| status.success()) {
-        skip("mkfs.ext4 is not there");
-        return None;
-    }
-    Some(())
-}
-
-impl Pod {
-    /// Starts an agent that sees this disk.
-    pub(crate) fn start_with_disk(&self, disk: &Disk) -> Agent {
-        let command = disk.enter(env!("CARGO_BIN_EXE_logferry"));
-        Agent::spawn(command, &self.environment(), &self.path("agent.log"))
+    /// Mounts it again with another option: `ro`, `rw`.
+    pub(crate) fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        let mounted = Command::new("mount").args(["-o", &option]).arg(&self.at).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount -o {option}");
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        // Whoever still uses it loses it when he ends.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
+}
+
+/// Says on standard error that the running test checks nothing, and why. Not eprintln: the test
+/// harness would keep it to itself.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    writeln!(std::io::stderr(), "{test} skipped: {why}").expect("standard error");
 }

@@ -1,19 +1,23 @@
 //! One builder for each actor of a test: the pod's directories, the app's writer, the agent's
 //! process, the endpoint.
 
+#![allow(dead_code, unused_imports, reason = "two test targets share it, each using a part")]
+
 mod admin;
-mod disk;
+/// File systems in trouble.
+pub(crate) mod disk;
 mod ledger;
 /// What came of it.
 pub(crate) mod observe;
 mod rotate;
 /// Agents under special circumstances.
 pub(crate) mod special;
+mod volume;
 
 pub(crate) use admin::Admin;
-pub(crate) use disk::Disk;
 pub(crate) use ledger::{FIXED, Ledger, Repeats};
 pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered, rotate};
+pub(crate) use volume::Volume;
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -126,6 +130,26 @@ impl Pod {
         Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
     }
 
+    /// Starts an agent that permission bits hold for: root without its privilege to pass them.
+    /// `None`, said aloud, where that cannot be had.
+    pub(crate) fn start_unprivileged(&self) -> Option<Agent> {
+        let binary = env!("CARGO_BIN_EXE_logferry");
+        if !rustix::process::geteuid().is_root() {
+            return Some(self.start());
+        }
+        let start = |program: &str| {
+            let mut command = Command::new("setpriv");
+            let dropped = "-dac_override,-dac_read_search";
+            command.args(["--bounding-set", dropped, "--inh-caps", dropped, "--", program]);
+            command
+        };
+        if !start("true").status().is_ok_and(|status| status.success()) {
+            disk::skipped("no privilege can be dropped here");
+            return None;
+        }
+        Some(Agent::spawn(start(binary), &self.environment(), &self.path("agent.log")))
+    }
+
     /// Waits until every line of the ledger has arrived, then checks what else did: returns how
     /// many lines arrived more than once.
     pub(crate) fn expect_all(&self) -> usize {
@@ -206,16 +230,15 @@ impl Pod {
         self.set("LOGFERRY_PATHS", &patterns.join(","))
     }
 
+    /// Leaves everything where it is, for a person to look at: the root.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.dir.keep()
+    }
+
     /// The text that all agents of this pod have logged.
     pub(crate) fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
-}
-
-/// Says aloud that the rest of the running test is skipped, and why.
-pub(crate) fn skip(why: &str) {
-    let thread = std::thread::current();
-    special::skip(thread.name().unwrap_or("a test"), why);
 }
 
 /// Opens a log file as an app does.
@@ -235,7 +258,8 @@ impl Agent {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_logferry")), env, log)
     }
 
-    fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
+    /// Starts an agent by a command that becomes it.
+    pub(crate) fn spawn(mut command: Command, env: &HashMap<String, String>, log: &Path) -> Self {
         let child = command
             .env_clear()
             .envs(env)
@@ -266,12 +290,12 @@ impl Agent {
             let caught =
                 self.status("SigCgt:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
             // One that has ended catches nothing, and is told nothing.
-            caught.is_none_or(|mask| mask & term != 0) || self.has_ended()
+            caught.is_none_or(|mask| mask & term != 0) || self.is_over()
         });
         self.signal(Signal::TERM);
     }
 
-    fn has_ended(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.status("State:").is_none_or(|state| state.starts_with('Z'))
     }
 
@@ -311,6 +335,11 @@ impl Agent {
         self.terminate();
         let code = self.exit_code();
         (code, clock::now() - asked_at)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the agent is waited for").is_some()
     }
 
     /// Waits for the end by itself; the exit code.

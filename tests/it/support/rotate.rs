@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Pod, skip};
+use super::Pod;
+use super::disk::skipped;
 
 /// `app.log.N`.
 pub(crate) fn numbered(log: &Path, number: usize) -> PathBuf {
@@ -74,7 +75,7 @@ pub(crate) fn logrotate(pod: &Pod, log: &Path, directives: &str) -> bool {
             true
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            skip("logrotate is not installed");
+            skipped("logrotate is not installed");
             false
         }
         Err(error) => panic!("logrotate: {error}"),
