@@ -21,6 +21,8 @@
 //! saves what is known and ends.
 
 mod files;
+mod opening;
+mod reading;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::opening::Aside;
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
@@ -38,11 +41,11 @@ use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
 use crate::limit::pacer::Pacer;
 use crate::report::{CollectorCounters, CollectorReport, FileReport};
-use crate::sealed::{Ack, Outcome, SealedBatch};
-use crate::span::FileKey;
+use crate::sealed::{Outcome, SealedBatch};
+use crate::span::{FileKey, Span};
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
-use crate::tail::registry::Registry;
+use crate::tail::registry::{Registry, Tracked};
 use crate::tail::remembered::Remembered;
 use crate::tail::schedule::Schedule;
 use crate::tail::watch::Watch;
@@ -121,7 +124,11 @@ pub struct Collector {
     rng: fastrand::Rng,
     buffer: Vec<u8>,
     counters: CollectorCounters,
-    /// Files that the last discovery found and could not open.
+    /// What need not be open.
+    aside: Aside,
+    /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
+    looked_at: i64,
+    /// Files that the last discovery found and could not open, or not yet.
     unopened: usize,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
@@ -209,6 +216,8 @@ impl Collector {
             handoff,
             store,
             rng: fastrand::Rng::new(),
+            aside: Aside::default(),
+            looked_at: opening::stamp(),
             unopened: 0,
             troubled: HashSet::new(),
             unparked: Vec::new(),
@@ -232,6 +241,7 @@ impl Collector {
     /// Runs until it is told to stop and has done so.
     #[must_use]
     pub fn run(mut self) -> Summary {
+        self.expect_unseen();
         loop {
             let now = clock::now();
             let mail = self.handoff.take_mail();
@@ -245,6 +255,7 @@ impl Collector {
             }
             self.turn(now);
             self.finish_drain();
+            self.settle();
             let is_over = abandon
                 || (self.stage == Stage::Closed
                     && self.handoff.outstanding_bytes() == 0
@@ -267,7 +278,7 @@ impl Collector {
         }
         for ack in mail.acks {
             match ack.outcome {
-                Outcome::Delivered => self.on_done(&ack),
+                Outcome::Delivered => self.on_done(ack.span),
                 Outcome::Rejected { batch, code, message } => {
                     self.unparked.push((batch, code, message));
                 }
@@ -278,10 +289,10 @@ impl Collector {
         }
     }
 
-    fn on_done(&mut self, ack: &Ack) {
-        // No longer tracked: the file was truncated or closed since.
-        let Some(tracked) = self.registry.get_mut(ack.span.file) else { return };
-        self.is_moved |= tracked.watermark.on_ack(ack.span);
+    fn on_done(&mut self, span: Span) {
+        let (acknowledged, is_moved) = self.registry.on_ack(span);
+        self.counters.acknowledged_bytes += acknowledged;
+        self.is_moved |= is_moved;
     }
 
     /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
@@ -297,9 +308,7 @@ impl Collector {
                     );
                     self.counters.batches_parked += 1;
                     self.counters.lines_parked += u64::from(batch.lines);
-                    if let Some(tracked) = self.registry.get_mut(batch.span.file) {
-                        self.is_moved |= tracked.watermark.on_ack(batch.span);
-                    }
+                    self.on_done(batch.span);
                 }
                 Err(error) => {
                     self.note_checkpoint_error("set a refused batch aside", &error);
@@ -383,7 +392,8 @@ impl Collector {
 
     /// Seals the group of a file and hands it over. Only when there is room.
     fn seal(&mut self, file: FileKey, reason: Reason) {
-        let Some(Sealed { batch, tail, reason }) = self.batcher.seal(file, reason) else { return };
+        let Some(sealed) = self.batcher.seal(file, reason) else { return };
+        let Sealed { batch, tail, hole_bytes, reason } = sealed;
         let counter = match reason {
             Reason::Full => &mut self.counters.sealed_full,
             Reason::Age => &mut self.counters.sealed_age,
@@ -392,9 +402,8 @@ impl Collector {
             Reason::Shutdown => &mut self.counters.sealed_shutdown,
         };
         *counter += 1;
-        // Of an incarnation that has ended there is no watermark any more, but it is sent.
-        if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.watermark.on_sealed(batch.span, tail);
+        if let Some(watermark) = self.registry.watermark_mut(file) {
+            watermark.on_sealed(batch.span, tail, hole_bytes);
         }
         self.handoff.push(batch);
     }
@@ -461,7 +470,14 @@ impl Collector {
         let unix = clock::wall().as_secs();
         let mut checkpoints: Vec<Checkpoint> =
             self.registry.iter().map(|(_, tracked)| tracked.checkpoint(unix)).collect();
-        checkpoints.extend_from_slice(self.remembered.checkpoints());
+        // Of what has ended only a copy can be met again.
+        let ended = self.registry.ended();
+        let gone = |ended: &Tracked| {
+            let checkpoint = ended.checkpoint(unix);
+            Checkpoint { inode: 0, is_done: true, ..checkpoint }
+        };
+        checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
                 self.counters.checkpoint_saves += 1;
@@ -526,6 +542,7 @@ impl Collector {
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,
             open_bytes: self.batcher.open_bytes() as u64,
+            held_deleted_bytes: self.registry.held_deleted_bytes(),
             checkpoint_saved_unix: self.checkpoint_saved_unix,
             checkpoint_error: self.checkpoint_error.clone(),
         });

@@ -75,6 +75,10 @@ pub struct Found {
     pub device: u64,
     /// Inode number of what it leads to.
     pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// When its bytes changed last: seconds and nanoseconds of Unix time.
+    pub modified: (i64, i64),
 }
 
 /// What one walk found.
@@ -110,6 +114,12 @@ impl Patterns {
             .build()
             .map_err(|error| (exclude.join(","), PatternError::Glob(error.kind().to_string())))?;
         Ok(Self { patterns, exclude, own })
+    }
+
+    /// Whether `path` is left out.
+    #[must_use]
+    pub fn is_excluded(&self, path: &Path) -> bool {
+        self.exclude.is_match(path)
     }
 
     /// Walks all patterns. *Cost*: a `readdir` for each directory and a `stat` for each match.
@@ -245,6 +255,8 @@ impl Walk<'_> {
             path: path.to_owned(),
             device: metadata.dev(),
             inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
         });
     }
 

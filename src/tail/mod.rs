@@ -18,11 +18,14 @@
 //! ```
 
 pub mod discover;
+pub mod generation;
+pub mod gzip;
 pub mod identity;
 pub mod reader;
 pub mod registry;
 pub mod remembered;
 pub mod schedule;
+pub mod unseen;
 pub mod watch;
 
 use std::time::Duration;
@@ -40,4 +43,6 @@ pub struct Options {
     pub line_bytes_max: usize,
     /// An unterminated last line is sent after this quiet time.
     pub partial_line_timeout: Duration,
+    /// Most bytes of deleted files that are kept open.
+    pub held_deleted_bytes_max: u64,
 }

@@ -178,23 +178,6 @@ fn a_file_rewritten_while_the_agent_was_away_is_read_from_its_first_byte() {
     assert_eq!(pod.finish(agent), 0);
 }
 
-/// The limit of inotify instances is used up: the agent says so and polls.
-#[test]
-fn polls_when_no_watch_can_be_had() {
-    let mut pod = Pod::new();
-    let Some(agent) = pod.start_without_inotify() else { return };
-    wait_for("the agent's start", || pod.agent_log().contains("logferry starts"));
-    pod.link("data/pod/logs");
-    let log = pod.path("data/pod/logs/app.log");
-    for _ in 0..3 {
-        pod.ledger.append(&log, 10);
-        assert_eq!(pod.expect_all(), 0);
-    }
-
-    assert!(pod.agent_log().contains("polling files each second"), "{}", pod.agent_log());
-    assert_eq!(pod.finish(agent), 0);
-}
-
 /// The new incarnation is known to the notifications at once, not with the next discovery.
 #[test]
 fn lines_after_a_truncation_arrive_at_once() {
@@ -257,19 +240,4 @@ fn a_file_truncated_before_it_was_read_is_known_again_after_a_restart() {
     pod.ledger.append(&log, 10);
 
     assert_eq!(pod.finish(agent), 0, "nothing comes twice");
-}
-
-/// With fewer descriptors than files some files wait, and the others arrive.
-#[test]
-fn more_files_than_descriptors_do_not_stop_the_rest() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
-    for number in 0..200 {
-        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number:03}.log")), 1);
-    }
-    let agent = pod.start_with_descriptors(128);
-
-    wait_for("what fits", || pod.mock.store().line_count() >= 50);
-    assert!(pod.agent_log().contains("RLIMIT_NOFILE"), "{}", pod.agent_log());
-    drop(agent);
 }

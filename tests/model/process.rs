@@ -6,8 +6,6 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use crate::support::{Agent, Pod};
 
 /// Below those that the system gives away.
@@ -78,12 +76,9 @@ impl Process {
         Self { agent, address }
     }
 
-    /// SIGSTOP or SIGCONT.
+    /// Stops it in its tracks, or lets it go on.
     pub(crate) fn set_frozen(&self, is_frozen: bool) {
-        let id = i32::try_from(self.agent.id()).expect("a process id");
-        let pid = Pid::from_raw(id).expect("a process id");
-        let signal = if is_frozen { Signal::STOP } else { Signal::CONT };
-        kill_process(pid, signal).expect("a signal");
+        if is_frozen { self.agent.suspend() } else { self.agent.resume() }
     }
 
     /// Body of a GET; `None` while nobody answers.

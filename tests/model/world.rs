@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use logferry::clock;
-use logferry::mock::{Fault, Kind};
+use logferry::mock::{self, Fault, Kind};
 
 use crate::actions;
 use crate::arrivals::Arrivals;
@@ -86,7 +86,10 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let host = Host::reserve();
         let address = SocketAddr::from((host.ip, process::ADMIN_PORT));
-        let mut pod = Pod::listening_on((host.ip, process::ENDPOINT_PORT).into());
+        let mut pod = Pod::with_endpoint(mock::Options {
+            listen: (host.ip, process::ENDPOINT_PORT).into(),
+            ..mock::Options::default()
+        });
         let pattern = pick(
             &mut rng,
             &[Pattern::Link, Pattern::Link, Pattern::LinkAndRotated, Pattern::Direct],

@@ -3,10 +3,16 @@
 
 #![allow(dead_code, reason = "two test targets share it, each using a part")]
 
+/// File systems in trouble.
+pub(crate) mod disk;
+/// What came of it.
+pub(crate) mod observe;
+/// Agents under special circumstances.
+pub(crate) mod special;
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -35,11 +41,11 @@ pub(crate) struct Pod {
 impl Pod {
     /// The directories, without a link or a log yet; the endpoint serves.
     pub(crate) fn new() -> Self {
-        Self::listening_on(mock::Options::default().listen)
+        Self::with_endpoint(mock::Options::default())
     }
 
-    /// The same, the endpoint at an address that stays its own while it is down.
-    pub(crate) fn listening_on(listen: SocketAddr) -> Self {
+    /// The same, with an endpoint that is started so; whom it accepts is the pod's business.
+    pub(crate) fn with_endpoint(options: mock::Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir_all(dir.path().join("share")).expect("share");
         let access = Access {
@@ -47,7 +53,7 @@ impl Pod {
             projects: vec![PROJECT.to_owned()],
             logstores: vec![LOGSTORE.to_owned()],
         };
-        let options = mock::Options { listen, access, ..mock::Options::default() };
+        let options = mock::Options { access, ..options };
         let mock = Background::start(options).expect("the endpoint starts");
         Self { dir, mock, ledger: Ledger::default(), env: HashMap::new() }
     }
@@ -115,25 +121,24 @@ impl Pod {
         Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
     }
 
-    /// Starts an agent that may have no inotify instance: in a user namespace of its own, whose
-    /// limit is 0 (namespaces(7), `user.max_inotify_instances`). `None`, said aloud, where the
-    /// system does not allow such a namespace.
-    pub(crate) fn start_without_inotify(&self) -> Option<Agent> {
-        let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    /// Starts an agent that permission bits hold for: root without its privilege to pass them.
+    /// `None`, said aloud, where that cannot be had.
+    pub(crate) fn start_unprivileged(&self) -> Option<Agent> {
+        let binary = env!("CARGO_BIN_EXE_logferry");
+        if !rustix::process::geteuid().is_root() {
+            return Some(self.start());
+        }
         let start = |program: &str| {
-            let mut command = Command::new("unshare");
-            command.args(["-r", "sh", "-c", script, "sh", program]);
+            let mut command = Command::new("setpriv");
+            let dropped = "-dac_override,-dac_read_search";
+            command.args(["--bounding-set", dropped, "--inh-caps", dropped, "--", program]);
             command
         };
         if !start("true").status().is_ok_and(|status| status.success()) {
-            // Not eprintln: the test harness would keep it to itself.
-            let skipped = "skipped: no user namespace with limits of its own can be had here";
-            writeln!(std::io::stderr(), "polls_when_no_watch_can_be_had {skipped}")
-                .expect("standard error");
+            disk::skipped("no privilege can be dropped here");
             return None;
         }
-        let command = start(env!("CARGO_BIN_EXE_logferry"));
-        Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
+        Some(Agent::spawn(start(binary), &self.environment(), &self.path("agent.log")))
     }
 
     /// Waits until every line of the ledger has arrived, then checks what else did: returns how
@@ -290,9 +295,13 @@ impl Agent {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         let pid = rustix::process::Pid::from_raw(id).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        rustix::process::kill_process(pid, signal).expect("the agent lives");
     }
 
     /// SIGTERM, then the exit code and the time it took.
