@@ -14,7 +14,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "clock"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
-    (Level::Pure, "tail tail::identity tail::registry tail::schedule"),
+    (Level::Pure, "tail tail::generation tail::identity tail::registry tail::schedule"),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),

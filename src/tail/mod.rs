@@ -18,6 +18,7 @@
 //! ```
 
 pub mod discover;
+pub mod generation;
 pub mod identity;
 pub mod reader;
 pub mod registry;
