@@ -14,14 +14,20 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "clock"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
-    (Level::Pure, "tail tail::generation tail::identity tail::registry tail::schedule"),
+    (
+        Level::Pure,
+        "tail tail::generation tail::identity tail::pattern tail::registry tail::roots tail::schedule",
+    ),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
     (Level::Pure, "send::request send::skew send::advice"),
     // Edges: each the only door to one part of the system.
     (Level::Edge, "handoff checkpoint::store limit::cgroup enrich::host"),
-    (Level::Edge, "tail::discover tail::watch tail::reader tail::remembered"),
+    (
+        Level::Edge,
+        "tail::discover tail::walk tail::walk::links tail::trace tail::watch tail::reader tail::remembered",
+    ),
     (Level::Edge, "send::endpoint send::credentials send::http send::journal send::connect"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),

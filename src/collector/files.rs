@@ -12,6 +12,7 @@ use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 use crate::pipeline::{self, Input, Stop};
 use crate::span::FileKey;
+use crate::tail::discover::Refused;
 use crate::tail::identity::Match;
 use crate::tail::reader::{Reader, Stat};
 use crate::tail::registry::{Change, Opened, State};
@@ -56,6 +57,8 @@ impl Collector {
             let scan = self.patterns.scan();
             self.unopened = 0;
             troubled.clear();
+            self.note_refused(&scan.refused);
+            self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
@@ -100,6 +103,30 @@ impl Collector {
         self.is_ready = true;
     }
 
+    /// Says of each refused link that it is, once until it has been right again.
+    fn note_refused(&mut self, refused: &[Refused]) {
+        let is_news = |one: &&Refused| !self.refused.contains(&one.link);
+        for Refused { link, target } in refused.iter().filter(is_news) {
+            tracing::warn!(
+                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+                "a link leads out of the allowed directories; it is not followed"
+            );
+        }
+        self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    }
+
+    /// Says of all that matches and is no regular file what it is, once while it is.
+    fn note_odd(&mut self, odd: &[(PathBuf, &'static str)]) {
+        for (path, kind) in odd.iter().filter(|(path, _)| !self.odd.contains(path)) {
+            tracing::warn!(
+                file = %path.display(), kind,
+                "it matches the patterns and is no regular file; it is skipped"
+            );
+        }
+        self.odd = odd.iter().map(|(path, _)| path.clone()).collect();
+    }
+
     fn note_polling(&mut self) {
         if let Some(why) = self.watch.trouble()
             && !self.is_polling_logged
@@ -132,6 +159,14 @@ impl Collector {
         if self.registry.find(device, inode).is_some() {
             return Ok(Some((device, inode)));
         }
+        // A link may have come into its way since it was found.
+        let resolved = reader.path().unwrap_or_else(|| path.to_owned());
+        if !self.patterns.allows(&resolved) {
+            let resolved = resolved.display();
+            return Err(io::Error::other(format!(
+                "it leads out of the allowed directories: {resolved}"
+            )));
+        }
         let head = reader.head()?;
         let claimed = self.remembered.claim(path, &reader, stat)?;
         let (offset, tail) = match claimed {
@@ -146,7 +181,6 @@ impl Collector {
             }
             None => (0, Fingerprint::default()),
         };
-        let resolved = reader.path().unwrap_or_else(|| path.to_owned());
         let path = path.to_owned();
         let opened = Opened { path, resolved, device, inode, head, offset, tail };
         self.begin(opened, reader, stat.size, State::Active, now);

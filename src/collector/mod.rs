@@ -125,6 +125,10 @@ pub struct Collector {
     unopened: usize,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Links that the last discovery refused, and what it passed over because it is no file: known,
+    /// so no news.
+    refused: HashSet<PathBuf>,
+    odd: HashSet<PathBuf>,
     /// Refused batches that could not be set aside yet.
     unparked: Vec<(SealedBatch, String, String)>,
     /// It was logged that files are polled.
@@ -211,6 +215,8 @@ impl Collector {
             rng: fastrand::Rng::new(),
             unopened: 0,
             troubled: HashSet::new(),
+            refused: HashSet::new(),
+            odd: HashSet::new(),
             unparked: Vec::new(),
             is_polling_logged: false,
             is_ready: false,
@@ -522,6 +528,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
+            links_refused: self.refused.len() as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,

@@ -1,9 +1,10 @@
 //! Files to bytes: which files there are, which of them we know, whose turn it is.
 //!
-//! [`discover`] turns patterns into files, through links in any part of the path. [`watch`] is the
-//! kernel's hint that something changed; the truth is `fstat` and the bytes. [`identity`] knows a
-//! file again, [`registry`] remembers what happened to each, [`schedule`] says whose turn it is,
-//! [`reader`] looks at the bytes.
+//! [`discover`] turns patterns into files, through links in any part of the path; what a
+//! [`pattern`] is, how its directories are walked and where links may lead stands beside it.
+//! [`watch`] is the kernel's hint that something changed; the truth is `fstat` and the bytes.
+//! [`identity`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
+//! whose turn it is, [`reader`] looks at the bytes.
 //!
 //! What happens to a log file, and what follows from it:
 //!
@@ -20,10 +21,14 @@
 pub mod discover;
 pub mod generation;
 pub mod identity;
+pub mod pattern;
 pub mod reader;
 pub mod registry;
 pub mod remembered;
+mod roots;
 pub mod schedule;
+mod trace;
+mod walk;
 pub mod watch;
 
 use std::time::Duration;
