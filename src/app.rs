@@ -87,7 +87,7 @@ impl App {
         // First of all: from here on a signal means a drain.
         let shutdown = Shutdown::listen(config.drain_deadline)?;
         let tail = &config.tail;
-        let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &[])
+        let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
             .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
         let (store, loaded) = Store::open(&config.state_dir)?;
         for (path, reason) in &loaded.damaged {

@@ -31,6 +31,7 @@ mod trace;
 mod walk;
 pub mod watch;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which files to read and how.
@@ -40,6 +41,8 @@ pub struct Options {
     pub paths: Vec<String>,
     /// Absolute glob patterns of files to leave out.
     pub exclude: Vec<String>,
+    /// Directories that links may lead to; none: what the patterns link to at first sight.
+    pub link_roots: Vec<PathBuf>,
     /// Least time between two turns of reading.
     pub read_linger: Duration,
     /// Longer lines are split.
