@@ -4,6 +4,7 @@
 //! [`parse`] answers. The flags of settings come from the table of keys.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
@@ -11,6 +12,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, S
 use crate::config::{Flags, KEYS};
 use crate::exit::ExitCode;
 use crate::mock;
+use crate::state_command::Action;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -30,6 +32,13 @@ pub enum Invocation {
         flags: Flags,
         /// As JSON.
         json: bool,
+    },
+    /// Look at the state directory, or change it.
+    Checkpoint {
+        /// Settings given as flags.
+        flags: Flags,
+        /// What to do with it.
+        action: Action,
     },
     /// Serve a local endpoint.
     Mock(mock::Command),
@@ -73,6 +82,14 @@ where
             Invocation::Check { flags: settings.0, connect }
         }
         Some(Command::Status { settings, json }) => Invocation::Status { flags: settings.0, json },
+        Some(Command::Checkpoint { command }) => {
+            let (settings, action) = match command {
+                CheckpointCommand::Show { json, settings } => (settings, Action::Show { json }),
+                CheckpointCommand::Reset { path, settings } => (settings, Action::Reset { path }),
+                CheckpointCommand::Import { file, settings } => (settings, Action::Import { file }),
+            };
+            Invocation::Checkpoint { flags: settings.0, action }
+        }
         Some(Command::Mock(args)) => Invocation::Mock(args),
         Some(Command::Demo(args)) => Invocation::Demo(args),
         Some(Command::Version) => Invocation::Version,
@@ -127,12 +144,44 @@ enum Command {
         #[command(flatten)]
         settings: SettingFlags,
     },
+    /// Show what the state directory remembers, forget a file, take over from logtail.
+    Checkpoint {
+        #[command(subcommand)]
+        command: CheckpointCommand,
+    },
     /// Serve a local endpoint for development.
     Mock(mock::Command),
     /// Show the whole story: an endpoint, an app that writes, the agent.
     Demo(mock::demo::Demo),
     /// Print version, commit and build.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum CheckpointCommand {
+    /// Show everything that the state directory holds, also while an agent runs.
+    Show {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Forget a file, so that the next start ships it from its first byte.
+    Reset {
+        /// Its path, as configured or with links resolved.
+        path: PathBuf,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Take over the offsets of a logtail checkpoint file, before the first start.
+    Import {
+        /// The file: /tmp/logtail_check_point in logtail's container, if not moved by
+        /// ALIYUN_LOGTAIL_CHECK_POINT_PATH.
+        file: PathBuf,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
 }
 
 /// The settings that were given as flags: one flag for each key of the table.
@@ -238,13 +287,42 @@ mod tests {
     }
 
     #[test]
+    fn checkpoint_has_three_commands_that_take_settings() {
+        let asked = |line: &str| match parsed(line) {
+            Ok(Invocation::Checkpoint { flags, action }) => (action, flag(&flags, "state_dir")),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(asked("checkpoint show"), (Action::Show { json: false }, None));
+        assert_eq!(asked("checkpoint show --json").0, Action::Show { json: true });
+        let dir = Some("/s".to_owned());
+        let path = "/share/logs/app.log".into();
+        assert_eq!(
+            asked("checkpoint reset /share/logs/app.log --state-dir /s"),
+            (Action::Reset { path }, dir.clone())
+        );
+        let file = "/tmp/logtail_check_point".into();
+        assert_eq!(
+            asked("checkpoint import --state-dir=/s /tmp/logtail_check_point"),
+            (Action::Import { file }, dir)
+        );
+    }
+
+    #[test]
     fn help_ends_with_0_and_wrong_usage_with_64() {
-        for line in ["--help", "help", "run --help", "--version", "check -h"] {
+        for line in ["--help", "help", "run --help", "--version", "check -h", "checkpoint --help"] {
             assert_eq!(parsed(line).unwrap_err().code, ExitCode::Done, "{line}");
         }
-        for line in
-            ["fly", "--nonsense", "run extra", "demo --seconds 0", "--project", "mock --listen x"]
-        {
+        for line in [
+            "fly",
+            "--nonsense",
+            "run extra",
+            "demo --seconds 0",
+            "--project",
+            "mock --listen x",
+            "checkpoint reset",
+            "checkpoint import",
+            "checkpoint show x",
+        ] {
             assert_eq!(parsed(line).unwrap_err().code, ExitCode::Usage, "{line}");
         }
     }

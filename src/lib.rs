@@ -25,7 +25,7 @@
 //! knows files; [`mod@line`], [`batch`] and [`enrich`] make groups; [`checkpoint`] remembers;
 //! [`handoff`] joins the threads; [`send`] delivers; [`limit`] keeps it small; [`config`] gives
 //! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
-//! show it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
+//! show it, [`state_command`] mends it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
 pub mod admin;
 pub mod app;
@@ -48,7 +48,9 @@ pub mod sealed;
 pub mod send;
 pub mod shutdown;
 pub mod span;
+pub mod state_command;
 pub mod status;
+pub mod table;
 pub mod tail;
 pub mod telemetry;
 pub mod units;

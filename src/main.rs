@@ -7,6 +7,7 @@ use logferry::app::{App, StartError};
 use logferry::cli::{self, Invocation};
 use logferry::config::{self, Environment, Flags, Mistakes};
 use logferry::exit::ExitCode;
+use logferry::state_command::{self, Action};
 use logferry::{mock, send, status, telemetry};
 
 fn main() -> ProcessExitCode {
@@ -42,6 +43,7 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
             }
             Err(mistakes) => Ok(refuse(&mistakes)),
         },
+        Invocation::Checkpoint { flags, action } => checkpoint(env, &flags, &action),
         Invocation::Mock(command) => {
             let listen = command.listen;
             match runtime()?.block_on(mock::run(command)) {
@@ -103,6 +105,21 @@ fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<Exit
         Err(error) => {
             complain(&format!("{} does not take logs: {error}", config.send.endpoint));
             Ok(ExitCode::Settings)
+        }
+    }
+}
+
+fn checkpoint(env: &Environment, flags: &Flags, action: &Action) -> anyhow::Result<ExitCode> {
+    let kept = match config::load_kept(env, flags) {
+        Ok(kept) => kept,
+        Err(mistakes) => return Ok(refuse(&mistakes)),
+    };
+    match state_command::run(action, &kept, &mut std::io::stdout()) {
+        Ok(()) => Ok(ExitCode::Done),
+        Err(state_command::Error::Output(error)) => Err(error.into()),
+        Err(error) => {
+            complain(&error.to_string());
+            Ok(error.exit_code())
         }
     }
 }

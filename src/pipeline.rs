@@ -43,8 +43,12 @@ pub struct Progress {
     /// New bytes that are in groups now, or were passed over.
     pub consumed: usize,
     /// The first of these bytes that were passed over while no group was open to cover them: the
-    /// end of a line whose text was delivered before.
+    /// end of a line whose text was delivered before, or a hole.
     pub passed: usize,
+    /// How many of the bytes passed over are holes.
+    pub passed_hole_bytes: usize,
+    /// How many of all bytes are holes.
+    pub hole_bytes: usize,
     /// Fingerprint of the bytes before the new offset.
     pub tail: Fingerprint,
     /// Records made.
@@ -66,6 +70,8 @@ pub fn advance(input: &Input<'_>, line_bytes_max: usize, writer: &mut Writer<'_>
     let mut progress = Progress {
         consumed: 0,
         passed: 0,
+        passed_hole_bytes: 0,
+        hole_bytes: 0,
         tail: Fingerprint::default(),
         records: 0,
         cut: 0,
@@ -107,9 +113,12 @@ fn take(
     let start = input.offset + (at - input.lead) as u64;
     let end = start + line.consumed as u64;
     let Some(value) = line.value else {
-        if !writer.cover(end) {
-            debug_assert_eq!(at, input.lead, "only the first bytes can be the end of an old line");
-            progress.passed = line.consumed;
+        let hole_bytes = if line.is_hole { line.consumed } else { 0 };
+        progress.hole_bytes += hole_bytes;
+        if !writer.cover(end, hole_bytes as u64) {
+            debug_assert_eq!(at, input.lead + progress.passed, "behind a line a group is open");
+            progress.passed += line.consumed;
+            progress.passed_hole_bytes += hole_bytes;
         }
         return None;
     };
@@ -223,6 +232,18 @@ mod tests {
         let sealed = batcher.seal(FILE, Reason::Age).unwrap();
         assert_eq!(values(&sealed), ["par", "next"]);
         assert_eq!(sealed.batch.span, Span::new(FILE, 0, 9));
+    }
+
+    #[test]
+    fn holes_are_passed_over_and_counted() {
+        let mut batcher = batcher(9);
+        let bytes = [&[0; 20][..], b"\none\n", &[0; 10], b"two\n"].concat();
+        let progress = advance(&input(&bytes, 0, 0), 99, &mut batcher.writer(FILE));
+        assert_eq!((progress.passed, progress.passed_hole_bytes), (21, 20));
+        assert_eq!((progress.consumed, progress.hole_bytes), (39, 30));
+        let sealed = batcher.seal(FILE, Reason::Age).unwrap();
+        assert_eq!(values(&sealed), ["one", "two"]);
+        assert_eq!((sealed.batch.span, sealed.hole_bytes), (Span::new(FILE, 21, 39), 10));
     }
 
     #[test]

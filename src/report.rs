@@ -24,6 +24,8 @@ pub struct CollectorReport {
     pub handoff_bytes_max: u64,
     /// Raw bytes in groups that are not sealed yet.
     pub open_bytes: u64,
+    /// Bytes of deleted files that are kept open.
+    pub held_deleted_bytes: u64,
     /// Unix time of the last good save of the checkpoint, in seconds; 0 before the first.
     pub checkpoint_saved_unix: u64,
     /// Why the last save of the checkpoint failed; empty when it did not.
@@ -55,6 +57,18 @@ pub struct CollectorCounters {
     pub skipped_truncated_bytes: u64,
     /// Bytes of deleted files that were given up because they could not be read any more.
     pub skipped_deleted_bytes: u64,
+    /// NUL bytes that nobody wrote, passed over.
+    pub skipped_hole_bytes: u64,
+    /// Bytes seen in files, from where each was opened. All of them are acknowledged, skipped, or
+    /// still to be delivered.
+    pub seen_bytes: u64,
+    /// Bytes acknowledged by the service or set aside for good, each counted once.
+    pub acknowledged_bytes: u64,
+    /// Incarnations of files that ended with everything acknowledged or skipped: deleted, renamed
+    /// and closed, or truncated.
+    pub generations_closed: u64,
+    /// Of these, how many whose bytes did not add up. Not 0 is a bug.
+    pub generations_unbalanced: u64,
     /// Files opened.
     pub files_opened: u64,
     /// Files that were renamed while open.

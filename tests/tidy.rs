@@ -10,29 +10,30 @@ use std::path::{Path, PathBuf};
 /// `::*` stands for all files of a folder. A new file needs a place here.
 const TABLE: &[(Level, &str)] = &[
     // Values that all share. They read nothing but `clock`, which is the only reader of time.
-    (Level::Pure, "span fingerprint units exit report wire::* sealed"),
+    (Level::Pure, "span fingerprint units exit report table wire::* sealed"),
     (Level::Edge, "clock"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
-    (
-        Level::Pure,
-        "tail tail::generation tail::identity tail::pattern tail::registry tail::roots tail::schedule",
-    ),
+    (Level::Pure, "checkpoint::logtail checkpoint::murmur3"),
+    (Level::Pure, "tail tail::identity tail::generation tail::pattern tail::registry tail::roots"),
+    (Level::Pure, "tail::schedule"),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
     (Level::Pure, "send::request send::skew send::advice"),
     // Edges: each the only door to one part of the system.
-    (Level::Edge, "handoff checkpoint::store limit::cgroup enrich::host"),
     (
         Level::Edge,
-        "tail::discover tail::walk tail::walk::links tail::trace tail::watch tail::reader tail::remembered",
+        "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
+    (Level::Edge, "limit::cgroup enrich::host"),
+    (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
+    (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::endpoint send::credentials send::http send::journal send::connect"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
     // Wiring: knows every module's options; none of them knows it.
-    (Level::Edge, "config::* shutdown app status::*"),
+    (Level::Edge, "config::* shutdown app status::* state_command::*"),
     (Level::Edge, "telemetry cli lib main"),
 ];
 

@@ -106,6 +106,9 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
         sealed_minute,
         sealed_pressure,
         sealed_shutdown,
+        seen_bytes,
+        acknowledged_bytes,
+        generations_closed,
         files_opened,
         files_rotated,
         files_truncated,
@@ -116,6 +119,8 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
         // Of trouble: in `encode_troubles`.
         skipped_truncated_bytes: _,
         skipped_deleted_bytes: _,
+        skipped_hole_bytes: _,
+        generations_unbalanced: _,
         file_errors: _,
         watch_overflows: _,
         batches_parked: _,
@@ -125,6 +130,21 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
     } = *counters;
     families.counter("collected_lines", "Lines put into groups.", lines)?;
     families.counter("collected_bytes", "Bytes of files put into groups.", bytes)?;
+    families.counter(
+        "seen_bytes",
+        "Bytes seen in files, from where each was opened: acknowledged, skipped or still waiting.",
+        seen_bytes,
+    )?;
+    families.counter(
+        "acknowledged_bytes",
+        "Bytes of files that the service has acknowledged, or that were set aside for good.",
+        acknowledged_bytes,
+    )?;
+    families.counter(
+        "generations_closed",
+        "Incarnations of files that ended: deleted, renamed and closed, or truncated.",
+        generations_closed,
+    )?;
     families.counter(
         "split_lines",
         "Lines longer than the limit, cut into several records.",
@@ -157,12 +177,18 @@ fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) ->
     let skipped = [
         ("truncated", counters.skipped_truncated_bytes),
         ("deleted", counters.skipped_deleted_bytes),
+        ("hole", counters.skipped_hole_bytes),
     ];
     families.counters(
         "skipped_bytes",
-        "Bytes that vanished before they were read: lost.",
+        "Bytes that vanished before they were read, or that nobody wrote (hole).",
         "reason",
         skipped,
+    )?;
+    families.counter(
+        "generations_unbalanced",
+        "Ended incarnations of files whose bytes do not add up. Not 0 is a bug.",
+        counters.generations_unbalanced,
     )?;
     families.counter(
         "file_errors",
@@ -232,6 +258,11 @@ fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fm
         "open_group_bytes",
         "Raw bytes in groups that are not sealed yet.",
         report.open_bytes,
+    )?;
+    families.gauge(
+        "held_deleted_bytes",
+        "Bytes of deleted files that are kept open until they are delivered.",
+        report.held_deleted_bytes,
     )?;
     families.gauge(
         "checkpoint_saved_timestamp_seconds",

@@ -23,7 +23,8 @@
 //!     "delivered_unix": 1700000050, "last_error": ""
 //!   },
 //!   "checkpoint": {"saved_unix": 1700000050, "error": "", "damaged_at_start": 0},
-//!   "handoff": {"bytes": 80, "bytes_max": 8388608, "open_bytes": 300},
+//!   "handoff": {"bytes": 80, "bytes_max": 8388608, "open_bytes": 300,
+//!               "held_deleted_bytes": 0},
 //!   "errors": [{"about": "delivery", "error": "…"}]
 //! }
 //! ```
@@ -139,6 +140,8 @@ pub struct HandoffStatus {
     pub bytes_max: u64,
     /// Raw bytes in groups that are not sealed yet.
     pub open_bytes: u64,
+    /// Bytes of deleted files that are kept open until they are delivered.
+    pub held_deleted_bytes: u64,
 }
 
 /// Something that is wrong at the moment.
@@ -183,6 +186,7 @@ impl Status {
                 bytes: collector.handoff_bytes,
                 bytes_max: collector.handoff_bytes_max,
                 open_bytes: collector.open_bytes,
+                held_deleted_bytes: collector.held_deleted_bytes,
             },
         }
     }

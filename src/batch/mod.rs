@@ -13,6 +13,7 @@ pub mod compress;
 pub mod log_group;
 pub mod pack_id;
 pub mod policy;
+pub mod restamp;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -84,6 +85,8 @@ struct Open {
     /// The bytes covered: from the first line's start to the last one's end.
     start: u64,
     end: u64,
+    /// How many of these are holes.
+    hole_bytes: u64,
     /// The bytes of the file just before `end`.
     tail: Fingerprint,
 }
@@ -95,6 +98,8 @@ pub struct Sealed {
     pub batch: SealedBatch,
     /// The bytes of the file just before the end of its span.
     pub tail: Fingerprint,
+    /// How many bytes of its span are holes, and so no part of it.
+    pub hole_bytes: u64,
     /// Why it was sealed.
     pub reason: Reason,
 }
@@ -230,7 +235,7 @@ impl Writer<'_> {
             shared.ages.push_back((now, self.file, serial));
             let group = LogGroup::in_buffer(shared.pool.pop().unwrap_or_default());
             let tail = Fingerprint::default();
-            Open { group, serial, minute: time / 60, start, end: start, tail }
+            Open { group, serial, minute: time / 60, start, end: start, hole_bytes: 0, tail }
         });
         debug_assert_eq!(open.end, start, "a span has no holes");
         let before = open.group.len();
@@ -239,11 +244,12 @@ impl Writer<'_> {
         shared.open_bytes += open.group.len() - before;
     }
 
-    /// Lets the open group cover bytes up to `end` that are no record of their own. Says whether
-    /// there is an open group to do so.
-    pub fn cover(&mut self, end: u64) -> bool {
+    /// Lets the open group cover bytes up to `end` that are no record of their own, `hole_bytes` of
+    /// them holes. Says whether there is an open group to do so.
+    pub fn cover(&mut self, end: u64, hole_bytes: u64) -> bool {
         let Some(open) = &mut self.stream.open else { return false };
         open.end = end;
+        open.hole_bytes += hole_bytes;
         true
     }
 
@@ -276,7 +282,7 @@ impl Shared {
         if self.pool.len() < POOL_MAX {
             self.pool.push(raw);
         }
-        Some(Sealed { batch, tail: open.tail, reason })
+        Some(Sealed { batch, tail: open.tail, hole_bytes: open.hole_bytes, reason })
     }
 }
 

@@ -15,6 +15,8 @@
 //!   seen                  8  Unix seconds: when the file was last there
 //!   path                4+n  as configured, links not resolved
 //!   resolved            4+n  where it really was
+//!   born                  8  when it was made, in nanoseconds since 1970; 0 for not known
+//!   flags                 4  bit 0: done (see `Checkpoint::is_done`)
 //! CRC-32                  4  of all bytes before it
 //! ```
 
@@ -26,9 +28,11 @@ use crate::fingerprint::Fingerprint;
 
 const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
 const VERSION: u32 = 1;
+/// The flag of [`Checkpoint::is_done`].
+const DONE: u32 = 1;
 
 /// How far one file has been delivered, and how to know it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Path as configured, links not resolved.
     pub path: PathBuf,
@@ -36,8 +40,10 @@ pub struct Checkpoint {
     pub resolved: PathBuf,
     /// Device number. May change when the disk is mounted elsewhere.
     pub device: u64,
-    /// Inode number.
+    /// Inode number; 0 if the file is gone and only a copy of its bytes could be met.
     pub inode: u64,
+    /// When the file was made (statx(2), `btime`), in nanoseconds since 1970; 0 for not known.
+    pub born: i64,
     /// Everything below is acknowledged.
     pub offset: u64,
     /// The first bytes of the file.
@@ -46,6 +52,8 @@ pub struct Checkpoint {
     pub tail: Fingerprint,
     /// When the file was last there, in Unix seconds.
     pub seen_unix: u64,
+    /// It was delivered and closed: it is known again when it is met, and not searched for.
+    pub is_done: bool,
 }
 
 /// Why bytes are no checkpoint file.
@@ -101,6 +109,8 @@ fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
         put_len(bytes, path.len());
         bytes.extend_from_slice(path);
     }
+    bytes.extend_from_slice(&entry.born.to_le_bytes());
+    bytes.extend_from_slice(&(if entry.is_done { DONE } else { 0 }).to_le_bytes());
     let len = u32::try_from(bytes.len() - at - 4).expect("two paths are short");
     bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
 }
@@ -147,6 +157,8 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
         seen_unix: entry.u64()?,
         path: entry.path()?,
         resolved: entry.path()?,
+        born: entry.u64()?.cast_signed(),
+        is_done: entry.u32()? & DONE != 0,
     })
 }
 
@@ -191,6 +203,8 @@ mod tests {
         fn checkpoint()(
             numbers in any::<[u64; 4]>(),
             prints in any::<[u32; 4]>(),
+            born in any::<i64>(),
+            is_done in any::<bool>(),
             path in proptest::collection::vec(any::<u8>(), 0..40),
             resolved in proptest::collection::vec(any::<u8>(), 0..40),
         ) -> Checkpoint {
@@ -201,6 +215,8 @@ mod tests {
                 inode: numbers[1],
                 offset: numbers[2],
                 seen_unix: numbers[3],
+                born,
+                is_done,
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
                 tail: Fingerprint { len: prints[2], crc32: prints[3] },
             }

@@ -3,6 +3,7 @@
 //! The promise: a checkpoint never passes a byte that the endpoint has not acknowledged (or that
 //! was set aside on disk). [`watermark`] turns acknowledgements into offsets, [`mod@format`] turns
 //! them into bytes, [`store`] keeps the bytes, with the lock that makes this agent the only one.
+//! [`logtail`] reads what the agent remembered that this one replaces.
 //!
 //! # Crash safety
 //! Each time watermarks have moved, the state is written without waiting for the disk
@@ -12,6 +13,11 @@
 //! can cost is therefore repeated, never lost: after a kill, what was in flight; after a power
 //! loss, at most five seconds more.
 
+mod files;
 pub mod format;
+mod hold;
+pub mod logtail;
+mod murmur3;
+mod parked;
 pub mod store;
 pub mod watermark;

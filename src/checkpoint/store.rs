@@ -10,28 +10,43 @@
 //!
 //! Each file is written under a temporary name and renamed, so that a reader finds an old or a new
 //! one, never a half.
+//!
+//! # Trouble
+//! A directory that worked before may become full, read-only, damaged, or be gone. Each save begins
+//! with a look at what was left by the one before, and makes and locks again what is not there any
+//! more. So a save that fails is all that the caller needs to know of: tried again, it works as soon
+//! as it can. A directory that somebody else holds meanwhile is not touched.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use serde::Serialize;
+use rustix::fs::{AtFlags, FileType, statat};
 
+use super::files;
 use super::format::{self, Checkpoint};
+use super::hold::{self, Hold};
+use super::parked::{self, Refusal};
 use crate::sealed::SealedBatch;
 
 /// The state directory in use by this process.
 pub struct Store {
     dir: PathBuf,
-    /// Generation of the last save.
+    /// `None` while it cannot be had.
+    hold: Option<Hold>,
+    /// Generation of the last save that was tried: greater than any in the directory.
     generation: u64,
     /// Which of the two durable files is written next: the older one.
     next_slot: usize,
-    /// Holds the lock.
-    #[expect(dead_code, reason = "held, not used: closing it gives the lock up")]
-    lock: File,
+    /// The last good save of this process, if the directory that it went to is still held.
+    left: Option<Left>,
+}
+
+/// A file as it was left.
+struct Left {
+    name: &'static str,
+    bytes: u64,
 }
 
 /// What was found at the start.
@@ -72,42 +87,85 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the disk, or a quota of it, is full: that passes.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Io { error, .. } => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Locked { .. } => false,
+        }
+    }
+}
+
+impl From<StoreError> for io::Error {
+    fn from(error: StoreError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// What is not as this process has left it.
+#[derive(Clone, Copy)]
+enum Trouble {
+    /// The directory is another one, or none.
+    Dir(&'static str),
+    /// The lock file is another one, or none.
+    Lock,
+    /// So is the last save.
+    File(&'static str),
+}
+
 const DURABLE: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
 const FAST: &str = "checkpoint.now";
+const TEMPORARY: &str = "checkpoint.tmp";
 
 impl Store {
     /// Makes the directory (0700) if it is missing, takes the lock, loads what is there, and
-    /// proves that it can be written.
+    /// proves that it can be written. That proof may wait for later if the directory has worked
+    /// before (it holds an intact checkpoint), or if its disk is full.
     ///
     /// # Errors
     /// If the directory cannot be made, locked or written. A damaged checkpoint is no error.
     pub fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
-        let fail = |action| {
-            let dir = dir.to_owned();
-            move |error| StoreError::Io { dir, action, error }
+        let dir = dir.to_owned();
+        let mut store = Self { dir, hold: None, generation: 0, next_slot: 0, left: None };
+        let loaded = match store.take() {
+            Ok(loaded) => loaded,
+            Err(error) if error.is_full() => return Ok((store, Loaded::default())),
+            Err(error) => return Err(error),
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail("make it"))?;
-        let lock = take_lock(dir)?;
-        let (generation, next_slot, loaded) = load(dir);
-        let mut store = Self { dir: dir.to_owned(), generation, next_slot, lock };
-        store.save(&loaded.checkpoints, true).map_err(fail("write a checkpoint"))?;
-        Ok((store, loaded))
+        let has_worked = store.generation > 0;
+        let written = store.write(&loaded.checkpoints, true).map_err(|error| {
+            let dir = store.dir.clone();
+            StoreError::Io { dir, action: "write a checkpoint", error }
+        });
+        match written {
+            Err(error) if !has_worked && !error.is_full() => Err(error),
+            // The next save says so.
+            Ok(()) | Err(_) => Ok((store, loaded)),
+        }
     }
 
     /// Saves the checkpoints. *Durability*: an `Ok` survives the death of the process; with
     /// `is_durable` also the death of the machine, for two syncs, of the file and of the directory.
     ///
     /// # Errors
-    /// If writing, syncing or renaming fails. The files of earlier saves are as they were.
+    /// If writing, syncing or renaming fails; then the files of earlier saves are as they were. Also
+    /// if what was saved before is gone: once, so that somebody hears of it, though what can be made
+    /// again has been. Either way the caller should try again in some seconds.
     pub fn save(&mut self, checkpoints: &[Checkpoint], is_durable: bool) -> io::Result<()> {
-        let bytes = format::encode(self.generation + 1, checkpoints);
-        let name = if is_durable { DURABLE[self.next_slot] } else { FAST };
-        self.write(&self.dir.join(name), &bytes, is_durable)?;
-        self.generation += 1;
-        if is_durable {
-            self.next_slot = 1 - self.next_slot;
-        }
-        Ok(())
+        let trouble = self.regain()?;
+        self.write(checkpoints, is_durable).map_err(explain(&self.dir))?;
+        trouble.map_or(Ok(()), |trouble| Err(self.describe(trouble)))
+    }
+
+    /// Whether the directory does not hold the last save any more, or none was possible yet. A
+    /// caller that has nothing new to save asks now and then, and saves if it is so. *Cost*: a few
+    /// calls of stat(2).
+    #[must_use]
+    pub fn needs_save(&self) -> bool {
+        self.left.is_none() || self.trouble().is_some()
     }
 
     /// Sets a refused batch aside: one file in `parked/`, a line of JSON with all that is needed
@@ -116,118 +174,126 @@ impl Store {
     /// # Errors
     /// If writing fails; then the batch must be kept and parked later.
     pub fn park(
-        &self,
+        &mut self,
         batch: &SealedBatch,
         code: &str,
         message: &str,
         unix: u64,
     ) -> io::Result<PathBuf> {
-        let dir = self.dir.join("parked");
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let header = ParkedHeader {
-            path: &batch.path,
-            start: batch.span.start,
-            end: batch.span.end,
-            lines: batch.lines,
-            raw_bytes: batch.raw_bytes,
-            compression: batch.compression.name(),
-            code,
-            message,
-            parked_unix: unix,
-        };
-        let mut bytes = serde_json::to_vec(&header)?;
-        bytes.push(b'\n');
-        bytes.extend_from_slice(&batch.payload);
+        self.regain()?;
         // The generation tells runs apart that end and begin within a second.
-        let path = dir.join(format!("{unix}-{}-{}.batch", self.generation, batch.id.0));
-        self.write(&path, &bytes, true)?;
-        sync_dir(&dir)?;
-        Ok(path)
+        let name = format!("{unix}-{}-{}.batch", self.generation, batch.id.0);
+        let refusal = Refusal { code, message, unix };
+        let dir = self.dir.join(parked::DIR);
+        parked::write(self.held().dir(), &name, batch, &refusal).map_err(explain(&dir))?;
+        Ok(dir.join(name))
     }
 
-    /// Temporary file, (sync,) rename, (sync of the directory): in this order, so that the name
-    /// never points at bytes that are not there.
-    fn write(&self, path: &Path, bytes: &[u8], is_durable: bool) -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        if is_durable {
-            file.sync_all()?;
+    fn held(&self) -> &Hold {
+        self.hold.as_ref().expect("who writes has taken the directory before")
+    }
+
+    /// Makes the directory, holds it, and reads what is there.
+    fn take(&mut self) -> Result<Loaded, StoreError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        made.map_err(|error| StoreError::Io { dir: self.dir.clone(), action: "make it", error })?;
+        let held = Hold::take(&self.dir)?;
+        parked::tidy(held.dir());
+        let (generation, next_slot, loaded) = load(&self.dir, held.dir());
+        self.generation = self.generation.max(generation);
+        self.next_slot = next_slot;
+        self.hold = Some(held);
+        Ok(loaded)
+    }
+
+    /// Makes and locks again what is gone, and says what was.
+    fn regain(&mut self) -> Result<Option<Trouble>, StoreError> {
+        let trouble = self.trouble();
+        if let Some(Trouble::Dir(_)) = trouble {
+            self.let_go();
         }
-        fs::rename(&temporary, path)?;
-        if is_durable { sync_dir(&self.dir) } else { Ok(()) }
+        let Some(held) = &mut self.hold else {
+            self.take()?;
+            return Ok(trouble);
+        };
+        let locked = match trouble {
+            Some(Trouble::Lock) => held.renew_lock_file(&self.dir),
+            Some(Trouble::Dir(_) | Trouble::File(_)) | None => held.take_lock_file(&self.dir),
+        };
+        locked.inspect_err(|_| self.let_go())?;
+        Ok(trouble)
     }
-}
 
-#[derive(Serialize)]
-struct ParkedHeader<'a> {
-    path: &'a str,
-    start: u64,
-    end: u64,
-    lines: u32,
-    raw_bytes: u32,
-    compression: &'a str,
-    code: &'a str,
-    message: &'a str,
-    parked_unix: u64,
+    fn let_go(&mut self) {
+        (self.hold, self.left) = (None, None);
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let held = self.hold.as_ref()?;
+        if let Some(what) = held.lost(&self.dir) {
+            return Some(Trouble::Dir(what));
+        }
+        if !held.has_lock_file() {
+            return Some(Trouble::Lock);
+        }
+        let left = self.left.as_ref()?;
+        let found = statat(held.dir(), left.name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_as_left = found.is_ok_and(|found| {
+            FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+                && u64::try_from(found.st_size) == Ok(left.bytes)
+        });
+        (!is_as_left).then_some(Trouble::File(left.name))
+    }
+
+    fn describe(&self, trouble: Trouble) -> io::Error {
+        let dir = self.dir.display();
+        io::Error::other(match trouble {
+            Trouble::Dir(what) => {
+                format!("the state directory {dir} was lost ({what}), made again")
+            }
+            Trouble::Lock => format!("{dir}/{} was removed by somebody, made again", hold::LOCK),
+            Trouble::File(name) => format!("{dir}/{name} was changed by somebody, written again"),
+        })
+    }
+
+    /// Writes to the directory that is held.
+    fn write(&mut self, checkpoints: &[Checkpoint], is_durable: bool) -> io::Result<()> {
+        // Another one with each try: of a save that failed half the way, a file may be there.
+        self.generation = self.generation.saturating_add(1);
+        let bytes = format::encode(self.generation, checkpoints);
+        let name = if is_durable { DURABLE[self.next_slot] } else { FAST };
+        files::replace(self.held().dir(), TEMPORARY, name, &bytes, is_durable)?;
+        self.left = Some(Left { name, bytes: bytes.len() as u64 });
+        if is_durable {
+            self.next_slot = 1 - self.next_slot;
+        }
+        Ok(())
+    }
 }
 
 /// Reads the newest intact checkpoints of a state directory without taking its lock.
 #[must_use]
 pub fn peek(dir: &Path) -> Loaded {
-    load(dir).2
+    File::open(dir).map_or_else(|_| Loaded::default(), |opened| load(dir, &opened).2)
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+fn explain(dir: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("cannot write to {}: {error}", dir.display()))
 }
 
-fn take_lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("lock");
-    let fail = |error| StoreError::Io { dir: dir.to_owned(), action: "open the lock", error };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(fail)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let holder = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-            return Err(StoreError::Locked { dir: dir.to_owned(), holder });
-        }
-        Err(error) => return Err(fail(error.into())),
-    }
-    // The text is for people; the lock itself is the descriptor.
-    let text = format!("{}\n", std::process::id());
-    let _ = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-    Ok(file)
-}
-
-/// Generation to go on from, the durable file to write next, and what was found.
-fn load(dir: &Path) -> (u64, usize, Loaded) {
+/// Generation to go on from, the durable file to write next, and what was found in `opened`, which
+/// messages call `dir`.
+fn load(dir: &Path, opened: &File) -> (u64, usize, Loaded) {
     let mut loaded = Loaded::default();
     let mut newest = None;
     let mut durable = [0; 2];
     for (index, name) in [DURABLE[0], DURABLE[1], FAST].into_iter().enumerate() {
-        let path = dir.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                loaded.damaged.push((path, error.to_string()));
-                continue;
-            }
+        let found = match files::read(opened, name) {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => format::decode(&bytes).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        match format::decode(&bytes) {
+        match found {
             Ok((generation, checkpoints)) => {
                 if let Some(slot) = durable.get_mut(index) {
                     *slot = generation;
@@ -237,7 +303,7 @@ fn load(dir: &Path) -> (u64, usize, Loaded) {
                     loaded.checkpoints = checkpoints;
                 }
             }
-            Err(error) => loaded.damaged.push((path, error.to_string())),
+            Err(reason) => loaded.damaged.push((dir.join(name), reason)),
         }
     }
     let next_slot = usize::from(durable[1] < durable[0]);
@@ -246,6 +312,8 @@ fn load(dir: &Path) -> (u64, usize, Loaded) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn checkpoint(offset: u64) -> Checkpoint {
@@ -258,6 +326,7 @@ mod tests {
             head: Default::default(),
             tail: Default::default(),
             seen_unix: 3,
+            ..Checkpoint::default()
         }
     }
 
@@ -329,10 +398,108 @@ mod tests {
         assert!(refusal.contains(file.to_str().unwrap()), "{refusal}");
     }
 
+    /// What a running agent's directory may become, what the next save says of it, and that the
+    /// directory is as it should be afterwards.
+    #[test]
+    fn what_is_gone_is_made_again_and_said_once() {
+        let cases: [(&dyn Fn(&Path), &str); 7] = [
+            (&|dir| fs::remove_dir_all(dir).unwrap(), "it was removed"),
+            (&|dir| fs::rename(dir, dir.with_extension("old")).unwrap(), "it was removed"),
+            (
+                &|dir| {
+                    fs::rename(dir, dir.with_extension("old")).unwrap();
+                    fs::create_dir(dir).unwrap();
+                },
+                "something else has taken its place",
+            ),
+            (&|dir| fs::remove_file(dir.join("lock")).unwrap(), "lock was removed"),
+            (&|dir| fs::remove_file(dir.join("checkpoint.now")).unwrap(), "now was changed"),
+            (&|dir| fs::write(dir.join("checkpoint.now"), b"short").unwrap(), "now was changed"),
+            (
+                &|dir| {
+                    fs::remove_file(dir.join("checkpoint.now")).unwrap();
+                    fs::create_dir(dir.join("checkpoint.now")).unwrap();
+                },
+                "now was changed",
+            ),
+        ];
+        for (change, words) in cases {
+            let parent = tempfile::tempdir().unwrap();
+            let dir = parent.path().join("state");
+            let mut store = Store::open(&dir).unwrap().0;
+            store.save(&[checkpoint(1)], false).unwrap();
+            assert!(!store.needs_save());
+            change(&dir);
+            assert!(store.needs_save(), "{words}");
+
+            let said = store.save(&[checkpoint(2)], false).unwrap_err().to_string();
+
+            assert!(said.contains(words), "{words:?} in {said:?}");
+            assert_eq!(offsets(&peek(&dir)), [2], "{words}");
+            assert!(!store.needs_save());
+            store.save(&[checkpoint(3)], false).unwrap();
+            assert!(matches!(Store::open(&dir), Err(StoreError::Locked { .. })), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_waited_for() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("state");
+        let mut store = Store::open(&dir).unwrap().0;
+        fs::remove_dir_all(&dir).unwrap();
+        fs::write(&dir, b"somebody's").unwrap();
+        for _ in 0..2 {
+            store.save(&[checkpoint(1)], true).unwrap_err();
+        }
+        assert_eq!(fs::read(&dir).unwrap(), b"somebody's");
+        fs::remove_file(&dir).unwrap();
+        store.save(&[checkpoint(2)], true).unwrap();
+        assert_eq!(offsets(&peek(&dir)), [2]);
+    }
+
+    #[test]
+    fn a_directory_that_another_agent_has_taken_is_not_touched() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("state");
+        let mut store = Store::open(&dir).unwrap().0;
+        fs::remove_dir_all(&dir).unwrap();
+        let (mut other, _) = Store::open(&dir).unwrap();
+        other.save(&[checkpoint(7)], true).unwrap();
+
+        let said = store.save(&[checkpoint(1)], true).unwrap_err().to_string();
+
+        assert!(said.contains("in use by another agent"), "{said}");
+        assert_eq!(offsets(&peek(&dir)), [7]);
+        assert!(store.needs_save());
+        drop(other);
+        store.save(&[checkpoint(1)], true).unwrap();
+        assert_eq!(offsets(&peek(&dir)), [1], "newer than what the other one left");
+    }
+
+    /// The state of a backup, or of another agent, is put in the place of the directory.
+    #[test]
+    fn a_save_is_newer_than_whatever_it_finds() {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, other) = (parent.path().join("state"), parent.path().join("other"));
+        let mut newer = Store::open(&other).unwrap().0;
+        for offset in 10..20 {
+            newer.save(&[checkpoint(offset)], true).unwrap();
+        }
+        drop(newer);
+        let mut store = Store::open(&dir).unwrap().0;
+        fs::remove_dir_all(&dir).unwrap();
+        fs::rename(&other, &dir).unwrap();
+
+        store.save(&[checkpoint(1)], false).unwrap_err();
+
+        assert_eq!(offsets(&peek(&dir)), [1]);
+    }
+
     #[test]
     fn a_parked_batch_holds_all_that_is_needed_to_send_it_again() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap().0;
+        let mut store = Store::open(dir.path()).unwrap().0;
         let batch = SealedBatch {
             id: crate::sealed::BatchId(7),
             span: crate::span::Span::new(crate::span::FileKey(1), 10, 20),

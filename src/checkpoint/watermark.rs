@@ -17,6 +17,8 @@ pub struct Watermark {
     tail: Fingerprint,
     /// Sealed spans that end above `offset`, in order. Each begins where the one before it ends.
     pending: VecDeque<Pending>,
+    /// Bytes of acknowledged spans, without holes: added up for themselves, not taken from `offset`.
+    acked_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ struct Pending {
     start: u64,
     end: u64,
     tail: Fingerprint,
+    /// Bytes of the span that are no text: holes that were passed over.
+    hole_bytes: u64,
     is_acked: bool,
 }
 
@@ -31,7 +35,7 @@ impl Watermark {
     /// Everything below `offset` is acknowledged, or was never wanted.
     #[must_use]
     pub fn at(offset: u64, tail: Fingerprint) -> Self {
-        Self { offset, tail, pending: VecDeque::new() }
+        Self { offset, tail, pending: VecDeque::new(), acked_bytes: 0 }
     }
 
     /// The offset below which all is acknowledged.
@@ -46,20 +50,29 @@ impl Watermark {
         self.tail
     }
 
-    /// A batch was sealed that ends in the bytes that `tail` covers.
+    /// Bytes that were acknowledged since this watermark began, holes not counted.
+    #[must_use]
+    pub fn acked_bytes(&self) -> u64 {
+        self.acked_bytes
+    }
+
+    /// A batch was sealed that ends in the bytes that `tail` covers. `hole_bytes` of it were passed
+    /// over as holes.
     ///
     /// # Panics
     /// If it does not begin where the last one ended: a byte would be lost.
-    pub fn on_sealed(&mut self, span: Span, tail: Fingerprint) {
-        self.push(span.start, span.end, tail, false);
+    pub fn on_sealed(&mut self, span: Span, tail: Fingerprint, hole_bytes: u64) {
+        self.push(Pending { start: span.start, end: span.end, tail, hole_bytes, is_acked: false });
     }
 
     /// Bytes were passed over that are no record: they need no acknowledgement of their own.
+    /// `hole_bytes` of them are holes, the others the end of a line that was delivered.
     ///
     /// # Panics
     /// If they do not begin where the last span ended.
-    pub fn on_passed(&mut self, start: u64, end: u64, tail: Fingerprint) {
-        self.push(start, end, tail, true);
+    pub fn on_passed(&mut self, start: u64, end: u64, tail: Fingerprint, hole_bytes: u64) {
+        self.acked_bytes += end - start - hole_bytes;
+        self.push(Pending { start, end, tail, hole_bytes, is_acked: true });
         self.advance();
     }
 
@@ -67,15 +80,18 @@ impl Watermark {
     pub fn on_ack(&mut self, span: Span) -> bool {
         let found = self.pending.binary_search_by_key(&span.start, |pending| pending.start);
         let Ok(index) = found else { return false };
-        debug_assert_eq!(self.pending[index].end, span.end, "a span is acknowledged as sealed");
-        self.pending[index].is_acked = true;
+        let pending = &mut self.pending[index];
+        debug_assert_eq!(pending.end, span.end, "a span is acknowledged as sealed");
+        if !std::mem::replace(&mut pending.is_acked, true) {
+            self.acked_bytes += pending.end - pending.start - pending.hole_bytes;
+        }
         self.advance()
     }
 
-    fn push(&mut self, start: u64, end: u64, tail: Fingerprint, is_acked: bool) {
-        let expected = self.pending.back().map_or(self.offset, |last| last.end);
-        assert!(start == expected, "sealed spans have no holes: {start} after {expected}");
-        self.pending.push_back(Pending { start, end, tail, is_acked });
+    fn push(&mut self, pending: Pending) {
+        let (start, expected) = (pending.start, self.pending.back().map_or(self.offset, |l| l.end));
+        assert!(start == expected, "sealed spans have no gaps: {start} after {expected}");
+        self.pending.push_back(pending);
     }
 
     fn advance(&mut self) -> bool {
@@ -105,8 +121,8 @@ mod tests {
     #[test]
     fn waits_for_the_lowest_batch() {
         let mut mark = Watermark::at(5, Fingerprint::default());
-        mark.on_sealed(span(5, 10), tail(10));
-        mark.on_sealed(span(10, 20), tail(20));
+        mark.on_sealed(span(5, 10), tail(10), 0);
+        mark.on_sealed(span(10, 20), tail(20), 0);
 
         assert!(!mark.on_ack(span(10, 20)));
         assert_eq!(mark.offset(), 5);
@@ -117,10 +133,10 @@ mod tests {
     #[test]
     fn passed_bytes_wait_for_what_lies_before_them() {
         let mut mark = Watermark::at(0, Fingerprint::default());
-        mark.on_passed(0, 1, tail(1));
+        mark.on_passed(0, 1, tail(1), 0);
         assert_eq!(mark.offset(), 1);
-        mark.on_sealed(span(1, 4), tail(4));
-        mark.on_passed(4, 5, tail(5));
+        mark.on_sealed(span(1, 4), tail(4), 0);
+        mark.on_passed(4, 5, tail(5), 0);
         assert_eq!(mark.offset(), 1);
         mark.on_ack(span(1, 4));
         assert_eq!(mark.offset(), 5);
@@ -129,9 +145,20 @@ mod tests {
     #[test]
     fn a_second_acknowledgement_changes_nothing() {
         let mut mark = Watermark::at(0, Fingerprint::default());
-        mark.on_sealed(span(0, 4), tail(4));
+        mark.on_sealed(span(0, 4), tail(4), 0);
         assert!(mark.on_ack(span(0, 4)));
         assert!(!mark.on_ack(span(0, 4)));
+        assert_eq!(mark.acked_bytes(), 4);
+    }
+
+    #[test]
+    fn holes_are_not_counted_as_acknowledged() {
+        let mut mark = Watermark::at(0, Fingerprint::default());
+        mark.on_passed(0, 10, tail(10), 9);
+        mark.on_sealed(span(10, 50), tail(50), 30);
+        assert_eq!((mark.offset(), mark.acked_bytes()), (10, 1));
+        mark.on_ack(span(10, 50));
+        assert_eq!((mark.offset(), mark.acked_bytes()), (50, 11));
     }
 
     proptest! {
@@ -144,7 +171,7 @@ mod tests {
             for len in lengths {
                 spans.push(span(end, end + len));
                 end += len;
-                mark.on_sealed(span(end - len, end), tail(end));
+                mark.on_sealed(span(end - len, end), tail(end), 0);
             }
             let mut left = spans.clone();
             let mut rng = fastrand::Rng::with_seed(order);

@@ -21,6 +21,8 @@
 //! saves what is known and ends.
 
 mod files;
+mod opening;
+mod reading;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -28,7 +30,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::opening::Aside;
 use crate::batch::policy::Reason;
+use crate::batch::restamp::restamp;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::store::{Loaded, Store};
@@ -38,11 +42,11 @@ use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
 use crate::limit::pacer::Pacer;
 use crate::report::{CollectorCounters, CollectorReport, FileReport};
-use crate::sealed::{Ack, Outcome, SealedBatch};
-use crate::span::FileKey;
+use crate::sealed::{Outcome, SealedBatch};
+use crate::span::{FileKey, Span};
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
-use crate::tail::registry::Registry;
+use crate::tail::registry::{Registry, Tracked};
 use crate::tail::remembered::Remembered;
 use crate::tail::schedule::Schedule;
 use crate::tail::watch::Watch;
@@ -52,6 +56,8 @@ use crate::{batch, limit, tail};
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
 /// The same while notifications cannot be had or trusted, or renamed files are still open.
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
+/// The same while files wait for descriptors that others give up.
+const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
 /// The checkpoint is written through to the disk at most this often.
 const DURABLE_PERIOD: Duration = Duration::from_secs(5);
 /// With more files than this, saves are large: after one the next waits
@@ -121,14 +127,24 @@ pub struct Collector {
     rng: fastrand::Rng,
     buffer: Vec<u8>,
     counters: CollectorCounters,
-    /// Files that the last discovery found and could not open.
+    /// What need not be open.
+    aside: Aside,
+    /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
+    looked_at: i64,
+    /// Files that the last discovery found and could not open, or not yet.
     unopened: usize,
+    /// The last discovery had more files to open than descriptors.
+    is_short: bool,
+    /// That was logged.
+    is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
     /// Links that the last discovery refused, and what it passed over because it is no file: known,
     /// so no news.
     refused: HashSet<PathBuf>,
     odd: HashSet<PathBuf>,
+    /// The service's clock minus ours, in seconds.
+    clock_offset: i64,
     /// Refused batches that could not be set aside yet.
     unparked: Vec<(SealedBatch, String, String)>,
     /// It was logged that files are polled.
@@ -213,10 +229,15 @@ impl Collector {
             handoff,
             store,
             rng: fastrand::Rng::new(),
+            aside: Aside::default(),
+            looked_at: opening::stamp(),
             unopened: 0,
+            is_short: false,
+            is_short_logged: false,
             troubled: HashSet::new(),
             refused: HashSet::new(),
             odd: HashSet::new(),
+            clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
             is_ready: false,
@@ -238,6 +259,7 @@ impl Collector {
     /// Runs until it is told to stop and has done so.
     #[must_use]
     pub fn run(mut self) -> Summary {
+        self.expect_unseen();
         loop {
             let now = clock::now();
             let mail = self.handoff.take_mail();
@@ -251,6 +273,7 @@ impl Collector {
             }
             self.turn(now);
             self.finish_drain();
+            self.settle();
             let is_over = abandon
                 || (self.stage == Stage::Closed
                     && self.handoff.outstanding_bytes() == 0
@@ -267,15 +290,19 @@ impl Collector {
     // === mail
 
     fn on_mail(&mut self, mail: Mail, now: Instant) {
+        self.clock_offset = mail.clock_offset;
         if !mail.acks.is_empty() {
             self.is_blocked = false;
             self.touch(now);
         }
         for ack in mail.acks {
             match ack.outcome {
-                Outcome::Delivered => self.on_done(&ack),
+                Outcome::Delivered => self.on_done(ack.span),
                 Outcome::Rejected { batch, code, message } => {
-                    self.unparked.push((batch, code, message));
+                    match restamp(&batch, self.server_unix()) {
+                        Some(restamped) => self.push_restamped(restamped),
+                        None => self.unparked.push((batch, code, message)),
+                    }
                 }
             }
         }
@@ -284,10 +311,24 @@ impl Collector {
         }
     }
 
-    fn on_done(&mut self, ack: &Ack) {
-        // No longer tracked: the file was truncated or closed since.
-        let Some(tracked) = self.registry.get_mut(ack.span.file) else { return };
-        self.is_moved |= tracked.watermark.on_ack(ack.span);
+    /// The time as the service has it, as far as is known.
+    fn server_unix(&self) -> i64 {
+        let unix = i64::try_from(clock::wall().as_secs()).unwrap_or(i64::MAX);
+        unix.saturating_add(self.clock_offset)
+    }
+
+    fn push_restamped(&mut self, batch: SealedBatch) {
+        tracing::warn!(
+            file = %batch.path, batch = batch.id.0, records = batch.lines,
+            "the service refuses the times of a batch; sending it with the time of now"
+        );
+        self.handoff.push_again(batch);
+    }
+
+    fn on_done(&mut self, span: Span) {
+        let (acknowledged, is_moved) = self.registry.on_ack(span);
+        self.counters.acknowledged_bytes += acknowledged;
+        self.is_moved |= is_moved;
     }
 
     /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
@@ -303,9 +344,7 @@ impl Collector {
                     );
                     self.counters.batches_parked += 1;
                     self.counters.lines_parked += u64::from(batch.lines);
-                    if let Some(tracked) = self.registry.get_mut(batch.span.file) {
-                        self.is_moved |= tracked.watermark.on_ack(batch.span);
-                    }
+                    self.on_done(batch.span);
                 }
                 Err(error) => {
                     self.note_checkpoint_error("set a refused batch aside", &error);
@@ -334,7 +373,8 @@ impl Collector {
         }
         for _ in 0..READS_PER_TURN {
             // Refused batches that cannot be set aside have given their room back: read no more.
-            if self.is_blocked || !self.unparked.is_empty() {
+            // What is acknowledged is to be saved before more is read.
+            if self.is_blocked || !self.unparked.is_empty() || self.handoff.has_mail() {
                 break;
             }
             if self.is_rate_limited(now) || !self.make_room() {
@@ -389,7 +429,8 @@ impl Collector {
 
     /// Seals the group of a file and hands it over. Only when there is room.
     fn seal(&mut self, file: FileKey, reason: Reason) {
-        let Some(Sealed { batch, tail, reason }) = self.batcher.seal(file, reason) else { return };
+        let Some(sealed) = self.batcher.seal(file, reason) else { return };
+        let Sealed { batch, tail, hole_bytes, reason } = sealed;
         let counter = match reason {
             Reason::Full => &mut self.counters.sealed_full,
             Reason::Age => &mut self.counters.sealed_age,
@@ -398,9 +439,8 @@ impl Collector {
             Reason::Shutdown => &mut self.counters.sealed_shutdown,
         };
         *counter += 1;
-        // Of an incarnation that has ended there is no watermark any more, but it is sent.
-        if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.watermark.on_sealed(batch.span, tail);
+        if let Some(watermark) = self.registry.watermark_mut(file) {
+            watermark.on_sealed(batch.span, tail, hole_bytes);
         }
         self.handoff.push(batch);
     }
@@ -467,7 +507,14 @@ impl Collector {
         let unix = clock::wall().as_secs();
         let mut checkpoints: Vec<Checkpoint> =
             self.registry.iter().map(|(_, tracked)| tracked.checkpoint(unix)).collect();
-        checkpoints.extend_from_slice(self.remembered.checkpoints());
+        // Of what has ended only a copy can be met again.
+        let ended = self.registry.ended();
+        let gone = |ended: &Tracked| {
+            let checkpoint = ended.checkpoint(unix);
+            Checkpoint { inode: 0, is_done: true, ..checkpoint }
+        };
+        checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
                 self.counters.checkpoint_saves += 1;
@@ -533,6 +580,7 @@ impl Collector {
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,
             open_bytes: self.batcher.open_bytes() as u64,
+            held_deleted_bytes: self.registry.held_deleted_bytes(),
             checkpoint_saved_unix: self.checkpoint_saved_unix,
             checkpoint_error: self.checkpoint_error.clone(),
         });

@@ -83,7 +83,8 @@ impl Meanings {
         }
     }
 
-    fn patterns(&self, name: &str) -> Vec<String> {
+    /// A list of patterns that surely compile.
+    pub(super) fn patterns(&self, name: &str) -> Vec<String> {
         match self.0.get(name) {
             Some((Meaning::Patterns(patterns), _)) => patterns.clone(),
             _ => unreachable!("{name} has a default that is a list of patterns"),
@@ -220,6 +221,7 @@ pub(super) fn compose(
             read_linger: meanings.time("read_linger"),
             line_bytes_max: meanings.count("line_bytes_max"),
             partial_line_timeout: meanings.time("partial_line_timeout"),
+            held_deleted_bytes_max: meanings.number("held_deleted_bytes_max"),
         },
         batch: batch::Options {
             batch_bytes: meanings.count("batch_bytes"),

@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 25] = [
+pub(crate) static KEYS: [Key; 26] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -213,6 +213,16 @@ pub(crate) static KEYS: [Key; 25] = [
         example: "",
         bare: false,
         doc: "A last line without a line end is sent after nothing was added to it for this time.",
+    },
+    Key {
+        name: "held_deleted_bytes_max",
+        kind: Kind::Size { least: 64 * KIB, most: 64 << 40, zero: false },
+        default: Some("1GiB"),
+        example: "",
+        bare: false,
+        doc: "A deleted file is kept open until it is delivered, and occupies the disk as long. When \
+              such files together are larger than this, the one deleted first is given up; the loss \
+              is counted and logged.",
     },
     Key {
         name: "drain_deadline",

@@ -34,6 +34,7 @@ use crate::{batch, limit, send, tail};
 pub(crate) use keys::KEYS;
 pub use layers::{Environment, Flags};
 pub use mistake::{Mistake, Mistakes};
+pub use patterns::Reach;
 pub use reference::reference;
 
 /// Everything the agent needs to know, checked.
@@ -113,21 +114,40 @@ fn load_within(
     check::compose(env, &found, container, &mut mistakes).ok_or(mistakes)
 }
 
+/// What `logferry checkpoint` needs: where the state is kept and which files are shipped.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Where checkpoints live.
+    pub state_dir: PathBuf,
+    /// The files that `paths` and `exclude` mean.
+    pub reach: Reach,
+}
+
 /// Loads only what is needed to look at an agent from outside, so that this works where an agent
 /// would not start.
 ///
 /// # Errors
 /// Mistakes in these keys or in the settings file.
 pub fn load_local(env: &Environment, flags: &Flags) -> Result<Local, Mistakes> {
+    let meanings = load_only(&["state_dir", "listen"], env, flags)?;
+    Ok(Local { state_dir: meanings.state_dir(), listen: meanings.listen() })
+}
+
+/// Loads only what is needed to look at the state directory, or to change it.
+///
+/// # Errors
+/// Mistakes in these keys or in the settings file.
+pub fn load_kept(env: &Environment, flags: &Flags) -> Result<Kept, Mistakes> {
+    let meanings = load_only(&["state_dir", "paths", "exclude"], env, flags)?;
+    let reach = Reach::new(&meanings.patterns("paths"), &meanings.patterns("exclude"));
+    Ok(Kept { state_dir: meanings.state_dir(), reach })
+}
+
+fn load_only(keys: &[&str], env: &Environment, flags: &Flags) -> Result<check::Meanings, Mistakes> {
     let mut mistakes = Mistakes::default();
     let found = layers::merge(env, flags, &mut mistakes);
     let meanings = check::Meanings::read(&found, &mut mistakes);
-    mistakes.0.retain(|mistake| {
-        ["state_dir", "listen", layers::FILE_VARIABLE].contains(&mistake.key.as_str())
-    });
-    if mistakes.0.is_empty() {
-        Ok(Local { state_dir: meanings.state_dir(), listen: meanings.listen() })
-    } else {
-        Err(mistakes)
-    }
+    let is_needed = |key: &str| keys.contains(&key) || key == layers::FILE_VARIABLE;
+    mistakes.0.retain(|mistake| is_needed(&mistake.key));
+    if mistakes.0.is_empty() { Ok(meanings) } else { Err(mistakes) }
 }

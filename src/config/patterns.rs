@@ -2,12 +2,41 @@
 //!
 //! Looks at no file system.
 
-use globset::{Glob, GlobBuilder, GlobSetBuilder};
+use std::path::Path;
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::tail::pattern;
 
 /// As the kernel limits a path.
 const PATTERN_BYTES_MAX: usize = 4096;
+
+/// The names that files have which are shipped.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    paths: GlobSet,
+    exclude: GlobSet,
+}
+
+impl Reach {
+    /// Patterns as [`check`] answers them.
+    pub(super) fn new(paths: &[String], exclude: &[String]) -> Self {
+        let set = |patterns: &[String]| {
+            let mut set = GlobSetBuilder::new();
+            for pattern in patterns {
+                set.add(compile(pattern).expect("it was checked"));
+            }
+            set.build().expect("they were checked together")
+        };
+        Self { paths: set(paths), exclude: set(exclude) }
+    }
+
+    /// Whether a file of this name would be shipped. Says nothing about links on its way.
+    #[must_use]
+    pub fn includes(&self, path: &Path) -> bool {
+        self.paths.is_match(path) && !self.exclude.is_match(path)
+    }
+}
 
 /// Compiles a pattern the way files are matched: `*` and `?` stay within one directory.
 fn compile(pattern: &str) -> Result<Glob, globset::Error> {
@@ -121,6 +150,25 @@ mod tests {
         ] {
             let why = check(&[pattern.to_owned()]).unwrap_err();
             assert!(why.contains(part) && why.starts_with('"'), "{why}");
+        }
+    }
+
+    #[test]
+    fn names_are_matched_as_files_are_found() {
+        let texts = |patterns: &[&str]| -> Vec<String> {
+            patterns.iter().map(|&pattern| pattern.to_owned()).collect()
+        };
+        let reach =
+            Reach::new(&texts(&["/share/logs/**/*.log", "/var/**"]), &texts(&["/**/debug*"]));
+        for (path, expected) in [
+            ("/share/logs/app.log", true),
+            ("/share/logs/a/b/app.log", true),
+            ("/share/logs/app.log.1", false),
+            ("/share/logs/debug.log", false),
+            ("/var/x", true),
+            ("/var", false),
+        ] {
+            assert_eq!(reach.includes(path.as_ref()), expected, "{path}");
         }
     }
 

@@ -95,6 +95,7 @@ fn defaults_are_those_of_the_contract() {
         line_bytes_max = 512KiB (default)
         read_linger = 100ms (default)
         partial_line_timeout = 5s (default)
+        held_deleted_bytes_max = 1GiB (default)
         drain_deadline = 25s (default)
         cpu_usage_limit = 2.0 (default)
         mem_usage_limit = 384 (default)
@@ -751,6 +752,7 @@ fn check_prints_two_tables() {
         line_bytes_max            512KiB                 default
         read_linger               100ms                  default
         partial_line_timeout      5s                     default
+        held_deleted_bytes_max    1GiB                   default
         drain_deadline            25s                    default
         cpu_usage_limit           2.0                    default
         mem_usage_limit           64                     environment mem_usage_limit
@@ -782,6 +784,18 @@ fn looking_from_outside_needs_no_complete_settings() {
 
     let mistakes = load_local(&env(&[("LOGFERRY_STATE_DIR", "s")]), &flags(&[])).unwrap_err();
     assert_eq!(mistakes.0[0].key, "state_dir");
+}
+
+#[test]
+fn the_state_directory_needs_its_own_keys_only() {
+    let load = |vars: &[(&str, &str)]| load_kept(&env(vars), &flags(&[]));
+    let kept = load(&[("LOGFERRY_STATE_DIR", "/s"), ("LOGFERRY_LISTEN", "!")]).unwrap();
+    assert_eq!(kept.state_dir, Path::new("/s"));
+    assert!(kept.reach.includes("/share/logs/app.log".as_ref()), "the default paths");
+    let kept = load(&[("LOGFERRY_PATHS", "/a/*"), ("LOGFERRY_EXCLUDE", "/a/b")]).unwrap();
+    assert!(kept.reach.includes("/a/a".as_ref()) && !kept.reach.includes("/a/b".as_ref()));
+
+    assert_eq!(load(&[("LOGFERRY_PATHS", "a")]).unwrap_err().0[0].key, "paths");
 }
 
 // The files in `config/`.

@@ -5,17 +5,27 @@
 //! of that line has been delivered already (it was too long, or it was sent unterminated after its
 //! quiet time). What remains of such a line is delivered too, unless nothing but the line end
 //! remains.
+//!
+//! A run of NUL bytes where a line or a piece of one begins, followed by other bytes, is a *hole*:
+//! what an app leaves that writes on at its old position after the file was truncated, or what a
+//! power cut leaves. It is no text and is passed over. NULs with nothing behind them may be space
+//! that was taken in advance: they are waited on.
+
+/// Fewer NUL bytes in a row than this are text.
+pub const HOLE_BYTES_MIN: usize = 8;
 
 /// A piece of a file that becomes one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
     /// The bytes to deliver, as written, without the line end. `None` where only the end of a line
-    /// remained whose text has been delivered.
+    /// remained whose text has been delivered, and for a hole.
     pub value: Option<&'a [u8]>,
     /// How many bytes of the input it covers, line end included. Never 0.
     pub consumed: usize,
     /// The line goes on behind this piece.
     pub is_cut: bool,
+    /// These are NUL bytes that nobody wrote.
+    pub is_hole: bool,
 }
 
 /// Bytes that must be at hand to decide about a line: the limit, and a line end behind it.
@@ -27,31 +37,54 @@ pub const fn lookahead(line_bytes_max: usize) -> usize {
 /// The first line of `bytes`, or `None` when more bytes are needed to know it.
 ///
 /// A line of more than `line_bytes_max` bytes is cut there, or up to three bytes earlier so that
-/// no UTF-8 character is torn. With [`lookahead`] bytes the answer is never `None`.
+/// no UTF-8 character is torn, or before a hole. With [`lookahead`] bytes the answer is `None` only
+/// if they are nothing but NULs.
 #[must_use]
 pub fn next_line(bytes: &[u8], is_mid_line: bool, line_bytes_max: usize) -> Option<Line<'_>> {
+    if bytes.starts_with(&[0; HOLE_BYTES_MIN]) {
+        let consumed = bytes.iter().position(|&byte| byte != 0)?;
+        return Some(Line { value: None, consumed, is_cut: true, is_hole: true });
+    }
     let window = &bytes[..bytes.len().min(lookahead(line_bytes_max))];
     if let Some(newline) = memchr::memchr(b'\n', window) {
         let text = &window[..newline];
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.len() <= line_bytes_max {
             let value = (!text.is_empty() || !is_mid_line).then_some(text);
-            return Some(Line { value, consumed: newline + 1, is_cut: false });
+            return Some(Line { value, consumed: newline + 1, is_cut: false, is_hole: false });
         }
     } else if window.len() < lookahead(line_bytes_max) {
         return None;
     }
     let end = cut_before(window, line_bytes_max);
-    Some(Line { value: Some(&window[..end]), consumed: end, is_cut: true })
+    let text = without_nuls(&window[..end]);
+    let end = if end - text.len() < HOLE_BYTES_MIN { end } else { text.len() };
+    Some(Line { value: Some(&window[..end]), consumed: end, is_cut: true, is_hole: false })
 }
 
 /// The unterminated rest of a file as a line, once it has been quiet for long enough.
 ///
-/// A last `\r` is left for later: it may be half of a line end. `None` if nothing else is there.
+/// A last `\r` is left for later: it may be half of a line end. So are NULs at the end: they may
+/// still be written over. `None` if nothing else is there.
 #[must_use]
 pub fn partial_line(bytes: &[u8]) -> Option<Line<'_>> {
-    let text = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    (!text.is_empty()).then_some(Line { value: Some(text), consumed: text.len(), is_cut: true })
+    let text = without_nuls(bytes);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let line = Line { value: Some(text), consumed: text.len(), is_cut: true, is_hole: false };
+    (!text.is_empty()).then_some(line)
+}
+
+/// Whether `bytes`, left at the end of a file, are nothing that would ever be sent by themselves.
+#[must_use]
+pub fn is_idle(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && partial_line(bytes).is_none()
+}
+
+/// `bytes` up to the last one that is not NUL.
+#[must_use]
+pub fn without_nuls(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    &bytes[..end]
 }
 
 /// The largest index up to `at` that does not tear a UTF-8 character; `at` if that is not UTF-8.
@@ -129,6 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn passes_over_holes_and_keeps_other_nuls() {
+        let hole = "\0".repeat(HOLE_BYTES_MIN);
+        check(&format!("a\n{hole}\0b\n"), 99, &["a", "b"]);
+        check(&format!("a\n{hole}\nb\n"), 99, &["a", "b"]);
+        check(&format!("a{hole}b\n"), 99, &[&format!("a{hole}b")]);
+        check("\0a\0\0b\n", 99, &["\0a\0\0b"]);
+        check(&format!("abc{hole}def\n"), 11, &["abc", "def"]);
+        check(&hole, 3, &[]);
+    }
+
+    #[test]
+    fn waits_for_what_stands_behind_nuls() {
+        assert_eq!(next_line(&[0; 99], false, 9), None);
+        assert_eq!(partial_line(&[0; 99]), None);
+        assert_eq!(partial_line(b"ab\r\0\0\0").unwrap().value, Some(&b"ab"[..]));
+    }
+
+    #[test]
     fn swallows_the_line_end_behind_a_partial_line() {
         let line = partial_line(b"abc\r").unwrap();
         assert_eq!((line.value, line.consumed, line.is_cut), (Some(&b"abc"[..]), 3, true));
@@ -141,9 +192,9 @@ mod tests {
         /// Splitting is the same whatever the reads were, and joins back to the file.
         #[test]
         fn chunking_changes_nothing(
-            file in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), Just(0xc3), Just(0xa4)], 0..60),
+            file in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), Just(0xc3), Just(0xa4), Just(0), Just(0), Just(0), Just(0)], 0..60),
             mut sizes in proptest::collection::vec(0_usize..60, 0..6),
-            line_bytes_max in 4_usize..9,
+            line_bytes_max in 8_usize..14,
         ) {
             sizes.sort_unstable();
             let (whole, end) = records(&file, &[], line_bytes_max);
@@ -151,8 +202,9 @@ mod tests {
             for line in &whole {
                 prop_assert!(line.len() <= line_bytes_max && !line.contains(&b'\n'));
             }
-            let written: usize = file[..end].iter().filter(|&&byte| byte != b'\n' && byte != b'\r').count();
-            let found: usize = whole.iter().flatten().filter(|&&byte| byte != b'\r').count();
+            let is_text = |byte: &&u8| ![b'\n', b'\r', 0].contains(*byte);
+            let written: usize = file[..end].iter().filter(is_text).count();
+            let found: usize = whole.iter().flatten().filter(is_text).count();
             prop_assert_eq!(written, found);
         }
     }

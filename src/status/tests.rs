@@ -177,6 +177,7 @@ impl Disk {
             head: Fingerprint::default(),
             tail: Fingerprint::default(),
             seen_unix: 7,
+            ..Checkpoint::default()
         });
         resolved
     }

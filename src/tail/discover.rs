@@ -117,6 +117,12 @@ impl Patterns {
         scan
     }
 
+    /// Whether `path` is left out.
+    #[must_use]
+    pub fn is_excluded(&self, path: &Path) -> bool {
+        self.exclude.has_file(path)
+    }
+
     /// Whether a file that really is at this path may be shipped. To be asked again of an opened
     /// file, because links can change between the walk and the opening.
     #[must_use]

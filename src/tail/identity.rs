@@ -1,19 +1,44 @@
 //! Whether a file is one we know.
 //!
-//! Pure: the reader looks at the bytes, this decides. A file is known by device, inode and two
-//! fingerprints, of its head and of the bytes just before the offset; names do not count, because
-//! rotation changes them.
+//! Pure: the reader looks at the bytes, this decides. A file is known by device, inode, time of
+//! birth and two fingerprints, of its head and of the bytes just before the offset; names do not
+//! count, because rotation changes them.
 //!
-//! | device | inode | head | tail, size | then |
-//! |---|---|---|---|---|
-//! | same | same | same | same | go on at the offset |
-//! | same | same | same | other, or smaller | rewritten in place: from the first byte |
-//! | same | same | other | – | another file with a used inode: from the first byte |
-//! | other | same | same | same | the disk was mounted elsewhere: go on |
-//! | other | other | same | same, and the path too | the data was copied elsewhere: go on |
-//! | – | – | – | anything else | not this file |
+//! | device | inode | born | head | tail, size | then |
+//! |---|---|---|---|---|---|
+//! | same | same | same | same | same | go on at the offset |
+//! | same | same | same | same | other, or smaller | rewritten in place: from the first byte |
+//! | same | same | other | – | – | another file with a used inode: from the first byte |
+//! | same | same | – | other | – | the same, or rewritten: from the first byte |
+//! | other | same | – | same | same | the disk was mounted elsewhere: go on |
+//! | other | other | – | same | same, and the path too | the data was copied elsewhere: go on |
+//! | – | – | – | – | anything else | not this file |
+//!
+//! Not every file system knows the time of birth; a time that is not known says nothing.
 
 use crate::checkpoint::format::Checkpoint;
+
+/// What fstat(2) says of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// When it was made, in nanoseconds since 1970; 0 for not known.
+    pub born: i64,
+    /// Size in bytes.
+    pub size: u64,
+    /// When its bytes changed last, in nanoseconds since 1970. `None` while that is so recent that
+    /// another change could bear the same time.
+    pub modified: Option<i64>,
+    /// When its bytes, names or rights changed last, in nanoseconds since 1970.
+    pub changed: i64,
+    /// Names that it has; 0 when it was deleted.
+    pub links: u64,
+    /// It is a regular file.
+    pub is_file: bool,
+}
 
 /// What the reader sees of a file, held against a checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +47,8 @@ pub struct Seen {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
+    /// When the file was made; 0 for not known.
+    pub born: i64,
     /// The path is that of the checkpoint.
     pub is_same_path: bool,
     /// The first bytes are those of the checkpoint's head.
@@ -48,10 +75,11 @@ pub fn compare(saved: &Checkpoint, seen: Seen) -> Match {
     let is_same_device = saved.device == seen.device;
     let is_same_inode = saved.inode == seen.inode;
     let are_bytes_same = seen.is_head_same && seen.is_tail_same;
+    let is_born_same = saved.born == 0 || seen.born == 0 || saved.born == seen.born;
     // A head of no bytes proves nothing about a file on another device.
     let is_proof = saved.head.len > 0 && are_bytes_same;
     match (is_same_device, is_same_inode) {
-        (true, true) if are_bytes_same => Match::Resume,
+        (true, true) if are_bytes_same && is_born_same => Match::Resume,
         (true, true) => Match::Rewritten,
         (false, true) if is_proof => Match::Resume,
         (false, false) if is_proof && seen.is_same_path => Match::Resume,
@@ -73,10 +101,16 @@ mod tests {
             offset: 10,
             head: Fingerprint::of(b"head"),
             tail: Fingerprint::of(b"tail"),
-            seen_unix: 0,
+            ..Checkpoint::default()
         };
-        let seen =
-            Seen { device, inode, is_same_path: path, is_head_same: head, is_tail_same: tail };
+        let seen = Seen {
+            device,
+            inode,
+            born: 7,
+            is_same_path: path,
+            is_head_same: head,
+            is_tail_same: tail,
+        };
         assert_eq!(compare(&saved, seen), expected, "{seen:?}");
     }
 
@@ -100,14 +134,12 @@ mod tests {
             resolved: "/a".into(),
             device: 1,
             inode: 1,
-            offset: 0,
-            head: Fingerprint::default(),
-            tail: Fingerprint::default(),
-            seen_unix: 0,
+            ..Checkpoint::default()
         };
         let mut seen = Seen {
             device: 2,
             inode: 1,
+            born: 0,
             is_same_path: true,
             is_head_same: true,
             is_tail_same: true,
@@ -115,5 +147,21 @@ mod tests {
         assert_eq!(compare(&saved, seen), Match::Other);
         seen.device = 1;
         assert_eq!(compare(&saved, seen), Match::Resume);
+    }
+
+    #[test]
+    fn a_used_inode_is_told_by_the_time_of_birth() {
+        let saved = Checkpoint { device: 1, inode: 1, born: 5, ..Checkpoint::default() };
+        let born = |born| Seen {
+            device: 1,
+            inode: 1,
+            born,
+            is_same_path: true,
+            is_head_same: true,
+            is_tail_same: true,
+        };
+        assert_eq!(compare(&saved, born(5)), Match::Resume);
+        assert_eq!(compare(&saved, born(6)), Match::Rewritten);
+        assert_eq!(compare(&saved, born(0)), Match::Resume, "not known here");
     }
 }

@@ -20,6 +20,7 @@
 
 pub mod discover;
 pub mod generation;
+pub mod gzip;
 pub mod identity;
 pub mod pattern;
 pub mod reader;
@@ -28,6 +29,7 @@ pub mod remembered;
 mod roots;
 pub mod schedule;
 mod trace;
+pub mod unseen;
 mod walk;
 pub mod watch;
 
@@ -49,4 +51,6 @@ pub struct Options {
     pub line_bytes_max: usize,
     /// An unterminated last line is sent after this quiet time.
     pub partial_line_timeout: Duration,
+    /// Most bytes of deleted files that are kept open.
+    pub held_deleted_bytes_max: u64,
 }

@@ -4,34 +4,37 @@
 //! share: what is not consumed in a turn is simply read again in the next, so a file costs a
 //! descriptor and no memory of its own.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::gzip::{self, Gzip};
+use super::identity::Stat;
+use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+use crate::line::split::without_nuls;
+
+/// Most NUL bytes that are read in search of text. More of them than this are a hole, whatever
+/// follows.
+const NULS_READ_MAX: usize = 64 << 20;
 
 /// A file that was opened for reading.
 #[derive(Debug)]
 pub struct Reader {
     file: File,
+    /// If the file is compressed, its text: that is what is read and measured.
+    gzip: Option<RefCell<Gzip>>,
 }
 
-/// What fstat(2) says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Device number.
-    pub device: u64,
-    /// Inode number.
-    pub inode: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Names that it has; 0 when it was deleted.
-    pub links: u64,
-    /// It is a regular file.
-    pub is_file: bool,
-}
+/// A time of change that is not older than this may stand for two changes: kernels count in ticks.
+const TICK: Duration = Duration::from_millis(50);
 
 impl Reader {
     /// Opens a file, without waiting: what was a file a moment ago may be a pipe now.
@@ -41,7 +44,34 @@ impl Reader {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         let flags = i32::try_from(flags.bits()).expect("flags of open(2) are an int");
-        Ok(Self { file: OpenOptions::new().read(true).custom_flags(flags).open(path)? })
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        Ok(Self { file, gzip: None })
+    }
+
+    /// Whether the file is compressed.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn is_gzip(&self) -> io::Result<bool> {
+        gzip::is_gzip(&self.file)
+    }
+
+    /// From now on the text of the compressed file is read and measured. Returns what is wrong
+    /// with it, if it ends too early. *Cost*: decodes all of it.
+    ///
+    /// # Errors
+    /// As [`Gzip::open`].
+    pub fn unpack(&mut self) -> io::Result<Option<String>> {
+        let gzip = Gzip::open(&self.file)?;
+        let damage = gzip.damage().map(str::to_owned);
+        self.gzip = Some(RefCell::new(gzip));
+        Ok(damage)
+    }
+
+    /// Whether the text of a compressed file is read, which never changes.
+    #[must_use]
+    pub fn is_unpacked(&self) -> bool {
+        self.gzip.is_some()
     }
 
     /// Examines the file.
@@ -50,10 +80,17 @@ impl Reader {
     /// As fstat(2).
     pub fn stat(&self) -> io::Result<Stat> {
         let metadata = self.file.metadata()?;
+        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let modified = since_1970(metadata.mtime(), metadata.mtime_nsec());
+        let now = nanoseconds(clock::wall());
+        let is_settled = !(now.saturating_sub(nanoseconds(TICK))..=now).contains(&modified);
         Ok(Stat {
             device: metadata.dev(),
             inode: metadata.ino(),
-            size: metadata.size(),
+            born: born.map_or(0, nanoseconds),
+            size: self.gzip.as_ref().map_or_else(|| metadata.size(), |gzip| gzip.borrow().len()),
+            modified: is_settled.then_some(modified),
+            changed: since_1970(metadata.ctime(), metadata.ctime_nsec()),
             links: metadata.nlink(),
             is_file: metadata.is_file(),
         })
@@ -73,6 +110,10 @@ impl Reader {
     /// # Errors
     /// As pread(2).
     pub fn read_once<'b>(&self, buffer: &'b mut [u8], offset: u64) -> io::Result<&'b [u8]> {
+        if let Some(gzip) = &self.gzip {
+            let count = gzip.borrow_mut().read_at(&self.file, buffer, offset)?;
+            return Ok(&buffer[..count]);
+        }
         loop {
             match self.file.read_at(buffer, offset) {
                 Ok(count) => return Ok(&buffer[..count]),
@@ -90,23 +131,53 @@ impl Reader {
     fn read_at<'b>(&self, buffer: &'b mut [u8], offset: u64) -> io::Result<&'b [u8]> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match self.read_once(&mut buffer[filled..], offset + filled as u64)?.len() {
+                0 => break,
+                count => filled += count,
             }
         }
         Ok(&buffer[..filled])
     }
 
-    /// The fingerprint of the head as it is now.
+    /// Where the first byte that is not NUL stands, from `offset` on; `None` if there is only NUL
+    /// up to the end. Holes of a sparse file are jumped over (lseek(2), `SEEK_DATA`); of NULs that
+    /// are on the disk at most [`NULS_READ_MAX`] are read, and what follows them is the answer.
+    ///
+    /// # Errors
+    /// As lseek(2) and pread(2).
+    pub fn text_after(&self, offset: u64) -> io::Result<Option<u64>> {
+        let mut buffer = vec![0; 64 << 10];
+        let (mut at, mut nuls) = (offset, 0);
+        while nuls < NULS_READ_MAX {
+            at = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+                _ if self.is_unpacked() => at,
+                Ok(data) => data,
+                Err(Errno::NXIO) => return Ok(None),
+                // A file system without holes.
+                Err(Errno::INVAL | Errno::NOTSUP) => at,
+                Err(error) => return Err(error.into()),
+            };
+            let bytes = self.read_once(&mut buffer, at)?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            if let Some(text) = bytes.iter().position(|&byte| byte != 0) {
+                return Ok(Some(at + text as u64));
+            }
+            at += bytes.len() as u64;
+            nuls += bytes.len();
+        }
+        Ok(Some(at))
+    }
+
+    /// The fingerprint of the head as it is now. NULs at its end do not belong to it: they may be
+    /// space that was taken in advance.
     ///
     /// # Errors
     /// As pread(2).
     pub fn head(&self) -> io::Result<Fingerprint> {
         let mut buffer = [0; HEAD_BYTES_MAX];
-        self.read_at(&mut buffer, 0).map(Fingerprint::of_head)
+        self.read_at(&mut buffer, 0).map(without_nuls).map(Fingerprint::of_head)
     }
 
     /// Whether the file still begins with the bytes of `head`.
@@ -130,6 +201,35 @@ impl Reader {
     }
 }
 
+fn since_1970(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whether `copy` may be a copy of `original`, as far as it has come: its first and its last bytes
+/// are the ones that stand there in the original.
+///
+/// # Errors
+/// As pread(2).
+pub fn is_copy_so_far(copy: &Reader, original: &Reader) -> io::Result<bool> {
+    let size = copy.stat()?.size;
+    if size > original.stat()?.size {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = ([0; HEAD_BYTES_MAX], [0; HEAD_BYTES_MAX]);
+    for offset in [0, size.saturating_sub(HEAD_BYTES_MAX as u64)] {
+        let len = usize::try_from(size - offset).unwrap_or(usize::MAX).min(HEAD_BYTES_MAX);
+        let ours = copy.read_at(&mut ours[..len], offset)?;
+        if ours != original.read_at(&mut theirs[..len], offset)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +249,41 @@ mod tests {
         assert!(!reader.has_tail(Fingerprint::of_tail(b"one\ntwo\n"), 100).unwrap());
         assert!(!reader.has_tail(Fingerprint { len: 9, crc32: 0 }, 3).unwrap());
         assert!(!reader.has_tail(Fingerprint { len: 9999, crc32: 0 }, 99_999).unwrap());
+    }
+
+    #[test]
+    fn knows_a_copy_while_it_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str, text: &[u8]| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            Reader::open(&dir.path().join(name)).unwrap()
+        };
+        let text: Vec<u8> = (0..5000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let original = open("app.log", &text);
+
+        for len in [0, 1, 1024, 9000, text.len()] {
+            assert!(is_copy_so_far(&open("copy", &text[..len]), &original).unwrap(), "{len}");
+        }
+        let longer = [&text[..], b"more"].concat();
+        assert!(!is_copy_so_far(&open("copy", &longer), &original).unwrap());
+        let same_head = [&text[..2000], b"other"].concat();
+        assert!(!is_copy_so_far(&open("copy", &same_head), &original).unwrap());
+    }
+
+    #[test]
+    fn finds_text_behind_a_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"one\n", 0).unwrap();
+        file.write_all_at(b"two\n", (5 << 30) + 100).unwrap();
+        file.set_len(6 << 30).unwrap();
+        let reader = Reader::open(&path).unwrap();
+
+        assert_eq!(reader.text_after(2).unwrap(), Some(2));
+        assert_eq!(reader.text_after(4).unwrap(), Some((5 << 30) + 100));
+        assert_eq!(reader.text_after((5 << 30) + 104).unwrap(), None);
+        assert_eq!(reader.text_after(7 << 30).unwrap(), None);
     }
 
     #[test]

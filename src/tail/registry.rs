@@ -3,15 +3,21 @@
 //! Pure: facts come in (found, examined, read), states and deadlines come out. A file is tracked
 //! from its opening to its closing; each truncation or rewriting begins a new incarnation with a
 //! new [`FileKey`], so that late acknowledgements of the old bytes cannot move the new watermark.
+//!
+//! # Accounts
+//! Each incarnation has an account: of the bytes seen from where it was opened to its size at the
+//! end, every one is acknowledged or skipped for a reason. It is settled when the last batch of an
+//! ended incarnation is acknowledged ([`Registry::take_settled`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::identity::Stat;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::watermark::Watermark;
 use crate::fingerprint::Fingerprint;
-use crate::span::FileKey;
+use crate::span::{FileKey, Span};
 
 /// A renamed file is closed when it has been quiet for this long and all of it is acknowledged.
 /// Apps keep writing to a rotated file until they notice; ten minutes is what logtail grants too.
@@ -53,6 +59,8 @@ pub struct Opened {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
+    /// When it was made; 0 for not known.
+    pub born: i64,
     /// Fingerprint of its first bytes.
     pub head: Fingerprint,
     /// Where to go on.
@@ -60,6 +68,10 @@ pub struct Opened {
     /// Fingerprint of the bytes before `offset`.
     pub tail: Fingerprint,
 }
+
+/// Size in bytes and time of change (seconds and nanoseconds of Unix time) of a name: while they
+/// stay, there is nothing new in the file.
+pub type FoundAs = (u64, (i64, i64));
 
 /// One tracked file.
 #[derive(Clone, Debug)]
@@ -69,10 +81,23 @@ pub struct Tracked {
     /// The path under which discovery found it last; another one after a rename within the
     /// patterns.
     pub found_at: PathBuf,
+    /// Size and time of change as discovery found them last.
+    pub found_as: FoundAs,
     /// Where it stands.
     pub state: State,
     /// Size when it was last examined.
     pub size: u64,
+    /// Size when its bytes were last found to be the known ones. What came since may be the text
+    /// of another incarnation.
+    pub sure_size: u64,
+    /// When its bytes changed last, as last examined; `None` if they may have changed since.
+    pub modified: Option<i64>,
+    /// Bytes passed over as holes.
+    pub hole_bytes: u64,
+    /// Bytes that were given up at its end: seen and not read.
+    pub left_bytes: u64,
+    /// When it was first seen without a name.
+    pub deleted_at: Option<Instant>,
     /// Offset just past the last byte that went into a group.
     pub read_offset: u64,
     /// Fingerprint of the bytes before `read_offset`.
@@ -83,7 +108,7 @@ pub struct Tracked {
     pub grown_at: Instant,
     /// It was read to its end; what is left there, if anything, is no complete line.
     pub is_at_end: bool,
-    /// What is left is a lone `\r`, which is never sent by itself.
+    /// What is left is never sent by itself: a lone `\r`, or NULs.
     pub is_rest_idle: bool,
     /// Last time, in Unix seconds, when all of it was acknowledged.
     pub level_unix: u64,
@@ -102,6 +127,11 @@ pub enum Change {
     Grew,
     /// There are no more bytes than then, but not all of them were read yet.
     Unread,
+    /// There are as many bytes as then, and they were written to since.
+    Touched,
+    /// There are fewer bytes than at the last examination, but none of those that were read is
+    /// missing. So many that are were seen.
+    Cut(u64),
     /// There are fewer bytes than were read or are known as its head: it was truncated.
     Shrank,
 }
@@ -119,6 +149,8 @@ pub struct Restarted {
 #[derive(Debug, Default)]
 pub struct Registry {
     files: BTreeMap<FileKey, Tracked>,
+    /// Incarnations that ended and have batches under way.
+    ended: BTreeMap<FileKey, Tracked>,
     by_inode: HashMap<(u64, u64), FileKey>,
     /// Files with an unfinished last line, by the time it was last added to.
     rests: BTreeSet<(Instant, FileKey)>,
@@ -134,6 +166,11 @@ impl Registry {
         let tracked = Tracked {
             state: State::Active,
             size: opened.offset,
+            sure_size: opened.offset,
+            modified: None,
+            hole_bytes: 0,
+            left_bytes: 0,
+            deleted_at: None,
             read_offset: opened.offset,
             tail: opened.tail,
             watermark: Watermark::at(opened.offset, opened.tail),
@@ -144,6 +181,7 @@ impl Registry {
             unannounced: 0,
             last_error: String::new(),
             found_at: opened.path.clone(),
+            found_as: FoundAs::default(),
             opened,
         };
         self.files.insert(file, tracked);
@@ -190,28 +228,51 @@ impl Registry {
         gone
     }
 
-    /// The file was examined: `size` bytes, `links` names.
-    pub fn on_stat(&mut self, file: FileKey, size: u64, links: u64, now: Instant) -> Change {
+    /// The file was examined.
+    pub fn on_stat(&mut self, file: FileKey, stat: &Stat, now: Instant) -> Change {
         let Some(tracked) = self.files.get_mut(&file) else { return Change::None };
-        if links == 0 {
+        if stat.links == 0 {
             tracked.state = State::Deleted;
+            tracked.deleted_at.get_or_insert(now);
         }
+        let size = stat.size;
         if size < tracked.read_offset.max(tracked.opened.head.len.into()) {
             return Change::Shrank;
         }
         let before = std::mem::replace(&mut tracked.size, size);
+        let modified = std::mem::replace(&mut tracked.modified, stat.modified);
         if size == before {
             let is_read = tracked.is_at_end || size == tracked.read_offset;
-            return if is_read { Change::None } else { Change::Unread };
+            // What waits to be written over may be, without a trace (mmap(2)).
+            let is_touched =
+                modified.is_none() || modified != stat.modified || tracked.waits_idly();
+            return match (is_read, is_touched) {
+                (false, _) => Change::Unread,
+                (true, true) => Change::Touched,
+                (true, false) => Change::None,
+            };
         }
         self.rests.remove(&(tracked.grown_at, file));
         tracked.grown_at = now;
         tracked.is_at_end = false;
+        if size < before {
+            let cut_bytes = tracked.sure_size.saturating_sub(size);
+            tracked.sure_size -= cut_bytes;
+            return Change::Cut(cut_bytes);
+        }
         Change::Grew
     }
 
+    /// The file had `size` bytes and the known ones among them. Returns how many of them are new.
+    pub fn on_verified(&mut self, file: FileKey, size: u64) -> u64 {
+        let Some(tracked) = self.files.get_mut(&file) else { return 0 };
+        let before = tracked.sure_size;
+        tracked.sure_size = before.max(size);
+        tracked.sure_size - before
+    }
+
     /// The file was read up to `offset`; `is_at_end` if nothing complete is left behind it;
-    /// `is_rest_idle` says that what is left there is a lone `\r`.
+    /// `is_rest_idle` says that what is left there is nothing that is sent by itself.
     pub fn on_read(
         &mut self,
         file: FileKey,
@@ -244,30 +305,107 @@ impl Registry {
 
     /// The file was truncated or rewritten: the old incarnation ends, a new one begins at 0.
     pub fn restart(&mut self, file: FileKey, now: Instant, unix: u64) -> Option<Restarted> {
-        let old = self.forget(file)?;
-        let lost_bytes = old.size.saturating_sub(old.read_offset);
+        let tracked = self.files.get(&file)?;
+        let (opened, state) = (tracked.opened.clone(), tracked.state);
+        let lost_bytes = self.end(file)?;
         let opened = Opened {
             head: Fingerprint::default(),
             offset: 0,
             tail: Fingerprint::default(),
-            ..old.opened
+            ..opened
         };
         let restarted = self.open(opened, now, unix);
         if let Some(tracked) = self.files.get_mut(&restarted) {
-            tracked.state = old.state;
+            tracked.state = state;
         }
         Some(Restarted { file: restarted, lost_bytes })
     }
 
-    /// Ends the tracking of a file.
-    pub fn forget(&mut self, file: FileKey) -> Option<Tracked> {
-        let tracked = self.files.remove(&file)?;
+    /// Ends the tracking of an incarnation; acknowledgements of it are still taken. Returns the
+    /// bytes that were seen for sure and not read: they are given up.
+    pub fn end(&mut self, file: FileKey) -> Option<u64> {
+        let mut tracked = self.files.remove(&file)?;
         self.rests.remove(&(tracked.grown_at, file));
         let inode = (tracked.opened.device, tracked.opened.inode);
         if self.by_inode.get(&inode) == Some(&file) {
             self.by_inode.remove(&inode);
         }
-        Some(tracked)
+        tracked.size = tracked.sure_size.max(tracked.read_offset);
+        tracked.left_bytes = tracked.size - tracked.read_offset;
+        let left_bytes = tracked.left_bytes;
+        self.ended.insert(file, tracked);
+        Some(left_bytes)
+    }
+
+    /// The watermark of an incarnation, ended or not.
+    pub fn watermark_mut(&mut self, file: FileKey) -> Option<&mut Watermark> {
+        let tracked = self.files.get_mut(&file).or_else(|| self.ended.get_mut(&file))?;
+        Some(&mut tracked.watermark)
+    }
+
+    /// A batch is done with. Returns how many bytes are acknowledged by that for the first time,
+    /// and whether the watermark moved.
+    pub fn on_ack(&mut self, span: Span) -> (u64, bool) {
+        let Some(watermark) = self.watermark_mut(span.file) else { return (0, false) };
+        let before = watermark.acked_bytes();
+        let is_moved = watermark.on_ack(span);
+        (watermark.acked_bytes() - before, is_moved)
+    }
+
+    /// Whether an incarnation is tracked, or has ended and has batches under way.
+    #[must_use]
+    pub fn is_known(&self, file: FileKey) -> bool {
+        self.files.contains_key(&file) || self.ended.contains_key(&file)
+    }
+
+    /// An incarnation that ended and has batches under way.
+    #[must_use]
+    pub fn get_ended(&self, file: FileKey) -> Option<&Tracked> {
+        self.ended.get(&file)
+    }
+
+    /// Incarnations that ended and have batches under way.
+    pub fn ended(&self) -> impl Iterator<Item = (FileKey, &Tracked)> {
+        self.ended.iter().map(|(file, tracked)| (*file, tracked))
+    }
+
+    /// Takes out the ended incarnations of which all that was read is acknowledged.
+    pub fn take_settled(&mut self) -> Vec<Tracked> {
+        let is_settled =
+            |_: &FileKey, ended: &mut Tracked| ended.watermark.offset() == ended.read_offset;
+        self.ended.extract_if(.., is_settled).map(|(_, ended)| ended).collect()
+    }
+
+    /// Deleted files, the one deleted first at the front, that together occupy more than
+    /// `bytes_max`: as many as must go.
+    #[must_use]
+    pub fn beyond_budget(&self, bytes_max: u64) -> Vec<FileKey> {
+        let mut held: Vec<_> = self
+            .iter()
+            .filter(|(_, tracked)| tracked.state == State::Deleted)
+            .map(|(file, tracked)| {
+                (!tracked.is_delivered(), tracked.deleted_at, file, tracked.size)
+            })
+            .collect();
+        // What is delivered goes first: nothing is lost with it.
+        held.sort_unstable();
+        let mut bytes: u64 = held.iter().map(|(.., size)| size).sum();
+        let mut beyond = Vec::new();
+        for (.., file, size) in held {
+            if bytes <= bytes_max {
+                break;
+            }
+            bytes -= size;
+            beyond.push(file);
+        }
+        beyond
+    }
+
+    /// Bytes of all deleted files that are open.
+    #[must_use]
+    pub fn held_deleted_bytes(&self) -> u64 {
+        let held = self.files.values().filter(|tracked| tracked.state == State::Deleted);
+        held.map(|tracked| tracked.size).sum()
     }
 
     /// Files whose unfinished last line has been quiet for `timeout`.
@@ -286,6 +424,20 @@ impl Registry {
         self.rests.first().map(|(grown_at, _)| *grown_at + timeout)
     }
 
+    /// The file that the patterns find, that is delivered, and that has been quiet longest, if it
+    /// was for `quiet` at least: it can be closed and opened again without a loss.
+    #[must_use]
+    pub fn quietest(&self, quiet: Duration, now: Instant) -> Option<FileKey> {
+        let can_rest = |tracked: &Tracked| {
+            tracked.state == State::Active
+                && tracked.is_delivered()
+                && tracked.found_as.0 == tracked.size
+                && tracked.grown_at + quiet <= now
+        };
+        let resting = self.iter().filter(|(_, tracked)| can_rest(tracked));
+        resting.min_by_key(|(_, tracked)| tracked.grown_at).map(|(file, _)| file)
+    }
+
     /// Renamed and deleted files that are delivered and have been quiet for long enough.
     #[must_use]
     pub fn closable(&self, now: Instant) -> Vec<FileKey> {
@@ -302,7 +454,29 @@ impl Registry {
 }
 
 impl Tracked {
-    /// Whether all of it was read and acknowledged, but for a lone `\r` at its end.
+    /// Where it stands, and the name next to it that the patterns found.
+    pub fn places(&self) -> impl Iterator<Item = PathBuf> {
+        let found = self.found_at.file_name().map(|name| self.opened.resolved.with_file_name(name));
+        let last = self.opened.resolved.clone();
+        let is_other = found.as_ref() != Some(&last);
+        found.into_iter().chain(is_other.then_some(last))
+    }
+
+    /// Whether the bytes from where it was opened to its size are all acknowledged or skipped.
+    /// To be asked of a settled incarnation.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let acked = self.watermark.acked_bytes();
+        self.opened.offset + acked + self.hole_bytes + self.left_bytes == self.size
+    }
+
+    /// Whether it is read but for bytes that are never sent by themselves: they may be written over.
+    #[must_use]
+    pub fn waits_idly(&self) -> bool {
+        self.is_at_end && self.is_rest_idle && self.size > self.read_offset
+    }
+
+    /// Whether all of it was read and acknowledged, but for what is never sent by itself.
     #[must_use]
     pub fn is_delivered(&self) -> bool {
         let is_read = self.size == self.read_offset || (self.is_at_end && self.is_rest_idle);
@@ -325,10 +499,12 @@ impl Tracked {
             resolved: self.opened.resolved.clone(),
             device: self.opened.device,
             inode: self.opened.inode,
+            born: self.opened.born,
             offset: self.watermark.offset(),
             head: self.opened.head,
             tail: self.watermark.tail(),
             seen_unix: unix,
+            is_done: false,
         }
     }
 }
@@ -344,10 +520,15 @@ mod tests {
             resolved: "/data/pod/logs/app.log".into(),
             device: 1,
             inode,
+            born: 0,
             head: Fingerprint::of(b"h"),
             offset,
             tail: Fingerprint::of(b"tail"),
         }
+    }
+
+    fn stat(size: u64, links: u64) -> Stat {
+        Stat { device: 1, inode: 7, size, links, modified: Some(1), ..Stat::default() }
     }
 
     fn none() -> Fingerprint {
@@ -364,7 +545,7 @@ mod tests {
         assert_eq!(registry.on_scan(&HashSet::new()), [file]);
         assert_eq!(registry.on_scan(&HashSet::new()), []);
         assert_eq!(registry.get(file).unwrap().state, State::Rotated);
-        assert_eq!(registry.on_stat(file, 5, 1, now), Change::Grew);
+        assert_eq!(registry.on_stat(file, &stat(5, 1), now), Change::Grew);
         registry.on_scan(&HashSet::from([(1, 7)]));
         assert_eq!(registry.get(file).unwrap().state, State::Active);
     }
@@ -375,11 +556,11 @@ mod tests {
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
 
-        assert_eq!(registry.on_stat(file, 10, 1, now), Change::Grew);
-        assert_eq!(registry.on_stat(file, 10, 1, now), Change::Unread);
+        assert_eq!(registry.on_stat(file, &stat(10, 1), now), Change::Grew);
+        assert_eq!(registry.on_stat(file, &stat(10, 1), now), Change::Unread);
         registry.on_read(file, 8, none(), true, false);
-        assert_eq!(registry.on_stat(file, 10, 1, now), Change::None);
-        assert_eq!(registry.on_stat(file, 11, 1, now), Change::Grew);
+        assert_eq!(registry.on_stat(file, &stat(10, 1), now), Change::None);
+        assert_eq!(registry.on_stat(file, &stat(11, 1), now), Change::Grew);
     }
 
     #[test]
@@ -387,10 +568,11 @@ mod tests {
         let now = crate::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 100), now, 0);
-        registry.on_stat(file, 150, 1, now);
+        registry.on_stat(file, &stat(150, 1), now);
         registry.on_read(file, 120, none(), false, false);
 
-        assert_eq!(registry.on_stat(file, 119, 1, now), Change::Shrank);
+        assert_eq!(registry.on_stat(file, &stat(119, 1), now), Change::Shrank);
+        registry.on_verified(file, 150);
         let restarted = registry.restart(file, now, 0).unwrap();
 
         assert_eq!(restarted.lost_bytes, 30);
@@ -407,8 +589,8 @@ mod tests {
         let mut registry = Registry::default();
         let head = Fingerprint::of_head(b"one\n");
         let file = registry.open(Opened { head, ..opened(7, 0) }, now, 0);
-        assert_eq!(registry.on_stat(file, 4, 1, now), Change::Grew);
-        assert_eq!(registry.on_stat(file, 3, 1, now), Change::Shrank);
+        assert_eq!(registry.on_stat(file, &stat(4, 1), now), Change::Grew);
+        assert_eq!(registry.on_stat(file, &stat(3, 1), now), Change::Shrank);
     }
 
     #[test]
@@ -418,12 +600,12 @@ mod tests {
         let timeout = Duration::from_secs(5);
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), at(0), 0);
-        registry.on_stat(file, 3, 1, at(1));
+        registry.on_stat(file, &stat(3, 1), at(1));
         registry.on_read(file, 0, none(), true, false);
 
         assert_eq!(registry.rest_deadline(timeout), Some(at(6)));
         assert_eq!(registry.rests_due(timeout, at(5)), []);
-        registry.on_stat(file, 4, 1, at(5));
+        registry.on_stat(file, &stat(4, 1), at(5));
         assert_eq!(registry.rest_deadline(timeout), None);
         registry.on_read(file, 0, none(), true, false);
         assert_eq!(registry.rests_due(timeout, at(9)), []);
@@ -437,13 +619,13 @@ mod tests {
         let now = crate::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
-        registry.on_stat(file, 3, 1, now);
+        registry.on_stat(file, &stat(3, 1), now);
         registry.on_read(file, 0, none(), true, false);
 
         registry.on_unreadable(file);
 
         assert_eq!(registry.rest_deadline(Duration::ZERO), None);
-        assert_eq!(registry.on_stat(file, 3, 1, now), Change::Unread);
+        assert_eq!(registry.on_stat(file, &stat(3, 1), now), Change::Unread);
     }
 
     #[test]
@@ -452,12 +634,12 @@ mod tests {
         let later = start + DELETED_QUIET;
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), start, 0);
-        registry.on_stat(file, 5, 0, start);
+        registry.on_stat(file, &stat(5, 0), start);
         assert_eq!(registry.get(file).unwrap().state, State::Deleted);
         assert_eq!(registry.closable(later), []);
         registry.on_read(file, 5, none(), true, false);
         let span = Span::new(file, 0, 5);
-        registry.get_mut(file).unwrap().watermark.on_sealed(span, none());
+        registry.get_mut(file).unwrap().watermark.on_sealed(span, none(), 0);
         assert_eq!(registry.closable(later), []);
         registry.get_mut(file).unwrap().watermark.on_ack(span);
 
@@ -470,10 +652,85 @@ mod tests {
         let now = crate::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
-        registry.on_stat(file, 5, 1, now);
+        registry.on_stat(file, &stat(5, 1), now);
         assert!(registry.get(file).unwrap().has_undelivered_lines());
         registry.on_read(file, 0, none(), true, false);
         assert!(!registry.get(file).unwrap().has_undelivered_lines());
         assert!(!registry.get(file).unwrap().is_delivered());
+    }
+
+    #[test]
+    fn a_write_that_keeps_the_size_is_noticed_by_its_time() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+        let at = |modified| Stat { modified, ..stat(5, 1) };
+        assert_eq!(registry.on_stat(file, &at(Some(1)), now), Change::Grew);
+        registry.on_read(file, 5, none(), true, false);
+
+        assert_eq!(registry.on_stat(file, &at(Some(1)), now), Change::None);
+        assert_eq!(registry.on_stat(file, &at(Some(2)), now), Change::Touched);
+        assert_eq!(registry.on_stat(file, &at(None), now), Change::Touched);
+        assert_eq!(registry.on_stat(file, &at(Some(2)), now), Change::Touched, "it was too young");
+        assert_eq!(registry.on_stat(file, &at(Some(2)), now), Change::None);
+    }
+
+    #[test]
+    fn an_account_is_settled_when_the_last_batch_is_acknowledged() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 10), now, 0);
+        registry.on_stat(file, &stat(100, 1), now);
+        assert_eq!(registry.on_verified(file, 100), 90);
+        registry.on_read(file, 60, none(), false, false);
+        let span = Span::new(file, 10, 60);
+        registry.watermark_mut(file).unwrap().on_sealed(span, none(), 5);
+        registry.get_mut(file).unwrap().hole_bytes = 5;
+        registry.on_stat(file, &stat(130, 1), now);
+
+        let restarted = registry.restart(file, now, 0).unwrap();
+        assert_eq!(restarted.lost_bytes, 40, "what came last may be of the new text");
+        assert_eq!(registry.take_settled().len(), 0);
+        assert_eq!(registry.on_ack(span), (45, true));
+
+        let settled = registry.take_settled();
+        assert_eq!((settled.len(), settled[0].size), (1, 100));
+        assert!(settled[0].is_balanced());
+        let mut wrong = settled[0].clone();
+        wrong.left_bytes -= 1;
+        assert!(!wrong.is_balanced());
+    }
+
+    #[test]
+    fn the_files_deleted_first_go_beyond_the_budget() {
+        let start = crate::clock::now();
+        let mut registry = Registry::default();
+        let mut delete = |inode: u64, size, at| {
+            let file = registry.open(opened(inode, 0), start, 0);
+            registry.on_stat(file, &stat(size, 0), start + Duration::from_secs(at));
+            file
+        };
+        let (late, early, alive) = (delete(1, 30, 9), delete(2, 20, 1), delete(3, 10, 5));
+        registry.get_mut(alive).unwrap().state = State::Active;
+
+        assert_eq!(registry.held_deleted_bytes(), 50);
+        assert_eq!(registry.beyond_budget(50), []);
+        assert_eq!(registry.beyond_budget(49), [early]);
+        assert_eq!(registry.beyond_budget(29), [early, late]);
+    }
+
+    #[test]
+    fn what_is_cut_off_unread_is_told() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+        registry.on_stat(file, &stat(100, 1), now);
+        registry.on_verified(file, 90);
+        registry.on_read(file, 10, none(), true, true);
+
+        assert_eq!(registry.on_stat(file, &stat(100, 1), now), Change::Touched, "it waits idly");
+        assert_eq!(registry.on_stat(file, &stat(50, 1), now), Change::Cut(40));
+        assert_eq!(registry.on_verified(file, 50), 0);
+        assert_eq!(registry.end(file), Some(40));
     }
 }

@@ -1,29 +1,11 @@
 //! The admin port, and `logferry status` with and without an agent.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
+use crate::support::observe::get;
 use crate::support::{Agent, Pod, run, wait_for};
 
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
-/// Status code and body of a GET.
-fn get(address: &str, path: &str) -> (u16, String) {
-    let Ok(mut stream) = TcpStream::connect(address) else { return (0, String::new()) };
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
 fn served_pod() -> (Pod, Agent, String) {
-    let address = free_address();
     let (mut pod, log) = Pod::with_log();
-    pod.set("LOGFERRY_LISTEN", &address);
+    let address = pod.listen();
     pod.ledger.append(&log, 100);
     let agent = pod.start();
     (pod, agent, address)

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use crate::support::{Agent, LOGSTORE, PROJECT, Pod, append_to, pause, wait_for};
+use crate::support::{Agent, LOGSTORE, PROJECT, Pod, append_to, wait_for};
 
 fn lines(pod: &Pod) -> Vec<String> {
     let text = |line: Vec<u8>| String::from_utf8_lossy(&line).into_owned();
@@ -70,86 +70,6 @@ fn every_compression_delivers_the_same() {
         let agent = pod.start();
         assert_eq!(pod.expect_all(), 0, "{compression}");
         assert_eq!(pod.mock.store().groups()[0].compression.name(), compression);
-        assert_eq!(agent.stop().0, 0);
-    }
-}
-
-#[test]
-fn bytes_arrive_as_they_were_written() {
-    let pod = Pod::new();
-    pod.link("data/pod/logs");
-    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
-    log.write_all(b"plain\r\n\n caf\xc3\xa9 \xff\xfe \0 end\nlone\rcr\n\r\n").unwrap();
-    let agent = pod.start();
-    wait_for("five lines", || pod.mock.store().line_count() >= 5);
-
-    let expected: [&[u8]; 5] = [b"plain", b"", b" caf\xc3\xa9 \xff\xfe \0 end", b"lone\rcr", b""];
-    assert_eq!(pod.mock.store().lines(), expected);
-    assert_eq!(agent.stop().0, 0);
-}
-
-#[test]
-fn a_long_line_is_split_and_no_byte_is_dropped() {
-    let mut pod = Pod::new();
-    pod.set("LOGFERRY_LINE_BYTES_MAX", "64KiB");
-    pod.link("data/pod/logs");
-    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
-    let long: Vec<u8> = (0..1_000_003_u32).map(|n| b'a' + (n % 26) as u8).collect();
-    log.write_all(b"before\n").unwrap();
-    log.write_all(&long).unwrap();
-    log.write_all(b"\nafter\n").unwrap();
-    let agent = pod.start();
-    let pieces = long.len().div_ceil(64 << 10);
-    wait_for("all pieces", || pod.mock.store().line_count() >= pieces as u64 + 2);
-
-    let lines = pod.mock.store().lines();
-    assert_eq!(lines.len(), pieces + 2);
-    assert_eq!((&*lines[0], &*lines[pieces + 1]), (&b"before"[..], &b"after"[..]));
-    assert_eq!(lines[1..=pieces].concat(), long);
-    assert_eq!(agent.stop().0, 0);
-}
-
-#[test]
-fn an_unfinished_line_is_sent_after_its_quiet_time() {
-    let mut pod = Pod::new();
-    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1s");
-    pod.link("data/pod/logs");
-    let mut log = append_to(&pod.path("data/pod/logs/app.log"));
-    let agent = pod.start();
-    log.write_all(b"one\npar").unwrap();
-    wait_for("the first line", || pod.mock.store().line_count() >= 1);
-    assert_eq!(lines(&pod), ["one"], "not before its time");
-    wait_for("the unfinished line", || pod.mock.store().line_count() >= 2);
-
-    log.write_all(b"\ntwo\n").unwrap();
-    wait_for("the next line", || pod.mock.store().line_count() >= 3);
-
-    assert_eq!(lines(&pod), ["one", "par", "two"], "its end is no line of its own");
-    assert_eq!(agent.stop().0, 0);
-}
-
-#[test]
-fn an_unfinished_line_completed_across_a_restart_is_one_line() {
-    for is_killed in [false, true] {
-        let pod = Pod::new();
-        pod.link("data/pod/logs");
-        let mut log = append_to(&pod.path("data/pod/logs/app.log"));
-        log.write_all(b"one\npar").unwrap();
-        let agent = pod.start();
-        wait_for("the first line", || pod.mock.store().line_count() >= 1);
-        // Acknowledged, and saved in the next turn.
-        pause(Duration::from_millis(300));
-        if is_killed {
-            agent.kill();
-        } else {
-            assert_eq!(agent.stop().0, 0, "an unfinished line is not undelivered");
-        }
-
-        log.write_all(b"tial\n").unwrap();
-        let agent = pod.start();
-        wait_for("the second line", || pod.mock.store().line_count() >= 2);
-
-        assert_eq!(lines(&pod), ["one", "partial"]);
         assert_eq!(agent.stop().0, 0);
     }
 }

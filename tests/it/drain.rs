@@ -130,22 +130,6 @@ fn a_second_signal_ends_a_drain_that_the_rate_limit_stretches() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
-/// A file that matches and cannot be opened: nobody knows what it holds.
-#[test]
-fn a_file_that_cannot_be_read_is_not_everything_delivered() {
-    let mut pod = Pod::new();
-    pod.link("data/pod/logs");
-    for number in 0..200 {
-        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number:03}.log")), 1);
-    }
-    let agent = pod.start_with_descriptors(128);
-    wait_for("what fits", || pod.mock.store().line_count() >= 50);
-
-    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
-    let agent = pod.start();
-    assert_eq!(pod.finish(agent), 0);
-}
-
 /// A directory that cannot be searched (the `lost+found` of a disk, here a link to itself) holds no
 /// file that was found.
 #[test]

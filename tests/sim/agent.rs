@@ -16,6 +16,7 @@ use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 use logferry::handoff::BATCH_OVERHEAD_BYTES;
 use logferry::limit::bucket::Bucket;
 use logferry::limit::pacer::Pacer;
+use logferry::line::split;
 use logferry::pipeline::{self, Input, Stop};
 use logferry::sealed::{Ack, BatchId, Outcome, SealedBatch};
 use logferry::send::answer::Answer;
@@ -23,13 +24,13 @@ use logferry::send::dispatch::Dispatch;
 use logferry::send::skew::ServerClock;
 use logferry::send::verdict::{FailureKind, Verdict};
 use logferry::span::FileKey;
-use logferry::tail::identity::{Match, Seen, compare};
+use logferry::tail::identity::{Match, Seen, Stat, compare};
 use logferry::tail::registry::{Change, Opened, Registry, State, Tracked};
 use logferry::tail::schedule::Schedule;
 
 use crate::disk::{Fd, Hints};
 use crate::invariants::Bounds;
-use crate::machine::{IoError, Machine, Stat};
+use crate::machine::{IoError, Machine};
 
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
@@ -201,6 +202,7 @@ impl Agent {
             Step::Turn => {
                 self.turn(machine, now);
                 self.finish_drain(machine);
+                self.settle(machine);
                 machine.ledger.on_turn(self.batcher.open_bytes());
             }
             Step::Save => {
@@ -269,9 +271,7 @@ impl Agent {
             match ack.outcome {
                 Outcome::Delivered => {
                     machine.ledger.on_done((self.life, ack.id));
-                    if let Some(tracked) = self.registry.get_mut(ack.span.file) {
-                        self.is_moved |= tracked.watermark.on_ack(ack.span);
-                    }
+                    self.is_moved |= self.registry.on_ack(ack.span).1;
                 }
                 Outcome::Rejected { batch, .. } => {
                     machine.ledger.on_refused(batch.id);
@@ -285,9 +285,7 @@ impl Agent {
                     let id = (self.life, batch.id);
                     machine.ledger.on_parked(id, &machine.disk);
                     machine.ledger.on_done(id);
-                    if let Some(tracked) = self.registry.get_mut(batch.span.file) {
-                        self.is_moved |= tracked.watermark.on_ack(batch.span);
-                    }
+                    self.is_moved |= self.registry.on_ack(batch.span).1;
                 }
                 Err(IoError) => {
                     self.unparked.push(batch);
@@ -340,9 +338,7 @@ impl Agent {
             }
             for file in self.registry.on_scan(&found) {
                 if self.flaw == Some(Flaw::DropsRotated) {
-                    self.registry.forget(file);
-                    self.batcher.end(file);
-                    self.readers.remove(&file);
+                    self.close(file);
                 }
             }
             let is_new = machine.disk.watch.works && !machine.disk.watch.is_armed;
@@ -438,6 +434,7 @@ impl Agent {
             path,
             device: stat.device,
             inode: stat.inode,
+            born: stat.born,
             head,
             offset,
             tail,
@@ -489,10 +486,29 @@ impl Agent {
             self.examine(machine, file, false, now);
         }
         for file in self.registry.closable(now) {
-            self.registry.forget(file);
-            self.batcher.end(file);
-            if let Some(fd) = self.readers.remove(&file) {
+            if let Some(fd) = self.close(file) {
                 machine.ledger.on_closed(fd.inode, &machine.disk);
+            }
+        }
+    }
+
+    fn close(&mut self, file: FileKey) -> Option<Fd> {
+        self.note_seen(file);
+        self.registry.end(file);
+        self.batcher.end(file);
+        self.is_moved = true;
+        self.readers.remove(&file)
+    }
+
+    fn note_seen(&mut self, file: FileKey) {
+        let size = self.registry.get(file).map_or(0, |tracked| tracked.size);
+        self.registry.on_verified(file, size);
+    }
+
+    fn settle(&mut self, machine: &mut Machine) {
+        for ended in self.registry.take_settled() {
+            if !ended.is_balanced() {
+                machine.ledger.fail(|| format!("the bytes do not add up: {ended:?}"));
             }
             self.is_moved = true;
         }
@@ -513,11 +529,18 @@ impl Agent {
 
     fn examine(&mut self, machine: &mut Machine, file: FileKey, is_announced: bool, now: Instant) {
         let Some(stat) = self.stat(machine, file) else { return };
-        match self.registry.on_stat(file, stat.size, stat.links, now) {
+        match self.registry.on_stat(file, &stat, now) {
             Change::None if !is_announced => {}
-            Change::None | Change::Grew | Change::Unread => self.schedule.mark(file),
-            Change::Shrank => self.restart(machine, file, now),
+            Change::None | Change::Grew | Change::Unread | Change::Touched | Change::Cut(_) => {
+                self.schedule.mark(file);
+            }
+            Change::Shrank => self.on_shrunk(machine, file, now),
         }
+    }
+
+    fn on_shrunk(&mut self, machine: &mut Machine, file: FileKey, now: Instant) {
+        self.note_seen(file);
+        self.restart(machine, file, now);
     }
 
     fn stat(&mut self, machine: &mut Machine, file: FileKey) -> Option<Stat> {
@@ -628,9 +651,10 @@ impl Agent {
     }
 
     fn seal(&mut self, machine: &mut Machine, file: FileKey, reason: Reason) {
-        let Some(Sealed { batch, tail, .. }) = self.batcher.seal(file, reason) else { return };
-        if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.watermark.on_sealed(batch.span, tail);
+        let Some(sealed) = self.batcher.seal(file, reason) else { return };
+        let Sealed { batch, tail, hole_bytes, .. } = sealed;
+        if let Some(watermark) = self.registry.watermark_mut(file) {
+            watermark.on_sealed(batch.span, tail, hole_bytes);
         }
         machine.note("seal", batch.id.0, batch.span.start, batch.span.end);
         let generation = self.generations[&file];
@@ -641,9 +665,9 @@ impl Agent {
 
     fn read(&mut self, machine: &mut Machine, file: FileKey, flush_partial: bool, now: Instant) {
         let Some(stat) = self.stat(machine, file) else { return };
-        let change = self.registry.on_stat(file, stat.size, stat.links, now);
+        let change = self.registry.on_stat(file, &stat, now);
         if change == Change::Shrank {
-            return self.restart(machine, file, now);
+            return self.on_shrunk(machine, file, now);
         }
         let flush_partial = flush_partial && change != Change::Grew;
         match self.read_into(machine, file, stat, flush_partial, now) {
@@ -674,15 +698,12 @@ impl Agent {
         let from = tracked.read_offset - u64::from(tail.len);
         let is_blind = self.flaw == Some(Flaw::BlindToRewriting);
         let (bytes, generation) = machine.read_at(fd, from, self.options.read_bytes)?;
-        let is_head_other = from == 0 && !head.matches_start_of(&bytes);
-        let is_other = is_head_other || !tail.matches_start_of(&bytes);
+        let is_other = !tail.matches_start_of(&bytes) || !machine.has_head(fd, head)?;
         if is_other && !(is_blind && lead <= bytes.len()) {
             return Ok(Piece::Rewritten);
         }
+        self.registry.on_verified(file, stat.size);
         if (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < stat.size {
-            if !machine.has_head(fd, head)? && !is_blind {
-                return Ok(Piece::Rewritten);
-            }
             let head = machine.head(fd)?;
             if let Some(tracked) = self.registry.get_mut(file) {
                 tracked.opened.head = head;
@@ -729,13 +750,14 @@ impl Agent {
             }
             let left = &input.bytes[input.lead..];
             let is_at_end = is_to_end && progress.stop == Stop::NeedsBytes;
-            self.registry.on_read(file, input.offset, progress.tail, is_at_end, left == b"\r");
+            let is_idle = split::is_idle(left);
+            self.registry.on_read(file, input.offset, progress.tail, is_at_end, is_idle);
             if let Some(tracked) = self.registry.get_mut(file) {
                 tracked.last_error.clear();
                 if progress.passed > 0 {
                     let end = before + progress.passed as u64;
                     let passed = &input.bytes[..input.lead - progress.consumed + progress.passed];
-                    tracked.watermark.on_passed(before, end, Fingerprint::of_tail(passed));
+                    tracked.watermark.on_passed(before, end, Fingerprint::of_tail(passed), 0);
                     self.is_moved = true;
                 }
             }
@@ -942,6 +964,7 @@ impl Remembered {
             let seen = Seen {
                 device: stat.device,
                 inode: stat.inode,
+                born: stat.born,
                 is_same_path: saved.path == path,
                 is_head_same: machine.has_head(fd, saved.head)?,
                 is_tail_same: stat.size >= saved.offset

@@ -11,6 +11,7 @@ use logferry::checkpoint::format::Checkpoint;
 use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 use logferry::sealed::{BatchId, SealedBatch};
 use logferry::send::answer::Answer;
+use logferry::tail::identity::Stat;
 
 use crate::disk::{DIR, Disk, Fd, StateDir};
 use crate::invariants::{Ledger, is_matched};
@@ -94,14 +95,6 @@ impl Trace {
 #[derive(Clone, Copy, Debug)]
 pub struct IoError;
 
-#[derive(Clone, Copy)]
-pub struct Stat {
-    pub device: u64,
-    pub inode: u64,
-    pub size: u64,
-    pub links: u64,
-}
-
 impl Machine {
     /// Something is to happen later.
     pub fn plan(&mut self, after: Duration, event: Event) {
@@ -180,7 +173,15 @@ impl Machine {
         self.try_file(fd.inode)?;
         let inode = &self.disk.inodes[fd.inode];
         let size = self.disk.bytes(fd.inode).len() as u64;
-        Ok(Stat { device: self.disk.device, inode: inode.number, size, links: inode.links })
+        Ok(Stat {
+            device: self.disk.device,
+            inode: inode.number,
+            size,
+            links: inode.links,
+            modified: i64::try_from(inode.generation).ok(),
+            is_file: true,
+            ..Stat::default()
+        })
     }
 
     /// The bytes that stand at `offset`, and which generation they are of.

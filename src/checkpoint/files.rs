@@ -1,0 +1,196 @@
+//! The files of the state directory: read whole, replaced whole or not at all.
+//!
+//! Names are relative to an open directory, so that nothing is written to another one that has
+//! taken its path. Whatever stands under a name (a directory, a link, a pipe), reading it does not
+//! block, and writing does not follow it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+/// What a thing that stands in the way and cannot be removed is called from then on.
+const ASIDE: &str = ".aside";
+
+/// Larger files are not ours: room for half a million checkpoints.
+const BYTES_MAX: u64 = 128 << 20;
+
+/// Reads a file. `None` if nothing has this name.
+///
+/// # Errors
+/// If it is no regular file, is larger than any of ours, or cannot be read.
+pub(super) fn read(dir: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: File = match openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => file.into(),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(io::Error::other("it is a link")),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > BYTES_MAX {
+        return Err(io::Error::other(format!("it has {} bytes", metadata.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Writes `bytes` under `temporary`, (syncs them,) gives them their name, (syncs the directory): in
+/// this order, so that the name never points at bytes that are not there.
+///
+/// # Errors
+/// The first step that fails. The file under `name` is as it was, and nothing is left under
+/// `temporary`; only where the sync of the directory has failed, the new file may be there.
+pub(super) fn replace(
+    dir: &File,
+    temporary: &str,
+    name: &str,
+    bytes: &[u8],
+    is_durable: bool,
+) -> io::Result<()> {
+    let written = write_new(dir, temporary, bytes, is_durable)
+        .and_then(|()| Ok(rename_over(dir, temporary, name)?));
+    if written.is_err() {
+        // It would take up the room that the disk may be short of.
+        let _ = unlinkat(dir, temporary, AtFlags::empty());
+    }
+    written?;
+    if is_durable {
+        fsync(dir)?;
+    }
+    Ok(())
+}
+
+fn write_new(dir: &File, name: &str, bytes: &[u8], is_durable: bool) -> io::Result<()> {
+    let mut file = match create(dir, name) {
+        // Left behind by a crash, or put there by somebody.
+        Err(Errno::EXIST) => {
+            clear(dir, name)?;
+            create(dir, name)?
+        }
+        created => created?,
+    };
+    file.write_all(bytes)?;
+    if is_durable { file.sync_all() } else { Ok(()) }
+}
+
+fn create(dir: &File, name: &str) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+}
+
+fn rename_over(dir: &File, temporary: &str, name: &str) -> rustix::io::Result<()> {
+    match renameat(dir, temporary, dir, name) {
+        Err(Errno::ISDIR) => {
+            clear(dir, name)?;
+            renameat(dir, temporary, dir, name)
+        }
+        renamed => renamed,
+    }
+}
+
+/// Makes a name free. What may be somebody's, a directory with something in it, is kept under
+/// another name.
+pub(super) fn clear(dir: &File, name: &str) -> rustix::io::Result<()> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        removed => return removed,
+    }
+    match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => renameat(dir, name, dir, format!("{name}{ASIDE}")),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    fn replaced(path: &Path) -> io::Result<()> {
+        replace(&File::open(path).unwrap(), "new.tmp", "file", b"new", true)
+    }
+
+    /// Whatever stands under either of the two names.
+    #[test]
+    fn nothing_stands_in_its_way() {
+        let things: [&dyn Fn(&Path); 6] = [
+            &|_| {},
+            &|path| fs::write(path, b"older and longer").unwrap(),
+            &|path| fs::create_dir(path).unwrap(),
+            &|path| symlink("nowhere", path).unwrap(),
+            &|path| symlink("/etc", path).unwrap(),
+            &|path| {
+                fs::create_dir(path).unwrap();
+                fs::write(path.join("somebody's"), b"").unwrap();
+            },
+        ];
+        for (number, put) in things.into_iter().enumerate() {
+            for name in ["file", "new.tmp"] {
+                let dir = tempfile::tempdir().unwrap();
+                put(&dir.path().join(name));
+
+                replaced(dir.path()).unwrap();
+
+                let file = dir.path().join("file");
+                assert_eq!(fs::read(&file).unwrap(), b"new", "{name}, thing {number}");
+                assert!(fs::symlink_metadata(&file).unwrap().is_file());
+                assert!(!dir.path().join("new.tmp").exists());
+                assert!(!dir.path().join("nowhere").exists(), "a link is not followed");
+            }
+        }
+    }
+
+    /// Nothing of it blocks, is followed, or is taken for a file.
+    #[test]
+    fn reads_nothing_but_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), b"text").unwrap();
+        fs::create_dir(path("dir")).unwrap();
+        symlink("file", path("link")).unwrap();
+        File::create(path("sparse")).unwrap().set_len(BYTES_MAX + 1).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), kind, Mode::RUSR, 0).unwrap();
+        let opened = File::open(dir.path()).unwrap();
+
+        assert_eq!(read(&opened, "file").unwrap().as_deref(), Some(&b"text"[..]));
+        assert_eq!(read(&opened, "nothing").unwrap(), None);
+        for name in ["dir", "link", "sparse", "pipe"] {
+            assert!(read(&opened, name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_in_the_way_and_may_be_somebodys_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("file")).unwrap();
+        fs::write(dir.path().join("file/somebody's"), b"kept").unwrap();
+
+        replaced(dir.path()).unwrap();
+
+        assert_eq!(fs::read(dir.path().join("file.aside/somebody's")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_no_temporary_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["file", "file.aside"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("somebody's"), b"kept").unwrap();
+        }
+
+        replaced(dir.path()).unwrap_err();
+
+        assert!(!dir.path().join("new.tmp").exists());
+        assert!(dir.path().join("file/somebody's").exists());
+    }
+}

@@ -1,0 +1,442 @@
+//! Opening: whether a file that was found is new, known, or a copy of one that is.
+//!
+//! ```text
+//! its checkpoint waits           go on there: restarted, renamed, mounted elsewhere
+//! a copy of an open file         wait: what the original holds is shipped from the original
+//! a copy of one that is gone     go on behind what was delivered of it (gzip, copytruncate)
+//! anything else                  from its first byte
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Collector;
+use crate::batch::log_group;
+use crate::checkpoint::format::Checkpoint;
+use crate::clock;
+use crate::span::FileKey;
+use crate::tail::discover::Found;
+use crate::tail::identity::{Match, Stat};
+use crate::tail::reader::{self, Reader};
+use crate::tail::registry::{FoundAs, Opened, State};
+use crate::tail::remembered;
+use crate::tail::unseen::{self, Known};
+
+/// A delivered file may give its descriptor up when it has been quiet for this long.
+const REST_QUIET: Duration = Duration::from_millis(200);
+/// A compressed file is whole when nothing about it has changed for this long.
+const GZIP_QUIET: Duration = Duration::from_secs(3);
+/// Time stamps of files come from a clock that is read in ticks, and lag behind.
+const STAMP_LAG: Duration = Duration::from_millis(50);
+
+/// What discovery finds and what need not be open.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// Files that are delivered and closed, as they were found then, by device and inode.
+    resting: HashMap<(u64, u64), FoundAs>,
+    /// Copies as they were found, with the open file that each is a copy of.
+    copies: HashMap<(u64, u64), (FoundAs, FileKey)>,
+    /// Known files beside which others may have been born while nobody looked.
+    known: Vec<Known>,
+    /// Which file stood where, made when the first copy is suspected in a discovery.
+    places: Option<HashMap<PathBuf, Vec<FileKey>>>,
+}
+
+/// Where the bytes of an opened file are from.
+enum Origin {
+    New,
+    Known(Checkpoint),
+    CopyOf(FileKey),
+}
+
+fn found_as(found: &Found) -> FoundAs {
+    (found.size, found.modified)
+}
+
+impl Aside {
+    /// Whether nothing is aside.
+    pub(super) fn is_empty(&self) -> bool {
+        self.resting.is_empty() && self.copies.is_empty()
+    }
+
+    /// Whether a file waits for the end of the one that it is a copy of.
+    pub(super) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// A discovery begins.
+    pub(super) fn begin(&mut self) {
+        self.places = None;
+    }
+}
+
+impl Collector {
+    /// The checkpoints that were loaded: what was born beside their files since then is looked for.
+    pub(super) fn expect_unseen(&mut self) {
+        let mut known: HashMap<PathBuf, Known> = HashMap::new();
+        for saved in self.remembered.checkpoints() {
+            let Some(name) = saved.path.file_name() else { continue };
+            let place = saved.resolved.with_file_name(name);
+            let seen = nanoseconds(Duration::from_secs(saved.seen_unix));
+            let one = Known { path: saved.path.clone(), place: place.clone(), seen };
+            let known = known.entry(place).or_insert_with(|| one.clone());
+            known.seen = known.seen.max(seen);
+        }
+        self.aside.known = known.into_values().collect();
+    }
+
+    /// A file was renamed: others may have been born and renamed in its place since the last look.
+    pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let Some(name) = tracked.found_at.file_name() else { return };
+        let place = tracked.opened.resolved.with_file_name(name);
+        let path = tracked.opened.path.clone();
+        self.aside.known.push(Known { path, place, seen: self.looked_at });
+    }
+
+    /// Whether a file that was found is known not to hold anything new.
+    pub(super) fn is_aside(&mut self, found: &Found) -> bool {
+        let inode = (found.device, found.inode);
+        let (aside, registry) = (&mut self.aside, &self.registry);
+        if aside.resting.get(&inode) == Some(&found_as(found)) {
+            return true;
+        }
+        aside.resting.remove(&inode);
+        let is_copy = aside.copies.get(&inode).is_some_and(|(copied_as, original)| {
+            *copied_as == found_as(found) && registry.is_known(*original)
+        });
+        if !is_copy {
+            aside.copies.remove(&inode);
+        }
+        is_copy
+    }
+
+    /// Discovery is over: what is aside and was not found has another name now, or none.
+    pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>) {
+        self.aside.copies.retain(|inode, _| found.contains(inode));
+        let remembered = &mut self.remembered;
+        self.aside.resting.retain(|inode, _| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.search_for(inode.0, inode.1);
+            }
+            is_found
+        });
+    }
+
+    /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
+    /// if it is a file.
+    pub(super) fn open_found(
+        &mut self,
+        found: &Found,
+        now: Instant,
+    ) -> io::Result<Option<(u64, u64)>> {
+        self.make_descriptor_room(now)?;
+        let mut reader = Reader::open(&found.path)?;
+        let stat = reader.stat()?;
+        if !stat.is_file {
+            return Ok(None);
+        }
+        let inode = (stat.device, stat.inode);
+        if self.registry.find(stat.device, stat.inode).is_some() {
+            return Ok(Some(inode));
+        }
+        // A link may have come into its way since it was found.
+        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
+        if !self.patterns.allows(&resolved) {
+            let resolved = resolved.display();
+            let why = format!("it leads out of the allowed directories: {resolved}");
+            return Err(io::Error::other(why));
+        }
+        if reader.is_gzip()? {
+            if self.was_delivered(&stat) {
+                self.aside.resting.insert(inode, found_as(found));
+                return Ok(Some(inode));
+            }
+            if !self.unpack(&mut reader, &stat, &found.path)? {
+                return Ok(Some(inode));
+            }
+        }
+        let saved = match self.origin(&found.path, &resolved, &reader)? {
+            Origin::New => None,
+            Origin::Known(saved) => Some(saved),
+            Origin::CopyOf(original) => {
+                self.aside.copies.insert(inode, (found_as(found), original));
+                return Ok(Some(inode));
+            }
+        };
+        let file = self.begin(found.path.clone(), resolved, reader, saved, State::Active, now)?;
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_as = found_as(found);
+        }
+        Ok(Some(inode))
+    }
+
+    /// With as many files open as may be, one that is delivered and quiet gives its descriptor up.
+    fn make_descriptor_room(&mut self, now: Instant) -> io::Result<()> {
+        if self.readers.len() < self.files_max {
+            return Ok(());
+        }
+        let Some(file) = self.registry.quietest(REST_QUIET, now) else {
+            self.is_short = true;
+            if !std::mem::replace(&mut self.is_short_logged, true) {
+                tracing::warn!(
+                    files = self.files_max,
+                    "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows; \
+                     others wait until these are delivered"
+                );
+            }
+            return Err(io::Error::other("it waits for a descriptor"));
+        };
+        self.rest(file);
+        Ok(())
+    }
+
+    /// Closes a delivered file. One that the patterns find is opened again when it changes.
+    pub(super) fn rest(&mut self, file: FileKey) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        if tracked.state == State::Active {
+            let inode = (tracked.opened.device, tracked.opened.inode);
+            self.aside.resting.insert(inode, tracked.found_as);
+        }
+        self.close(file);
+        // Its checkpoint must be there when it is opened again.
+        self.settle();
+    }
+
+    /// Whether a compressed file was delivered before and has not changed since.
+    fn was_delivered(&self, stat: &Stat) -> bool {
+        self.remembered.get(stat.device, stat.inode).is_some_and(|saved| {
+            let changed_unix = u64::try_from(stat.changed / 1_000_000_000).unwrap_or(u64::MAX);
+            saved.is_done && saved.born == stat.born && changed_unix < saved.seen_unix
+        })
+    }
+
+    /// Makes the text of a compressed file readable. `false`: not yet; it is still being written,
+    /// or another one is being read.
+    fn unpack(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
+        let age = wall_nanoseconds().saturating_sub(stat.changed);
+        let is_whole = !(0..nanoseconds(GZIP_QUIET)).contains(&age);
+        if !is_whole || self.readers.values().any(Reader::is_unpacked) {
+            self.unopened += 1;
+            return Ok(false);
+        }
+        if let Some(damage) = reader.unpack()? {
+            let path = path.display();
+            tracing::warn!(file = %path, error = damage, "a compressed file is damaged; its text ends there");
+        }
+        Ok(true)
+    }
+
+    fn origin(&mut self, path: &Path, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
+        let stat = reader.stat()?;
+        match self.remembered.claim(path, reader, stat)? {
+            Some((saved, Match::Resume)) => return Ok(Origin::Known(saved)),
+            Some((saved, Match::Rewritten | Match::Other)) => {
+                tracing::warn!(
+                    file = %path.display(), offset = saved.offset,
+                    "it was rewritten while the agent was away; reading from its first byte"
+                );
+                self.counters.files_truncated += 1;
+                self.remembered.put_done(saved, true);
+                return Ok(Origin::New);
+            }
+            None => {}
+        }
+        if let Some(original) = self.original_of(resolved, reader)? {
+            return Ok(Origin::CopyOf(original));
+        }
+        let saved = self.remembered.claim_copy(resolved, reader, stat.size)?;
+        Ok(saved.map_or(Origin::New, Origin::Known))
+    }
+
+    /// The file that is open, or whose last batches are under way, and that this one is a copy of.
+    fn original_of(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Option<FileKey>> {
+        let bases = remembered::bases(resolved);
+        if bases.is_empty() {
+            return Ok(None);
+        }
+        let registry = &self.registry;
+        let places = self.aside.places.get_or_insert_with(|| {
+            let mut places: HashMap<PathBuf, Vec<FileKey>> = HashMap::new();
+            for (file, tracked) in registry.iter().chain(registry.ended()) {
+                for place in tracked.places() {
+                    places.entry(place).or_default().push(file);
+                }
+            }
+            places
+        });
+        for file in bases.iter().filter_map(|base| places.get(base)).flatten() {
+            let is_copy = match (self.readers.get(file), self.registry.get_ended(*file)) {
+                (Some(original), _) => reader::is_copy_so_far(reader, original)?,
+                (None, Some(ended)) => {
+                    ended.opened.head.len > 0 && reader.has_head(ended.opened.head)?
+                }
+                (None, None) => false,
+            };
+            if is_copy {
+                return Ok(Some(*file));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
+    /// the agent was away, or left behind by a link that leads elsewhere now. Returns the paths that
+    /// could not be opened.
+    pub(super) fn adopt(&mut self, now: Instant) -> Vec<PathBuf> {
+        let mut unopened = Vec::new();
+        for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
+            if let Err(error) = self.adopt_one(&path, &saved, now) {
+                self.trouble(&path, "open", &error);
+                self.unopened += 1;
+                self.remembered.search_again(&path);
+                unopened.push(path);
+            }
+        }
+        unopened
+    }
+
+    fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
+        self.make_descriptor_room(now)?;
+        let mut reader = Reader::open(path)?;
+        let stat = reader.stat()?;
+        if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
+            return Ok(());
+        }
+        if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
+            self.remembered.search_again(path);
+            return Ok(());
+        }
+        match self.remembered.claim(&saved.path, &reader, reader.stat()?)? {
+            Some((found, Match::Resume)) => {
+                let resolved = reader.path().unwrap_or_else(|| path.to_owned());
+                let configured = found.path.clone();
+                self.begin(configured, resolved, reader, Some(found), State::Rotated, now)?;
+            }
+            Some((found, Match::Rewritten | Match::Other)) => self.remembered.put_back(found),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Opens what was born and renamed beside known files while nobody looked. Returns the paths
+    /// that could not be opened.
+    pub(super) fn adopt_unseen(
+        &mut self,
+        found: &HashSet<(u64, u64)>,
+        now: Instant,
+    ) -> Vec<PathBuf> {
+        let known = std::mem::take(&mut self.aside.known);
+        let (waiting, mut unopened) = (self.unopened, Vec::new());
+        for (path, one) in unseen::unseen(&known, found) {
+            if let Err(error) = self.adopt_unseen_one(&path, one, now) {
+                self.trouble(&path, "open", &error);
+                self.unopened += 1;
+                unopened.push(path);
+            }
+        }
+        if self.unopened > waiting {
+            self.aside.known = known;
+        }
+        unopened
+    }
+
+    fn adopt_unseen_one(&mut self, path: &Path, known: &Known, now: Instant) -> io::Result<()> {
+        let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
+        if self.patterns.is_excluded(&configured) {
+            return Ok(());
+        }
+        self.make_descriptor_room(now)?;
+        let mut reader = Reader::open(path)?;
+        let stat = reader.stat()?;
+        // A link may have taken its name since: what that leads to is not what was seen.
+        if reader.path().is_some_and(|real| real != path) {
+            return Ok(());
+        }
+        let is_known = self.registry.find(stat.device, stat.inode).is_some()
+            || self.remembered.get(stat.device, stat.inode).is_some();
+        if !stat.is_file || is_known {
+            return Ok(());
+        }
+        if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
+            return Ok(());
+        }
+        let saved = match self.origin(path, path, &reader)? {
+            Origin::New => None,
+            Origin::Known(saved) => Some(saved),
+            Origin::CopyOf(_) => return Ok(()),
+        };
+        let configured = known.path.clone();
+        self.begin(configured, path.to_owned(), reader, saved, State::Rotated, now)?;
+        Ok(())
+    }
+
+    /// Begins to ship a file, from where `saved` says or from its first byte. If it cannot be read,
+    /// its checkpoint is put back.
+    fn begin(
+        &mut self,
+        path: PathBuf,
+        resolved: PathBuf,
+        reader: Reader,
+        saved: Option<Checkpoint>,
+        state: State,
+        now: Instant,
+    ) -> io::Result<FileKey> {
+        let outcome = reader.head().and_then(|head| Ok((head, reader.stat()?)));
+        let (head, stat) = match (outcome, &saved) {
+            (Ok(read), _) => read,
+            (Err(error), saved) => {
+                saved.iter().cloned().for_each(|saved| self.remembered.put_back(saved));
+                return Err(error);
+            }
+        };
+        let (offset, tail) = saved.map(|saved| (saved.offset, saved.tail)).unwrap_or_default();
+        let Stat { device, inode, born, .. } = stat;
+        let opened = Opened { path, resolved, device, inode, born, head, offset, tail };
+        tracing::info!(
+            file = %opened.path.display(), resolved = %opened.resolved.display(),
+            offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
+        );
+        let file = self.registry.open(opened, now, clock::wall().as_secs());
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.state = state;
+            if let Some(places) = &mut self.aside.places {
+                tracked.places().for_each(|place| places.entry(place).or_default().push(file));
+            }
+        }
+        self.counters.files_opened += 1;
+        self.begin_stream(file);
+        self.readers.insert(file, reader);
+        self.is_moved = true;
+        self.examine(file, true, now);
+        Ok(file)
+    }
+
+    pub(super) fn begin_stream(&mut self, file: FileKey) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let path = tracked.opened.path.as_os_str();
+        let label: Arc<str> = path.to_string_lossy().into();
+        let source = self.tags.source();
+        let tags = self.tags.tags_for(path.as_encoded_bytes());
+        let trailer = log_group::trailer(&self.topic, source, &tags);
+        let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
+        self.batcher.begin(file, label, trailer.into(), &source_id);
+    }
+}
+
+/// Now, as the time stamp of a file that is born from now on may say it.
+pub(super) fn stamp() -> i64 {
+    wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
+}
+
+fn wall_nanoseconds() -> i64 {
+    nanoseconds(clock::wall())
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}

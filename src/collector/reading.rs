@@ -1,0 +1,267 @@
+//! Reading: one turn of one file through the stages, and what is found on the way.
+
+use std::io;
+use std::time::Instant;
+
+use super::Collector;
+use crate::clock;
+use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+use crate::line::split;
+use crate::pipeline::{self, Input, Stop};
+use crate::span::FileKey;
+use crate::tail::identity::Stat;
+use crate::tail::registry::Change;
+
+impl Collector {
+    /// The file was truncated or rewritten: its old incarnation ends, a new one begins.
+    fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
+        let Some(old_offset) = self.registry.get(file).map(|tracked| tracked.read_offset) else {
+            return;
+        };
+        let unix = clock::wall().as_secs();
+        let Some(restarted) = self.registry.restart(file, now, unix) else { return };
+        let Some(reader) = self.readers.remove(&file) else { return };
+        if let (Ok(head), Some(tracked)) = (reader.head(), self.registry.get_mut(restarted.file)) {
+            tracked.opened.head = head;
+            tracing::warn!(
+                file = %tracked.opened.path.display(), offset = old_offset,
+                skipped = restarted.lost_bytes, reason = why,
+                "it was truncated or rewritten; reading from its first byte"
+            );
+        }
+        self.counters.files_truncated += 1;
+        self.counters.skipped_truncated_bytes += restarted.lost_bytes;
+        self.batcher.end(file);
+        self.begin_stream(restarted.file);
+        self.readers.insert(restarted.file, reader);
+        self.schedule.mark(restarted.file);
+        self.is_moved = true;
+        // Notifications must lead to the new key before the next discovery.
+        self.refresh_names();
+    }
+
+    /// A file that has fewer bytes than were read: what an examination showed before was its own.
+    pub(super) fn on_shrunk(&mut self, file: FileKey, now: Instant) {
+        self.note_seen(file);
+        self.restart(file, "it is shorter than what was read", now);
+    }
+
+    /// A file lost bytes that were seen and not read: text, or space that was taken in advance.
+    pub(super) fn on_cut(&mut self, file: FileKey, bytes: u64) {
+        let Some(tracked) = self.registry.get(file).filter(|_| bytes > 0) else { return };
+        let (path, is_text) = (tracked.opened.path.display(), !tracked.is_rest_idle);
+        if is_text {
+            tracing::warn!(file = %path, skipped = bytes, "it was truncated before it was read");
+            self.counters.skipped_truncated_bytes += bytes;
+        } else {
+            tracing::debug!(file = %path, skipped = bytes, "NULs at its end were cut off");
+            self.counters.skipped_hole_bytes += bytes;
+        }
+    }
+
+    /// One turn of one file: a piece of it goes through the stages.
+    pub(super) fn read(&mut self, file: FileKey, flush_partial: bool, now: Instant) {
+        let Some(stat) = self.stat(file) else { return };
+        let change = self.registry.on_stat(file, &stat, now);
+        match change {
+            Change::Shrank => return self.on_shrunk(file, now),
+            Change::Cut(bytes) => self.on_cut(file, bytes),
+            Change::None | Change::Grew | Change::Unread | Change::Touched => {}
+        }
+        // What has grown a moment ago has not been quiet.
+        let flush_partial = flush_partial && change != Change::Grew;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
+        self.buffer = buffer;
+        match outcome {
+            Ok(Piece::Done) => {}
+            Ok(Piece::More) => self.schedule.mark(file),
+            Ok(Piece::Blocked) => {
+                self.is_blocked = true;
+                self.schedule.put_back(file);
+            }
+            Ok(Piece::Rewritten) => self.restart(file, "other bytes stand before the offset", now),
+            Err(error) => self.note_file_error(file, "read it", &error),
+        }
+        self.touch(now);
+    }
+
+    fn read_into(
+        &mut self,
+        buffer: &mut [u8],
+        file: FileKey,
+        stat: Stat,
+        flush_partial: bool,
+        now: Instant,
+    ) -> io::Result<Piece> {
+        let Some(tracked) = self.registry.get(file) else { return Ok(Piece::Done) };
+        let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
+        let (tail, head) = (tracked.tail, tracked.opened.head);
+        let lead = tail.len as usize;
+        let from = tracked.read_offset - u64::from(tail.len);
+        let bytes = reader.read_once(buffer, from)?;
+        // The head is looked at after the bytes: were they of a new text, it would be too.
+        if !tail.matches_start_of(bytes) || !reader.has_head(head)? {
+            return Ok(Piece::Rewritten);
+        }
+        self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
+        if (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < stat.size {
+            let head = reader.head()?;
+            if let Some(tracked) = self.registry.get_mut(file) {
+                tracked.opened.head = head;
+            }
+        }
+        let is_to_end = from + bytes.len() as u64 >= stat.size;
+        let time = u32::try_from(self.server_unix()).unwrap_or_default();
+        let input = Input {
+            bytes,
+            lead,
+            offset: from + lead as u64,
+            time,
+            now,
+            flush_partial: flush_partial && is_to_end,
+        };
+        self.feed(file, input, is_to_end)
+    }
+
+    /// Lets the stages take what they can, sealing as they ask for it and as there is room.
+    fn feed(
+        &mut self,
+        file: FileKey,
+        mut input: Input<'_>,
+        mut is_to_end: bool,
+    ) -> io::Result<Piece> {
+        // Under a rate limit a turn takes a piece of it, unless a single line is longer. The end
+        // of a piece is not the end of the file, so nothing unfinished is sent there.
+        let (whole, whole_is_to_end, whole_flush) = (input.bytes, is_to_end, input.flush_partial);
+        let piece = input.lead.saturating_add(self.piece_bytes);
+        if piece < whole.len() {
+            input.bytes = &whole[..piece];
+            input.flush_partial = false;
+            is_to_end = false;
+        }
+        loop {
+            let mut writer = self.batcher.writer(file);
+            let progress = pipeline::advance(&input, self.tail.line_bytes_max, &mut writer);
+            input.lead += progress.consumed;
+            let before = input.offset;
+            input.offset += progress.consumed as u64;
+            self.counters.lines += progress.records;
+            self.counters.bytes += progress.consumed as u64;
+            self.counters.lines_split += progress.cut - u64::from(progress.sent_partial);
+            self.counters.lines_partial += u64::from(progress.sent_partial);
+            if let Some(bucket) = &mut self.bucket {
+                bucket.take(progress.consumed as u64, input.now);
+            }
+            let left = &input.bytes[input.lead..];
+            let is_at_end = is_to_end && progress.stop == Stop::NeedsBytes;
+            let is_idle = split::is_idle(left);
+            self.registry.on_read(file, input.offset, progress.tail, is_at_end, is_idle);
+            self.note_hole(file, before, progress.hole_bytes as u64);
+            if let Some(tracked) = self.registry.get_mut(file) {
+                tracked.last_error.clear();
+            }
+            if progress.passed > 0 {
+                let end = before + progress.passed as u64;
+                let passed = &input.bytes[..input.lead - progress.consumed + progress.passed];
+                let hole_bytes = progress.passed_hole_bytes as u64;
+                self.pass(file, before, end, Fingerprint::of_tail(passed), hole_bytes);
+            }
+            let is_stuck = progress.consumed == 0 && input.bytes.len() < whole.len();
+            match progress.stop {
+                Stop::NeedsBytes if is_stuck => {
+                    input.bytes = whole;
+                    input.flush_partial = whole_flush;
+                    is_to_end = whole_is_to_end;
+                }
+                Stop::NeedsBytes if is_to_end => return Ok(Piece::Done),
+                Stop::NeedsBytes if progress.consumed == 0 && is_idle => {
+                    return self.jump(file, input.offset, left.len() as u64);
+                }
+                // It has a size and does not give the bytes: the next examination asks again.
+                Stop::NeedsBytes if progress.consumed == 0 => return Ok(Piece::Done),
+                Stop::NeedsBytes => return Ok(Piece::More),
+                Stop::Seal(reason) => {
+                    if !self.handoff.has_room() {
+                        return Ok(Piece::Blocked);
+                    }
+                    self.seal(file, reason);
+                }
+            }
+        }
+    }
+
+    /// Bytes `[start, end)` are no record and no group is open to cover them.
+    fn pass(&mut self, file: FileKey, start: u64, end: u64, tail: Fingerprint, hole_bytes: u64) {
+        if let Some(watermark) = self.registry.watermark_mut(file) {
+            watermark.on_passed(start, end, tail, hole_bytes);
+            self.counters.acknowledged_bytes += end - start - hole_bytes;
+            self.is_moved = true;
+        }
+    }
+
+    fn note_hole(&mut self, file: FileKey, offset: u64, bytes: u64) {
+        let Some(tracked) = self.registry.get_mut(file).filter(|_| bytes > 0) else { return };
+        tracked.hole_bytes += bytes;
+        self.counters.skipped_hole_bytes += bytes;
+        let path = tracked.opened.path.display();
+        tracing::warn!(file = %path, offset, bytes, "a hole of NUL bytes is skipped");
+    }
+
+    /// The read buffer holds nothing but `nuls` NUL bytes, and the file goes on: to the text behind
+    /// them, if there is any yet.
+    fn jump(&mut self, file: FileKey, offset: u64, nuls: u64) -> io::Result<Piece> {
+        let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
+        let Some(text) = reader.text_after(offset + nuls)? else {
+            if let Some(tracked) = self.registry.get(file) {
+                self.registry.on_read(file, offset, tracked.tail, true, true);
+            }
+            return Ok(Piece::Done);
+        };
+        let (bytes, tail) = (text - offset, Fingerprint::of_tail(&[0; TAIL_BYTES_MAX]));
+        let mut writer = self.batcher.writer(file);
+        let is_covered = writer.cover(text, bytes);
+        writer.set_tail(tail);
+        self.registry.on_read(file, text, tail, false, false);
+        self.note_hole(file, offset, bytes);
+        if !is_covered {
+            self.pass(file, offset, text, tail, bytes);
+        }
+        Ok(Piece::More)
+    }
+
+    pub(super) fn stat(&mut self, file: FileKey) -> Option<Stat> {
+        match self.readers.get(&file)?.stat() {
+            Ok(stat) => Some(stat),
+            Err(error) => {
+                self.note_file_error(file, "examine it", &error);
+                None
+            }
+        }
+    }
+
+    fn note_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) {
+        self.counters.file_errors += 1;
+        self.registry.on_unreadable(file);
+        let Some(tracked) = self.registry.get_mut(file) else { return };
+        if tracked.last_error.is_empty() {
+            tracing::warn!(
+                file = %tracked.opened.path.display(), offset = tracked.read_offset, error = %error,
+                "cannot {action}; trying again"
+            );
+        }
+        tracked.last_error = format!("cannot {action}: {error}");
+    }
+}
+
+/// How a turn of a file ended.
+enum Piece {
+    /// Read to its end.
+    Done,
+    /// There is more in the file.
+    More,
+    /// The hand-off is full.
+    Blocked,
+    /// The bytes before the offset are others than before.
+    Rewritten,
+}

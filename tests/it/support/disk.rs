@@ -1,0 +1,78 @@
+//! Small file systems of a test's own: to be filled, made read-only, or left behind by a power cut.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A mounted file system. Unmounted when dropped.
+pub(crate) struct Disk {
+    at: PathBuf,
+}
+
+impl Disk {
+    /// A tmpfs with these options (`size=1m`) at `at`, which is made. `None`, said aloud, where the
+    /// rights for that are not to be had.
+    pub(crate) fn tmpfs(at: &Path, options: &str) -> Option<Self> {
+        Self::mount(at, &["-t", "tmpfs", "-o", options, "none"])
+    }
+
+    /// The ext4 in an image file (made with [`Self::image`], or a copy of one) at `at`.
+    pub(crate) fn ext4(image: &Path, at: &Path) -> Option<Self> {
+        Self::mount(at, &["-t", "ext4", "-o", "loop", image.to_str().expect("a path of this test")])
+    }
+
+    /// An image file with an empty ext4 of so many MiB.
+    pub(crate) fn image(image: &Path, mib: u64) {
+        let file = File::create(image).expect("the image");
+        file.set_len(mib << 20).expect("the image");
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
+    }
+
+    fn mount(at: &Path, args: &[&str]) -> Option<Self> {
+        fs::create_dir_all(at).expect("the mount point");
+        let mounted = Command::new("mount").args(args).arg(at).stderr(Stdio::null()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self { at: at.to_owned() });
+        }
+        skipped("no file system can be mounted here");
+        None
+    }
+
+    /// Takes all the room that is left.
+    pub(crate) fn fill(&self) {
+        let mut file = File::create(self.at.join("full")).expect("a file for it");
+        // Whole pages, then what is less.
+        for piece in [4096, 1] {
+            while file.write_all(&vec![b'x'; piece]).is_ok() {}
+        }
+    }
+
+    /// Gives it back.
+    pub(crate) fn empty(&self) {
+        fs::remove_file(self.at.join("full")).expect("it was full");
+    }
+
+    /// Mounts it again with another option: `ro`, `rw`.
+    pub(crate) fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        let mounted = Command::new("mount").args(["-o", &option]).arg(&self.at).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount -o {option}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever still uses it loses it when he ends.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+/// Says on standard error that the running test checks nothing, and why. Not eprintln: the test
+/// harness would keep it to itself.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    writeln!(std::io::stderr(), "{test} skipped: {why}").expect("standard error");
+}

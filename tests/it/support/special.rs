@@ -1,0 +1,163 @@
+//! Agents under special circumstances: with limits of their own, in a mount namespace of their own,
+//! without root's way around permissions, with another clock, held up by signals.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::{Agent, Pod};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_logferry");
+
+/// Says aloud that a check could not be made here. Not eprintln: the test harness would keep it to
+/// itself.
+pub(crate) fn skip(test: &str, why: &str) {
+    writeln!(std::io::stderr(), "{test} skipped: {why}").expect("standard error");
+}
+
+/// Whether this process is root's.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl Pod {
+    /// Starts an agent by way of another program, which must end in `exec "$@"`. `None` if that
+    /// program cannot do here what it should.
+    fn start_by(&self, wrap: impl Fn() -> Command) -> Option<Agent> {
+        let can = wrap().arg("true").stdin(Stdio::null()).output();
+        if !can.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let mut command = wrap();
+        command.arg(BINARY);
+        Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
+    }
+
+    /// Starts an agent in a user namespace with a limit of its own (namespaces(7),
+    /// `/proc/sys/user`). `None`, said aloud, where the system does not allow such a namespace.
+    pub(crate) fn start_with_user_limit(
+        &self,
+        test: &str,
+        limit: &str,
+        value: u32,
+    ) -> Option<Agent> {
+        let script = format!("echo {value} > /proc/sys/user/{limit} && exec \"$@\"");
+        let agent = self.start_by(|| {
+            let mut command = Command::new("unshare");
+            command.args(["-r", "sh", "-c", &script, "sh"]);
+            command
+        });
+        if agent.is_none() {
+            skip(test, "no user namespace with limits of its own can be had here");
+        }
+        agent
+    }
+
+    /// Starts an agent that sees, at `at`, an overlay of `lower`. `None`, said aloud, where none
+    /// can be mounted.
+    pub(crate) fn start_over_overlay(&self, test: &str, lower: &str, at: &str) -> Option<Agent> {
+        for dir in [lower, at, "upper", "work"] {
+            std::fs::create_dir_all(self.path(dir)).expect("the layers");
+        }
+        let path = |dir: &str| self.path(dir).display().to_string();
+        let layers =
+            format!("lowerdir={},upperdir={},workdir={}", path(lower), path("upper"), path("work"));
+        let script = format!("mount -t overlay overlay -o {layers} {} && exec \"$@\"", path(at));
+        let agent = self.start_by(|| apart(&script));
+        if agent.is_none() {
+            skip(test, "no overlay can be mounted here");
+        }
+        agent
+    }
+
+    /// Starts an agent in a mount namespace of its own, to which [`Agent::run_inside`] can add
+    /// volumes. `None`, said aloud, where the system does not allow that.
+    pub(crate) fn start_with_mounts(&self, test: &str) -> Option<Agent> {
+        let agent = self.start_by(|| apart("exec \"$@\""));
+        if agent.is_none() {
+            skip(test, "no mount namespace can be had here");
+        }
+        agent
+    }
+
+    /// Starts an agent for which the permissions of files hold: as root without the capabilities
+    /// that pass them over. `None`, said aloud, where root cannot give them up.
+    pub(crate) fn start_bound_by_permissions(&self, test: &str) -> Option<Agent> {
+        if !is_root() {
+            return Some(self.start());
+        }
+        let agent = self.start_by(|| {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-dac_override,-dac_read_search", "--"]);
+            command
+        });
+        if agent.is_none() {
+            skip(test, "setpriv cannot take root's capabilities away here");
+        }
+        agent
+    }
+}
+
+/// Runs a script, which must end in `exec "$@"`, in a mount namespace of its own.
+fn apart(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args([if is_root() { "-m" } else { "-rm" }, "sh", "-c", script, "sh"]);
+    command
+}
+
+impl Agent {
+    /// SIGSTOP: it does not run until [`Self::resume`].
+    pub(crate) fn suspend(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        super::wait_for("the agent to stand still", || {
+            let stat = format!("/proc/{}/stat", self.id());
+            let stat = std::fs::read_to_string(stat).expect("the agent lives");
+            stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+        });
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// Most memory that was ever resident, in bytes.
+    pub(crate) fn resident_bytes_peak(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let text = text.expect("the agent runs");
+        let line = text.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("kB");
+        kib * 1024
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("the agent runs").count()
+    }
+
+    /// Runs a shell script where the agent is: in its mount and user namespaces.
+    pub(crate) fn run_inside(&self, script: &str, input: &[u8]) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.id().to_string(), "--mount"]);
+        if !is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        let mut child = command
+            .args(["sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nsenter runs");
+        child.stdin.take().expect("piped").write_all(input).expect("the script reads");
+        let output = child.wait_with_output().expect("the script ends");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+}
+
+/// Makes a special file with mkfifo(1) or mknod(1). Says whether it could be made.
+pub(crate) fn make_node(program: &str, path: &Path, kind: &[&str]) -> bool {
+    let status = Command::new(program).arg(path).args(kind).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}

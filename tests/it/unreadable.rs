@@ -1,0 +1,144 @@
+//! What matches and cannot be read, by the ids of the catalogue of failures (A2): pipes, sockets,
+//! devices, directories; files and directories whose permission comes later.
+
+use std::fs;
+
+use crate::support::special::{make_node, skip};
+use crate::support::{Pod, wait_for};
+
+const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
+const APP: &str = "share/logs/app.log";
+
+/// A pipe, a socket, a device, a directory: one warning each, and nobody waits for them.
+#[test]
+fn l15_what_is_no_regular_file_is_skipped_with_one_warning() {
+    const TEST: &str = "l15_what_is_no_regular_file_is_skipped_with_one_warning";
+    let (mut pod, log) = Pod::with_log();
+    let dir = pod.path("data/pod/logs");
+    assert!(make_node("mkfifo", &dir.join("pipe.log"), &[]));
+    let _socket = std::os::unix::net::UnixListener::bind(dir.join("socket.log")).unwrap();
+    fs::create_dir(dir.join("dir.log")).unwrap();
+    let mut names = vec!["pipe.log", "socket.log", "dir.log"];
+    if make_node("mknod", &dir.join("device.log"), &["c", "1", "5"]) {
+        names.push("device.log");
+    } else {
+        skip(TEST, "its part with a device: mknod is not allowed here");
+    }
+    // A directory is no file, and the files in it are.
+    pod.ledger.append(&dir.join("dir.log/inner.log"), 10);
+    let agent = pod.start();
+    for _ in 0..3 {
+        pod.ledger.append(&log, 10);
+        // A new name: discovery runs again.
+        pod.ledger.append(&dir.join(format!("{}.log", pod.ledger.lines.len())), 10);
+        assert_eq!(pod.expect_all(), 0);
+    }
+
+    // Nobody has opened the pipe: a writer that does not wait is told so (fifo(7)).
+    let writer = {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+        fs::OpenOptions::new().write(true).custom_flags(flags).open(dir.join("pipe.log"))
+    };
+    let no_reader = rustix::io::Errno::NXIO.raw_os_error();
+    assert_eq!(writer.unwrap_err().raw_os_error(), Some(no_reader), "the pipe is open");
+    assert_eq!(pod.finish(agent), 0);
+    let warnings: Vec<String> =
+        pod.agent_log().lines().filter(|line| line.contains(WARNING)).map(str::to_owned).collect();
+    for name in &names {
+        let count = warnings.iter().filter(|line| line.contains(*name)).count();
+        assert_eq!(count, 1, "{name}: {warnings:#?}");
+    }
+    assert_eq!(warnings.len(), names.len(), "{warnings:#?}");
+}
+
+/// A person who names the directory is told; one who asks for all that is below it is not.
+#[test]
+fn l15_a_pattern_that_names_a_directory_is_warned_of() {
+    for (pattern, warnings) in [("share/logs/sub", 1), ("share/logs/*", 0), ("share/logs/**", 0)] {
+        let (mut pod, log) = Pod::with_log();
+        let sub = log.with_file_name("sub");
+        fs::create_dir(&sub).unwrap();
+        let paths =
+            [pattern, "share/logs/app.log"].map(|path| pod.path(path).display().to_string());
+        pod.set("LOGFERRY_PATHS", &paths.join(","));
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0);
+        let log = pod.agent_log();
+        let count = log.lines().filter(|line| line.contains(WARNING) && line.contains("sub"));
+        assert_eq!(count.count(), warnings, "{pattern}: {log}");
+    }
+}
+
+/// A pipe makes way for a file.
+#[test]
+fn l15_a_file_that_takes_the_place_of_a_pipe_is_shipped() {
+    let (mut pod, log) = Pod::with_log();
+    assert!(make_node("mkfifo", &log, &[]));
+    let agent = pod.start();
+    wait_for("the warning", || pod.agent_log().contains(WARNING));
+    fs::remove_file(&log).unwrap();
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// The file, and then the directory above another one, may be read later.
+#[test]
+fn l16_what_may_not_be_read_is_shipped_once_it_may() {
+    const TEST: &str = "l16_what_may_not_be_read_is_shipped_once_it_may";
+    use std::os::unix::fs::PermissionsExt as _;
+    let (mut pod, log) = Pod::with_log();
+    let dir = pod.path("data/pod/logs/sub");
+    fs::create_dir(&dir).unwrap();
+    let open = pod.path("data/pod/logs/open.log");
+    pod.ledger.append(&log, 10);
+    pod.ledger.append(&dir.join("deep.log"), 10);
+    let hidden = pod.ledger.lines.len();
+    pod.ledger.append(&open, 10);
+    let permit = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    permit(&log, 0o000);
+    permit(&dir, 0o000);
+    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    wait_for("what may be read", || pod.ledger.missing(&pod.mock).len() == hidden);
+    for number in 0..3 {
+        // A new name: discovery runs again.
+        pod.ledger.append(&open.with_file_name(format!("open-{number}.log")), 10);
+        wait_for("what may be read", || pod.ledger.missing(&pod.mock).len() == hidden);
+    }
+    for path in [APP, "share/logs/sub"] {
+        let path = format!("{} ", pod.path(path).display());
+        let log = pod.agent_log();
+        let warnings = log.lines().filter(|line| line.contains("it; trying again"));
+        assert_eq!(warnings.filter(|line| line.contains(&path)).count(), 1, "{path}: {log}");
+    }
+
+    permit(&log, 0o600);
+    permit(&dir, 0o700);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// What it holds is not known, so not everything was delivered.
+#[test]
+fn l16_a_file_that_may_never_be_read_is_not_everything_delivered() {
+    const TEST: &str = "l16_a_file_that_may_never_be_read_is_not_everything_delivered";
+    use std::os::unix::fs::PermissionsExt as _;
+    let (mut pod, log) = Pod::with_log();
+    let closed = log.with_file_name("closed.log");
+    pod.ledger.append(&log, 10);
+    let readable = pod.ledger.lines.len();
+    pod.ledger.append(&closed, 10);
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    pod.await_records(readable);
+
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
