@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, opening};
+use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::clock;
 use crate::span::FileKey;
 use crate::tail::discover::Found;
@@ -54,6 +54,7 @@ impl Collector {
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.patterns.scan();
             self.unopened = 0;
+            self.is_short = false;
             troubled.clear();
             for (path, error) in &scan.errors {
                 self.trouble(path, "look at", error);
@@ -78,9 +79,17 @@ impl Collector {
         self.examine_where(now, |_| true);
         self.keep_within_budget();
         self.note_polling();
-        let has_gone = self.registry.iter().any(|(_, tracked)| tracked.state != State::Active);
-        let is_slow = self.watch.trouble().is_none() && !has_gone && self.unopened == 0;
-        self.scan_at = now + if is_slow { SCAN_PERIOD } else { SCAN_PERIOD_POLLING };
+        let is_watched =
+            |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
+        let are_watched = self.registry.iter().all(|(_, tracked)| is_watched(tracked));
+        self.scan_at = now
+            + match () {
+                () if self.is_short => SCAN_PERIOD_SHORT,
+                () if are_watched && self.watch.trouble().is_none() && self.unopened == 0 => {
+                    SCAN_PERIOD
+                }
+                () => SCAN_PERIOD_POLLING,
+            };
         if self.store.needs_save() {
             self.durable_at.get_or_insert(now);
         }
@@ -115,9 +124,12 @@ impl Collector {
                 // Another file than was found, if it was replaced since.
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
-                    self.trouble(&file.path, "open", &error);
                     self.unopened += 1;
-                    troubled.insert(file.path.clone());
+                    // Of too few descriptors is told once, and not for each file.
+                    if !self.is_short {
+                        self.trouble(&file.path, "open", &error);
+                        troubled.insert(file.path.clone());
+                    }
                 }
             }
         }
@@ -289,6 +301,10 @@ impl Collector {
                 self.note_announced(file, is_announced);
             }
             Change::Unread | Change::Touched => self.schedule.mark(file),
+            Change::Cut(bytes) => {
+                self.on_cut(file, bytes);
+                self.schedule.mark(file);
+            }
             Change::Shrank => self.on_shrunk(file, now),
         }
     }

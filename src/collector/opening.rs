@@ -26,7 +26,7 @@ use crate::tail::remembered;
 use crate::tail::unseen::{self, Known};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
-const REST_QUIET: Duration = Duration::from_secs(1);
+const REST_QUIET: Duration = Duration::from_millis(200);
 /// A compressed file is whole when nothing about it has changed for this long.
 const GZIP_QUIET: Duration = Duration::from_secs(3);
 /// Time stamps of files come from a clock that is read in ticks, and lag behind.
@@ -175,8 +175,15 @@ impl Collector {
             return Ok(());
         }
         let Some(file) = self.registry.quietest(REST_QUIET, now) else {
-            let limit = "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows";
-            return Err(io::Error::other(limit));
+            self.is_short = true;
+            if !std::mem::replace(&mut self.is_short_logged, true) {
+                tracing::warn!(
+                    files = self.files_max,
+                    "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows; \
+                     others wait until these are delivered"
+                );
+            }
+            return Err(io::Error::other("it waits for a descriptor"));
         };
         self.rest(file);
         Ok(())

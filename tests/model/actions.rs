@@ -32,7 +32,7 @@ const fn action(
     Action { name, weight, is_possible, run }
 }
 
-const ACTIONS: [Action; 28] = [
+const ACTIONS: [Action; 32] = [
     // What an app does.
     action("append", 14, has_file, append),
     action("append part", 6, has_file, append_part),
@@ -51,12 +51,16 @@ const ACTIONS: [Action; 28] = [
     action("point the link elsewhere", 4, |_| true, point_elsewhere),
     action("remove the link", 1, |world| world.disk.link.is_some(), remove_link),
     action("hard link", 3, has_file, hard_link),
+    action("symbolic link", 4, has_file, symbolic_link),
+    action("copy and truncate", 3, can_copy, copy_and_truncate),
     action("gzip", 2, can_gzip, gzip),
     action("chmod", 3, |world| has_file(world) && process::minds_modes(), chmod),
     // What happens to the agent.
-    action("start", 18, is_down, World::start),
+    action("start", 40, is_down, World::start),
+    action("freeze", 3, is_awake, freeze),
+    action("thaw", 20, |world| world.is_frozen, thaw),
     action("stop", 4, is_up, World::stop),
-    action("kill", 5, is_up, kill),
+    action("kill", 5, is_up, World::kill),
     action("kill at the start", 2, is_down, kill_at_start),
     action("kill when all is saved", 3, can_settle, kill_settled),
     action("cut the power", 3, is_up, cut_power),
@@ -68,6 +72,8 @@ const ACTIONS: [Action; 28] = [
 
 /// The agent knows a gzipped log again by what is in it.
 const KNOWS_GZIP: bool = false;
+/// The agent knows a copy of a log again by what is in it.
+const KNOWS_COPIES: bool = false;
 /// The agent sees a rewriting to the same size even if no notification tells of it.
 const SEES_SAME_SIZE: bool = false;
 
@@ -76,7 +82,7 @@ const NAMES_MAX: usize = 8;
 
 /// What stands there before the first action.
 pub(crate) fn begin(world: &mut World) -> Outcome {
-    let link = [Some("a"), Some("a"), Some("a"), Some("b"), None][world.rng.usize(..5)];
+    let link = pick(&mut world.rng, &[Some("a"), Some("a"), Some("a"), Some("b"), None]);
     if link.is_some() {
         world.disk.point(link);
     }
@@ -116,8 +122,12 @@ fn is_down(world: &World) -> bool {
     world.process.is_none()
 }
 
+fn is_awake(world: &World) -> bool {
+    is_up(world) && !world.is_frozen
+}
+
 fn can_settle(world: &World) -> bool {
-    is_up(world) && world.is_endpoint_up
+    is_awake(world) && world.is_endpoint_up
 }
 
 fn has_file(world: &World) -> bool {
@@ -130,6 +140,10 @@ fn has_room(world: &World) -> bool {
 
 fn can_refill_same(world: &World) -> bool {
     (SEES_SAME_SIZE || is_down(world)) && has_file(world)
+}
+
+fn can_copy(world: &World) -> bool {
+    (KNOWS_COPIES || world.disk.pattern() != Pattern::LinkAndRotated) && has_file(world)
 }
 
 fn can_gzip(world: &World) -> bool {
@@ -304,17 +318,9 @@ fn truncate(world: &mut World) -> Outcome {
     let name = draw(world);
     let node = world.disk.names[&name];
     notice(world, node)?;
-    let mut size = world.rng.u64(..=world.disk.nodes[node].size());
-    if world.disk.has_pieces() || world.rng.bool() {
-        // At the start of a line.
-        let layout = &world.disk.nodes[node].layout;
-        size = layout
-            .iter()
-            .map(|placed| placed.start)
-            .take_while(|&at| at <= size)
-            .last()
-            .unwrap_or(0);
-    }
+    let size = world.rng.u64(..=world.disk.nodes[node].size());
+    let within = !world.disk.has_pieces() && world.rng.bool();
+    let size = world.disk.place_to_cut(node, size, within);
     world.say(format!("    to {size} of {}", world.disk.nodes[node].size()));
     world.disk.cut(&name, size);
     append_some(world, node);
@@ -394,6 +400,27 @@ fn hard_link(world: &mut World) -> Outcome {
     Ok(())
 }
 
+fn symbolic_link(world: &mut World) -> Outcome {
+    let name = draw(world);
+    let (pod, _) = name.split_once('/').expect("a pod and a file");
+    let alias = format!("{pod}/current.log");
+    if let Some(&node) = world.disk.aliases.get(&alias).and_then(|to| world.disk.names.get(to)) {
+        notice(world, node)?;
+    }
+    world.disk.symbolic_link(&name, &alias);
+    Ok(())
+}
+
+fn copy_and_truncate(world: &mut World) -> Outcome {
+    let name = draw(world);
+    let node = world.disk.names[&name];
+    notice(world, node)?;
+    let copy = new_name(world, &name, ROTATED);
+    world.disk.copy_and_truncate(&name, &copy);
+    append_some(world, node);
+    Ok(())
+}
+
 fn gzip(world: &mut World) -> Outcome {
     let rotated: Vec<String> = files(world).into_iter().filter(|name| is_rotated(name)).collect();
     let name = &rotated[world.rng.usize(..rotated.len())];
@@ -426,8 +453,13 @@ fn chmod(world: &mut World) -> Outcome {
     Ok(())
 }
 
-fn kill(world: &mut World) -> Outcome {
-    world.kill();
+fn freeze(world: &mut World) -> Outcome {
+    world.set_frozen(true);
+    Ok(())
+}
+
+fn thaw(world: &mut World) -> Outcome {
+    world.set_frozen(false);
     Ok(())
 }
 
@@ -439,14 +471,12 @@ fn kill_at_start(world: &mut World) -> Outcome {
 
 fn kill_settled(world: &mut World) -> Outcome {
     world.settle()?;
-    world.kill();
-    Ok(())
+    world.kill()
 }
 
 fn cut_power(world: &mut World) -> Outcome {
     let is_torn = world.rng.bool();
-    world.cut_power(is_torn);
-    Ok(())
+    world.cut_power(is_torn)
 }
 
 fn endpoint_down(world: &mut World) -> Outcome {

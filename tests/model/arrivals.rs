@@ -72,6 +72,11 @@ impl Arrivals {
         Ok(())
     }
 
+    /// Whether something of a line has arrived.
+    pub(crate) fn has_part(&self, line: usize) -> bool {
+        self.parts.contains_key(&line)
+    }
+
     /// Whether every byte of a line has arrived.
     pub(crate) fn has_line(&self, disk: &Disk, line: usize) -> bool {
         let Some(parts) = self.parts.get(&line) else { return false };

@@ -30,10 +30,14 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) node: usize,
+    /// The generation of it that it was first written in.
+    born: u32,
     /// As written so far, without its line end.
     pub(crate) text: Vec<u8>,
     /// Where a writer has paused within it.
     pub(crate) cuts: Vec<usize>,
+    /// Its line end, once it is complete.
+    ending: &'static str,
     pub(crate) is_complete: bool,
     pub(crate) fate: Fate,
     /// The running process is known to have read it to its end.
@@ -64,6 +68,9 @@ pub(crate) struct Node {
     pub(crate) layout: Vec<Placed>,
     /// Largest size of all generations before the newest.
     pub(crate) old_size_max: u64,
+    /// The agent's turns when a line of the newest generation was known to have arrived: what it
+    /// publishes later is of this generation.
+    turns_at_arrival: Option<u64>,
     /// The running agent is known to have it open.
     pub(crate) is_held: bool,
     /// The running agent has a checkpoint that leads it here.
@@ -126,6 +133,8 @@ pub(crate) struct Disk {
     pub(crate) nodes: Vec<Node>,
     /// `a/app.log` is `data/a/logs/app.log`.
     pub(crate) names: BTreeMap<String, usize>,
+    /// Links to files, by the names they lead to.
+    pub(crate) aliases: BTreeMap<String, String>,
     /// The pod that the link leads to.
     pub(crate) link: Option<&'static str>,
     pub(crate) lines: Vec<Line>,
@@ -149,6 +158,7 @@ impl Disk {
             has_pieces,
             nodes: Vec::new(),
             names: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             link: None,
             lines: Vec::new(),
             texts: 0,
@@ -192,10 +202,17 @@ impl Disk {
         self.names_of(node).next().is_some()
     }
 
+    /// Everything that leads to a file: names, and links to them.
+    fn ways(&self) -> impl Iterator<Item = (&String, usize)> {
+        let links = self.aliases.iter();
+        let links = links.filter_map(|(alias, name)| Some((alias, *self.names.get(name)?)));
+        self.names.iter().map(|(name, node)| (name, *node)).chain(links)
+    }
+
     /// The patterns find it, and it may be read.
     pub(crate) fn is_matched(&self, node: usize) -> bool {
-        !self.nodes[node].is_forbidden
-            && self.names_of(node).any(|name| self.configured(name).is_some())
+        let mut ways = self.ways().filter(|(_, to)| *to == node);
+        !self.nodes[node].is_forbidden && ways.any(|(name, _)| self.configured(name).is_some())
     }
 
     /// The running agent has it, or must find it.
@@ -233,6 +250,7 @@ impl Disk {
             generation: 0,
             layout: Vec::new(),
             old_size_max: 0,
+            turns_at_arrival: None,
             is_held: false,
             is_expected: false,
             known: None,
@@ -297,6 +315,24 @@ impl Disk {
         self.note_paths();
     }
 
+    /// `ln -sfn NAME ALIAS`, at once.
+    pub(crate) fn symbolic_link(&mut self, name: &str, alias: &str) {
+        let next = self.path(&format!("{alias}.next"));
+        symlink(self.path(name), &next).expect("a link");
+        fs::rename(next, self.path(alias)).expect("the link takes its place");
+        self.aliases.insert(alias.to_owned(), name.to_owned());
+        self.note_paths();
+    }
+
+    /// `cp NAME COPY; truncate -s 0 NAME`. Nothing else ever happens to the copy.
+    pub(crate) fn copy_and_truncate(&mut self, name: &str, copy: &str) {
+        fs::copy(self.path(name), self.path(copy)).expect("a copy");
+        if let Some(path) = self.configured(copy) {
+            self.nodes[self.names[name]].paths.insert(path);
+        }
+        self.cut(name, 0);
+    }
+
     /// `gzip NAME`: its content goes into a file of another name that is no log.
     pub(crate) fn gzip(&mut self, name: &str) {
         let status = std::process::Command::new("gzip").arg("-fk").arg(self.path(name)).status();
@@ -320,11 +356,9 @@ impl Disk {
     }
 
     fn note_paths(&mut self) {
-        let found: Vec<(usize, String)> = self
-            .names
-            .iter()
-            .filter_map(|(name, node)| Some((*node, self.configured(name)?)))
-            .collect();
+        let ways = self.ways();
+        let found: Vec<(usize, String)> =
+            ways.filter_map(|(name, node)| Some((node, self.configured(name)?))).collect();
         for (node, path) in found {
             self.nodes[node].paths.insert(path);
         }
@@ -396,8 +430,10 @@ impl Disk {
     fn begin_line(&mut self, node: usize, text: Vec<u8>) -> usize {
         self.lines.push(Line {
             node,
+            born: self.nodes[node].generation,
             text,
             cuts: Vec::new(),
+            ending: self.next_ending(),
             is_complete: false,
             fate: Fate::OnDisk,
             is_read: false,
@@ -408,10 +444,15 @@ impl Disk {
         self.lines.len() - 1
     }
 
+    /// Some lines end as on another system.
+    fn next_ending(&self) -> &'static str {
+        if self.lines.len() % 8 == 7 { "\r\n" } else { "\n" }
+    }
+
     fn finish(&mut self, line: usize, is_complete: bool, bytes: &mut Vec<u8>) {
         self.lines[line].is_complete = is_complete;
         if is_complete {
-            bytes.push(b'\n');
+            bytes.extend_from_slice(self.lines[line].ending.as_bytes());
         }
         let Line { text, cuts, .. } = &self.lines[line];
         let mut ends = vec![0, text.len()];
@@ -441,6 +482,15 @@ impl Disk {
     }
 
     // === rewriting
+
+    /// A size to cut a file to: `size` if it falls within the text of a line and that is wanted,
+    /// else the start of the line.
+    pub(crate) fn place_to_cut(&self, node: usize, size: u64, is_within: bool) -> u64 {
+        let layout = &self.nodes[node].layout;
+        let Some(placed) = layout.iter().rfind(|placed| placed.start <= size) else { return 0 };
+        let text_end = placed.start + self.lines[placed.line].text.len() as u64;
+        if is_within && size < text_end { size } else { placed.start }
+    }
 
     /// `truncate -s SIZE`.
     pub(crate) fn cut(&mut self, name: &str, size: u64) {
@@ -477,7 +527,7 @@ impl Disk {
         for (index, placed) in old.into_iter().enumerate() {
             if index < kept && self.lines[placed.line].is_complete {
                 bytes.extend_from_slice(&self.lines[placed.line].text);
-                bytes.push(b'\n');
+                bytes.extend_from_slice(self.lines[placed.line].ending.as_bytes());
                 self.replace(node, placed, placed.end - placed.start);
             } else {
                 self.on_destroyed(placed.line);
@@ -487,7 +537,7 @@ impl Disk {
         while left >= LINE_BYTES_MIN {
             // The last line takes what would be too short for another.
             let line = if left < 6 * LINE_BYTES_MIN { left } else { 4 * LINE_BYTES_MIN };
-            bytes.extend(self.put(node, line - 1, true));
+            bytes.extend(self.put(node, line - self.next_ending().len(), true));
             left -= line;
         }
         let mut options = OpenOptions::new();
@@ -503,6 +553,7 @@ impl Disk {
         let node = &mut self.nodes[node];
         node.old_size_max = node.old_size_max.max(size);
         node.generation += 1;
+        node.turns_at_arrival = None;
         // A checkpoint of other bytes leads nobody to a name that the patterns do not find.
         node.is_expected &= node.is_held || is_matched;
         std::mem::take(&mut node.layout)
@@ -560,6 +611,7 @@ impl Disk {
         for node in 0..self.nodes.len() {
             self.nodes[node].is_held = false;
             self.nodes[node].is_expected = false;
+            self.nodes[node].turns_at_arrival = None;
             self.nodes[node].writer = None;
             self.on_unlinked(node);
         }
@@ -587,11 +639,25 @@ impl Disk {
         }
     }
 
-    /// The running agent says how far it has come with a file.
-    pub(crate) fn on_status(&mut self, index: usize, read: u64, acked: u64) {
+    /// Lines that were first written in the newest generation of a node.
+    pub(crate) fn lines_born_in(&self, node: usize) -> Vec<usize> {
+        let Node { generation, layout, .. } = &self.nodes[node];
+        let lines = layout.iter().map(|placed| placed.line);
+        lines.filter(|&line| self.lines[line].born == *generation).collect()
+    }
+
+    /// One of them has arrived: the agent knows of the generation.
+    pub(crate) fn on_arrival(&mut self, node: usize, turns: u64) {
+        self.nodes[node].turns_at_arrival.get_or_insert(turns);
+    }
+
+    /// The running agent says, after so many turns, how far it has come with a file.
+    pub(crate) fn on_status(&mut self, index: usize, turns: u64, read: u64, acked: u64) {
         let node = &mut self.nodes[index];
         node.is_held = true;
-        let is_of_this = |offset: u64| node.generation == 0 || offset > node.old_size_max;
+        let is_fresh = node.turns_at_arrival.is_some_and(|before| before < turns);
+        let is_of_this =
+            |offset: u64| node.generation == 0 || offset > node.old_size_max || is_fresh;
         if is_of_this(read) {
             node.known = Some(node.generation);
         }

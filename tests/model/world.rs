@@ -11,7 +11,7 @@ use logferry::mock::{self, Fault, Kind};
 use crate::actions;
 use crate::arrivals::Arrivals;
 use crate::disk::{Disk, Fate, Pattern};
-use crate::process::{self, Process};
+use crate::process::{self, Host, Process};
 use crate::support::{Pod, pause, wait_for};
 
 /// Long enough for a machine that runs many seeds at once; who waits so long has failed.
@@ -49,13 +49,16 @@ pub(crate) struct Tale {
 
 /// Everything a seed plays with.
 pub(crate) struct World {
-    address: SocketAddr,
+    host: Host,
     pub(crate) rng: fastrand::Rng,
     pub(crate) pod: Pod,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
+    /// Its agents get no notifications.
+    is_polling: bool,
+    /// The agent is stopped by a signal, and knows nothing of it.
+    pub(crate) is_frozen: bool,
     pub(crate) is_endpoint_up: bool,
-    pub(crate) has_faults: bool,
     arrivals: Arrivals,
     pub(crate) trace: Vec<String>,
     pub(crate) tally: Tally,
@@ -81,10 +84,10 @@ pub(crate) fn run(seed: u64, is_printed: bool) -> Tale {
 impl World {
     fn new(seed: u64, is_printed: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let host = process::new_host();
-        let address = SocketAddr::from((host, process::ADMIN_PORT));
+        let host = Host::reserve();
+        let address = SocketAddr::from((host.ip, process::ADMIN_PORT));
         let mut pod = Pod::with_endpoint(mock::Options {
-            listen: (host, process::ENDPOINT_PORT).into(),
+            listen: (host.ip, process::ENDPOINT_PORT).into(),
             ..mock::Options::default()
         });
         let pattern = pick(
@@ -92,6 +95,7 @@ impl World {
             &[Pattern::Link, Pattern::Link, Pattern::LinkAndRotated, Pattern::Direct],
         );
         let has_pieces = rng.u8(..5) == 0;
+        let is_polling = rng.u8(..10) == 0 && process::can_poll();
         let disk = Disk::new(&pod.path(""), seed, pattern, has_pieces);
         let patterns = pod.path(pattern.text()).display().to_string();
         pod.set("LOGFERRY_PATHS", &patterns);
@@ -104,19 +108,20 @@ impl World {
         pod.set("LOGFERRY_COMPRESSION", pick(&mut rng, &["none", "lz4"]));
         pod.set("send_request_concurrency", pick(&mut rng, &["1", "8"]));
         let mut world = Self {
-            address,
+            host,
             rng,
             pod,
             disk,
             process: None,
+            is_polling,
+            is_frozen: false,
             is_endpoint_up: true,
-            has_faults: false,
             arrivals: Arrivals::default(),
             trace: Vec::new(),
             tally: Tally::default(),
             is_printed,
         };
-        world.say(format!("pattern {}, pieces {has_pieces}", pattern.text()));
+        world.say(format!("pattern {}, pieces {has_pieces}, polling {is_polling}", pattern.text()));
         world
     }
 
@@ -129,11 +134,14 @@ impl World {
 
     fn play(&mut self) -> Result<(), String> {
         actions::begin(self)?;
-        for _ in 0..self.rng.usize(10..=20) {
+        for _ in 0..self.rng.usize(12..=24) {
             actions::act(self)?;
             // Only how far the agent has come by the next action depends on this.
             pause(Duration::from_millis(pick(&mut self.rng, &[0, 0, 0, 3, 20, 120])));
             self.check_alive()?;
+            if self.rng.bool() {
+                self.observe()?;
+            }
         }
         self.end()
     }
@@ -143,12 +151,16 @@ impl World {
     /// Starts the agent, and waits until signals are understood.
     pub(crate) fn start(&mut self) -> Result<(), String> {
         self.spawn();
-        self.wait_for("the agent to answer", STATUS_PERIOD, |world| Ok(world.observe()))
+        self.wait_for("the agent to answer", STATUS_PERIOD, Self::observe)
     }
 
     fn spawn(&mut self) {
         self.disk.on_started();
-        self.process = Some(Process::start(&self.pod, self.address));
+        self.process = Some(Process::start(
+            &self.pod,
+            (self.host.ip, process::ADMIN_PORT).into(),
+            self.is_polling,
+        ));
         self.tally.add("starts", 1);
     }
 
@@ -158,18 +170,39 @@ impl World {
     }
 
     /// Learns from the agent's status. Returns whether it answered.
-    fn observe(&mut self) -> bool {
-        let Some(files) = self.process.as_ref().and_then(Process::files) else { return false };
-        for file in files {
-            if let Some(node) = self.disk.node_of(file.device, file.inode) {
-                self.disk.on_status(node, file.read_offset, file.acked_offset);
+    pub(crate) fn observe(&mut self) -> Result<bool, String> {
+        // First what has arrived: what is published afterwards is not older.
+        self.look()?;
+        let process = self.process.as_ref().filter(|_| !self.is_frozen);
+        let Some(status) = process.and_then(Process::status) else { return Ok(false) };
+        for node in 0..self.disk.nodes.len() {
+            let new = self.disk.lines_born_in(node);
+            if new.into_iter().any(|line| self.arrivals.has_part(line)) {
+                self.disk.on_arrival(node, status.turns);
             }
         }
-        true
+        for file in status.files {
+            if let Some(node) = self.disk.node_of(file.device, file.inode) {
+                self.disk.on_status(node, status.turns, file.read_offset, file.acked_offset);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Stops the agent in its tracks, or lets it go on.
+    pub(crate) fn set_frozen(&mut self, is_frozen: bool) {
+        if let Some(process) = &self.process
+            && self.is_frozen != is_frozen
+        {
+            process.set_frozen(is_frozen);
+            self.is_frozen = is_frozen;
+        }
     }
 
     /// SIGTERM. With the endpoint up the agent must deliver everything, unless it may not read.
     pub(crate) fn stop(&mut self) -> Result<(), String> {
+        self.set_frozen(false);
+        self.observe()?;
         self.check_balance()?;
         let is_forbidden = self.disk.nodes.iter().any(|node| node.is_forbidden);
         let is_up = self.is_endpoint_up;
@@ -209,8 +242,15 @@ impl World {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        self.observe()?;
+        self.kill_unseen();
+        Ok(())
+    }
+
+    fn kill_unseen(&mut self) {
         let Some(process) = self.process.take() else { return };
+        self.is_frozen = false;
         process.agent.kill();
         self.disk.on_died();
         self.tally.add("kills", 1);
@@ -220,12 +260,12 @@ impl World {
     pub(crate) fn kill_at_start(&mut self, after: Duration) {
         self.spawn();
         pause(after);
-        self.kill();
+        self.kill_unseen();
     }
 
     /// After a kill: what was saved and not synced is gone, or torn.
-    pub(crate) fn cut_power(&mut self, is_torn: bool) {
-        self.kill();
+    pub(crate) fn cut_power(&mut self, is_torn: bool) -> Result<(), String> {
+        self.kill()?;
         let path = self.pod.path("state/checkpoint.now");
         if let Ok(bytes) = fs::read(&path) {
             if is_torn {
@@ -236,6 +276,7 @@ impl World {
         }
         self.disk.on_power_cut();
         self.tally.add("power cuts", 1);
+        Ok(())
     }
 
     // === the endpoint
@@ -258,7 +299,6 @@ impl World {
             fault
         });
         self.pod.mock.faults().set(faults.collect());
-        self.has_faults = true;
     }
 
     // === waiting
@@ -299,7 +339,8 @@ impl World {
     pub(crate) fn wait_for_all(&mut self) -> Result<(), String> {
         self.wait_for("what is owed to arrive", LOOK_PERIOD, |world| {
             world.look()?;
-            Ok(world.missing().is_empty())
+            // The status tells of files that are owed although no name leads to them.
+            Ok(world.missing().is_empty() && world.observe()? && world.missing().is_empty())
         })
     }
 
@@ -321,14 +362,17 @@ impl World {
     /// Waits until all lines of a file are known to have been read: by their arrival, or by the
     /// agent's word. Returns whether that could be known at all.
     pub(crate) fn wait_until_noticed(&mut self, node: usize) -> Result<bool, String> {
-        if self.process.is_none() || !self.disk.is_reachable(node) || !self.can_be_noticed(node) {
+        if self.process.is_none()
+            || self.is_frozen
+            || !self.disk.is_reachable(node)
+            || !self.can_be_noticed(node)
+        {
             return Ok(false);
         }
         self.tally.add("waits before destruction", 1);
         let what = format!("the agent to notice node {node}");
         self.wait_for(&what, STATUS_PERIOD, |world| {
-            world.look()?;
-            world.observe();
+            world.observe()?;
             Ok(world.disk.nodes[node].layout.iter().all(|placed| {
                 let line = &world.disk.lines[placed.line];
                 !line.is_complete || line.is_read || world.has(placed.line)
@@ -354,8 +398,7 @@ impl World {
     pub(crate) fn settle(&mut self) -> Result<(), String> {
         self.wait_for_all()?;
         self.wait_for("the agent to save what has arrived", STATUS_PERIOD, |world| {
-            world.look()?;
-            world.observe();
+            world.observe()?;
             let disk = &world.disk;
             Ok((0..disk.nodes.len()).all(|index| {
                 let node = &disk.nodes[index];
@@ -373,6 +416,7 @@ impl World {
         self.say("the end: everything is made well again".to_owned());
         self.pod.mock.faults().clear();
         self.set_endpoint(true);
+        self.set_frozen(false);
         let forbidden: Vec<String> = self
             .disk
             .names
@@ -458,8 +502,9 @@ impl World {
                 file.is_expected
             );
         }
-        if let Some(files) = self.process.as_ref().and_then(Process::files) {
-            text += &format!("\n    the agent says {files:?}");
+        let process = self.process.as_ref().filter(|_| !self.is_frozen);
+        if let Some(status) = process.and_then(Process::status) {
+            text += &format!("\n    the agent says {:?}", status.files);
         }
         text
     }
