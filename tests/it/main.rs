@@ -18,6 +18,8 @@ mod commands;
 mod content;
 /// Killed and started again.
 mod crash;
+/// Killed at each system call on the state directory.
+mod crash_matrix;
 /// What arrives: tags, compression, line ends, unfinished and long lines.
 mod delivery;
 /// SIGTERM in every situation.
