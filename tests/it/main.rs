@@ -40,6 +40,8 @@ mod lines;
 mod links;
 /// NUL bytes: L06.
 mod nuls;
+/// The power goes: C09.
+mod power;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
 mod restart;
 /// Truncation and rewriting (F10 to F15).
