@@ -69,6 +69,8 @@ pub struct Mail {
     pub drain: bool,
     /// The deadline of the drain has passed: save what is known and end.
     pub abandon: bool,
+    /// The service's clock minus ours, in seconds, as far as is known.
+    pub clock_offset: i64,
 }
 
 /// The collector's end.
@@ -104,9 +106,21 @@ impl CollectorEnd {
     /// If there is no room: ask first, and leave the lines in their file.
     pub fn push(&mut self, batch: SealedBatch) {
         assert!(self.has_room(), "a batch is only sealed when there is room for it");
+        self.push_again(batch);
+    }
+
+    /// Hands a batch over that was handed over before, and whose acknowledgement has been taken:
+    /// the room that it had is still there.
+    pub fn push_again(&mut self, batch: SealedBatch) {
         self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
         lock(&self.shared.down).queue.push_back(batch);
         self.shared.pushed.notify_one();
+    }
+
+    /// Whether something has come up since the mail was taken.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        !lock(&self.shared.up).acks.is_empty()
     }
 
     /// Says that no batch will follow.
@@ -176,6 +190,11 @@ impl SenderEnd {
     pub fn ack(&self, ack: Ack) {
         lock(&self.shared.up).acks.push(ack);
         self.wake_collector();
+    }
+
+    /// Says what to add to our clock to get the service's.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        lock(&self.shared.up).clock_offset = seconds;
     }
 
     /// Asks the collector to read to the end, seal and close.

@@ -3,6 +3,8 @@
 //! To standard error, as text or as one JSON object a line. Messages are constant, facts are
 //! fields; the content of a log line never appears.
 
+use std::io::{self, Write};
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
@@ -14,7 +16,7 @@ pub fn start(filter: &str, format: LogFormat) {
     let filter = EnvFilter::new(filter);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Escaped(io::stderr()))
         // It would complain to the same standard error, and panic: a full disk must not end us.
         .log_internal_errors(false);
     // It fails only where a subscriber is installed already, and then that one is used.
@@ -22,6 +24,35 @@ pub fn start(filter: &str, format: LogFormat) {
         LogFormat::Text => builder.with_target(false).with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
+}
+
+/// Standard error, with control characters of facts (a path can hold any) as escapes: an event is
+/// one line, whatever it tells of.
+struct Escaped<W>(W);
+
+impl<W: Write> Write for Escaped<W> {
+    /// Takes one event, its line end included.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = event.strip_suffix(b"\n").unwrap_or(event);
+        if line.iter().any(u8::is_ascii_control) {
+            let mut escaped = Vec::with_capacity(event.len() + 16);
+            for &byte in line {
+                match byte.is_ascii_control() {
+                    true => escaped.extend(byte.escape_ascii()),
+                    false => escaped.push(byte),
+                }
+            }
+            escaped.extend_from_slice(&event[line.len()..]);
+            self.0.write_all(&escaped)?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Lets a panic in any thread end the process with the code of a bug, after saying where it was.
@@ -35,4 +66,16 @@ pub fn end_on_panic() {
         #[expect(clippy::disallowed_methods, reason = "main cannot return while a thread panics")]
         std::process::exit(i32::from(ExitCode::Bug as u8));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_tells_of() {
+        let mut out = Escaped(Vec::new());
+        out.write_all("INFO file=/a\nERROR forged\x1b[31m\u{e4}.log\n".as_bytes()).unwrap();
+        assert_eq!(out.0, "INFO file=/a\\nERROR forged\\x1b[31m\u{e4}.log\n".as_bytes());
+    }
 }

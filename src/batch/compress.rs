@@ -67,6 +67,17 @@ pub fn payload_bytes_max(raw_bytes: usize) -> usize {
         .max(zstd::zstd_safe::compress_bound(raw_bytes))
 }
 
+/// The group that `payload` holds, of `raw_len` bytes. `None` if that is not so.
+#[must_use]
+pub fn decompress(compression: Compression, payload: &[u8], raw_len: usize) -> Option<Vec<u8>> {
+    let raw = match compression {
+        Compression::None => payload.to_vec(),
+        Compression::Lz4 => lz4_flex::block::decompress(payload, raw_len).ok()?,
+        Compression::Zstd => zstd::bulk::decompress(payload, raw_len).ok()?,
+    };
+    (raw.len() == raw_len).then_some(raw)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ pub mod compress;
 pub mod log_group;
 pub mod pack_id;
 pub mod policy;
+pub mod restamp;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

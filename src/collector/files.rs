@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, opening};
+use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::Found;
+use crate::tail::discover::{Found, Refused};
 use crate::tail::registry::{Change, State, Tracked};
 
 /// Times that discovery is repeated at once because a directory was watched for the first time.
@@ -32,7 +32,7 @@ impl Collector {
         }
         // A file that is aside may have been written to.
         self.is_scan_wanted |= hints.unknown_written && !self.aside.is_empty();
-        if self.is_scan_wanted || is_periodic {
+        if (self.is_scan_wanted || is_periodic) && self.scan_from <= now {
             self.discover(now);
         } else if hints.unknown_written {
             self.examine_where(now, |state| state != State::Active);
@@ -54,7 +54,10 @@ impl Collector {
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.patterns.scan();
             self.unopened = 0;
+            self.is_short = false;
             troubled.clear();
+            self.note_refused(&scan.refused);
+            self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
@@ -78,9 +81,20 @@ impl Collector {
         self.examine_where(now, |_| true);
         self.keep_within_budget();
         self.note_polling();
-        let has_gone = self.registry.iter().any(|(_, tracked)| tracked.state != State::Active);
-        let is_slow = self.watch.trouble().is_none() && !has_gone && self.unopened == 0;
-        self.scan_at = now + if is_slow { SCAN_PERIOD } else { SCAN_PERIOD_POLLING };
+        let is_watched =
+            |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
+        let are_watched = self.registry.iter().all(|(_, tracked)| is_watched(tracked));
+        // Of many files a discovery takes long: as long at least belongs to reading.
+        let ended = clock::now();
+        self.scan_from = ended + (ended - now);
+        self.scan_at = ended
+            + match () {
+                () if self.is_short => SCAN_PERIOD_SHORT,
+                () if are_watched && self.watch.trouble().is_none() && self.unopened == 0 => {
+                    SCAN_PERIOD
+                }
+                () => SCAN_PERIOD_POLLING,
+            };
         if self.store.needs_save() {
             self.durable_at.get_or_insert(now);
         }
@@ -115,13 +129,40 @@ impl Collector {
                 // Another file than was found, if it was replaced since.
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
-                    self.trouble(&file.path, "open", &error);
                     self.unopened += 1;
-                    troubled.insert(file.path.clone());
+                    // Of too few descriptors is told once, and not for each file.
+                    if !self.is_short {
+                        self.trouble(&file.path, "open", &error);
+                        troubled.insert(file.path.clone());
+                    }
                 }
             }
         }
         found
+    }
+
+    /// Says of each refused link that it is, once until it has been right again.
+    fn note_refused(&mut self, refused: &[Refused]) {
+        let is_news = |one: &&Refused| !self.refused.contains(&one.link);
+        for Refused { link, target } in refused.iter().filter(is_news) {
+            tracing::warn!(
+                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+                "a link leads out of the allowed directories; it is not followed"
+            );
+        }
+        self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    }
+
+    /// Says of all that matches and is no regular file what it is, once while it is.
+    fn note_odd(&mut self, odd: &[(PathBuf, &'static str)]) {
+        for (path, kind) in odd.iter().filter(|(path, _)| !self.odd.contains(path)) {
+            tracing::warn!(
+                file = %path.display(), kind,
+                "it matches the patterns and is no regular file; it is skipped"
+            );
+        }
+        self.odd = odd.iter().map(|(path, _)| path.clone()).collect();
     }
 
     fn note_polling(&mut self) {
@@ -289,6 +330,10 @@ impl Collector {
                 self.note_announced(file, is_announced);
             }
             Change::Unread | Change::Touched => self.schedule.mark(file),
+            Change::Cut(bytes) => {
+                self.on_cut(file, bytes);
+                self.schedule.mark(file);
+            }
             Change::Shrank => self.on_shrunk(file, now),
         }
     }

@@ -32,6 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::opening::Aside;
 use crate::batch::policy::Reason;
+use crate::batch::restamp::restamp;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::store::{Loaded, Store};
@@ -55,6 +56,8 @@ use crate::{batch, limit, tail};
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
 /// The same while notifications cannot be had or trusted, or renamed files are still open.
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
+/// The same while files wait for descriptors that others give up.
+const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
 /// The checkpoint is written through to the disk at most this often.
 const DURABLE_PERIOD: Duration = Duration::from_secs(5);
 /// With more files than this, saves are large: after one the next waits
@@ -130,8 +133,18 @@ pub struct Collector {
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
     unopened: usize,
+    /// The last discovery had more files to open than descriptors.
+    is_short: bool,
+    /// That was logged.
+    is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Links that the last discovery refused, and what it passed over because it is no file: known,
+    /// so no news.
+    refused: HashSet<PathBuf>,
+    odd: HashSet<PathBuf>,
+    /// The service's clock minus ours, in seconds.
+    clock_offset: i64,
     /// Refused batches that could not be set aside yet.
     unparked: Vec<(SealedBatch, String, String)>,
     /// It was logged that files are polled.
@@ -141,6 +154,8 @@ pub struct Collector {
     /// Names changed: discovery runs with the next look.
     is_scan_wanted: bool,
     scan_at: Instant,
+    /// No discovery before this, whatever it is wanted for.
+    scan_from: Instant,
     /// No look at events or turn of reading before this, unless there is a backlog.
     turn_at: Instant,
     /// The limits forbid reading before this.
@@ -219,12 +234,18 @@ impl Collector {
             aside: Aside::default(),
             looked_at: opening::stamp(),
             unopened: 0,
+            is_short: false,
+            is_short_logged: false,
             troubled: HashSet::new(),
+            refused: HashSet::new(),
+            odd: HashSet::new(),
+            clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
             scan_at: now,
+            scan_from: now,
             turn_at: now,
             paused_until: None,
             is_blocked: false,
@@ -272,6 +293,7 @@ impl Collector {
     // === mail
 
     fn on_mail(&mut self, mail: Mail, now: Instant) {
+        self.clock_offset = mail.clock_offset;
         if !mail.acks.is_empty() {
             self.is_blocked = false;
             self.touch(now);
@@ -280,13 +302,30 @@ impl Collector {
             match ack.outcome {
                 Outcome::Delivered => self.on_done(ack.span),
                 Outcome::Rejected { batch, code, message } => {
-                    self.unparked.push((batch, code, message));
+                    match restamp(&batch, self.server_unix()) {
+                        Some(restamped) => self.push_restamped(restamped),
+                        None => self.unparked.push((batch, code, message)),
+                    }
                 }
             }
         }
         if !self.unparked.is_empty() {
             self.park(now);
         }
+    }
+
+    /// The time as the service has it, as far as is known.
+    fn server_unix(&self) -> i64 {
+        let unix = i64::try_from(clock::wall().as_secs()).unwrap_or(i64::MAX);
+        unix.saturating_add(self.clock_offset)
+    }
+
+    fn push_restamped(&mut self, batch: SealedBatch) {
+        tracing::warn!(
+            file = %batch.path, batch = batch.id.0, records = batch.lines,
+            "the service refuses the times of a batch; sending it with the time of now"
+        );
+        self.handoff.push_again(batch);
     }
 
     fn on_done(&mut self, span: Span) {
@@ -337,7 +376,8 @@ impl Collector {
         }
         for _ in 0..READS_PER_TURN {
             // Refused batches that cannot be set aside have given their room back: read no more.
-            if self.is_blocked || !self.unparked.is_empty() {
+            // What is acknowledged is to be saved before more is read.
+            if self.is_blocked || !self.unparked.is_empty() || self.handoff.has_mail() {
                 break;
             }
             if self.is_rate_limited(now) || !self.make_room() {
@@ -538,6 +578,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
+            links_refused: self.refused.len() as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,
@@ -587,9 +628,10 @@ impl Collector {
             deadlines.push(self.paused_until);
         }
         if self.stage == Stage::Running {
-            deadlines.push(Some(self.scan_at.max(self.turn_at)));
+            let scan_from = self.scan_from.max(self.turn_at);
+            deadlines.push(Some(self.scan_at.max(scan_from)));
             if self.is_scan_wanted {
-                deadlines.push(Some(self.turn_at));
+                deadlines.push(Some(scan_from));
             }
         }
         if can_read {

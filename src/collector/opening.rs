@@ -26,7 +26,7 @@ use crate::tail::remembered;
 use crate::tail::unseen::{self, Known};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
-const REST_QUIET: Duration = Duration::from_secs(1);
+const REST_QUIET: Duration = Duration::from_millis(200);
 /// A compressed file is whole when nothing about it has changed for this long.
 const GZIP_QUIET: Duration = Duration::from_secs(3);
 /// Time stamps of files come from a clock that is read in ticks, and lag behind.
@@ -144,6 +144,13 @@ impl Collector {
         if self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(Some(inode));
         }
+        // A link may have come into its way since it was found.
+        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
+        if !self.patterns.allows(&resolved) {
+            let resolved = resolved.display();
+            let why = format!("it leads out of the allowed directories: {resolved}");
+            return Err(io::Error::other(why));
+        }
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
                 self.aside.resting.insert(inode, found_as(found));
@@ -153,7 +160,6 @@ impl Collector {
                 return Ok(Some(inode));
             }
         }
-        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
         let saved = match self.origin(&found.path, &resolved, &reader)? {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
@@ -175,8 +181,15 @@ impl Collector {
             return Ok(());
         }
         let Some(file) = self.registry.quietest(REST_QUIET, now) else {
-            let limit = "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows";
-            return Err(io::Error::other(limit));
+            self.is_short = true;
+            if !std::mem::replace(&mut self.is_short_logged, true) {
+                tracing::warn!(
+                    files = self.files_max,
+                    "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows; \
+                     others wait until these are delivered"
+                );
+            }
+            return Err(io::Error::other("it waits for a descriptor"));
         };
         self.rest(file);
         Ok(())
@@ -340,6 +353,10 @@ impl Collector {
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
+        // A link may have taken its name since: what that leads to is not what was seen.
+        if reader.path().is_some_and(|real| real != path) {
+            return Ok(());
+        }
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || self.remembered.get(stat.device, stat.inode).is_some();
         if !stat.is_file || is_known {

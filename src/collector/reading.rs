@@ -46,12 +46,27 @@ impl Collector {
         self.restart(file, "it is shorter than what was read", now);
     }
 
+    /// A file lost bytes that were seen and not read: text, or space that was taken in advance.
+    pub(super) fn on_cut(&mut self, file: FileKey, bytes: u64) {
+        let Some(tracked) = self.registry.get(file).filter(|_| bytes > 0) else { return };
+        let (path, is_text) = (tracked.opened.path.display(), !tracked.is_rest_idle);
+        if is_text {
+            tracing::warn!(file = %path, skipped = bytes, "it was truncated before it was read");
+            self.counters.skipped_truncated_bytes += bytes;
+        } else {
+            tracing::debug!(file = %path, skipped = bytes, "NULs at its end were cut off");
+            self.counters.skipped_hole_bytes += bytes;
+        }
+    }
+
     /// One turn of one file: a piece of it goes through the stages.
     pub(super) fn read(&mut self, file: FileKey, flush_partial: bool, now: Instant) {
         let Some(stat) = self.stat(file) else { return };
         let change = self.registry.on_stat(file, &stat, now);
-        if change == Change::Shrank {
-            return self.on_shrunk(file, now);
+        match change {
+            Change::Shrank => return self.on_shrunk(file, now),
+            Change::Cut(bytes) => self.on_cut(file, bytes),
+            Change::None | Change::Grew | Change::Unread | Change::Touched => {}
         }
         // What has grown a moment ago has not been quiet.
         let flush_partial = flush_partial && change != Change::Grew;
@@ -97,7 +112,7 @@ impl Collector {
             }
         }
         let is_to_end = from + bytes.len() as u64 >= stat.size;
-        let time = u32::try_from(clock::wall().as_secs()).unwrap_or(u32::MAX);
+        let time = u32::try_from(self.server_unix()).unwrap_or_default();
         let input = Input {
             bytes,
             lead,

@@ -80,7 +80,9 @@ pub fn is_idle(bytes: &[u8]) -> bool {
     !bytes.is_empty() && partial_line(bytes).is_none()
 }
 
-fn without_nuls(bytes: &[u8]) -> &[u8] {
+/// `bytes` up to the last one that is not NUL.
+#[must_use]
+pub fn without_nuls(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     &bytes[..end]
 }

@@ -148,8 +148,8 @@ impl Default for Limits {
         Self {
             group_bytes_max: crate::wire::GROUP_BYTES_MAX,
             group_lines_max: crate::wire::GROUP_LINES_MAX,
-            log_age_seconds_max: 7 * 24 * 3600,
-            log_ahead_seconds_max: 15 * 60,
+            log_age_seconds_max: crate::wire::LOG_AGE_SECONDS_MAX,
+            log_ahead_seconds_max: crate::wire::LOG_AHEAD_SECONDS_MAX,
         }
     }
 }

@@ -110,7 +110,7 @@ impl Journal {
             code,
             reason,
             times = times(say),
-            "the service refuses a batch for good; it will be set aside"
+            "the service refuses what is in a batch"
         );
     }
 

@@ -237,6 +237,7 @@ impl Sender {
                 let at_once =
                     self.clock.on_complaint(attempted.clock_offset, server_unix, local_unix());
                 self.journal.on_clock_corrected(self.clock.offset_seconds());
+                self.end.set_clock_offset(self.clock.offset_seconds());
                 if !at_once {
                     return Verdict::Retry { kind, after: answer.retry_after };
                 }

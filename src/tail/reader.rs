@@ -19,6 +19,7 @@ use super::gzip::{self, Gzip};
 use super::identity::Stat;
 use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+use crate::line::split::without_nuls;
 
 /// Most NUL bytes that are read in search of text. More of them than this are a hole, whatever
 /// follows.
@@ -169,13 +170,14 @@ impl Reader {
         Ok(Some(at))
     }
 
-    /// The fingerprint of the head as it is now.
+    /// The fingerprint of the head as it is now. NULs at its end do not belong to it: they may be
+    /// space that was taken in advance.
     ///
     /// # Errors
     /// As pread(2).
     pub fn head(&self) -> io::Result<Fingerprint> {
         let mut buffer = [0; HEAD_BYTES_MAX];
-        self.read_at(&mut buffer, 0).map(Fingerprint::of_head)
+        self.read_at(&mut buffer, 0).map(without_nuls).map(Fingerprint::of_head)
     }
 
     /// Whether the file still begins with the bytes of `head`.

@@ -129,6 +129,9 @@ pub enum Change {
     Unread,
     /// There are as many bytes as then, and they were written to since.
     Touched,
+    /// There are fewer bytes than at the last examination, but none of those that were read is
+    /// missing. So many that are were seen.
+    Cut(u64),
     /// There are fewer bytes than were read or are known as its head: it was truncated.
     Shrank,
 }
@@ -240,7 +243,9 @@ impl Registry {
         let modified = std::mem::replace(&mut tracked.modified, stat.modified);
         if size == before {
             let is_read = tracked.is_at_end || size == tracked.read_offset;
-            let is_touched = modified.is_none() || modified != stat.modified;
+            // What waits to be written over may be, without a trace (mmap(2)).
+            let is_touched =
+                modified.is_none() || modified != stat.modified || tracked.waits_idly();
             return match (is_read, is_touched) {
                 (false, _) => Change::Unread,
                 (true, true) => Change::Touched,
@@ -250,6 +255,11 @@ impl Registry {
         self.rests.remove(&(tracked.grown_at, file));
         tracked.grown_at = now;
         tracked.is_at_end = false;
+        if size < before {
+            let cut_bytes = tracked.sure_size.saturating_sub(size);
+            tracked.sure_size -= cut_bytes;
+            return Change::Cut(cut_bytes);
+        }
         Change::Grew
     }
 
@@ -458,6 +468,12 @@ impl Tracked {
     pub fn is_balanced(&self) -> bool {
         let acked = self.watermark.acked_bytes();
         self.opened.offset + acked + self.hole_bytes + self.left_bytes == self.size
+    }
+
+    /// Whether it is read but for bytes that are never sent by themselves: they may be written over.
+    #[must_use]
+    pub fn waits_idly(&self) -> bool {
+        self.is_at_end && self.is_rest_idle && self.size > self.read_offset
     }
 
     /// Whether all of it was read and acknowledged, but for what is never sent by itself.
@@ -701,5 +717,20 @@ mod tests {
         assert_eq!(registry.beyond_budget(50), []);
         assert_eq!(registry.beyond_budget(49), [early]);
         assert_eq!(registry.beyond_budget(29), [early, late]);
+    }
+
+    #[test]
+    fn what_is_cut_off_unread_is_told() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+        registry.on_stat(file, &stat(100, 1), now);
+        registry.on_verified(file, 90);
+        registry.on_read(file, 10, none(), true, true);
+
+        assert_eq!(registry.on_stat(file, &stat(100, 1), now), Change::Touched, "it waits idly");
+        assert_eq!(registry.on_stat(file, &stat(50, 1), now), Change::Cut(40));
+        assert_eq!(registry.on_verified(file, 50), 0);
+        assert_eq!(registry.end(file), Some(40));
     }
 }

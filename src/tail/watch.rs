@@ -53,7 +53,14 @@ impl Watch {
     pub fn new() -> Self {
         let (inotify, trouble) = match Inotify::init() {
             Ok(inotify) => (Some(inotify), None),
-            Err(error) => (None, Some(format!("inotify is not available: {error}"))),
+            Err(error) => {
+                let hint = match error.raw_os_error() {
+                    // EMFILE
+                    Some(24) => "; raise the sysctl fs.inotify.max_user_instances on the node",
+                    _ => "",
+                };
+                (None, Some(format!("inotify is not available: {error}{hint}")))
+            }
         };
         Self {
             inotify,

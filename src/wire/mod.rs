@@ -22,6 +22,11 @@ pub const GROUP_LINES_MAX: u32 = 4096;
 /// Largest LogGroup before compression, in bytes, that every era of the service takes.
 pub const GROUP_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// Largest age of a log's `Time`, in seconds, that the service takes.
+pub const LOG_AGE_SECONDS_MAX: i64 = 7 * 24 * 3600;
+/// How far a log's `Time` may be ahead of the service's clock, in seconds.
+pub const LOG_AHEAD_SECONDS_MAX: i64 = 15 * 60;
+
 /// How a request body is compressed: the header `x-log-compresstype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {

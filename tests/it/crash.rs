@@ -102,26 +102,3 @@ fn after_a_clean_stop_nothing_is_repeated() {
     }
     assert_eq!(pod.expect_all(), 0);
 }
-
-/// The state and the logs on another file system: other device numbers and other inodes, the same
-/// paths and bytes.
-#[test]
-fn a_disk_that_moved_is_known_again() {
-    let (mut pod, log) = Pod::with_log();
-    pod.ledger.append(&log, 500);
-    let agent = pod.start();
-    pod.expect_all();
-    assert_eq!(agent.stop().0, 0);
-
-    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
-    let device =
-        |path: &std::path::Path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(path).unwrap());
-    assert_ne!(device(elsewhere.path()), device(&log), "/dev/shm is another file system");
-    fs::copy(&log, elsewhere.path().join("app.log")).unwrap();
-    fs::remove_dir_all(pod.path("data/pod/logs")).unwrap();
-    std::os::unix::fs::symlink(elsewhere.path(), pod.path("data/pod/logs")).unwrap();
-    pod.ledger.append(&log, 100);
-    let agent = pod.start();
-
-    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
-}

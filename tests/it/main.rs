@@ -6,6 +6,8 @@
 /// The admin port and `logferry status`.
 mod admin;
 
+/// Rotation while the endpoint is down (F03, F04).
+mod backlog;
 /// Settings that are wrong, state directories that cannot be used.
 mod bad_input;
 /// `logferry checkpoint`, and taking over from logtail.
@@ -22,19 +24,33 @@ mod delivery;
 mod drain;
 /// Errors of the endpoint.
 mod errors;
+/// Compressed generations (F07 to F09).
+mod gzip;
+/// Which file is which (F16, F17, F20, F21, F35 to F37).
+mod identity;
 /// Limits of notifications and descriptors, fairness, clocks: K01 to K10.
 mod kernel;
 /// Long lines, large files: L08, L09, L12, L14.
 mod large;
 /// Unfinished lines, line ends, empty lines, traces: L01 to L05, L10, L11 of the catalogue.
 mod lines;
+/// Links (F23 to F29).
+mod links;
 /// NUL bytes: L06.
 mod nuls;
+/// Rotation while no agent runs, and what is remembered (F05, F06, F18).
+mod restart;
+/// Truncation and rewriting (F10 to F15).
+mod rewrite;
+/// Rotation while the agent runs (F01, F02, F30, F32, F33).
+mod rotation;
+/// Two agents at one directory (F34).
+mod shared;
 /// The state directory full, read-only, gone, damaged.
 mod state;
 /// One builder for each actor.
 mod support;
-/// Links, backlogs, rotation, truncation, polling.
+/// A large backlog.
 mod tail;
 /// What is no file, what may not be read: L15, L16.
 mod unreadable;

@@ -531,7 +531,7 @@ impl Agent {
         let Some(stat) = self.stat(machine, file) else { return };
         match self.registry.on_stat(file, &stat, now) {
             Change::None if !is_announced => {}
-            Change::None | Change::Grew | Change::Unread | Change::Touched => {
+            Change::None | Change::Grew | Change::Unread | Change::Touched | Change::Cut(_) => {
                 self.schedule.mark(file);
             }
             Change::Shrank => self.on_shrunk(machine, file, now),

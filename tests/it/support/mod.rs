@@ -1,18 +1,26 @@
 //! One builder for each actor of a test: the pod's directories, the app's writer, the agent's
 //! process, the endpoint.
 
-#![allow(dead_code, reason = "two test targets share it, each using a part")]
+#![allow(dead_code, unused_imports, reason = "two test targets share it, each using a part")]
 
+mod admin;
 /// File systems in trouble.
 pub(crate) mod disk;
+mod ledger;
 /// What came of it.
 pub(crate) mod observe;
+mod rotate;
 /// Agents under special circumstances.
 pub(crate) mod special;
+mod volume;
+
+pub(crate) use admin::Admin;
+pub(crate) use ledger::{FIXED, Ledger, Repeats};
+pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered, rotate};
+pub(crate) use volume::Volume;
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +29,7 @@ use std::time::Duration;
 
 use logferry::clock;
 use logferry::mock::{self, Access, Background, Key};
+use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const PROJECT: &str = "test-project";
 pub(crate) const LOGSTORE: &str = "app-log";
@@ -160,12 +169,70 @@ impl Pod {
         self.ledger.check(&self.mock)
     }
 
-    /// Waits for every line, stops the agent, which must have delivered everything, and returns how
-    /// many lines arrived more than once.
+    /// Waits for every line, stops the agent, which must have delivered everything in the order
+    /// in which it was written, and returns how many lines arrived more than once.
     pub(crate) fn finish(&self, agent: Agent) -> usize {
         self.expect_all();
         assert_eq!(agent.stop().0, 0, "{}", self.agent_log());
-        self.ledger.check(&self.mock)
+        self.expect_sound();
+        let repeats = self.ledger.check(&self.mock);
+        if repeats > 0 {
+            // Shown if the test fails for it.
+            println!("{repeats} lines came again:\n{}", self.agent_log());
+        }
+        repeats
+    }
+
+    /// Checks what holds however a scenario ends: the order within each file, and that the agent
+    /// found no fault with itself.
+    pub(crate) fn expect_sound(&self) {
+        self.ledger.check_order(&self.mock);
+        let log = self.agent_log();
+        for fault in ["panicked", "the bytes of a file do not add up"] {
+            assert!(!log.contains(fault), "{log}");
+        }
+    }
+
+    /// Waits until the agents of this pod have logged `text` so many times altogether.
+    pub(crate) fn wait_for_log(&self, text: &str, count: usize) {
+        let started = clock::now();
+        while self.times_logged(text) < count {
+            let log = self.agent_log();
+            assert!(clock::now() - started < PATIENCE, "not {count} times {text:?}:\n{log}");
+            pause(Duration::from_millis(20));
+        }
+    }
+
+    /// A number that the agents have logged with a message, each time they did.
+    pub(crate) fn logged_numbers(&self, text: &str, field: &str) -> Vec<u64> {
+        let field = format!(" {field}=");
+        let number = |line: &str| {
+            let (_, value) = line.split_once(&field)?;
+            value.split(' ').next()?.parse().ok()
+        };
+        self.agent_log().lines().filter(|line| line.contains(text)).filter_map(number).collect()
+    }
+
+    /// Makes agents that are started from now on hold little in memory, so that a backlog of some
+    /// 10 MB stays on disk while the endpoint is down.
+    pub(crate) fn keep_memory_small(&mut self) {
+        self.set("mem_usage_limit", "32").set("LOGFERRY_COMPRESSION", "none");
+        self.set("LOGFERRY_BATCH_BYTES", "64KiB").set("LOGFERRY_LINE_BYTES_MAX", "16KiB");
+    }
+
+    /// The values of `__path__` under which lines have arrived, without the pod's root.
+    pub(crate) fn shipped_paths(&self) -> std::collections::BTreeSet<String> {
+        let root = format!("{}/", self.dir.path().display());
+        let groups = self.mock.store().groups();
+        let paths = groups.iter().filter_map(|group| group.tag("__path__"));
+        paths.map(|path| path.strip_prefix(&root).unwrap_or(&path).to_owned()).collect()
+    }
+
+    /// Sets the patterns, below the pod's root.
+    pub(crate) fn patterns(&mut self, patterns: &[&str]) -> &mut Self {
+        let text = |pattern: &&str| self.path(pattern).display().to_string();
+        let patterns: Vec<String> = patterns.iter().map(text).collect();
+        self.set("LOGFERRY_PATHS", &patterns.join(","))
     }
 
     /// Leaves everything where it is, for a person to look at: the root.
@@ -176,78 +243,6 @@ impl Pod {
     /// The text that all agents of this pod have logged.
     pub(crate) fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
-    }
-}
-
-/// What the app wrote: the one source of expectations.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    pub(crate) lines: Vec<String>,
-}
-
-impl Ledger {
-    /// Appends numbered lines to a file, unique over the whole pod, and remembers them.
-    pub(crate) fn write(&mut self, file: &mut File, count: usize) {
-        let mut text = String::new();
-        for _ in 0..count {
-            let number = self.lines.len();
-            let line = format!("line {number:08} {}", "abcdefghij".repeat(1 + number % 12));
-            text.push_str(&line);
-            text.push('\n');
-            self.lines.push(line);
-        }
-        file.write_all(text.as_bytes()).expect("the app can write");
-    }
-
-    /// The same to a path, which is made if it is missing.
-    pub(crate) fn append(&mut self, path: &Path, count: usize) {
-        self.write(&mut append_to(path), count);
-    }
-
-    /// Bytes that all lines take in their files.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.lines.iter().map(|line| line.len() as u64 + 1).sum()
-    }
-
-    /// Lines that have not arrived.
-    pub(crate) fn missing(&self, mock: &Background) -> Vec<&str> {
-        let arrived: std::collections::HashSet<Vec<u8>> =
-            mock.store().lines().into_iter().collect();
-        let missing = self.lines.iter().filter(|line| !arrived.contains(line.as_bytes()));
-        missing.map(String::as_str).collect()
-    }
-
-    /// Checks that nothing arrived that was never written; returns the number of repeats.
-    pub(crate) fn check(&self, mock: &Background) -> usize {
-        let written: std::collections::HashSet<&[u8]> =
-            self.lines.iter().map(String::as_bytes).collect();
-        let arrived = mock.store().lines();
-        for line in &arrived {
-            assert!(
-                written.contains(line.as_slice()),
-                "arrived but never written: {:?}",
-                String::from_utf8_lossy(line)
-            );
-        }
-        arrived.len() - self.lines.len()
-    }
-}
-
-/// Counts the lines that arrive again, from one look to the next.
-#[derive(Default)]
-pub(crate) struct Repeats {
-    seen: std::collections::HashSet<Vec<u8>>,
-    groups: usize,
-}
-
-impl Repeats {
-    /// How many of the lines that have arrived since the last call had arrived before.
-    pub(crate) fn take(&mut self, mock: &Background) -> usize {
-        let groups = mock.store().groups();
-        let new = &groups[self.groups..];
-        self.groups = groups.len();
-        let lines = new.iter().flat_map(|group| group.logs()).map(mock::Entry::line);
-        lines.filter(|line| !self.seen.insert(line.clone())).count()
     }
 }
 
@@ -293,15 +288,50 @@ impl Agent {
         assert_eq!(status.signal(), Some(9), "it was alive until now:\n{}", self.log_text());
     }
 
-    /// SIGTERM.
+    /// SIGTERM, not before it is awaited: until then it ends any process at once.
     pub(crate) fn terminate(&self) {
-        self.signal(rustix::process::Signal::TERM);
+        let term = 1 << (Signal::TERM.as_raw() - 1);
+        wait_for("the signal to be awaited", || {
+            let caught =
+                self.status("SigCgt:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+            // One that has ended catches nothing, and is told nothing.
+            caught.is_none_or(|mask| mask & term != 0) || self.is_over()
+        });
+        self.signal(Signal::TERM);
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    fn is_over(&self) -> bool {
+        self.status("State:").is_none_or(|state| state.starts_with('Z'))
+    }
+
+    /// A line of proc_pid_status(5).
+    fn status(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+    }
+
+    /// Waits until it has a file open, by the real path that the file has then.
+    pub(crate) fn wait_until_open(&self, path: &Path) {
+        let path = path.display().to_string();
+        let started = clock::now();
+        while !self.open_paths().contains(&path) {
+            let log = self.log_text();
+            assert!(clock::now() - started < PATIENCE, "{path} is not open:\n{log}");
+            pause(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id");
-        let pid = rustix::process::Pid::from_raw(id).expect("a process id");
-        rustix::process::kill_process(pid, signal).expect("the agent lives");
+        let pid = Pid::from_raw(id).expect("a process id");
+        kill_process(pid, signal).expect("the agent runs");
+    }
+
+    /// What its descriptors lead to, as /proc says it: a deleted file ends with ` (deleted)`.
+    pub(crate) fn open_paths(&self) -> Vec<String> {
+        let dir = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the agent runs");
+        let links = dir.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.map(|path| path.display().to_string()).collect()
     }
 
     /// SIGTERM, then the exit code and the time it took.
@@ -330,11 +360,9 @@ impl Agent {
 
     /// Resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .expect("the agent runs");
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("kB");
-        kib * 1024
+        let text = self.status("VmRSS:").expect("the agent runs");
+        let kib = text.split(' ').next().and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("kB") * 1024
     }
 
     /// CPU time used so far.

@@ -1,0 +1,262 @@
+//! Rotated files that are compressed (F07, F08, F09): nothing is lost, nothing comes twice, and
+//! nothing is shipped as the bytes of a .gz.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Pod, append_to, compress, compressed, logrotate, numbered, rotate};
+
+fn pod_matching(pattern: &str) -> (Pod, PathBuf) {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&[pattern]);
+    (pod, log)
+}
+
+/// Writes lines to a .gz, as one more member.
+fn append_compressed(pod: &mut Pod, gz: &Path, count: usize) {
+    let mut file = append_to(gz);
+    let text = pod.ledger.compose(&file, count);
+    file.write_all(&compressed(text.as_bytes())).unwrap();
+}
+
+/// `create` and `compress` without delay, by the real logrotate: the file is gone at once, and a
+/// writer that has not noticed goes on.
+#[test]
+fn f07_logrotate_creates_and_compresses_at_once() {
+    for pattern in ["share/logs/app.log*", "share/logs/*.log"] {
+        let (mut pod, log) = pod_matching(pattern);
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        for _ in 0..3 {
+            agent.wait_until_open(&log);
+            let mut old = append_to(&log);
+            pod.ledger.write(&mut old, 1000);
+            if !logrotate(&pod, &log, "rotate 9\ncreate 0644\ncompress\nnodelaycompress") {
+                return;
+            }
+            pod.ledger.write(&mut old, 100);
+            pod.ledger.append(&log, 100);
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+        // The .gz files are still there, and the originals are not.
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+    }
+}
+
+/// The endpoint is down, so the compressed file was not read; our descriptor still leads to it.
+#[test]
+fn f07_a_backlog_is_read_from_the_file_that_was_compressed() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.keep_memory_small();
+    pod.mock.stop();
+    pod.ledger.write_kib(&mut append_to(&log), 16 << 10);
+    let agent = pod.start();
+    agent.wait_until_open(&log);
+    rotate(&log, 9);
+    compress(&numbered(&log, 1));
+    pod.ledger.append(&log, 100);
+    pod.mock.resume().unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// `delaycompress`: what was app.log.1 becomes app.log.2.gz with the next rotation.
+#[test]
+fn f08_delayed_compression_repeats_nothing() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.ledger.append(&log, 100);
+    let mut agent = pod.start();
+    for round in 0..4 {
+        pod.ledger.append(&log, 300);
+        pod.expect_all();
+        if !logrotate(&pod, &log, "rotate 9\ncreate 0644\ncompress\ndelaycompress") {
+            return;
+        }
+        pod.ledger.append(&log, 200);
+        if round % 2 == 1 {
+            assert_eq!(pod.finish(agent), 0);
+            agent = pod.start();
+        }
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Delivered, then compressed while no agent ran.
+#[test]
+fn f08_a_delivered_file_compressed_while_the_agent_was_away_is_not_shipped_again() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.ledger.append(&log, 500);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    rotate(&log, 9);
+    compress(&numbered(&log, 1));
+    pod.ledger.append(&log, 100);
+    for _ in 0..2 {
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0);
+    }
+}
+
+/// Delivered in part: the rest is only in the .gz.
+#[test]
+fn f08_the_rest_of_a_compressed_file_is_read_from_the_gz() {
+    for pattern in ["share/logs/app.log*", "share/logs/app.log"] {
+        let (mut pod, log) = pod_matching(pattern);
+        pod.ledger.append(&log, 500);
+        let agent = pod.start();
+        pod.expect_all();
+        assert_eq!(agent.stop().0, 0);
+        pod.ledger.append(&log, 200);
+        rotate(&log, 9);
+        compress(&numbered(&log, 1));
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+    }
+}
+
+/// The agent is killed while the rest of the .gz is on its way: it goes on from there too.
+#[test]
+fn f08_a_gz_is_read_on_after_a_kill() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.set("LOGFERRY_BATCH_LINES", "100").set("send_request_concurrency", "1");
+    let gz = log.with_file_name("app.log.1.gz");
+    append_compressed(&mut pod, &gz, 5000);
+    let slow = logferry::mock::Fault::new(logferry::mock::Kind::Delay { ms: 20 });
+    pod.mock.faults().set(vec![slow]);
+    let agent = pod.start();
+    crate::support::wait_for("some lines", || pod.mock.store().line_count() >= 1000);
+    agent.kill();
+    let arrived = pod.mock.store().line_count();
+    assert!(arrived < 4000, "{arrived} lines had arrived already");
+    pod.mock.faults().clear();
+    let agent = pod.start();
+
+    let repeats = pod.finish(agent);
+    assert!(repeats <= 300, "{repeats} lines came again, and three batches could be");
+}
+
+/// A .gz that was there before the agent is shipped as what it holds, once.
+#[test]
+fn f08_a_gz_that_nobody_knows_is_shipped_decompressed() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    append_compressed(&mut pod, &log.with_file_name("app.log.2.gz"), 3000);
+    pod.ledger.append(&log, 100);
+    for _ in 0..3 {
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0);
+    }
+}
+
+/// Under a name that does not say so: the bytes decide.
+#[test]
+fn f08_a_gz_without_its_suffix_is_not_shipped_as_text() {
+    let (mut pod, log) = Pod::with_log();
+    append_compressed(&mut pod, &log.with_file_name("old.log"), 300);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// The .gz is renamed by the next rotations: it stays the same file.
+#[test]
+fn f08_a_gz_that_is_renamed_is_not_shipped_again() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    let gz = |age: usize| log.with_file_name(format!("app.log.{age}.gz"));
+    append_compressed(&mut pod, &gz(1), 500);
+    pod.ledger.append(&log, 100);
+    for age in 1..=3 {
+        let agent = pod.start();
+        pod.expect_all();
+        fs::rename(gz(age), gz(age + 1)).unwrap();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0);
+    }
+}
+
+/// A lot in little: 16 MB of lines in a .gz of some 100 KB, in bounded memory.
+#[test]
+fn f08_a_large_gz_is_read_in_bounded_memory() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.keep_memory_small();
+    let plain = pod.path("app.log.1");
+    pod.ledger.write_kib(&mut append_to(&plain), 16 << 10);
+    fs::rename(compress(&plain), log.with_file_name("app.log.1.gz")).unwrap();
+    pod.mock.stop();
+    let agent = pod.start();
+    pod.wait_for_log("app.log.1.gz", 1);
+    crate::support::pause(std::time::Duration::from_secs(2));
+    let resident = agent.resident_bytes() >> 20;
+    assert!(resident < 80, "{resident} MB resident");
+    pod.mock.resume().unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+#[test]
+fn f09_all_members_of_a_gz_are_read() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    let gz = log.with_file_name("app.log.1.gz");
+    for count in [300, 1, 2000] {
+        append_compressed(&mut pod, &gz, count);
+    }
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// `gzip -c app.log.1 >> archive.gz`: a member more, with the agent and without.
+#[test]
+fn f09_a_member_that_is_added_is_read() {
+    let (mut pod, log) = pod_matching("share/logs/*.gz");
+    let gz = log.with_file_name("archive.gz");
+    append_compressed(&mut pod, &gz, 300);
+    let agent = pod.start();
+    pod.expect_all();
+    append_compressed(&mut pod, &gz, 300);
+    assert_eq!(pod.finish(agent), 0);
+    append_compressed(&mut pod, &gz, 300);
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Cut off or damaged: what can be read of it arrives, and the others are not held up.
+#[test]
+fn f09_a_damaged_gz_costs_what_is_damaged() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    let first = pod.ledger.lines.len();
+    let gz = log.with_file_name("app.log.1.gz");
+    append_compressed(&mut pod, &gz, 20_000);
+    let damaged = first..pod.ledger.lines.len();
+    let bytes = fs::read(&gz).unwrap();
+    fs::write(&gz, &bytes[..bytes.len() / 2]).unwrap();
+    pod.ledger.append(&log, 500);
+    let agent = pod.start();
+    crate::support::wait_for("the whole file", || {
+        let missing = pod.ledger.missing_numbers(&pod.mock);
+        missing.iter().all(|number| damaged.contains(number))
+    });
+    pod.wait_for_log("app.log.1.gz", 1);
+    let _ = agent.stop();
+
+    let missing = pod.ledger.missing(&pod.mock);
+    let count = missing.len();
+    assert!((1..20_000).contains(&count), "{count} lines are missing, some half could be");
+    let foreign = pod.ledger.foreign(&pod.mock);
+    let is_torn = |line: &Vec<u8>| missing.iter().any(|one| one.as_bytes().starts_with(line));
+    assert!(foreign.len() <= 1 && foreign.iter().all(is_torn), "{foreign:?}");
+}

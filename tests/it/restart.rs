@@ -1,0 +1,240 @@
+//! Rotation while no agent runs (F05, F06), and what the state directory holds over time (F18).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{PATIENCE, Pod, append_to, compress, numbered, pause, rotate, wait_for};
+
+/// 500 lines are delivered and the agent is gone; 100 more are in the file.
+fn stopped_pod(pattern: &str) -> (Pod, PathBuf) {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&[pattern]);
+    pod.ledger.append(&log, 500);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    pod.ledger.append(&log, 100);
+    (pod, log)
+}
+
+/// Both go on: the renamed one at its offset, the new one from its first byte.
+#[test]
+fn f05_a_file_renamed_while_the_agent_was_away_is_read_on() {
+    for pattern in ["share/logs/app.log", "share/logs/app.log*"] {
+        // The new file is shorter than the offset of the old one, and longer.
+        for count in [50, 900] {
+            let (mut pod, log) = stopped_pod(pattern);
+            let mut old = append_to(&log);
+            rotate(&log, 9);
+            pod.ledger.append(&log, count);
+            let agent = pod.start();
+            pod.expect_all();
+            pod.ledger.write(&mut old, 50);
+
+            assert_eq!(pod.finish(agent), 0, "{pattern} {count}");
+        }
+    }
+}
+
+/// Killed, not stopped: what was delivered and saved is not sent again.
+#[test]
+fn f05_a_file_renamed_after_a_kill_is_read_on() {
+    let (mut pod, log) = Pod::with_log();
+    let admin = pod.admin();
+    pod.ledger.append(&log, 500);
+    let agent = pod.start();
+    pod.expect_all();
+    let size = pod.ledger.bytes();
+    // Saved before it is published.
+    wait_for("the acknowledgement", || admin.status()["files"][0]["acked_offset"] == size);
+    agent.kill();
+    pod.ledger.append(&log, 100);
+    rotate(&log, 9);
+    pod.ledger.append(&log, 50);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// The same head in both: a banner that the app writes at its start.
+#[test]
+fn f05_files_with_the_same_head_are_told_apart() {
+    let (mut pod, log) = Pod::with_log();
+    let mut writer = append_to(&log);
+    pod.ledger.write_fixed(&mut writer, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    pod.ledger.write_fixed(&mut writer, 10);
+    rotate(&log, 9);
+    let mut next = append_to(&log);
+    pod.ledger.write_again(&mut next, 0..50);
+    pod.ledger.write_fixed(&mut next, 10);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Moved out of its directory, into one beside it, and another one stands in its place.
+#[test]
+fn f05_a_file_moved_into_another_matched_directory_is_read_on() {
+    let (mut pod, log) = stopped_pod("share/logs/**/*.log");
+    fs::create_dir(pod.path("data/pod/logs/old")).unwrap();
+    fs::rename(&log, pod.path("data/pod/logs/old/app.log")).unwrap();
+    pod.ledger.append(&log, 50);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// How rotation names the generation that was rotated away as the so-manyth of four.
+type Naming = fn(&Path, usize) -> PathBuf;
+
+fn dated(log: &Path, age: usize) -> PathBuf {
+    log.with_file_name(format!("app.log-202611{}", 28 - age))
+}
+
+fn inner(log: &Path, age: usize) -> PathBuf {
+    log.with_file_name(format!("app.{age}.log"))
+}
+
+fn dashed(log: &Path, age: usize) -> PathBuf {
+    log.with_file_name(format!("app-2026-11-{}.log", 28 - age))
+}
+
+/// Three rotations: of the first file the rest, the two that no agent ever saw whole, and the one
+/// that is there now. Only `app.log` matches.
+#[test]
+fn f06_three_rotations_while_the_agent_was_away() {
+    let namings: [Naming; 4] = [numbered, dated, inner, dashed];
+    for naming in namings {
+        let (mut pod, log) = stopped_pod("share/logs/app.log");
+        rotate_away(&mut pod, &log, naming);
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0, "{}", naming(&log, 1).display());
+        assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+        // Known from now on.
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0, "{}", naming(&log, 1).display());
+    }
+}
+
+fn rotate_away(pod: &mut Pod, log: &Path, naming: Naming) {
+    for rotation in 1..=3 {
+        for age in (1..rotation).rev() {
+            fs::rename(naming(log, age), naming(log, age + 1)).unwrap();
+        }
+        fs::rename(log, naming(log, 1)).unwrap();
+        pod.ledger.append(log, 300);
+    }
+}
+
+#[test]
+fn f06_three_rotations_within_the_patterns() {
+    let (mut pod, log) = stopped_pod("share/logs/app.log*");
+    rotate_away(&mut pod, &log, numbered);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Another agent's search ends after 1000 names.
+#[test]
+fn f06_a_renamed_file_is_found_among_three_thousand_names() {
+    let (mut pod, log) = stopped_pod("share/logs/app.log");
+    for number in 0..3000 {
+        fs::write(log.with_file_name(format!("other-{number:04}")), "not a log\n").unwrap();
+    }
+    rotate_away(&mut pod, &log, numbered);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// What stood there before the agent was first started and never matched is not ours, nor is what
+/// only looks alike.
+#[test]
+fn f06_what_no_pattern_ever_found_is_left_alone() {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&["share/logs/app.log"]);
+    fs::write(numbered(&log, 1), "older than the agent\n").unwrap();
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    for name in ["other.log.1", "application.log.1", "app.logs", "app.log.lock", "xapp.log.1"] {
+        fs::write(log.with_file_name(name), "of somebody else\n").unwrap();
+    }
+    rotate(&log, 9);
+    pod.ledger.append(&log, 50);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// `compress` without delay: the file that was being read, and one that no agent ever saw, are
+/// compressed when it comes back.
+#[test]
+fn f06_generations_compressed_while_the_agent_was_away() {
+    for pattern in ["share/logs/app.log*", "share/logs/app.log"] {
+        let (mut pod, log) = stopped_pod(pattern);
+        rotate_away(&mut pod, &log, numbered);
+        compress(&numbered(&log, 3));
+        compress(&numbered(&log, 2));
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+    }
+}
+
+/// `olddir`: moved into another directory, which no pattern reaches.
+#[test]
+fn f06_a_file_moved_to_another_directory_while_the_agent_was_away_is_read_on() {
+    let (mut pod, log) = stopped_pod("share/logs/*.log");
+    fs::create_dir(log.with_file_name("old")).unwrap();
+    fs::rename(&log, log.with_file_name("old").join("app.log.1")).unwrap();
+    pod.ledger.append(&log, 300);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Files come and go: what was delivered and deleted is forgotten after a quiet minute, but for the
+/// last hundred, whose copies may still be met.
+#[test]
+fn f18_what_was_deleted_and_delivered_is_forgotten() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 1);
+    let agent = pod.start();
+    for number in 0..1000 {
+        pod.ledger.append(&log.with_file_name(format!("{number}.log")), 1);
+    }
+    pod.expect_all();
+    wait_for("a save", || state_bytes(&pod) > 50_000);
+    let much = state_bytes(&pod);
+    for number in 0..1000 {
+        fs::remove_file(log.with_file_name(format!("{number}.log"))).unwrap();
+    }
+    let held = || agent.open_paths().iter().filter(|path| path.ends_with("(deleted)")).count();
+    let started = logferry::clock::now();
+    while held() > 0 {
+        assert!(logferry::clock::now() - started < 3 * PATIENCE, "{} are held", held());
+        pause(std::time::Duration::from_millis(250));
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+    let little = state_bytes(&pod);
+    assert!(little < much / 5, "{little} bytes, and {much} with a thousand files");
+}
+
+/// Bytes of the newest checkpoint file.
+fn state_bytes(pod: &Pod) -> u64 {
+    let files = fs::read_dir(pod.path("state")).unwrap().flatten();
+    let metadata = files.filter_map(|file| file.metadata().ok());
+    let newest = metadata.filter(|one| one.is_file() && one.len() > 0);
+    newest.max_by_key(|one| one.modified().unwrap()).map_or(0, |one| one.len())
+}

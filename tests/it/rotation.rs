@@ -1,0 +1,359 @@
+//! Rotation while the agent runs (F01, F02, F30, F32, F33): what was in a file that was open is
+//! delivered, whatever becomes of its name.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use logferry::mock::{Fault, Kind};
+
+use crate::support::{Pod, append_to, logrotate, numbered, pause, rotate};
+
+/// 1000 lines, `mv`, 500 more through the old descriptor, 500 into the new file.
+#[test]
+fn f01_lines_follow_a_renamed_file() {
+    for pattern in ["share/logs/app.log*", "share/logs/**/*.log"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&[pattern]);
+        let agent = pod.start();
+        let mut old = append_to(&log);
+        pod.ledger.write(&mut old, 1000);
+        agent.wait_until_open(&log);
+
+        fs::rename(&log, numbered(&log, 1)).unwrap();
+        let mut new = append_to(&log);
+        for _ in 0..5 {
+            pod.ledger.write(&mut old, 100);
+            pod.ledger.write(&mut new, 100);
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+        assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into(), "{pattern}");
+    }
+}
+
+/// The same by the real logrotate, five times; older generations are renamed each time.
+#[test]
+fn f01_lines_follow_what_logrotate_creates() {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&["share/logs/app.log*"]);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    for _ in 1..=5 {
+        agent.wait_until_open(&log);
+        let mut old = append_to(&log);
+        pod.ledger.write(&mut old, 300);
+        if !logrotate(&pod, &log, "rotate 9\ncreate 0644") {
+            return;
+        }
+        pod.ledger.write(&mut old, 200);
+        pod.ledger.append(&log, 200);
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+}
+
+/// The new name is found by the patterns too; the writer keeps its descriptor.
+#[test]
+fn f01_a_file_renamed_within_the_patterns_is_not_mistaken_for_one_without_notifications() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let mut writer = append_to(&log);
+    pod.ledger.write(&mut writer, 100);
+    pod.expect_all();
+    fs::rename(&log, pod.path("data/pod/logs/app-1.log")).unwrap();
+    let mut next = append_to(&log);
+    pod.ledger.write(&mut next, 10);
+    pod.expect_all();
+    for _ in 0..4 {
+        let started = logferry::clock::now();
+        pod.ledger.write(&mut writer, 10);
+        pod.expect_all();
+        let took = logferry::clock::now() - started;
+        assert!(took < Duration::from_millis(2500), "{took:?}");
+    }
+
+    assert!(!pod.agent_log().contains("without notifications"), "{}", pod.agent_log());
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Renamed back, as a person does who rotated too early: the same file, under its own name.
+#[test]
+fn f01_a_file_that_gets_its_name_back_goes_on() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let mut writer = append_to(&log);
+    pod.ledger.write(&mut writer, 100);
+    pod.expect_all();
+    fs::rename(&log, numbered(&log, 1)).unwrap();
+    pod.ledger.write(&mut writer, 100);
+    pod.wait_for_log("reading it to its end", 1);
+    fs::rename(numbered(&log, 1), &log).unwrap();
+    pod.ledger.write(&mut writer, 100);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// `olddir`: into a directory below, which the patterns reach too, or beside, where they do not.
+#[test]
+fn f01_lines_follow_a_file_that_logrotate_moves_elsewhere() {
+    for olddir in ["data/pod/logs/old", "data/pod/old"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/**/app.log*"]);
+        fs::create_dir_all(pod.path(olddir)).unwrap();
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        for _ in 0..3 {
+            agent.wait_until_open(&log);
+            let mut old = append_to(&log);
+            pod.ledger.write(&mut old, 300);
+            let directives =
+                format!("rotate 9\ncreate 0644\nolddir {}", pod.path(olddir).display());
+            if !logrotate(&pod, &log, &directives) {
+                return;
+            }
+            pod.ledger.write(&mut old, 200);
+            pod.ledger.append(&log, 200);
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{olddir}");
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{olddir}, after a restart");
+    }
+}
+
+/// The whole directory is renamed and made anew, as a deployment does; the writer of the old one
+/// goes on.
+#[test]
+fn f01_lines_follow_a_renamed_directory() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let mut old = append_to(&log);
+    pod.ledger.write(&mut old, 100);
+    pod.expect_all();
+
+    fs::rename(pod.path("data/pod/logs"), pod.path("data/pod/logs.old")).unwrap();
+    fs::create_dir(pod.path("data/pod/logs")).unwrap();
+    let mut new = append_to(&log);
+    for _ in 0..3 {
+        pod.ledger.write(&mut old, 100);
+        pod.ledger.write(&mut new, 100);
+        pod.expect_all();
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// `mv app.log app.log.1`, which no pattern finds; the writer keeps its descriptor for a while, as
+/// apps do. Again and again.
+#[test]
+fn f02_a_renamed_file_that_no_pattern_finds_is_read_to_its_end() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    for _ in 1..=5 {
+        let mut writer = append_to(&log);
+        pod.ledger.write(&mut writer, 1000);
+        agent.wait_until_open(&log);
+        rotate(&log, 9);
+        pod.ledger.write(&mut writer, 500);
+        let mut next = append_to(&log);
+        pod.ledger.write(&mut next, 500);
+        pause(Duration::from_millis(250));
+        pod.ledger.write(&mut writer, 10);
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// All was read and acknowledged when it was renamed; some seconds later the app still writes.
+#[test]
+fn f02_late_writers_of_a_file_that_no_pattern_finds_are_heard() {
+    for target in ["data/pod/logs/app.log.1", "data/archive/app.log", "data/pod/logs/out/app.log"] {
+        let (mut pod, log) = Pod::with_log();
+        let exclude = pod.path("share/logs/out/**").display().to_string();
+        pod.set("LOGFERRY_EXCLUDE", &exclude);
+        let target = pod.path(target);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let agent = pod.start();
+        let mut writer = append_to(&log);
+        pod.ledger.write(&mut writer, 100);
+        pod.expect_all();
+
+        fs::rename(&log, &target).unwrap();
+        for _ in 0..4 {
+            pod.ledger.write(&mut writer, 10);
+            pod.expect_all();
+            pause(Duration::from_millis(300));
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{}", target.display());
+    }
+}
+
+#[test]
+fn f30_a_deleted_file_is_read_to_its_end() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let agent = pod.start();
+    pod.expect_all();
+
+    pod.mock.stop();
+    let mut writer = append_to(&log);
+    pod.ledger.write(&mut writer, 20_000);
+    pause(Duration::from_millis(300));
+    fs::remove_file(&log).unwrap();
+    pod.ledger.write(&mut writer, 10);
+    pod.mock.resume().unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// 24 MB, of which the agent holds some in memory; the rest is only in the deleted file. The app
+/// has closed it, so our descriptor alone keeps it.
+#[test]
+fn f30_a_deleted_file_is_read_to_its_end_from_a_slow_endpoint() {
+    let (mut pod, log) = Pod::with_log();
+    pod.keep_memory_small();
+    pod.set("send_request_concurrency", "2");
+    pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 10 })]);
+    pod.ledger.write_kib(&mut append_to(&log), 24 << 10);
+    let agent = pod.start();
+    agent.wait_until_open(&log);
+    fs::remove_file(&log).unwrap();
+    let before = pod.mock.store().line_count();
+    assert!(before < 12 << 10, "{before} lines had arrived already");
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// The directory goes with the file, as at the end of a pod.
+#[test]
+fn f30_a_file_is_read_to_its_end_when_its_directory_is_deleted() {
+    let (mut pod, log) = Pod::with_log();
+    pod.mock.stop();
+    pod.ledger.append(&log, 5000);
+    let agent = pod.start();
+    agent.wait_until_open(&log);
+    fs::remove_dir_all(pod.path("data/pod/logs")).unwrap();
+    pod.mock.resume().unwrap();
+    pod.expect_all();
+    fs::create_dir(pod.path("data/pod/logs")).unwrap();
+    pod.ledger.append(&log, 100);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// A new file takes the place of the old one in one step, as editors and `rename(2)` do it.
+#[test]
+fn f32_a_file_renamed_over_the_path_is_read_from_its_first_byte() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let next = pod.path("data/pod/logs/app.log.tmp");
+    for count in [300, 300, 10, 900] {
+        pod.ledger.write_fixed(&mut File::create(&next).unwrap(), count);
+        fs::rename(&next, &log).unwrap();
+        pod.expect_all();
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// The replaced file has no name any more; what was not read of it is in our descriptor only.
+#[test]
+fn f32_the_rest_of_a_replaced_file_is_read() {
+    let (mut pod, log) = Pod::with_log();
+    pod.mock.stop();
+    let next = pod.path("data/pod/logs/app.log.tmp");
+    let agent = pod.start();
+    for _ in 1..=5 {
+        let mut writer = File::create(&next).unwrap();
+        pod.ledger.write_fixed(&mut writer, 500);
+        fs::rename(&next, &log).unwrap();
+        agent.wait_until_open(&log);
+        pod.ledger.write_fixed(&mut writer, 500);
+    }
+    pod.mock.resume().unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// What stood there is a directory for a while, then a pipe, then a file again.
+#[test]
+fn f32_a_path_that_is_no_file_for_a_while_is_read_again() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    pod.ledger.append(&log.join("inner.log"), 10);
+    pod.expect_all();
+    fs::remove_dir_all(&log).unwrap();
+    let mkfifo = std::process::Command::new("mkfifo").arg(&log).status();
+    assert!(mkfifo.unwrap().success());
+    pod.ledger.append(&log.with_file_name("other.log"), 10);
+    pod.expect_all();
+    fs::remove_file(&log).unwrap();
+    pod.ledger.append(&log, 100);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Of 50 MB most are unread when the file is deleted: it was open by then, so all of it arrives.
+#[test]
+fn f33_a_short_lived_file_that_was_opened_arrives_whole() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let admin = pod.admin();
+    let agent = pod.start();
+    admin.wait_until_ready();
+
+    let log = pod.path("data/pod/logs/short.log");
+    let mut writer = append_to(&log);
+    agent.wait_until_open(&log);
+    pod.ledger.write_kib(&mut writer, 50 << 10);
+    drop(writer);
+    fs::remove_file(&log).unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Made, written, closed and deleted without a pause: what the agent could open arrives whole, what
+/// it could not is not there at all.
+#[test]
+fn f33_of_short_lived_files_nothing_arrives_in_part() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_READ_LINGER", "1ms");
+    let admin = pod.admin();
+    let agent = pod.start();
+    admin.wait_until_ready();
+    let mut written = Vec::new();
+    for number in 0..20 {
+        let path = log.with_file_name(format!("short-{number:02}.log"));
+        let first = pod.ledger.lines.len();
+        let mut writer = append_to(&path);
+        pod.ledger.write_kib(&mut writer, 1024);
+        drop(writer);
+        fs::remove_file(&path).unwrap();
+        written.push((path, first..pod.ledger.lines.len()));
+    }
+    let last = log.with_file_name("last.log");
+    pod.ledger.append(&last, 1);
+    let mark = pod.ledger.lines.last().cloned().unwrap();
+    crate::support::wait_for("the last file", || !pod.ledger.missing(&pod.mock).contains(&&*mark));
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+
+    let log_text = pod.agent_log();
+    let missing = pod.ledger.missing(&pod.mock);
+    for (path, lines) in written {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let opened = |line: &str| line.contains("shipping a file") && line.contains(name);
+        let was_opened = log_text.lines().any(opened);
+        let lost = pod.ledger.lines[lines].iter().filter(|line| missing.contains(&line.as_str()));
+        let lost = lost.count();
+        assert_eq!(lost, if was_opened { 0 } else { 1024 }, "{name}, opened: {was_opened}");
+    }
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+    pod.expect_sound();
+}
