@@ -15,7 +15,8 @@ const TABLE: &[(Level, &str)] = &[
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
     (Level::Pure, "checkpoint::logtail checkpoint::murmur3"),
-    (Level::Pure, "tail tail::identity tail::generation tail::registry tail::schedule"),
+    (Level::Pure, "tail tail::identity tail::generation tail::pattern tail::registry tail::roots"),
+    (Level::Pure, "tail::schedule"),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
@@ -26,8 +27,8 @@ const TABLE: &[(Level, &str)] = &[
         "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
     (Level::Edge, "limit::cgroup enrich::host"),
-    (Level::Edge, "tail::discover tail::watch tail::gzip tail::reader"),
-    (Level::Edge, "tail::remembered tail::unseen"),
+    (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
+    (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::endpoint send::credentials send::http send::journal send::connect"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
@@ -286,7 +287,8 @@ fn each_scenario_has_its_tests_and_its_row() {
             assert!(name.starts_with(&prefix), "{id}: {name} is of another scenario");
             let file = file_of(root, module);
             let file = file.unwrap_or_else(|| panic!("{id}: there is no module {module}"));
-            let is_there = std::fs::read_to_string(&file).unwrap().contains(&format!("\nfn {name}"));
+            let is_there =
+                std::fs::read_to_string(&file).unwrap().contains(&format!("\nfn {name}"));
             assert!(is_there, "{id}: no test {name} in {}", file.display());
         }
     }

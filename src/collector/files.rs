@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::Found;
+use crate::tail::discover::{Found, Refused};
 use crate::tail::registry::{Change, State, Tracked};
 
 /// Times that discovery is repeated at once because a directory was watched for the first time.
@@ -32,7 +32,7 @@ impl Collector {
         }
         // A file that is aside may have been written to.
         self.is_scan_wanted |= hints.unknown_written && !self.aside.is_empty();
-        if self.is_scan_wanted || is_periodic {
+        if (self.is_scan_wanted || is_periodic) && self.scan_from <= now {
             self.discover(now);
         } else if hints.unknown_written {
             self.examine_where(now, |state| state != State::Active);
@@ -56,6 +56,8 @@ impl Collector {
             self.unopened = 0;
             self.is_short = false;
             troubled.clear();
+            self.note_refused(&scan.refused);
+            self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
@@ -82,7 +84,10 @@ impl Collector {
         let is_watched =
             |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
         let are_watched = self.registry.iter().all(|(_, tracked)| is_watched(tracked));
-        self.scan_at = now
+        // Of many files a discovery takes long: as long at least belongs to reading.
+        let ended = clock::now();
+        self.scan_from = ended + (ended - now);
+        self.scan_at = ended
             + match () {
                 () if self.is_short => SCAN_PERIOD_SHORT,
                 () if are_watched && self.watch.trouble().is_none() && self.unopened == 0 => {
@@ -134,6 +139,30 @@ impl Collector {
             }
         }
         found
+    }
+
+    /// Says of each refused link that it is, once until it has been right again.
+    fn note_refused(&mut self, refused: &[Refused]) {
+        let is_news = |one: &&Refused| !self.refused.contains(&one.link);
+        for Refused { link, target } in refused.iter().filter(is_news) {
+            tracing::warn!(
+                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+                "a link leads out of the allowed directories; it is not followed"
+            );
+        }
+        self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    }
+
+    /// Says of all that matches and is no regular file what it is, once while it is.
+    fn note_odd(&mut self, odd: &[(PathBuf, &'static str)]) {
+        for (path, kind) in odd.iter().filter(|(path, _)| !self.odd.contains(path)) {
+            tracing::warn!(
+                file = %path.display(), kind,
+                "it matches the patterns and is no regular file; it is skipped"
+            );
+        }
+        self.odd = odd.iter().map(|(path, _)| path.clone()).collect();
     }
 
     fn note_polling(&mut self) {

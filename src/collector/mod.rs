@@ -139,6 +139,10 @@ pub struct Collector {
     is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Links that the last discovery refused, and what it passed over because it is no file: known,
+    /// so no news.
+    refused: HashSet<PathBuf>,
+    odd: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused batches that could not be set aside yet.
@@ -150,6 +154,8 @@ pub struct Collector {
     /// Names changed: discovery runs with the next look.
     is_scan_wanted: bool,
     scan_at: Instant,
+    /// No discovery before this, whatever it is wanted for.
+    scan_from: Instant,
     /// No look at events or turn of reading before this, unless there is a backlog.
     turn_at: Instant,
     /// The limits forbid reading before this.
@@ -231,12 +237,15 @@ impl Collector {
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
+            refused: HashSet::new(),
+            odd: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
             scan_at: now,
+            scan_from: now,
             turn_at: now,
             paused_until: None,
             is_blocked: false,
@@ -569,6 +578,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
+            links_refused: self.refused.len() as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,
@@ -618,9 +628,10 @@ impl Collector {
             deadlines.push(self.paused_until);
         }
         if self.stage == Stage::Running {
-            deadlines.push(Some(self.scan_at.max(self.turn_at)));
+            let scan_from = self.scan_from.max(self.turn_at);
+            deadlines.push(Some(self.scan_at.max(scan_from)));
             if self.is_scan_wanted {
-                deadlines.push(Some(self.turn_at));
+                deadlines.push(Some(scan_from));
             }
         }
         if can_read {

@@ -52,7 +52,7 @@ fn f03_thirty_rotations_at_once_when_the_patterns_find_all_of_them() {
     pod.mock.stop();
     let agent = pod.start();
     for _ in 0..30 {
-        pod.ledger.write_kib(&mut append_to(&log), 1024);
+        pod.ledger.write_kib(&mut append_to(&log), 400);
         rotate(&log, 40);
     }
     pod.ledger.append(&log, 1);
@@ -114,7 +114,7 @@ fn f04_deleted_generations_within_the_budget_all_arrive() {
     let admin = pod.admin();
     pod.mock.stop();
     let agent = pod.start();
-    write_generations(&mut pod, &agent, 20, 3);
+    write_generations(&mut pod, &agent, 16, 3);
     wait_for("the deleted files to be known", || held_bytes(&admin) > 4 << 20);
     pod.mock.resume().unwrap();
 
@@ -178,12 +178,12 @@ fn f04_a_file_with_a_name_is_never_given_up() {
     pod.mock.stop();
     let deleted = log.with_file_name("deleted.log");
     let kept = log.with_file_name("kept.log");
-    pod.ledger.write_kib(&mut append_to(&kept), 20 << 10);
+    pod.ledger.write_kib(&mut append_to(&kept), 4 << 10);
     let agent = pod.start();
     agent.wait_until_open(&kept);
     fs::rename(&kept, numbered(&kept, 1)).unwrap();
     let lines = pod.ledger.lines.len();
-    pod.ledger.write_kib(&mut append_to(&deleted), 20 << 10);
+    pod.ledger.write_kib(&mut append_to(&deleted), 16 << 10);
     agent.wait_until_open(&deleted);
     fs::remove_file(&deleted).unwrap();
     pod.wait_for_log(GIVEN_UP, 1);

@@ -186,13 +186,13 @@ fn f08_a_gz_that_is_renamed_is_not_shipped_again() {
     }
 }
 
-/// A lot in little: 32 MB of lines in a .gz of some 100 KB, in bounded memory.
+/// A lot in little: 16 MB of lines in a .gz of some 100 KB, in bounded memory.
 #[test]
 fn f08_a_large_gz_is_read_in_bounded_memory() {
     let (mut pod, log) = pod_matching("share/logs/app.log*");
     pod.keep_memory_small();
     let plain = pod.path("app.log.1");
-    pod.ledger.write_kib(&mut append_to(&plain), 32 << 10);
+    pod.ledger.write_kib(&mut append_to(&plain), 16 << 10);
     fs::rename(compress(&plain), log.with_file_name("app.log.1.gz")).unwrap();
     pod.mock.stop();
     let agent = pod.start();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use logferry::mock::Kind;
 
-use crate::disk::Pattern;
+use crate::disk::{Pattern, parts};
 use crate::process;
 use crate::text::LINE_BYTES_MIN;
 use crate::world::{World, pick};
@@ -32,7 +32,7 @@ const fn action(
     Action { name, weight, is_possible, run }
 }
 
-const ACTIONS: [Action; 32] = [
+const ACTIONS: [Action; 34] = [
     // What an app does.
     action("append", 14, has_file, append),
     action("append part", 6, has_file, append_part),
@@ -55,6 +55,8 @@ const ACTIONS: [Action; 32] = [
     action("copy and truncate", 3, can_copy, copy_and_truncate),
     action("gzip", 2, can_gzip, gzip),
     action("chmod", 3, |world| has_file(world) && process::minds_modes(), chmod),
+    action("move the directory", 2, has_linked_pod, move_directory),
+    action("chmod the directory", 2, can_forbid_directory, chmod_directory),
     // What happens to the agent.
     action("start", 40, is_down, World::start),
     action("freeze", 3, is_awake, freeze),
@@ -70,12 +72,16 @@ const ACTIONS: [Action; 32] = [
     action("endpoint faults", 4, |world| world.is_endpoint_up, faults),
 ];
 
-/// The agent knows a gzipped log again by what is in it.
-const KNOWS_GZIP: bool = false;
-/// The agent knows a copy of a log again by what is in it.
-const KNOWS_COPIES: bool = false;
-/// The agent sees a rewriting to the same size even if no notification tells of it.
-const SEES_SAME_SIZE: bool = false;
+/// What the agent is asked for, one line each. The rest of a gzipped log arrives from the archive.
+const KNOWS_GZIP: bool = true;
+/// A copy of a log is known by what is in it.
+const KNOWS_COPIES: bool = true;
+/// The same even if the original is truncated before the agent has looked.
+const KNOWS_COPIES_AT_ONCE: bool = false;
+/// A rewriting to the same size is seen even if no notification tells of it.
+const SEES_SAME_SIZE: bool = true;
+/// A directory that cannot be looked into is not everything delivered.
+pub(crate) const SEES_CLOSED_DIRECTORIES: bool = false;
 
 /// Most names at once.
 const NAMES_MAX: usize = 8;
@@ -120,6 +126,15 @@ fn is_up(world: &World) -> bool {
 
 fn is_down(world: &World) -> bool {
     world.process.is_none()
+}
+
+fn has_linked_pod(world: &World) -> bool {
+    world.disk.link.is_some() && world.disk.forbidden_pods.is_empty()
+}
+
+/// Only root can go on writing there.
+fn can_forbid_directory(world: &World) -> bool {
+    world.disk.link.is_some() && process::is_root() && process::minds_modes()
 }
 
 fn is_awake(world: &World) -> bool {
@@ -179,14 +194,15 @@ fn draw(world: &mut World) -> String {
 
 /// A name that no file has had yet, in the same directory.
 fn new_name(world: &World, name: &str, form: &str) -> String {
-    let (pod, file) = name.split_once('/').expect("a pod and a file");
-    let stem = file.split(['.', '-']).next().expect("a first part");
+    let (pod, file) = parts(&name);
+    let stem = file.split(['.', '-', '_']).next().expect("a first part");
     let name = form.replace("STEM", stem).replace('#', &world.trace.len().to_string());
     format!("{pod}/{name}")
 }
 
 const ROTATED: &str = "STEM.log.#";
-const MATCHED: &str = "STEM-#.log";
+const DATED: &str = "STEM-#.log";
+const MATCHED: &str = "STEM_new#x.log";
 const UNMATCHED: &str = "STEM-#.txt";
 
 fn append_to(world: &mut World, node: usize) {
@@ -267,7 +283,8 @@ fn rotate(world: &mut World) -> Outcome {
 
 fn rename(world: &mut World) -> Outcome {
     let name = draw(world);
-    let to = new_name(world, &name, MATCHED);
+    let form = pick(&mut world.rng, &[MATCHED, DATED]);
+    let to = new_name(world, &name, form);
     world.disk.rename(&name, &to);
     Ok(())
 }
@@ -386,7 +403,7 @@ fn remove_link(world: &mut World) -> Outcome {
 fn notice_all_of(world: &mut World, pod: &str) -> Outcome {
     let names: Vec<(String, usize)> =
         world.disk.names.iter().map(|(name, node)| (name.clone(), *node)).collect();
-    for (_, node) in names.into_iter().filter(|(name, _)| name.starts_with(pod)) {
+    for (_, node) in names.into_iter().filter(|(name, _)| parts(name).0 == pod) {
         notice(world, node)?;
     }
     Ok(())
@@ -402,7 +419,7 @@ fn hard_link(world: &mut World) -> Outcome {
 
 fn symbolic_link(world: &mut World) -> Outcome {
     let name = draw(world);
-    let (pod, _) = name.split_once('/').expect("a pod and a file");
+    let (pod, _) = parts(&name);
     let alias = format!("{pod}/current.log");
     if let Some(&node) = world.disk.aliases.get(&alias).and_then(|to| world.disk.names.get(to)) {
         notice(world, node)?;
@@ -416,7 +433,7 @@ fn copy_and_truncate(world: &mut World) -> Outcome {
     let node = world.disk.names[&name];
     notice(world, node)?;
     let copy = new_name(world, &name, ROTATED);
-    world.disk.copy_and_truncate(&name, &copy);
+    world.disk.copy_and_truncate(&name, &copy, !KNOWS_COPIES_AT_ONCE);
     append_some(world, node);
     Ok(())
 }
@@ -427,7 +444,7 @@ fn gzip(world: &mut World) -> Outcome {
     world.say(format!("    {name}"));
     let node = world.disk.names[name];
     notice(world, node)?;
-    world.disk.gzip(name);
+    world.disk.gzip(name, KNOWS_GZIP);
     Ok(())
 }
 
@@ -460,6 +477,28 @@ fn freeze(world: &mut World) -> Outcome {
 
 fn thaw(world: &mut World) -> Outcome {
     world.set_frozen(false);
+    Ok(())
+}
+
+fn move_directory(world: &mut World) -> Outcome {
+    let pod = world.disk.link.expect("it was asked for");
+    notice_all_of(world, pod)?;
+    let number = world.trace.len();
+    world.say(format!("    {pod} to {pod}.{number}"));
+    world.disk.move_directory(pod, number);
+    Ok(())
+}
+
+fn chmod_directory(world: &mut World) -> Outcome {
+    if let Some(pod) = world.disk.forbidden_pods.first().cloned() {
+        world.say(format!("    755 {pod}"));
+        world.disk.forbid_directory(&pod, false);
+    } else {
+        let pod = world.disk.link.expect("it was asked for");
+        notice_all_of(world, pod)?;
+        world.say(format!("    000 {pod}"));
+        world.disk.forbid_directory(pod, true);
+    }
     Ok(())
 }
 

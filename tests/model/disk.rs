@@ -80,15 +80,27 @@ pub(crate) struct Node {
     /// The same for a power cut.
     pub(crate) known_durably: Option<u32>,
     pub(crate) is_forbidden: bool,
+    /// Its directory was moved: no checkpoint is known to lead to it.
+    is_displaced: bool,
     /// It has no name, and nobody is known to hold it: what is written there may arrive or not.
     is_lost: bool,
     /// The app's descriptor, kept while the file has no name.
     writer: Option<File>,
+    /// The gzipped file that its content went into.
+    archive: Option<String>,
     /// Paths as configured that have ever led to it.
-    pub(crate) paths: BTreeSet<String>,
+    paths: BTreeSet<String>,
+    /// Others under which its lines may arrive: those of copies, and of files that its names say it
+    /// is a generation of.
+    other_paths: BTreeSet<String>,
 }
 
 impl Node {
+    /// Whether its lines may arrive under this path.
+    pub(crate) fn may_arrive_as(&self, path: &str) -> bool {
+        self.paths.contains(path) || self.other_paths.contains(path)
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.layout.last().map_or(0, |last| last.end)
     }
@@ -133,8 +145,13 @@ pub(crate) struct Disk {
     pub(crate) nodes: Vec<Node>,
     /// `a/app.log` is `data/a/logs/app.log`.
     pub(crate) names: BTreeMap<String, usize>,
+    has_archives: bool,
+    /// Lines of which there are copies in other files.
+    copied: BTreeSet<usize>,
     /// Links to files, by the names they lead to.
     pub(crate) aliases: BTreeMap<String, String>,
+    /// Directories that may not be looked into.
+    pub(crate) forbidden_pods: BTreeSet<String>,
     /// The pod that the link leads to.
     pub(crate) link: Option<&'static str>,
     pub(crate) lines: Vec<Line>,
@@ -149,7 +166,7 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn new(root: &Path, seed: u64, pattern: Pattern, has_pieces: bool) -> Self {
         for pod in ["a", "b"] {
-            fs::create_dir_all(root.join(format!("data/{pod}/logs"))).expect("a directory");
+            fs::create_dir_all(directory(root, pod)).expect("a directory");
         }
         Self {
             root: root.to_owned(),
@@ -158,7 +175,10 @@ impl Disk {
             has_pieces,
             nodes: Vec::new(),
             names: BTreeMap::new(),
+            has_archives: false,
+            copied: BTreeSet::new(),
             aliases: BTreeMap::new(),
+            forbidden_pods: BTreeSet::new(),
             link: None,
             lines: Vec::new(),
             texts: 0,
@@ -168,8 +188,8 @@ impl Disk {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        let (pod, file) = name.split_once('/').expect("a pod and a file");
-        self.root.join(format!("data/{pod}/logs/{file}"))
+        let (pod, file) = parts(name);
+        directory(&self.root, pod).join(file)
     }
 
     pub(crate) fn pattern(&self) -> Pattern {
@@ -182,16 +202,35 @@ impl Disk {
 
     // === what the agent can find
 
-    /// The path as configured under which the patterns find this name.
-    fn configured(&self, name: &str) -> Option<String> {
-        let (pod, file) = name.split_once('/').expect("a pod and a file");
+    /// The path as configured under which the patterns find this name while the link leads there.
+    fn shown(&self, name: &str) -> Option<String> {
+        let (pod, file) = parts(name);
+        if pod.contains('.') {
+            return None;
+        }
         let (dir, is_match) = match self.pattern {
             Pattern::Link => ("share/logs".to_owned(), file.ends_with(".log")),
             Pattern::LinkAndRotated => ("share/logs".to_owned(), file.contains(".log")),
             Pattern::Direct => (format!("data/{pod}/logs"), file.ends_with(".log")),
         };
+        is_match.then(|| self.root.join(dir).join(file).display().to_string())
+    }
+
+    /// The same, if the link leads there now.
+    fn configured(&self, name: &str) -> Option<String> {
+        let (pod, _) = parts(name);
         let is_there = self.pattern == Pattern::Direct || self.link == Some(pod);
-        (is_match && is_there).then(|| self.root.join(dir).join(file).display().to_string())
+        self.shown(name).filter(|_| is_there && !self.forbidden_pods.contains(pod))
+    }
+
+    /// The path of the file that this name says it is a generation of.
+    fn shown_base(&self, name: &str) -> Option<String> {
+        let (pod, file) = parts(name);
+        let stem = file.split(['.', '-', '_']).next().expect("a first part");
+        let is_dated = file.contains('-') && file.ends_with(".log");
+        let is_generation = is_dated || file.contains(".log.");
+        // In a directory that was moved it is one of what stood there before.
+        is_generation.then(|| self.shown(&format!("{}/{stem}.log", &pod[..1]))).flatten()
     }
 
     pub(crate) fn names_of(&self, node: usize) -> impl Iterator<Item = &String> {
@@ -212,13 +251,47 @@ impl Disk {
     /// The patterns find it, and it may be read.
     pub(crate) fn is_matched(&self, node: usize) -> bool {
         let mut ways = self.ways().filter(|(_, to)| *to == node);
-        !self.nodes[node].is_forbidden && ways.any(|(name, _)| self.configured(name).is_some())
+        let Node { is_forbidden, archive, .. } = &self.nodes[node];
+        let is_archive_found = archive.as_ref().is_some_and(|name| self.configured(name).is_some());
+        is_archive_found || (!is_forbidden && ways.any(|(name, _)| self.configured(name).is_some()))
     }
 
     /// The running agent has it, or must find it.
     pub(crate) fn is_reachable(&self, node: usize) -> bool {
         let Node { is_held, is_expected, is_forbidden, .. } = self.nodes[node];
-        is_held || self.is_matched(node) || (is_expected && !is_forbidden && self.has_name(node))
+        is_held || self.is_matched(node) || (is_expected && !is_forbidden && self.is_kept(node))
+    }
+
+    /// It can be found by a name in its directory, or by an archive that bears the name by which
+    /// it is known.
+    fn is_kept(&self, node: usize) -> bool {
+        let is_known_by = |archive: &String| {
+            let base = self.shown_base(archive);
+            let paths = &self.nodes[node].paths;
+            base.is_some() && paths.iter().all(|path| Some(path) == base.as_ref())
+        };
+        let is_open = |name: &str| !self.forbidden_pods.contains(parts(name).0);
+        let archive = self.nodes[node].archive.as_ref().filter(|name| is_open(name));
+        self.names_of(node).any(|name| is_open(name)) || archive.is_some_and(is_known_by)
+    }
+
+    /// Whether there is a gzipped file.
+    pub(crate) fn has_archives(&self) -> bool {
+        self.has_archives
+    }
+
+    /// What would be if every file could be read; with `all` every directory too.
+    pub(crate) fn with_rights<T>(&mut self, all: bool, ask: impl FnOnce(&Self) -> T) -> T {
+        let pods = self.forbidden_pods.clone();
+        self.forbidden_pods.retain(|_| !all);
+        let forbidden: Vec<bool> = self.nodes.iter().map(|node| node.is_forbidden).collect();
+        self.nodes.iter_mut().for_each(|node| node.is_forbidden = false);
+        let answer = ask(self);
+        self.forbidden_pods = pods;
+        for (node, is_forbidden) in self.nodes.iter_mut().zip(forbidden) {
+            node.is_forbidden = is_forbidden;
+        }
+        answer
     }
 
     /// Whether the line must arrive while the running process lives, all other things being left
@@ -256,13 +329,18 @@ impl Disk {
             known: None,
             known_durably: None,
             is_forbidden: false,
+            is_displaced: false,
             is_lost: false,
             writer: None,
+            archive: None,
             paths: BTreeSet::new(),
+            other_paths: BTreeSet::new(),
         });
-        self.names.insert(name.to_owned(), self.nodes.len() - 1);
+        let node = self.nodes.len() - 1;
+        self.names.insert(name.to_owned(), node);
+        self.note_base(node, name);
         self.note_paths();
-        self.nodes.len() - 1
+        node
     }
 
     /// As rename(2): a file that has the new name loses it.
@@ -271,6 +349,7 @@ impl Disk {
         fs::rename(self.path(from), self.path(to)).expect("a rename");
         self.names.remove(from);
         let loser = self.names.insert(to.to_owned(), node);
+        self.note_base(node, to);
         self.note_paths();
         if let Some(loser) = loser {
             self.on_unlinked(loser);
@@ -295,7 +374,8 @@ impl Disk {
     }
 
     fn on_unlinked(&mut self, node: usize) {
-        if self.has_name(node) || self.nodes[node].is_held || self.nodes[node].is_lost {
+        let Node { is_held, is_lost, archive, .. } = &self.nodes[node];
+        if self.has_name(node) || archive.is_some() || *is_held || *is_lost {
             return;
         }
         self.nodes[node].is_lost = true;
@@ -311,32 +391,44 @@ impl Disk {
 
     pub(crate) fn hard_link(&mut self, name: &str, other: &str) {
         fs::hard_link(self.path(name), self.path(other)).expect("another name");
-        self.names.insert(other.to_owned(), self.names[name]);
+        let node = self.names[name];
+        self.names.insert(other.to_owned(), node);
+        self.note_base(node, other);
         self.note_paths();
     }
 
     /// `ln -sfn NAME ALIAS`, at once.
     pub(crate) fn symbolic_link(&mut self, name: &str, alias: &str) {
-        let next = self.path(&format!("{alias}.next"));
+        let next = self.path(alias).with_file_name("next");
         symlink(self.path(name), &next).expect("a link");
         fs::rename(next, self.path(alias)).expect("the link takes its place");
         self.aliases.insert(alias.to_owned(), name.to_owned());
         self.note_paths();
     }
 
-    /// `cp NAME COPY; truncate -s 0 NAME`. Nothing else ever happens to the copy.
-    pub(crate) fn copy_and_truncate(&mut self, name: &str, copy: &str) {
+    /// `cp NAME COPY; truncate -s 0 NAME`. Nothing else ever happens to the copy. `may_repeat`: the
+    /// agent is not asked to know it at once.
+    pub(crate) fn copy_and_truncate(&mut self, name: &str, copy: &str, may_repeat: bool) {
         fs::copy(self.path(name), self.path(copy)).expect("a copy");
-        if let Some(path) = self.configured(copy) {
-            self.nodes[self.names[name]].paths.insert(path);
+        let node = self.names[name];
+        for placed in &self.nodes[node].layout {
+            self.copied.insert(placed.line);
+            self.lines[placed.line].repeats_max += usize::from(may_repeat);
         }
+        self.note_copy(node, copy);
         self.cut(name, 0);
     }
 
-    /// `gzip NAME`: its content goes into a file of another name that is no log.
-    pub(crate) fn gzip(&mut self, name: &str) {
+    /// `gzip NAME`. `knows_gzip`: the agent is asked to go on in the archive.
+    pub(crate) fn gzip(&mut self, name: &str, knows_gzip: bool) {
         let status = std::process::Command::new("gzip").arg("-fk").arg(self.path(name)).status();
         assert!(status.expect("gzip").success(), "gzip works");
+        self.has_archives = true;
+        let node = self.names[name];
+        if knows_gzip && self.names_of(node).count() == 1 {
+            self.nodes[node].archive = Some(format!("{name}.gz"));
+        }
+        self.note_copy(node, &format!("{name}.gz"));
         self.unlink(name, false);
     }
 
@@ -355,13 +447,71 @@ impl Disk {
         self.note_paths();
     }
 
+    /// `mv logs logs.NUMBER; mkdir logs`.
+    pub(crate) fn move_directory(&mut self, pod: &str, number: usize) {
+        let to = format!("{pod}.{number}");
+        fs::rename(directory(&self.root, pod), directory(&self.root, &to)).expect("a rename");
+        fs::create_dir(directory(&self.root, pod)).expect("a directory");
+        let moved = |name: &String| match parts(name) {
+            (of, file) if of == pod => format!("{to}/{file}"),
+            _ => name.clone(),
+        };
+        self.names = std::mem::take(&mut self.names)
+            .into_iter()
+            .map(|(name, node)| (moved(&name), node))
+            .collect();
+        self.aliases = std::mem::take(&mut self.aliases)
+            .into_iter()
+            .map(|(alias, name)| (moved(&alias), name))
+            .collect();
+        for index in 0..self.nodes.len() {
+            let is_there = self.names_of(index).any(|name| parts(name).0 == to);
+            let node = &mut self.nodes[index];
+            node.archive = node.archive.as_ref().map(moved);
+            if is_there || node.archive.as_ref().is_some_and(|name| parts(name).0 == to) {
+                // Until the next clean stop its checkpoint may lead to where it was.
+                node.is_displaced = true;
+                node.is_expected = false;
+                (node.known, node.known_durably) = (None, None);
+            }
+        }
+    }
+
+    pub(crate) fn forbid_directory(&mut self, pod: &str, is_forbidden: bool) {
+        let mode = if is_forbidden { 0o000 } else { 0o755 };
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(directory(&self.root, pod), permissions).expect("chmod");
+        if is_forbidden {
+            self.forbidden_pods.insert(pod.to_owned());
+        } else {
+            self.forbidden_pods.remove(pod);
+        }
+        self.note_paths();
+    }
+
     fn note_paths(&mut self) {
-        let ways = self.ways();
-        let found: Vec<(usize, String)> =
-            ways.filter_map(|(name, node)| Some((node, self.configured(name)?))).collect();
-        for (node, path) in found {
+        let found: Vec<(usize, String)> = self
+            .ways()
+            .filter(|(name, _)| self.configured(name).is_some())
+            .map(|(name, node)| (node, name.clone()))
+            .collect();
+        for (node, name) in found {
+            let path = self.shown(&name).expect("it is configured");
             self.nodes[node].paths.insert(path);
         }
+    }
+
+    /// What stands under this name may arrive as a generation of another file.
+    fn note_base(&mut self, node: usize, name: &str) {
+        let path = self.shown_base(name);
+        self.nodes[node].other_paths.extend(path);
+    }
+
+    /// What stands there is, or was, a copy.
+    fn note_copy(&mut self, node: usize, name: &str) {
+        let path = self.shown(name);
+        self.nodes[node].other_paths.extend(path);
+        self.note_base(node, name);
     }
 
     pub(crate) fn forbid(&mut self, name: &str, is_forbidden: bool) {
@@ -581,15 +731,20 @@ impl Disk {
                 line.repeats_max += 1;
             }
         }
+        // Whose copy a copy is may not have been saved.
+        for &line in &self.copied {
+            self.lines[line].repeats_max += 1;
+        }
         self.on_ended();
     }
 
     /// The agent's process is gone, and has delivered everything.
     pub(crate) fn on_drained(&mut self) {
         for node in 0..self.nodes.len() {
-            if self.has_name(node) && self.is_reachable(node) {
+            if self.is_kept(node) && self.is_reachable(node) {
                 let node = &mut self.nodes[node];
                 node.known = Some(node.generation);
+                node.is_displaced = false;
             }
         }
         for index in 0..self.lines.len() {
@@ -633,9 +788,9 @@ impl Disk {
     /// A process starts: its checkpoint leads it to what has a name and the same bytes.
     pub(crate) fn on_started(&mut self) {
         for index in 0..self.nodes.len() {
-            let is_named = self.has_name(index);
+            let is_kept = self.is_kept(index);
             let node = &mut self.nodes[index];
-            node.is_expected = is_named && node.known == Some(node.generation);
+            node.is_expected = is_kept && node.known == Some(node.generation);
         }
     }
 
@@ -658,7 +813,7 @@ impl Disk {
         let is_fresh = node.turns_at_arrival.is_some_and(|before| before < turns);
         let is_of_this =
             |offset: u64| node.generation == 0 || offset > node.old_size_max || is_fresh;
-        if is_of_this(read) {
+        if is_of_this(read) && !node.is_displaced {
             node.known = Some(node.generation);
         }
         for placed in &node.layout {
@@ -667,4 +822,15 @@ impl Disk {
             line.is_safe |= is_of_this(acked) && placed.end <= acked && line.is_complete;
         }
     }
+}
+
+/// The pod and the file of a name.
+pub(crate) fn parts(name: &str) -> (&str, &str) {
+    name.split_once('/').expect("a pod and a file")
+}
+
+/// `a` stands for `data/a/logs`, `a.3` for `data/a/logs.3`.
+fn directory(root: &Path, pod: &str) -> PathBuf {
+    let (pod, suffix) = pod.split_at(1);
+    root.join(format!("data/{pod}/logs{suffix}"))
 }

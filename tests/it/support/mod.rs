@@ -175,7 +175,12 @@ impl Pod {
         self.expect_all();
         assert_eq!(agent.stop().0, 0, "{}", self.agent_log());
         self.expect_sound();
-        self.ledger.check(&self.mock)
+        let repeats = self.ledger.check(&self.mock);
+        if repeats > 0 {
+            // Shown if the test fails for it.
+            println!("{repeats} lines came again:\n{}", self.agent_log());
+        }
+        repeats
     }
 
     /// Checks what holds however a scenario ends: the order within each file, and that the agent
