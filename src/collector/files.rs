@@ -166,11 +166,16 @@ impl Collector {
     }
 
     fn note_polling(&mut self) {
-        if let Some(why) = self.watch.trouble()
-            && !self.is_polling_logged
-        {
-            self.is_polling_logged = true;
-            tracing::warn!(reason = why, "polling files each second");
+        match self.watch.trouble() {
+            Some(why) if !self.is_polling_logged => {
+                self.is_polling_logged = true;
+                tracing::warn!(reason = why, "polling files each second");
+            }
+            None if self.is_polling_logged => {
+                self.is_polling_logged = false;
+                tracing::info!("all directories are watched again");
+            }
+            Some(_) | None => {}
         }
     }
 
