@@ -80,7 +80,11 @@ impl Collector {
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
-            let seen = nanoseconds(Duration::from_secs(saved.seen_unix));
+            // What logtail left says nothing of names.
+            let seen = match saved.looked_at {
+                0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
+                looked_at => looked_at,
+            };
             let one = Known { path: saved.path.clone(), place: place.clone(), seen };
             let known = known.entry(place).or_insert_with(|| one.clone());
             known.seen = known.seen.max(seen);
@@ -169,8 +173,13 @@ impl Collector {
             }
         };
         let is_unpacked = reader.is_unpacked();
-        let file = self.begin(found.path.clone(), resolved, reader, saved, State::Active, now)?;
+        // Renamed where it was, it keeps the path that it is known by.
+        let is_beside = |saved: &&Checkpoint| saved.path.parent() == found.path.parent();
+        let known_by = saved.as_ref().filter(is_beside).map(|saved| saved.path.clone());
+        let path = known_by.unwrap_or_else(|| found.path.clone());
+        let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_at.clone_from(&found.path);
             tracked.found_as = found_as(found);
         }
         if is_unpacked {
@@ -412,9 +421,11 @@ impl Collector {
             file = %opened.path.display(), resolved = %opened.resolved.display(),
             offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
         );
-        let file = self.registry.open(opened, now, clock::wall().as_secs());
+        let unix = clock::wall().as_secs();
+        let file = self.registry.open(opened, now, unix);
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.state = state;
+            tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             if let Some(places) = &mut self.aside.places {
                 tracked.places().for_each(|place| places.entry(place).or_default().push(file));
             }
