@@ -284,7 +284,7 @@ impl Collector {
     /// Closes the accounts of ended incarnations that have nothing under way any more, and
     /// remembers them.
     pub(super) fn settle(&mut self) {
-        for ended in self.registry.take_settled() {
+        for (file, ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
             let skipped = ended.hole_bytes + ended.left_bytes;
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
@@ -304,6 +304,9 @@ impl Collector {
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = self.checkpoint(&ended, clock::wall().as_secs());
+            if ended.left_bytes == 0 {
+                self.on_original_delivered(file);
+            }
             self.remembered.put_done(checkpoint, has_gone);
             self.is_scan_wanted |= self.aside.has_copies();
             self.is_moved = true;

@@ -37,12 +37,21 @@ const STAMP_LAG: Duration = Duration::from_millis(50);
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
     resting: HashMap<(u64, u64), FoundAs>,
-    /// Copies as they were found, with the open file that each is a copy of.
-    copies: HashMap<(u64, u64), (FoundAs, FileKey)>,
+    /// Copies of open files.
+    copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
     places: Option<HashMap<PathBuf, Vec<FileKey>>>,
+}
+
+/// A file that was found to be a copy.
+struct Copy {
+    found_as: FoundAs,
+    /// The open file with the same bytes.
+    original: FileKey,
+    /// What is true of the copy as soon as all of the original is delivered.
+    done: Checkpoint,
 }
 
 /// Where the bytes of an opened file are from.
@@ -109,8 +118,8 @@ impl Collector {
             return true;
         }
         aside.resting.remove(&inode);
-        let is_copy = aside.copies.get(&inode).is_some_and(|(copied_as, original)| {
-            *copied_as == found_as(found) && registry.is_known(*original)
+        let is_copy = aside.copies.get(&inode).is_some_and(|copy| {
+            copy.found_as == found_as(found) && registry.is_known(copy.original)
         });
         if !is_copy {
             aside.copies.remove(&inode);
@@ -168,7 +177,9 @@ impl Collector {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(original) => {
-                self.aside.copies.insert(inode, (found_as(found), original));
+                let done = done(&reader, &found.path, &resolved)?;
+                let copy = Copy { found_as: found_as(found), original, done };
+                self.aside.copies.insert(inode, copy);
                 return Ok(Some(inode));
             }
         };
@@ -187,6 +198,23 @@ impl Collector {
             self.rest_unpacked();
         }
         Ok(Some(inode))
+    }
+
+    /// The original of these copies has ended and was delivered to the last byte.
+    pub(super) fn on_original_delivered(&mut self, original: FileKey) {
+        for copy in self.aside.copies.values().filter(|copy| copy.original == original) {
+            self.remembered.put_done(copy.done.clone(), false);
+        }
+    }
+
+    /// What is true of the copies whose originals are delivered by now.
+    pub(super) fn delivered_copies(&self) -> impl Iterator<Item = Checkpoint> {
+        let is_delivered = |copy: &&Copy| {
+            self.registry.get(copy.original).is_some_and(|original| {
+                original.is_delivered() && copy.done.offset <= original.read_offset
+            })
+        };
+        self.aside.copies.values().filter(is_delivered).map(|copy| copy.done.clone())
     }
 
     /// With as many files open as may be, one that is delivered and quiet gives its descriptor up.
@@ -453,6 +481,24 @@ impl Collector {
 /// Now, as the time stamp of a file that is born from now on may say it.
 pub(super) fn stamp() -> i64 {
     wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
+}
+
+/// The checkpoint of a file of which everything is delivered as it stands.
+fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint> {
+    let stat = reader.stat()?;
+    Ok(Checkpoint {
+        path: path.to_owned(),
+        resolved: resolved.to_owned(),
+        device: stat.device,
+        inode: stat.inode,
+        born: stat.born,
+        offset: stat.size,
+        head: reader.head()?,
+        tail: reader.tail(stat.size)?,
+        seen_unix: clock::wall().as_secs(),
+        is_done: true,
+        looked_at: 0,
+    })
 }
 
 fn wall_nanoseconds() -> i64 {
