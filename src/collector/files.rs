@@ -32,7 +32,7 @@ impl Collector {
         }
         // A file that is aside may have been written to.
         self.is_scan_wanted |= hints.unknown_written && !self.aside.is_empty();
-        if self.is_scan_wanted || is_periodic {
+        if (self.is_scan_wanted || is_periodic) && self.scan_from <= now {
             self.discover(now);
         } else if hints.unknown_written {
             self.examine_where(now, |state| state != State::Active);
@@ -82,7 +82,10 @@ impl Collector {
         let is_watched =
             |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
         let are_watched = self.registry.iter().all(|(_, tracked)| is_watched(tracked));
-        self.scan_at = now
+        // Of many files a discovery takes long: as long at least belongs to reading.
+        let ended = clock::now();
+        self.scan_from = ended + (ended - now);
+        self.scan_at = ended
             + match () {
                 () if self.is_short => SCAN_PERIOD_SHORT,
                 () if are_watched && self.watch.trouble().is_none() && self.unopened == 0 => {

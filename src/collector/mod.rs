@@ -150,6 +150,8 @@ pub struct Collector {
     /// Names changed: discovery runs with the next look.
     is_scan_wanted: bool,
     scan_at: Instant,
+    /// No discovery before this, whatever it is wanted for.
+    scan_from: Instant,
     /// No look at events or turn of reading before this, unless there is a backlog.
     turn_at: Instant,
     /// The limits forbid reading before this.
@@ -237,6 +239,7 @@ impl Collector {
             is_ready: false,
             is_scan_wanted: true,
             scan_at: now,
+            scan_from: now,
             turn_at: now,
             paused_until: None,
             is_blocked: false,
@@ -618,9 +621,10 @@ impl Collector {
             deadlines.push(self.paused_until);
         }
         if self.stage == Stage::Running {
-            deadlines.push(Some(self.scan_at.max(self.turn_at)));
+            let scan_from = self.scan_from.max(self.turn_at);
+            deadlines.push(Some(self.scan_at.max(scan_from)));
             if self.is_scan_wanted {
-                deadlines.push(Some(self.turn_at));
+                deadlines.push(Some(scan_from));
             }
         }
         if can_read {

@@ -47,10 +47,8 @@ fn k01_a_file_that_an_overlay_copies_up_is_read_on() {
     assert_eq!(pod.expect_all(), 0);
     let log = pod.path(APP);
     for _ in 0..3 {
-        let first = pod.ledger.lines.len();
         // What the app of the pod writes, which stands where the agent stands.
-        pod.ledger.append(&pod.path("written"), 10);
-        let text = pod.ledger.lines[first..].join("\n") + "\n";
+        let text = pod.ledger.compose(&append_to(&pod.path("lower/app.log")), 10);
         agent.run_inside(&format!("cat >> {}", log.display()), text.as_bytes());
         assert_eq!(pod.expect_all(), 0);
     }
