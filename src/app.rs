@@ -19,7 +19,8 @@ use crate::handoff::{SenderEnd, handoff};
 use crate::send::Sender;
 use crate::send::http::ClientError;
 use crate::shutdown::{self, Shutdown};
-use crate::tail::discover::{PatternError, Patterns};
+use crate::tail::discover::Patterns;
+use crate::tail::pattern::PatternError;
 use crate::{admin, clock, send};
 
 /// What the agent logs; a file where it is redirected to one (proc(5)).
@@ -85,7 +86,8 @@ impl App {
         let context = runtime.enter();
         // First of all: from here on a signal means a drain.
         let shutdown = Shutdown::listen(config.drain_deadline)?;
-        let patterns = Patterns::new(&config.tail.paths, &config.tail.exclude, own)
+        let tail = &config.tail;
+        let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
             .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
         let (store, loaded) = Store::open(&config.state_dir)?;
         for (path, reason) in &loaded.damaged {

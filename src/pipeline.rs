@@ -82,7 +82,7 @@ pub fn advance(input: &Input<'_>, line_bytes_max: usize, writer: &mut Writer<'_>
         let left = &input.bytes[at..];
         let (line, is_partial) = match next_line(left, is_mid_line, line_bytes_max) {
             Some(line) => (line, false),
-            None if input.flush_partial => match partial_line(left) {
+            None if input.flush_partial => match partial_line(left, line_bytes_max) {
                 Some(line) => (line, true),
                 None => break,
             },

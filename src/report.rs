@@ -14,6 +14,8 @@ pub struct CollectorReport {
     pub polling: bool,
     /// The files being shipped, in order of path.
     pub files: Vec<FileReport>,
+    /// Links that the last discovery refused because they lead out of the allowed directories.
+    pub links_refused: u64,
     /// Counters since the start of the process.
     pub counters: CollectorCounters,
     /// Payload bytes handed over and not yet acknowledged.

@@ -15,7 +15,8 @@ const TABLE: &[(Level, &str)] = &[
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
     (Level::Pure, "checkpoint::logtail checkpoint::murmur3"),
-    (Level::Pure, "tail tail::identity tail::generation tail::registry tail::schedule"),
+    (Level::Pure, "tail tail::identity tail::generation tail::pattern tail::registry tail::roots"),
+    (Level::Pure, "tail::schedule"),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
@@ -26,8 +27,8 @@ const TABLE: &[(Level, &str)] = &[
         "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
     (Level::Edge, "limit::cgroup enrich::host"),
-    (Level::Edge, "tail::discover tail::watch tail::gzip tail::reader"),
-    (Level::Edge, "tail::remembered tail::unseen"),
+    (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
+    (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::endpoint send::credentials send::http send::journal send::connect"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
@@ -252,6 +253,47 @@ fn the_tests_behind_the_promises_exist() {
         assert!(is_there, "{span}: no such test in {}", file.display());
     }
     assert!(count > 30, "the promises are found");
+}
+
+/// The catalogue of what breaks log shippers: files, lines, the kernel's limits, remembering. Each
+/// has a test by its name, and a row in `docs/reliability.md`.
+const SCENARIOS: [&str; 4] = [
+    "F01 F02 F03 F04 F05 F06 F07 F08 F09 F10 F11 F12 F13 F14 F15 F16 F17 F18 F20 F21 F23 F24 F25 \
+     F26 F27 F29 F30 F32 F33 F34 F35 F36 F37",
+    "L01 L02 L03 L05 L06 L07 L08 L09 L10 L11 L12 L13 L14 L15 L16",
+    "K01 K02 K03 K06 K07 K08 K09 K10",
+    "C01 C02 C03 C05 C06 C07 C08 C09 C10 C11 C12",
+];
+
+/// A row names its tests as `it::rotation::f01_…`: all in that module whose names begin so.
+#[test]
+fn each_scenario_has_its_tests_and_its_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let is_id = |cell: &str| {
+        cell.len() == 3 && cell.starts_with(['F', 'L', 'K', 'C']) && cell[1..].parse::<u8>().is_ok()
+    };
+    let mut rows = Vec::new();
+    for row in text.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let Some((id, cells)) = row.split_once(" | ").filter(|(id, _)| is_id(id)) else { continue };
+        rows.push(id);
+        let spans = cells.split('`').skip(1).step_by(2);
+        let names: Vec<&str> = spans.filter(|span| span.starts_with("it::")).collect();
+        assert!(!names.is_empty(), "{id}: its row names no test");
+        let prefix = format!("{}_", id.to_lowercase());
+        for name in names {
+            let (module, name) = name.rsplit_once("::").unwrap();
+            let name = name.trim_end_matches('…');
+            assert!(name.starts_with(&prefix), "{id}: {name} is of another scenario");
+            let file = file_of(root, module);
+            let file = file.unwrap_or_else(|| panic!("{id}: there is no module {module}"));
+            let is_there =
+                std::fs::read_to_string(&file).unwrap().contains(&format!("\nfn {name}"));
+            assert!(is_there, "{id}: no test {name} in {}", file.display());
+        }
+    }
+    let wanted: Vec<&str> = SCENARIOS.iter().flat_map(|ids| ids.split_whitespace()).collect();
+    assert_eq!(rows, wanted, "one row each, in their order");
 }
 
 fn file_of(root: &Path, module: &str) -> Option<PathBuf> {

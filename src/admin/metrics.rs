@@ -244,6 +244,11 @@ fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fm
         report.polling,
     )?;
     families.gauge(
+        "links_refused",
+        "Links that are not followed because they lead out of the allowed directories.",
+        report.links_refused,
+    )?;
+    families.gauge(
         "handoff_bytes",
         "Payload bytes handed over and not acknowledged.",
         report.handoff_bytes,

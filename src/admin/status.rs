@@ -8,6 +8,7 @@
 //!   "source": "agent",
 //!   "version": "0.1.0", "started_unix": 1700000000, "uptime_seconds": 60,
 //!   "ready": true, "not_ready_reason": "", "draining": false, "polling": false,
+//!   "links_refused": 0,
 //!   "state_dir": "/var/lib/logferry",
 //!   "endpoint": "https://cn-hangzhou.log.aliyuncs.com", "project": "shop", "logstore": "app",
 //!   "files": [{
@@ -64,6 +65,8 @@ pub struct Status {
     pub draining: bool,
     /// Notifications cannot be had or trusted: files are polled.
     pub polling: bool,
+    /// Links that are not followed because they lead out of the allowed directories.
+    pub links_refused: u64,
     /// Where checkpoints live.
     pub state_dir: String,
     /// Address of the service.
@@ -165,6 +168,7 @@ impl Status {
             not_ready_reason: reason.unwrap_or_default().to_owned(),
             draining: handoff.is_draining(),
             polling: collector.polling,
+            links_refused: collector.links_refused,
             state_dir: facts.state_dir.display().to_string(),
             endpoint: facts.endpoint.clone(),
             project: facts.project.clone(),

@@ -388,6 +388,7 @@ fn status_has_the_documented_fields() {
             "errors",
             "files",
             "handoff",
+            "links_refused",
             "logstore",
             "not_ready_reason",
             "polling",

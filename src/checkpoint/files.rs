@@ -16,11 +16,12 @@ const ASIDE: &str = ".aside";
 /// Larger files are not ours: room for half a million checkpoints.
 const BYTES_MAX: u64 = 128 << 20;
 
-/// Reads a file. `None` if nothing has this name.
+/// Reads a file. `None` if nothing has this name. Of one that does not begin as it should only the
+/// beginning is read: it may have any size.
 ///
 /// # Errors
 /// If it is no regular file, is larger than any of ours, or cannot be read.
-pub(super) fn read(dir: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read(dir: &File, name: &str, begins: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file: File = match openat(dir, name, flags, Mode::empty()) {
         Ok(file) => file.into(),
@@ -36,7 +37,12 @@ pub(super) fn read(dir: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
         return Err(io::Error::other(format!("it has {} bytes", metadata.len())));
     }
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    (&file).take(begins.len() as u64).read_to_end(&mut bytes)?;
+    if bytes == begins {
+        // One more byte, so that its end is seen without growing.
+        bytes.reserve(usize::try_from(metadata.len() + 1).unwrap_or_default());
+        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    }
     Ok(Some(bytes))
 }
 
@@ -162,10 +168,11 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), kind, Mode::RUSR, 0).unwrap();
         let opened = File::open(dir.path()).unwrap();
 
-        assert_eq!(read(&opened, "file").unwrap().as_deref(), Some(&b"text"[..]));
-        assert_eq!(read(&opened, "nothing").unwrap(), None);
+        assert_eq!(read(&opened, "file", b"te").unwrap().as_deref(), Some(&b"text"[..]));
+        assert_eq!(read(&opened, "file", b"no").unwrap().as_deref(), Some(&b"te"[..]));
+        assert_eq!(read(&opened, "nothing", b"te").unwrap(), None);
         for name in ["dir", "link", "sparse", "pipe"] {
-            assert!(read(&opened, name).is_err(), "{name}");
+            assert!(read(&opened, name, b"te").is_err(), "{name}");
         }
     }
 

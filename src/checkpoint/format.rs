@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 use crate::fingerprint::Fingerprint;
 
-const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
+/// How every checkpoint file begins.
+pub(super) const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
 const VERSION: u32 = 1;
 /// The flag of [`Checkpoint::is_done`].
 const DONE: u32 = 1;

@@ -116,7 +116,8 @@ impl Hold {
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW;
         let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if let Ok(file) = openat(&self.dir, LOCK, flags, Mode::empty()) {
-            let _ = writeln!(File::from(file), "{}", std::process::id());
+            let text = format!("{}\n", std::process::id());
+            let _ = File::from(file).write_all(text.as_bytes());
         }
     }
 
@@ -136,7 +137,7 @@ impl Hold {
     }
 
     fn locked(&self, path: &Path) -> StoreError {
-        let text = read(&self.dir, LOCK).ok().flatten().unwrap_or_default();
+        let text = read(&self.dir, LOCK, b"").ok().flatten().unwrap_or_default();
         let holder = String::from_utf8_lossy(&text).trim().to_owned();
         StoreError::Locked { dir: path.to_owned(), holder }
     }

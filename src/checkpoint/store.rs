@@ -288,7 +288,7 @@ fn load(dir: &Path, opened: &File) -> (u64, usize, Loaded) {
     let mut newest = None;
     let mut durable = [0; 2];
     for (index, name) in [DURABLE[0], DURABLE[1], FAST].into_iter().enumerate() {
-        let found = match files::read(opened, name) {
+        let found = match files::read(opened, name, format::MAGIC) {
             Ok(None) => continue,
             Ok(Some(bytes)) => format::decode(&bytes).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -402,7 +402,8 @@ mod tests {
     /// directory is as it should be afterwards.
     #[test]
     fn what_is_gone_is_made_again_and_said_once() {
-        let cases: [(&dyn Fn(&Path), &str); 7] = [
+        type Case<'a> = (&'a dyn Fn(&Path), &'a str);
+        let cases: [Case<'_>; 7] = [
             (&|dir| fs::remove_dir_all(dir).unwrap(), "it was removed"),
             (&|dir| fs::rename(dir, dir.with_extension("old")).unwrap(), "it was removed"),
             (

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::Found;
+use crate::tail::discover::{Found, Refused};
 use crate::tail::registry::{Change, State, Tracked};
 
 /// Times that discovery is repeated at once because a directory was watched for the first time.
@@ -56,6 +56,8 @@ impl Collector {
             self.unopened = 0;
             self.is_short = false;
             troubled.clear();
+            self.note_refused(&scan.refused);
+            self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
@@ -139,12 +141,41 @@ impl Collector {
         found
     }
 
+    /// Says of each refused link that it is, once until it has been right again.
+    fn note_refused(&mut self, refused: &[Refused]) {
+        let is_news = |one: &&Refused| !self.refused.contains(&one.link);
+        for Refused { link, target } in refused.iter().filter(is_news) {
+            tracing::warn!(
+                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+                "a link leads out of the allowed directories; it is not followed"
+            );
+        }
+        self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    }
+
+    /// Says of all that matches and is no regular file what it is, once while it is.
+    fn note_odd(&mut self, odd: &[(PathBuf, &'static str)]) {
+        for (path, kind) in odd.iter().filter(|(path, _)| !self.odd.contains(path)) {
+            tracing::warn!(
+                file = %path.display(), kind,
+                "it matches the patterns and is no regular file; it is skipped"
+            );
+        }
+        self.odd = odd.iter().map(|(path, _)| path.clone()).collect();
+    }
+
     fn note_polling(&mut self) {
-        if let Some(why) = self.watch.trouble()
-            && !self.is_polling_logged
-        {
-            self.is_polling_logged = true;
-            tracing::warn!(reason = why, "polling files each second");
+        match self.watch.trouble() {
+            Some(why) if !self.is_polling_logged => {
+                self.is_polling_logged = true;
+                tracing::warn!(reason = why, "polling files each second");
+            }
+            None if self.is_polling_logged => {
+                self.is_polling_logged = false;
+                tracing::info!("all directories are watched again");
+            }
+            Some(_) | None => {}
         }
     }
 

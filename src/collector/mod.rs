@@ -139,6 +139,10 @@ pub struct Collector {
     is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Links that the last discovery refused, and what it passed over because it is no file: known,
+    /// so no news.
+    refused: HashSet<PathBuf>,
+    odd: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused batches that could not be set aside yet.
@@ -233,6 +237,8 @@ impl Collector {
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
+            refused: HashSet::new(),
+            odd: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
@@ -572,6 +578,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
+            links_refused: self.refused.len() as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,

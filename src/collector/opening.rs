@@ -144,6 +144,13 @@ impl Collector {
         if self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(Some(inode));
         }
+        // A link may have come into its way since it was found.
+        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
+        if !self.patterns.allows(&resolved) {
+            let resolved = resolved.display();
+            let why = format!("it leads out of the allowed directories: {resolved}");
+            return Err(io::Error::other(why));
+        }
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
                 self.aside.resting.insert(inode, found_as(found));
@@ -153,7 +160,6 @@ impl Collector {
                 return Ok(Some(inode));
             }
         }
-        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
         let saved = match self.origin(&found.path, &resolved, &reader)? {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
@@ -347,6 +353,10 @@ impl Collector {
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
+        // A link may have taken its name since: what that leads to is not what was seen.
+        if reader.path().is_some_and(|real| real != path) {
+            return Ok(());
+        }
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || self.remembered.get(stat.device, stat.inode).is_some();
         if !stat.is_file || is_known {

@@ -91,6 +91,13 @@ impl Meanings {
         }
     }
 
+    fn directories(&self, name: &str) -> Vec<PathBuf> {
+        match self.0.get(name) {
+            Some((Meaning::Directories(dirs), _)) => dirs.clone(),
+            _ => unreachable!("{name} has a default that is a list of directories"),
+        }
+    }
+
     fn number(&self, name: &str) -> u64 {
         match self.0.get(name) {
             Some((Meaning::Size(number) | Meaning::Count(number), _)) => *number,
@@ -210,6 +217,7 @@ pub(super) fn compose(
         tail: tail::Options {
             paths: meanings.patterns("paths"),
             exclude,
+            link_roots: meanings.directories("link_roots"),
             read_linger: meanings.time("read_linger"),
             line_bytes_max: meanings.count("line_bytes_max"),
             partial_line_timeout: meanings.time("partial_line_timeout"),

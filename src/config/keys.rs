@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 25] = [
+pub(crate) static KEYS: [Key; 26] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -114,6 +114,19 @@ pub(crate) static KEYS: [Key; 25] = [
         bare: false,
         doc: "Files to leave out, written like paths. The agent's own state directory is always \
               left out.",
+    },
+    Key {
+        name: "link_roots",
+        kind: Kind::Directories,
+        default: Some(""),
+        example: "",
+        bare: false,
+        doc: "Directories that links may lead to: a file is shipped only if its real path is below \
+              one of them, or below the part of a pattern before its first wildcard. Empty means \
+              that what this part links to when it is first seen is allowed too, up to two levels \
+              above: with /share/logs -> /data/pod-1/logs all of /data. Every other link is refused \
+              with a warning. Set it to / to follow them all. Separated by commas in the \
+              environment and in flags, a list in the file.",
     },
     Key {
         name: "topic",

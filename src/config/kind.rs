@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use config::ValueKind;
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Name { what: &'static str, most: usize, underscore: bool },
     /// Absolute globs.
     Patterns { least: usize },
+    /// Absolute directories.
+    Directories,
     /// Any text of at most this many bytes, without control characters.
     Text { most: usize },
     /// An absolute path.
@@ -51,6 +53,7 @@ pub(crate) enum Meaning {
     Text(String),
     Patterns(Vec<String>),
     Path(PathBuf),
+    Directories(Vec<PathBuf>),
     Listen(Option<SocketAddr>),
     Size(u64),
     Count(u64),
@@ -62,7 +65,8 @@ pub(crate) enum Meaning {
 impl Kind {
     /// Whether an empty text is a value rather than none.
     pub(crate) fn takes_empty(&self) -> bool {
-        matches!(self, Self::Listen | Self::Text { .. } | Self::Patterns { least: 0 })
+        let is_list = matches!(self, Self::Patterns { least: 0 } | Self::Directories);
+        is_list || matches!(self, Self::Listen | Self::Text { .. })
     }
 
     /// Finds out what `value` means.
@@ -84,6 +88,7 @@ impl Kind {
                 name(text()?.trim(), *most, *underscore).map(Meaning::Text)
             }
             Self::Patterns { least } => patterns_of(value, *least).map(Meaning::Patterns),
+            Self::Directories => directories(value).map(Meaning::Directories),
             Self::Text { most } => plain_text(&text()?, *most).map(Meaning::Text),
             Self::Path => absolute_path(text()?.trim()).map(Meaning::Path),
             Self::Listen => listen(text()?.trim()).map(Meaning::Listen),
@@ -134,6 +139,7 @@ impl fmt::Display for Kind {
             Self::Patterns { .. } => {
                 f.write_str("absolute globs of files, such as /share/logs/**/*.log")
             }
+            Self::Directories => f.write_str("absolute directories, such as /data, or nothing"),
             Self::Text { most } => {
                 write!(f, "a text of at most {most} bytes without control characters")
             }
@@ -171,6 +177,10 @@ impl fmt::Display for Meaning {
             Self::Text(text) => f.write_str(text),
             Self::Patterns(patterns) => f.write_str(&patterns.join(",")),
             Self::Path(path) => path.display().fmt(f),
+            Self::Directories(dirs) => {
+                let texts: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+                f.write_str(&texts.join(","))
+            }
             Self::Listen(address) => address.map_or(Ok(()), |address| address.fmt(f)),
             Self::Size(bytes) => ByteSize(*bytes).fmt(f),
             Self::Count(count) => count.fmt(f),
@@ -211,19 +221,43 @@ fn name(text: &str, most: usize, underscore: bool) -> Result<String, Option<Stri
 }
 
 fn patterns_of(value: &ValueKind, least: usize) -> Result<Vec<String>, Option<String>> {
-    let list = match value {
+    let list = patterns::check(&texts(value, patterns::split)?).map_err(Some)?;
+    if list.len() < least { Err(None) } else { Ok(list) }
+}
+
+/// The items of a list, or of a text that `split` takes apart.
+fn texts(
+    value: &ValueKind,
+    split: impl Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, Option<String>> {
+    match value {
         ValueKind::Array(values) => {
             let texts = values.iter().map(|value| match &value.kind {
                 ValueKind::String(text) => Ok(text.clone()),
                 _ => Err(Some("not every item is a text".to_owned())),
             });
-            texts.collect::<Result<Vec<_>, _>>()?
+            texts.collect()
         }
-        ValueKind::String(text) => patterns::split(text),
-        _ => return Err(None),
+        ValueKind::String(text) => Ok(split(text)),
+        _ => Err(None),
+    }
+}
+
+fn directories(value: &ValueKind) -> Result<Vec<PathBuf>, Option<String>> {
+    let split = |text: &str| {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        items.map(str::to_owned).collect()
     };
-    let list = patterns::check(&list).map_err(Some)?;
-    if list.len() < least { Err(None) } else { Ok(list) }
+    let one = |text: &String| {
+        let why = |what: &str| Some(format!("{text:?} {what}"));
+        let path = absolute_path(text.trim()).map_err(|_| why("is no absolute path"))?;
+        if path.components().any(|component| component == Component::ParentDir) {
+            return Err(why("has a part `..`"));
+        }
+        // Tidied: without doubled slashes, `.` parts and a slash at the end.
+        Ok(path.components().collect())
+    };
+    texts(value, split)?.iter().map(one).collect()
 }
 
 fn plain_text(text: &str, most: usize) -> Result<String, Option<String>> {

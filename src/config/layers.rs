@@ -8,7 +8,7 @@
 //! A later layer replaces a value as a whole, lists too. Each layer is a [`config::Source`] that
 //! holds only keys of the table, with the origin of each value; everything else is noted as a
 //! mistake on the way in. An empty variable counts as not set, except where empty is a value
-//! (`listen`, `topic`, `exclude`).
+//! (`listen`, `topic`, `exclude`, `link_roots`).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

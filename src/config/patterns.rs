@@ -6,7 +6,7 @@ use std::path::Path;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::tail::discover;
+use crate::tail::pattern;
 
 /// As the kernel limits a path.
 const PATTERN_BYTES_MAX: usize = 4096;
@@ -40,7 +40,7 @@ impl Reach {
 
 /// Compiles a pattern the way files are matched: `*` and `?` stay within one directory.
 fn compile(pattern: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(pattern).literal_separator(true).build()
+    GlobBuilder::new(pattern).literal_separator(true).empty_alternates(true).build()
 }
 
 /// Splits at commas, except within braces and brackets and after a backslash. Blanks around a
@@ -108,7 +108,7 @@ fn check_one(pattern: &str) -> Result<(String, Glob), String> {
     let parts = pattern.split('/').filter(|part| !part.is_empty() && *part != ".");
     let tidy: String = parts.flat_map(|part| ["/", part]).collect();
     let glob = compile(&tidy).map_err(|error| error.kind().to_string())?;
-    discover::check(&tidy).map_err(|error| error.to_string())?;
+    pattern::check(&tidy).map_err(|error| error.to_string())?;
     // Compiles it by itself, so that a pattern that is too large is named.
     GlobSetBuilder::new().add(glob.clone()).build().map_err(|error| error.kind().to_string())?;
     Ok((tidy, glob))

@@ -48,7 +48,7 @@ fn toml(key: &Key) -> String {
         _ => false,
     };
     match key.kind {
-        Kind::Patterns { .. } if value.is_empty() => "[]".to_owned(),
+        Kind::Patterns { .. } | Kind::Directories if value.is_empty() => "[]".to_owned(),
         Kind::Patterns { .. } => format!("[{value:?}]"),
         _ if is_bare => value.to_owned(),
         _ => format!("{value:?}"),

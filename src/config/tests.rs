@@ -84,6 +84,7 @@ fn defaults_are_those_of_the_contract() {
         credentials_file =  (not set)
         paths = /share/logs/**/*.log (default)
         exclude =  (default)
+        link_roots =  (default)
         topic =  (default)
         state_dir = /var/lib/logferry (default)
         listen = 127.0.0.1:9465 (default)
@@ -124,6 +125,7 @@ fn later_layers_win_for_every_kind_of_key() {
 endpoint = "http://127.0.0.2"
 project = "file"
 paths = ["/file/*.log", "/file/{a,b}"]
+link_roots = ["/file", "/a,b//c/./d/"]
 topic = "file"
 state_dir = "/file"
 listen = "127.0.0.1:1"
@@ -139,6 +141,7 @@ log = "warn"
         ("endpoint", "http://127.0.0.2:80", "http://127.0.0.3:80", "http://127.0.0.4:80"),
         ("project", "file", "env", "flag"),
         ("paths", "/file/*.log,/file/{a,b}", "/env/{a,b}", "/flag"),
+        ("link_roots", "/file,/a,b/c/d", "/env,/x", "/"),
         ("topic", "file", "env", "flag"),
         ("state_dir", "/file", "/env", "/flag"),
         ("listen", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
@@ -212,8 +215,8 @@ fn our_variable_wins_over_the_bare_one() {
 
 #[test]
 fn an_empty_variable_is_a_value_only_where_empty_means_something() {
-    let names = ["LISTEN", "TOPIC", "EXCLUDE", "BATCH_BYTES", "PATHS", "COMPRESSION", "CONFIG"];
-    let names = names.map(|name| format!("LOGFERRY_{name}"));
+    let names = "LISTEN TOPIC EXCLUDE LINK_ROOTS BATCH_BYTES PATHS COMPRESSION CONFIG".split(' ');
+    let names: Vec<_> = names.map(|name| format!("LOGFERRY_{name}")).collect();
     let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
 
     let config = load_env(&good(&pairs)).unwrap();
@@ -221,6 +224,7 @@ fn an_empty_variable_is_a_value_only_where_empty_means_something() {
     assert_eq!(config.listen, None);
     assert_eq!(effective(&config, "listen"), ("", "environment LOGFERRY_LISTEN"));
     assert_eq!(effective(&config, "topic").1, "environment LOGFERRY_TOPIC");
+    assert!(config.tail.link_roots.is_empty());
     assert_eq!(effective(&config, "batch_bytes"), ("512KiB", "default"));
     assert_eq!(effective(&config, "paths").1, "default");
 }
@@ -394,6 +398,7 @@ fn all_mistakes_are_reported_at_once() {
         ("LOGFERRY_BATCH_LINGER", "5"),
         ("LOGFERRY_LINE_BYTES_MAX", "1.5MiB"),
         ("LOGFERRY_DRAIN_DEADLINE", "0s"),
+        ("LOGFERRY_LINK_ROOTS", "/data,logs"),
         ("LOGFERRY_LOG", "verbose"),
         ("LOGFERRY_LOG_FORMAT", "xml"),
         ("LOGFERRY_VERIFY_RESPONSE", "maybe"),
@@ -409,7 +414,7 @@ fn all_mistakes_are_reported_at_once() {
     complain(
         load_env(&bad),
         expect![[r#"
-            24 mistakes in the settings:
+            25 mistakes in the settings:
               LOGFERRY_ACCESS_KEY_SECRET = ***, from environment: unknown key; for credentials set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or credentials_file (LOGFERRY_CREDENTIALS_FILE) to a JSON file with access_key_id and access_key_secret
               LOGFERRY_FROBNICATE = "1", from environment: unknown key; `logferry run --help` lists all keys
               LOGFERRY_PROJCT = "demo", from environment: unknown key; did you mean LOGFERRY_PROJECT?
@@ -418,6 +423,7 @@ fn all_mistakes_are_reported_at_once() {
               logstore = "-x-", from environment LOGFERRY_LOGSTORE: expected the name of a logstore: 1 to 128 lower-case letters, digits, underscores and hyphens, with a letter or digit at both ends
               paths = "/a/[b,logs/*.log", from environment LOGFERRY_PATHS: "/a/[b,logs/*.log": unclosed character class; missing ']'; expected absolute globs of files, such as /share/logs/**/*.log
               exclude = "relative", from environment LOGFERRY_EXCLUDE: "relative": the pattern is not absolute; expected absolute globs of files, or nothing
+              link_roots = "/data,logs", from environment LOGFERRY_LINK_ROOTS: "logs" is no absolute path; expected absolute directories, such as /data, or nothing
               topic = "a\u{1b}[31m", from environment LOGFERRY_TOPIC: expected a text of at most 1024 bytes without control characters
               state_dir = "var/lib", from environment LOGFERRY_STATE_DIR: expected an absolute path
               listen = "localhost:9465", from environment LOGFERRY_LISTEN: expected an IP address and a port, such as 127.0.0.1:9465, or nothing
@@ -735,6 +741,7 @@ fn check_prints_two_tables() {
         credentials_file                                 not set
         paths                     /share/logs/**/*.log   default
         exclude                                          default
+        link_roots                                       default
         topic                     tópic                  environment LOGFERRY_TOPIC
         state_dir                 /var/lib/logferry      default
         listen                    127.0.0.1:9465         default

@@ -65,19 +65,26 @@ pub fn next_line(bytes: &[u8], is_mid_line: bool, line_bytes_max: usize) -> Opti
 /// The unterminated rest of a file as a line, once it has been quiet for long enough.
 ///
 /// A last `\r` is left for later: it may be half of a line end. So are NULs at the end: they may
-/// still be written over. `None` if nothing else is there.
+/// still be written over. `None` if nothing else is there. Cut at `line_bytes_max` like any line.
 #[must_use]
-pub fn partial_line(bytes: &[u8]) -> Option<Line<'_>> {
-    let text = without_nuls(bytes);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    let line = Line { value: Some(text), consumed: text.len(), is_cut: true, is_hole: false };
+pub fn partial_line(bytes: &[u8], line_bytes_max: usize) -> Option<Line<'_>> {
+    let text = unfinished(bytes);
+    let is_long = text.len() > line_bytes_max;
+    let end = if is_long { cut_before(text, line_bytes_max) } else { text.len() };
+    let line = Line { value: Some(&text[..end]), consumed: end, is_cut: true, is_hole: false };
     (!text.is_empty()).then_some(line)
 }
 
 /// Whether `bytes`, left at the end of a file, are nothing that would ever be sent by themselves.
 #[must_use]
 pub fn is_idle(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && partial_line(bytes).is_none()
+    !bytes.is_empty() && unfinished(bytes).is_empty()
+}
+
+/// What of the bytes at the end of a file may be sent.
+fn unfinished(bytes: &[u8]) -> &[u8] {
+    let text = without_nuls(bytes);
+    text.strip_suffix(b"\r").unwrap_or(text)
 }
 
 /// `bytes` up to the last one that is not NUL.
@@ -175,17 +182,25 @@ mod tests {
     #[test]
     fn waits_for_what_stands_behind_nuls() {
         assert_eq!(next_line(&[0; 99], false, 9), None);
-        assert_eq!(partial_line(&[0; 99]), None);
-        assert_eq!(partial_line(b"ab\r\0\0\0").unwrap().value, Some(&b"ab"[..]));
+        assert_eq!(partial_line(&[0; 99], 9), None);
+        assert_eq!(partial_line(b"ab\r\0\0\0", 9).unwrap().value, Some(&b"ab"[..]));
+    }
+
+    /// One byte more than the limit is too little to know whether a line end follows.
+    #[test]
+    fn an_unfinished_line_is_cut_at_the_limit_too() {
+        assert_eq!(next_line(b"abcd", false, 3), None);
+        assert_eq!(partial_line(b"abcd", 3).unwrap().value, Some(&b"abc"[..]));
+        assert_eq!(partial_line("abä".as_bytes(), 3).unwrap().value, Some(&b"ab"[..]));
     }
 
     #[test]
     fn swallows_the_line_end_behind_a_partial_line() {
-        let line = partial_line(b"abc\r").unwrap();
+        let line = partial_line(b"abc\r", 9).unwrap();
         assert_eq!((line.value, line.consumed, line.is_cut), (Some(&b"abc"[..]), 3, true));
         let end = next_line(b"\r\nnext\n", true, 9).unwrap();
         assert_eq!((end.value, end.consumed), (None, 2));
-        assert_eq!(partial_line(b"\r"), None);
+        assert_eq!(partial_line(b"\r", 9), None);
     }
 
     proptest! {

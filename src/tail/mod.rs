@@ -1,9 +1,10 @@
 //! Files to bytes: which files there are, which of them we know, whose turn it is.
 //!
-//! [`discover`] turns patterns into files, through links in any part of the path. [`watch`] is the
-//! kernel's hint that something changed; the truth is `fstat` and the bytes. [`identity`] knows a
-//! file again, [`registry`] remembers what happened to each, [`schedule`] says whose turn it is,
-//! [`reader`] looks at the bytes.
+//! [`discover`] turns patterns into files, through links in any part of the path; what a
+//! [`pattern`] is, how its directories are walked and where links may lead stands beside it.
+//! [`watch`] is the kernel's hint that something changed; the truth is `fstat` and the bytes.
+//! [`identity`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
+//! whose turn it is, [`reader`] looks at the bytes.
 //!
 //! What happens to a log file, and what follows from it:
 //!
@@ -21,13 +22,18 @@ pub mod discover;
 pub mod generation;
 pub mod gzip;
 pub mod identity;
+pub mod pattern;
 pub mod reader;
 pub mod registry;
 pub mod remembered;
+mod roots;
 pub mod schedule;
+mod trace;
 pub mod unseen;
+mod walk;
 pub mod watch;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which files to read and how.
@@ -37,6 +43,8 @@ pub struct Options {
     pub paths: Vec<String>,
     /// Absolute glob patterns of files to leave out.
     pub exclude: Vec<String>,
+    /// Directories that links may lead to; none: what the patterns link to at first sight.
+    pub link_roots: Vec<PathBuf>,
     /// Least time between two turns of reading.
     pub read_linger: Duration,
     /// Longer lines are split.

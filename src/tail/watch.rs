@@ -22,8 +22,10 @@ pub struct Watch {
     /// Which file stands under which name. Made anew after each discovery.
     names: HashMap<(WatchDescriptor, OsString), FileKey>,
     buffer: Vec<u8>,
-    /// Why files are polled; `None` while every directory is watched.
+    /// Why files are polled for good; `None` while notifications can be had and trusted.
     trouble: Option<String>,
+    /// Why a directory could not be watched the last time.
+    unwatched: Option<String>,
 }
 
 struct Watched {
@@ -68,6 +70,7 @@ impl Watch {
             names: HashMap::new(),
             buffer: vec![0; EVENTS_BYTES],
             trouble,
+            unwatched: None,
         }
     }
 
@@ -80,7 +83,7 @@ impl Watch {
     /// Why files are polled, if they are.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+        self.trouble.as_deref().or(self.unwatched.as_deref())
     }
 
     /// Notes that notifications cannot be trusted here.
@@ -102,6 +105,7 @@ impl Watch {
             is_wanted
         });
         let mut has_new = false;
+        self.unwatched = None;
         for (dir, &holds_files) in dirs {
             match watches.add(dir, mask(holds_files)) {
                 Ok(descriptor) => {
@@ -123,7 +127,7 @@ impl Watch {
                         _ => "",
                     };
                     let dir = dir.display();
-                    self.trouble
+                    self.unwatched
                         .get_or_insert_with(|| format!("{dir} cannot be watched: {error}{hint}"));
                 }
             }

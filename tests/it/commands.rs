@@ -24,6 +24,25 @@ fn check_prints_every_value_its_origin_and_the_memory_sum() {
 }
 
 #[test]
+fn link_roots_are_shown_by_check_and_a_wrong_one_is_named() {
+    let pod = Pod::new();
+    let mut env = pod.environment();
+    env.insert("LOGFERRY_LINK_ROOTS".to_owned(), "/data/, /mnt//logs".to_owned());
+    let (code, out, complaint) = run(&["check"], &env);
+    assert_eq!(code, 0, "{complaint}");
+    let row = out.lines().find(|line| line.starts_with("link_roots")).expect("the row");
+    assert!(row.contains(" /data,/mnt/logs "), "{row}");
+    assert!(row.ends_with("environment LOGFERRY_LINK_ROOTS"), "{row}");
+
+    env.insert("LOGFERRY_LINK_ROOTS".to_owned(), "/data,logs".to_owned());
+    let (code, _, complaint) = run(&["check"], &env);
+    assert_eq!(code, 78);
+    for word in ["link_roots", "\"logs\"", "LOGFERRY_LINK_ROOTS", "absolute directories"] {
+        assert!(complaint.contains(word), "no {word:?} in:\n{complaint}");
+    }
+}
+
+#[test]
 fn check_connect_tells_whether_delivery_would_work() {
     let pod = Pod::new();
     let (code, out, complaint) = run(&["check", "--connect"], &pod.environment());

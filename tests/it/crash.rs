@@ -1,17 +1,24 @@
 //! Killed and started again: nothing is lost, and no more is repeated than was in flight.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use logferry::checkpoint::format::{self, Checkpoint};
+use logferry::checkpoint::store;
+use logferry::mock::{Fault, Kind};
+
+use crate::support::observe::metric;
 use crate::support::{Ledger, Pod, Repeats, append_to, pause, wait_for};
 
 /// 30 times: a writer at full work, the agent killed at a random moment and started again, with
 /// rotations in between. The endpoint loses nothing it has answered; what it stored behind the last
 /// checkpoint comes again, and that is at most what the window lets be in flight.
 #[test]
-fn thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
+fn c01_thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     const KILLS: usize = 30;
     const WINDOW: usize = 2;
     const BATCH_LINES: usize = 200;
@@ -19,6 +26,8 @@ fn thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     pod.set("send_request_concurrency", &WINDOW.to_string());
     pod.set("LOGFERRY_BATCH_LINES", &BATCH_LINES.to_string());
     pod.set("LOGFERRY_READ_LINGER", "20ms");
+    // Answers take longer than saving what was answered, on a busy machine too.
+    pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 50 })]);
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let is_over = Arc::new(AtomicBool::new(false));
     let writer = std::thread::spawn({
@@ -33,7 +42,7 @@ fn thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
                     fs::rename(&log, log.with_extension(format!("log.{rotations}"))).unwrap();
                     file = append_to(&log);
                 }
-                pause(Duration::from_millis(10));
+                pause(Duration::from_millis(20));
             }
         }
     });
@@ -69,28 +78,6 @@ fn thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     assert!(repeated.iter().all(|&lines| lines <= bound), "{repeated:?}, and {bound} could be");
 }
 
-/// Each of the files that hold checkpoints is damaged in turn; an older one is used.
-#[test]
-fn a_damaged_checkpoint_costs_repeats_and_no_loss() {
-    let (mut pod, log) = Pod::with_log();
-    for name in ["checkpoint.now", "checkpoint.0", "checkpoint.1"] {
-        pod.ledger.append(&log, 200);
-        let agent = pod.start();
-        pod.expect_all();
-        agent.kill();
-        let path = pod.path("state").join(name);
-        if let Ok(bytes) = fs::read(&path) {
-            fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        }
-    }
-    pod.ledger.append(&log, 200);
-    let agent = pod.start();
-
-    pod.expect_all();
-    assert!(pod.agent_log().contains("a checkpoint file is damaged"));
-    assert_eq!(agent.stop().0, 0);
-}
-
 #[test]
 fn after_a_clean_stop_nothing_is_repeated() {
     let (mut pod, log) = Pod::with_log();
@@ -101,4 +88,121 @@ fn after_a_clean_stop_nothing_is_repeated() {
         assert_eq!(agent.stop().0, 0);
     }
     assert_eq!(pod.expect_all(), 0);
+}
+/// The log is put back from a backup, shorter than what was delivered of it, as the same file or
+/// another; then it grows: not at all, to less and to more than before. The checkpoint is ahead of
+/// it, and what it says of the bytes before its offset is not so any more.
+#[test]
+fn c07_a_log_that_is_put_back_from_a_backup_is_read_from_its_first_byte() {
+    for (is_same_file, grown) in [(true, 0), (true, 100), (true, 500), (false, 100), (false, 500)] {
+        let (mut pod, log) = Pod::with_log();
+        pod.ledger.append(&log, 300);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0);
+
+        let target = if is_same_file { log.clone() } else { pod.path("restored") };
+        pod.ledger.write_again(&mut File::create(&target).unwrap(), 0..100);
+        fs::rename(&target, &log).unwrap();
+        pod.ledger.append(&log, grown);
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0, "the same file: {is_same_file}, {grown} lines more");
+    }
+}
+
+/// The state directory is put back from a backup, older than the log.
+#[test]
+fn c07_a_state_directory_that_is_put_back_repeats_what_came_since() {
+    let (mut pod, log) = Pod::with_log();
+    let deliver = |pod: &mut Pod, lines| {
+        pod.ledger.append(&log, lines);
+        let agent = pod.start();
+        pod.finish(agent)
+    };
+    let (state, backup) = (pod.path("state"), pod.path("backup"));
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copied.unwrap().success());
+    };
+
+    assert_eq!(deliver(&mut pod, 100), 0);
+    copy(&state, &backup);
+    assert_eq!(deliver(&mut pod, 50), 0);
+    fs::remove_dir_all(&state).unwrap();
+    copy(&backup, &state);
+
+    assert_eq!(deliver(&mut pod, 25), 50);
+    assert_eq!(deliver(&mut pod, 25), 50, "and no more");
+}
+
+/// 100,000 files that are there no more, and one that is: it is known among them, most of them are
+/// forgotten, and what is saved often is not so much.
+#[test]
+fn c06_a_hundred_thousand_checkpoints_are_no_burden() {
+    const SAVED: u64 = 100_000;
+    let (mut pod, log) = Pod::with_log();
+    let address = pod.listen();
+    pod.set("LOGFERRY_BATCH_LINES", "10").set("LOGFERRY_BATCH_LINGER", "10ms");
+    pod.set("LOGFERRY_READ_LINGER", "5ms");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+    let known = store::peek(&pod.path("state")).checkpoints.remove(0);
+    let gone = |number: u64| Checkpoint {
+        path: format!("/gone/{number}.log").into(),
+        resolved: format!("/gone/{number}.log").into(),
+        inode: u64::MAX - number,
+        seen_unix: known.seen_unix - number % 1000,
+        ..known.clone()
+    };
+    let mut all: Vec<Checkpoint> = (1..SAVED).map(gone).collect();
+    all.push(known.clone());
+    let now = pod.path("state/checkpoint.now");
+    fs::write(&now, format::encode(1 << 40, &all)).unwrap();
+
+    let agent = pod.start();
+    for _ in 0..300 {
+        pod.ledger.append(&log, 10);
+        pause(Duration::from_millis(10));
+    }
+    pod.expect_all();
+    let batches = pod.mock.store().groups().len() as u64;
+    let saves = metric(&address, "logferry_checkpoint_saves_total").unwrap();
+
+    assert_eq!(pod.finish(agent), 0, "it was known");
+    let left = store::peek(&pod.path("state")).checkpoints.len();
+    assert!((2..=10_001).contains(&left), "{left} are saved");
+    println!("{saves} saves for {batches} batches");
+    assert!(saves * 3 < batches, "{saves} saves for {batches} batches");
+}
+
+/// 60 MB wait at the restart, in a file and in what it was rotated to, and the limit is 40 MB.
+#[test]
+fn c11_a_backlog_larger_than_the_memory_does_not_grow_it() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("mem_usage_limit", "40").set("LOGFERRY_COMPRESSION", "none");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    pod.mock.stop();
+    for generation in 1..=4 {
+        while pod.ledger.bytes() < generation * (15 << 20) {
+            pod.ledger.append(&log, 20_000);
+        }
+        let times = || pod.times_logged("reading it to its end");
+        let before = times();
+        fs::rename(&log, log.with_extension(format!("log.{generation}"))).unwrap();
+        wait_for("the rotation to be seen", || times() > before);
+    }
+    agent.kill();
+    pod.ledger.append(&log, 100);
+    pod.mock.resume().unwrap();
+
+    let agent = pod.start();
+
+    pod.expect_all();
+    let peak = agent.resident_bytes_peak() >> 20;
+    println!("{peak} MB at most");
+    assert!(peak < 60, "{peak} MB resident");
+    pod.finish(agent);
 }

@@ -18,6 +18,8 @@ mod commands;
 mod content;
 /// Killed and started again.
 mod crash;
+/// Killed at each system call on the state directory.
+mod crash_matrix;
 /// What arrives: tags, compression, line ends, unfinished and long lines.
 mod delivery;
 /// SIGTERM in every situation.
@@ -38,6 +40,8 @@ mod lines;
 mod links;
 /// NUL bytes: L06.
 mod nuls;
+/// The power goes: C09.
+mod power;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
 mod restart;
 /// Truncation and rewriting (F10 to F15).

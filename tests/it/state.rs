@@ -65,6 +65,8 @@ fn ships_on_and_says_so(pod: &mut Pod, log: &Path, address: &str) {
 fn has_recovered(pod: &mut Pod, log: &Path, agent: Agent) {
     wait_for("the relief", || pod.agent_log().contains(RELIEF));
     wait_until_saved(pod, log);
+    let (code, _, complaint) = run(&["run"], &pod.environment());
+    assert_eq!(code, 73, "a second agent is refused: {complaint}");
     agent.kill();
     pod.ledger.append(log, 100);
     let agent = pod.start();
@@ -225,11 +227,12 @@ fn c05_a_disk_that_is_read_only_at_the_start() {
 
 #[test]
 fn c05_a_directory_that_may_not_be_written() {
+    const TEST: &str = "c05_a_directory_that_may_not_be_written";
     let (mut pod, log, address) = served();
     let state = pod.path("state");
     let may = |mode| fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
     pod.ledger.append(&log, 100);
-    let Some(agent) = pod.start_unprivileged() else { return };
+    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
     pod.expect_all();
     wait_until_saved(&pod, &log);
 
@@ -400,6 +403,7 @@ fn c03_files_damaged_under_a_running_agent_are_written_again() {
 /// Files of another owner, which the agent may not read: as good as damaged, and replaced.
 #[test]
 fn c03_files_that_may_not_be_read() {
+    const TEST: &str = "c03_files_that_may_not_be_read";
     let (mut pod, log) = pod();
     assert_eq!(settled(&mut pod, &log).stop().0, 0);
     let mut all = files(&pod.path("state"));
@@ -410,14 +414,14 @@ fn c03_files_that_may_not_be_read() {
         let _ = std::os::unix::fs::chown(file, Some(65534), Some(65534));
     }
 
-    let Some(agent) = pod.start_unprivileged() else { return };
+    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
 
     wait_for("it all again", || pod.mock.store().line_count() == 200);
     assert!(pod.agent_log().contains("Permission denied"), "{}", pod.agent_log());
     wait_until_saved(&pod, &log);
     agent.kill();
     pod.ledger.append(&log, 100);
-    let agent = pod.start_unprivileged().unwrap();
+    let agent = pod.start_bound_by_permissions(TEST).unwrap();
     assert_eq!(pod.finish(agent), 100);
 }
 

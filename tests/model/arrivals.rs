@@ -48,7 +48,7 @@ impl Arrivals {
                 format!("arrived and was never written: {:?} from {path} in {id}", text())
             })?;
             let node = disk.lines[piece.line].node;
-            if !disk.nodes[node].paths.contains(&path) {
+            if !disk.nodes[node].may_arrive_as(&path) {
                 return Err(format!("{:?} of node {node} arrived as {path} in {id}", text()));
             }
             pieces.push(piece);

@@ -138,7 +138,7 @@ pub(crate) fn minds_modes() -> bool {
     !is_root() || has_setpriv()
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

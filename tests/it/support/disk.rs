@@ -17,17 +17,20 @@ impl Disk {
         Self::mount(at, &["-t", "tmpfs", "-o", options, "none"])
     }
 
-    /// The ext4 in an image file (made with [`Self::image`], or a copy of one) at `at`.
+    /// The ext4 in an image file at `at`. `None`, said aloud, as above.
     pub(crate) fn ext4(image: &Path, at: &Path) -> Option<Self> {
         Self::mount(at, &["-t", "ext4", "-o", "loop", image.to_str().expect("a path of this test")])
     }
 
-    /// An image file with an empty ext4 of so many MiB.
-    pub(crate) fn image(image: &Path, mib: u64) {
-        let file = File::create(image).expect("the image");
-        file.set_len(mib << 20).expect("the image");
+    /// The same, of so many MiB, in a new image file.
+    pub(crate) fn new_ext4(image: &Path, mib: u64, at: &Path) -> Option<Self> {
+        File::create(image).and_then(|file| file.set_len(mib << 20)).expect("the image");
         let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image).status();
-        assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
+        if !made.is_ok_and(|status| status.success()) {
+            skipped("there is no mkfs.ext4 here");
+            return None;
+        }
+        Self::ext4(image, at)
     }
 
     fn mount(at: &Path, args: &[&str]) -> Option<Self> {
@@ -69,10 +72,8 @@ impl Drop for Disk {
     }
 }
 
-/// Says on standard error that the running test checks nothing, and why. Not eprintln: the test
-/// harness would keep it to itself.
+/// Says aloud that the running test checks nothing here, and why.
 pub(crate) fn skipped(why: &str) {
     let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    writeln!(std::io::stderr(), "{test} skipped: {why}").expect("standard error");
+    super::special::skip(thread.name().unwrap_or("a test"), why);
 }

@@ -12,6 +12,8 @@ pub(crate) mod observe;
 mod rotate;
 /// Agents under special circumstances.
 pub(crate) mod special;
+/// strace(1) as a saboteur.
+pub(crate) mod strace;
 mod volume;
 
 pub(crate) use admin::Admin;
@@ -24,7 +26,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use logferry::clock;
@@ -122,32 +124,17 @@ impl Pod {
         Agent::start(&self.environment(), &self.path("agent.log"))
     }
 
+    /// Starts an agent by a command that becomes it.
+    pub(crate) fn start_with(&self, command: Command) -> Agent {
+        Agent::spawn(command, &self.environment(), &self.path("agent.log"))
+    }
+
     /// Starts an agent that may have so many descriptors.
     pub(crate) fn start_with_descriptors(&self, count: u32) -> Agent {
         let mut shell = Command::new("sh");
         let binary = env!("CARGO_BIN_EXE_logferry");
         shell.args(["-c", "ulimit -n $0 && exec $1", &count.to_string(), binary]);
         Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
-    }
-
-    /// Starts an agent that permission bits hold for: root without its privilege to pass them.
-    /// `None`, said aloud, where that cannot be had.
-    pub(crate) fn start_unprivileged(&self) -> Option<Agent> {
-        let binary = env!("CARGO_BIN_EXE_logferry");
-        if !rustix::process::geteuid().is_root() {
-            return Some(self.start());
-        }
-        let start = |program: &str| {
-            let mut command = Command::new("setpriv");
-            let dropped = "-dac_override,-dac_read_search";
-            command.args(["--bounding-set", dropped, "--inh-caps", dropped, "--", program]);
-            command
-        };
-        if !start("true").status().is_ok_and(|status| status.success()) {
-            disk::skipped("no privilege can be dropped here");
-            return None;
-        }
-        Some(Agent::spawn(start(binary), &self.environment(), &self.path("agent.log")))
     }
 
     /// Waits until every line of the ledger has arrived, then checks what else did: returns how
@@ -281,6 +268,11 @@ impl Agent {
         self.child.id()
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the agent is waited for")
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the agent can be killed");
@@ -344,7 +336,7 @@ impl Agent {
 
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("the agent is waited for").is_some()
+        self.ended().is_some()
     }
 
     /// Waits for the end by itself; the exit code.

@@ -1,0 +1,614 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+/// A tree of files, each holding its own name.
+struct Tree {
+    root: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Tree {
+    fn new(files: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Self { root: dir.path().canonicalize().unwrap(), _dir: dir };
+        files.iter().for_each(|file| tree.file(file));
+        tree
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    fn file(&self, file: &str) {
+        self.dir(Path::new(file).parent().unwrap().to_str().unwrap());
+        fs::write(self.path(file), file).unwrap();
+    }
+
+    fn dir(&self, dir: &str) {
+        fs::create_dir_all(self.path(dir)).unwrap();
+    }
+
+    /// Makes the link, or points it elsewhere.
+    fn link(&self, target: &str, link: &str) {
+        self.dir(Path::new(link).parent().unwrap().to_str().unwrap());
+        symlink(target, self.path("next")).unwrap();
+        fs::rename(self.path("next"), self.path(link)).unwrap();
+    }
+
+    fn patterns(&self, paths: &[&str], exclude: &[&str], link_roots: &[&str]) -> Patterns {
+        let absolute = |texts: &[&str]| -> Vec<String> {
+            texts.iter().map(|text| self.path(text).to_str().unwrap().to_owned()).collect()
+        };
+        let roots: Vec<_> = link_roots.iter().map(|root| self.path(root)).collect();
+        let own = vec![self.path("own")];
+        Patterns::new(&absolute(paths), &absolute(exclude), own, &roots).unwrap()
+    }
+
+    fn scan(&self, paths: &[&str]) -> Scan {
+        self.patterns(paths, &[], &[]).scan()
+    }
+
+    fn below(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).to_str().unwrap().to_owned()
+    }
+
+    fn files(&self, scan: &Scan) -> Vec<String> {
+        scan.files.iter().map(|file| self.below(&file.path)).collect()
+    }
+
+    fn check(&self, paths: &[&str], exclude: &[&str], expected: &[&str]) {
+        let scan = self.patterns(paths, exclude, &[]).scan();
+        assert_eq!(self.files(&scan), expected, "{paths:?}");
+    }
+
+    /// Expects these files and refused links (`link -> target`), and that nothing is watched but
+    /// `dirs`.
+    fn expect(&self, scan: &Scan, files: &[&str], refused: &[&str], dirs: &[&str]) {
+        assert_eq!(self.files(scan), files);
+        let refusals = scan.refused.iter().map(|Refused { link, target }| {
+            format!("{} -> {}", self.below(link), self.below(target))
+        });
+        assert_eq!(refusals.collect::<Vec<_>>(), refused);
+        let watched: Vec<_> = scan.dirs.keys().map(|dir| self.below(dir)).collect();
+        assert_eq!(watched, dirs);
+        assert!(scan.errors.is_empty(), "{:?}", scan.errors);
+    }
+}
+
+mod matching {
+    use super::*;
+
+    #[test]
+    fn matches_names_depths_and_alternatives() {
+        let tree = Tree::new(&["logs/app.log", "logs/a/b/c.log", "logs/a/x.txt", "logs/z.log"]);
+        tree.check(&["logs/*.log"], &[], &["logs/app.log", "logs/z.log"]);
+        tree.check(&["logs/**/*.log"], &[], &["logs/a/b/c.log", "logs/app.log", "logs/z.log"]);
+        tree.check(&["logs/**/b/*"], &[], &["logs/a/b/c.log"]);
+        tree.check(&["logs/**/b/c.log"], &[], &["logs/a/b/c.log"]);
+        tree.check(&["logs/**/a/**/c.log"], &[], &["logs/a/b/c.log"]);
+        tree.check(&["**/**/*.txt"], &[], &["logs/a/x.txt"]);
+        tree.check(&["logs/*/*/c.log"], &[], &["logs/a/b/c.log"]);
+        tree.check(&["logs/{app,z}.log"], &[], &["logs/app.log", "logs/z.log"]);
+        tree.check(&["logs/?.log", "logs/z.log"], &[], &["logs/z.log"]);
+        tree.check(&["logs/a/x.txt"], &[], &["logs/a/x.txt"]);
+        tree.check(&["logs/a/**"], &[], &["logs/a/b/c.log", "logs/a/x.txt"]);
+        tree.check(&["none/**/*.log"], &[], &[]);
+        tree.check(&["logs/app.log/*.log"], &[], &[]);
+        tree.check(&["logs/app.log/x/*.log"], &[], &[]);
+    }
+
+    #[test]
+    fn tells_what_stat_said() {
+        let tree = Tree::new(&["logs/app.log"]);
+        let scan = tree.scan(&["logs/*.log"]);
+        let metadata = fs::metadata(tree.path("logs/app.log")).unwrap();
+        assert_eq!(
+            scan.files,
+            [Found {
+                path: tree.path("logs/app.log"),
+                device: metadata.dev(),
+                inode: metadata.ino(),
+                size: "logs/app.log".len() as u64,
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+            }]
+        );
+    }
+
+    #[test]
+    fn leaves_out_what_is_excluded_and_what_is_ours() {
+        let tree = Tree::new(&["logs/a.log", "logs/b.log", "logs/old/x.log", "own/c.log"]);
+        tree.link("../own", "logs/way");
+        tree.link("../own/c.log", "logs/ours.log");
+        tree.check(&["**/*.log"], &["logs/b*", "logs/old/**"], &["logs/a.log"]);
+        tree.check(&["logs/old/*.log"], &["logs/**"], &[]);
+        tree.file("own/deep/c.log");
+        tree.check(&["own/deep/*.log", "logs/way/deep/*.log", "own/*.log"], &[], &[]);
+    }
+
+    #[test]
+    fn a_directory_of_which_all_is_excluded_is_not_entered() {
+        let tree = Tree::new(&["logs/a.log", "logs/old/x.log"]);
+        tree.link("/etc", "logs/etc");
+        let scan = tree.patterns(&["logs/**/*.log"], &["logs/{old,etc}/**"], &[]).scan();
+        tree.expect(&scan, &["logs/a.log"], &[], &["logs"]);
+    }
+
+    /// The same directory under two names, and files of the first are left out.
+    #[test]
+    fn what_is_excluded_under_one_name_is_found_under_another() {
+        let tree = Tree::new(&["logs/b/app.log"]);
+        tree.link("b", "logs/a");
+        tree.check(&["logs/**/*.log"], &["logs/a/*.log"], &["logs/b/app.log"]);
+        tree.check(&["logs/**/*.log"], &["logs/b/*.log"], &["logs/a/app.log"]);
+        tree.check(&["logs/**/*.log"], &[], &["logs/a/app.log"]);
+    }
+
+    #[test]
+    fn names_that_are_no_utf8_are_found() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let tree = Tree::new(&["logs/x"]);
+        let dir = tree.path("logs").join(std::ffi::OsStr::from_bytes(b"\xfe\xff"));
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join(std::ffi::OsStr::from_bytes(b"\xe9.log"));
+        fs::write(&file, "").unwrap();
+        assert_eq!(tree.scan(&["logs/**/*.log"]).files[0].path, file);
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_named() {
+        let wrong = "/logs/[a".to_owned();
+        let good = "/logs/*".to_owned();
+        for (paths, exclude) in [([&good, &wrong], [&good]), ([&good, &good], [&wrong])] {
+            let (text, error) =
+                Patterns::new(&paths.map(Clone::clone), &exclude.map(Clone::clone), vec![], &[])
+                    .unwrap_err();
+            assert_eq!(text, wrong);
+            assert!(error.to_string().contains("unclosed"), "{error}");
+        }
+    }
+}
+
+mod names {
+    use super::*;
+
+    #[test]
+    fn a_file_under_several_names_is_found_under_the_first_pattern_and_path() {
+        let tree = Tree::new(&["logs/b.log", "logs/deep/c.log"]);
+        fs::hard_link(tree.path("logs/b.log"), tree.path("logs/a.txt")).unwrap();
+        fs::hard_link(tree.path("logs/b.log"), tree.path("logs/deep/d.log")).unwrap();
+        tree.link("b.log", "logs/a.log");
+        tree.check(&["logs/**/*.log"], &[], &["logs/a.log", "logs/deep/c.log"]);
+        tree.check(&["logs/*.txt", "logs/*.log"], &[], &["logs/a.txt"]);
+        tree.check(&["logs/b.log", "logs/*"], &[], &["logs/b.log"]);
+        let all = ["logs/deep/c.log", "logs/deep/d.log"];
+        tree.check(&["logs/deep/*", "logs/*"], &[], &all);
+    }
+
+    /// A volume that is swapped as one: `app.log` ─▶ `..data/app.log`, `..data` ─▶ `..7`.
+    #[test]
+    fn visible_names_come_before_hidden_ones() {
+        let tree = Tree::new(&["logs/..7/app.log", "logs/..7/deep/x.log", "logs/.own.log"]);
+        tree.link("..7", "logs/..data");
+        tree.link("..data/app.log", "logs/app.log");
+        tree.link("..data/deep", "logs/deep");
+        let expected = ["logs/app.log", "logs/deep/x.log", "logs/.own.log"];
+        tree.check(&["logs/**/*.log"], &[], &expected);
+        // What the pattern itself names is not hidden.
+        tree.check(&["logs/..data/*.log"], &[], &["logs/..data/app.log"]);
+    }
+
+    #[test]
+    fn follows_links_in_any_part_of_the_path() {
+        let tree = Tree::new(&["data/pod/logs/app.log", "data/pod/logs/deep/x.log"]);
+        tree.link("../data/pod/logs", "share/logs");
+        tree.link("../data", "mid/way");
+        tree.link("pod/logs/app.log", "data/current.log");
+        tree.check(&["share/logs/**/*.log"], &[], &["share/logs/app.log", "share/logs/deep/x.log"]);
+        tree.check(&["mid/way/pod/logs/app.log"], &[], &["mid/way/pod/logs/app.log"]);
+        tree.check(&["data/*.log"], &[], &["data/current.log"]);
+        tree.check(&["**/pod/logs/app.log"], &[], &["data/pod/logs/app.log"]);
+    }
+
+    #[test]
+    fn a_file_reached_twice_is_found_once_and_loops_end() {
+        let tree = Tree::new(&["logs/app.log"]);
+        tree.link("app.log", "logs/again.log");
+        tree.link("../logs", "logs/loop");
+        tree.link("self", "logs/self");
+        tree.check(&["logs/**/*.log"], &[], &["logs/again.log"]);
+        tree.check(&["logs/**/*.log"], &["logs/a*.log"], &[]);
+        tree.check(&["logs/*/*.log"], &[], &["logs/loop/again.log"]);
+    }
+
+    /// Each directory links to each other one: the paths are more than a factorial, and the kernel
+    /// does not follow the longest ones.
+    #[test]
+    fn directories_that_link_to_each_other_do_not_multiply() {
+        let names: Vec<String> = (10..52).map(|number| format!("logs/{number}")).collect();
+        let tree = Tree::new(&[]);
+        for name in &names {
+            tree.file(&format!("{name}/app.log"));
+            for other in &names {
+                let link = format!("{name}/to-{}", &other["logs/".len()..]);
+                tree.link(&format!("../../{other}"), &link);
+            }
+        }
+        for exclude in [&[][..], &["logs/none.log"]] {
+            let scan = tree.patterns(&["logs/**/*.log"], exclude, &[]).scan();
+            assert_eq!(scan.files.len(), names.len());
+            assert_eq!(tree.files(&scan)[0], "logs/10/app.log");
+            for file in &scan.files {
+                assert_eq!(fs::metadata(&file.path).unwrap().ino(), file.inode);
+            }
+        }
+    }
+}
+
+mod oddities {
+    use super::*;
+
+    #[test]
+    fn names_what_matches_and_is_no_file() {
+        let tree = Tree::new(&["logs/a.log", "logs/dir.log/x.log", "logs/plain/y.txt"]);
+        let _socket = std::os::unix::net::UnixListener::bind(tree.path("logs/socket.log")).unwrap();
+        let pipe = tree.path("logs/pipe.log");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        tree.link("nowhere", "logs/dangling.log");
+        tree.link("pipe.log", "logs/to-pipe.log");
+        tree.link("/dev/null", "logs/device.log");
+        tree.link("pipe.log", "logs/other.txt");
+        let odd = |paths: &[&str], exclude: &[&str]| -> Vec<String> {
+            let scan = tree.patterns(paths, exclude, &[]).scan();
+            assert_eq!(tree.files(&scan)[0], "logs/a.log");
+            assert!(scan.errors.is_empty() && scan.refused.is_empty());
+            scan.odd.iter().map(|(path, kind)| format!("{}: {kind}", tree.below(path))).collect()
+        };
+        let expected = [
+            "logs/device.log: character device",
+            "logs/dir.log: directory",
+            "logs/pipe.log: named pipe",
+            "logs/socket.log: socket",
+            "logs/to-pipe.log: named pipe",
+        ];
+        assert_eq!(odd(&["logs/*.log"], &[]), expected);
+        assert_eq!(odd(&["logs/*.log", "logs/**/*.log"], &[]), expected, "each once");
+        assert_eq!(odd(&["logs/*.log"], &["logs/*i*.log", "logs/to*"]), [expected[3]]);
+        // A bare star matches directories by chance: of them nothing is said.
+        let files = odd(&["logs/*"], &["logs/*i?e.log", "logs/s*.log", "logs/to*"]);
+        assert_eq!(files, ["logs/other.txt: named pipe"]);
+        assert_eq!(odd(&["logs/a.log", "logs/plain"], &[]), ["logs/plain: directory"]);
+    }
+
+    #[test]
+    fn a_tree_deeper_than_the_stack_is_walked() {
+        let dir = format!("logs{}", "/d".repeat(400));
+        let tree = Tree::new(&[&format!("{dir}/deepest.log")]);
+        let mut patterns = tree.patterns(&["logs/**/*.log"], &[], &[]);
+        let walk = std::thread::Builder::new().stack_size(96 << 10).spawn(move || patterns.scan());
+        let scan = walk.unwrap().join().unwrap();
+        assert_eq!(tree.files(&scan), [format!("{dir}/deepest.log")]);
+    }
+
+    #[test]
+    fn directories_that_vanish_meanwhile_are_no_trouble() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let tree = Tree::new(&["logs/a/stays.log"]);
+        let mut patterns = tree.patterns(&["logs/**/*.log"], &[], &[]);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    tree.file("logs/b/c/d/comes.log");
+                    tree.link("b/c", "logs/link");
+                    fs::remove_dir_all(tree.path("logs/b")).unwrap();
+                }
+            });
+            for _ in 0..300 {
+                let scan = patterns.scan();
+                assert_eq!(tree.files(&scan)[0], "logs/a/stays.log");
+                assert!(scan.errors.is_empty() && scan.refused.is_empty(), "{scan:?}");
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn what_may_not_be_listed_is_named_and_not_watched() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let tree = Tree::new(&["logs/a.log", "logs/shut/b.log"]);
+        let mode = |mode| {
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(tree.path("logs/shut"), permissions).unwrap();
+        };
+        let mut patterns = tree.patterns(&["logs/**/*.log"], &[], &[]);
+
+        mode(0);
+        let shut = std::thread::scope(|scope| {
+            scope.spawn(|| (without_privileges(), patterns.scan()).1).join().unwrap()
+        });
+        mode(0o755);
+
+        assert_eq!(tree.files(&shut), ["logs/a.log"]);
+        let (path, error) = &shut.errors[0];
+        assert_eq!((shut.errors.len(), tree.below(path).as_str()), (1, "logs/shut"));
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(shut.dirs.keys().map(|dir| tree.below(dir)).collect::<Vec<_>>(), ["logs"]);
+        tree.expect(
+            &patterns.scan(),
+            &["logs/a.log", "logs/shut/b.log"],
+            &[],
+            &["logs", "logs/shut"],
+        );
+    }
+
+    /// Takes from this thread what lets root pass over the modes of files.
+    fn without_privileges() {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective = rustix::thread::CapabilitySet::empty();
+        rustix::thread::set_capabilities(None, sets).unwrap();
+    }
+}
+
+mod watching {
+    use super::*;
+
+    fn watches(tree: &Tree, paths: &[&str], dir: &str) -> Option<bool> {
+        tree.scan(paths).dirs.get(&tree.path(dir)).copied()
+    }
+
+    #[test]
+    fn watches_where_a_change_would_matter() {
+        let tree = Tree::new(&["data/pod/logs/app.log"]);
+        let pattern = &["share/logs/*.log"];
+        assert_eq!(watches(&tree, pattern, ""), Some(false), "share is missing");
+        tree.link("../data/current/logs", "share/logs");
+        assert_eq!(watches(&tree, pattern, "share"), Some(false), "the link is here");
+        assert_eq!(watches(&tree, pattern, "data"), Some(false), "current is missing");
+        tree.link("pod", "data/current");
+        assert_eq!(watches(&tree, pattern, "data"), Some(false), "the second link is here");
+        assert_eq!(watches(&tree, pattern, "share/logs"), Some(true), "files are here");
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_waited_on_from_above() {
+        let tree = Tree::new(&["share/logs"]);
+        let scan = tree.scan(&["share/logs/*.log", "share/logs/deep/x/*.log"]);
+        tree.expect(&scan, &[], &[], &["share"]);
+    }
+
+    #[test]
+    fn the_directory_of_a_linked_file_is_watched_for_writes() {
+        let tree = Tree::new(&["logs/v1/app.log", "logs/near.log"]);
+        tree.link("v1/app.log", "logs/current.log");
+        tree.link("near.log", "logs/also.log");
+        let scan = tree.scan(&["logs/*.log"]);
+        tree.expect(&scan, &["logs/also.log", "logs/current.log"], &[], &["logs", "logs/v1"]);
+        assert!(scan.dirs[&tree.path("logs/v1")]);
+    }
+}
+
+/// Where links may lead; a link to elsewhere is refused.
+mod links {
+    use super::*;
+
+    #[test]
+    fn links_below_the_base_must_stay_there() {
+        let tree =
+            Tree::new(&["logs/app.log", "logs/deep/x.log", "secret/key.log", "logs-2/x.log"]);
+        let environ = "/proc/1/environ";
+        for (target, real) in [
+            ("../secret/key.log", "secret/key.log"),
+            ("../logs/../secret/key.log", "secret/key.log"),
+            ("deep/../../secret/key.log", "secret/key.log"),
+            ("../logs-2/x.log", "logs-2/x.log"),
+            (tree.path("secret/key.log").to_str().unwrap(), "secret/key.log"),
+            (environ, environ),
+            ("/etc/passwd", "/etc/passwd"),
+            ("/proc/self/root/etc/passwd", "/proc/self/root/etc/passwd"),
+            ("../not/there", "not/there"),
+        ] {
+            tree.link(target, "logs/evil.log");
+            let scan = tree.scan(&["logs/**/*.log"]);
+            let refused = format!("logs/evil.log -> {real}");
+            let files = ["logs/app.log", "logs/deep/x.log"];
+            tree.expect(&scan, &files, &[&refused], &["logs", "logs/deep"]);
+        }
+        for target in ["deep/x.log", "../logs/deep/x.log", "deep/../deep/x.log"] {
+            tree.link(target, "logs/evil.log");
+            let scan = tree.scan(&["logs/**/*.log"]);
+            tree.expect(&scan, &["logs/app.log", "logs/deep/x.log"], &[], &["logs", "logs/deep"]);
+        }
+    }
+
+    #[test]
+    fn directories_outside_are_not_entered() {
+        let tree = Tree::new(&["pod/logs/app.log", "pod/key.log", "secret/key.log"]);
+        for (target, real) in
+            [("../../secret", "secret"), ("..", "pod"), ("../..", ""), ("/", "/"), ("/etc", "/etc")]
+        {
+            tree.link(target, "pod/logs/way");
+            let refused = format!("pod/logs/way -> {real}");
+            for pattern in ["pod/logs/**/*.log", "pod/logs/**", "pod/logs/**/key.log"] {
+                let scan = tree.scan(&[pattern]);
+                let has_files = !pattern.ends_with("key.log");
+                let files = if has_files { &["pod/logs/app.log"][..] } else { &[] };
+                tree.expect(&scan, files, &[&refused], &["pod/logs"]);
+            }
+            let scan = tree.scan(&["pod/logs/*/*.log"]);
+            tree.expect(&scan, &[], &[&refused], &["pod/logs"]);
+            // Nobody asks what is behind it.
+            let scan = tree.scan(&["pod/logs/*.log"]);
+            tree.expect(&scan, &["pod/logs/app.log"], &[], &["pod/logs"]);
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_made_right_is_followed() {
+        let tree = Tree::new(&["logs/v1/app.log", "secret/app.log"]);
+        tree.link("../secret/app.log", "logs/now.log");
+        let mut patterns = tree.patterns(&["logs/*.log"], &[], &[]);
+        let refused = ["logs/now.log -> secret/app.log"];
+        tree.expect(&patterns.scan(), &[], &refused, &["logs"]);
+        tree.link("v1/app.log", "logs/now.log");
+        tree.expect(&patterns.scan(), &["logs/now.log"], &[], &["logs", "logs/v1"]);
+        tree.link("../secret/app.log", "logs/now.log");
+        tree.expect(&patterns.scan(), &[], &refused, &["logs"]);
+    }
+
+    /// The way may pass elsewhere, as long as it ends where it may.
+    #[test]
+    fn a_link_over_another_place_is_judged_by_its_end() {
+        let tree = Tree::new(&["logs/v1/app.log", "etc/x"]);
+        tree.link("../logs/v1", "etc/current");
+        tree.link("../etc/current/app.log", "logs/now.log");
+        tree.expect(
+            &tree.scan(&["logs/*.log"]),
+            &["logs/now.log"],
+            &[],
+            &["etc", "logs", "logs/v1"],
+        );
+    }
+
+    #[test]
+    fn a_base_may_be_pointed_beside_what_it_was_at_first_sight() {
+        let tree =
+            Tree::new(&["data/pod-1/logs/app.log", "data/pod-2/logs/app.log", "home/app.log"]);
+        let mut patterns = tree.patterns(&["share/logs/**/*.log"], &[], &[]);
+        tree.expect(&patterns.scan(), &[], &[], &[""]);
+        tree.link("../data/pod-0/logs", "share/logs");
+        tree.expect(&patterns.scan(), &[], &[], &["data", "share"]);
+        let found = ["share/logs/app.log"];
+        for pod in ["pod-1", "pod-2"] {
+            tree.link(&format!("../data/{pod}/logs"), "share/logs");
+            tree.expect(&patterns.scan(), &found, &[], &["share", "share/logs"]);
+        }
+        assert!(patterns.allows(&tree.path("data/pod-3/logs/app.log")));
+        assert!(!patterns.allows(&tree.path("home/app.log")));
+
+        for (target, real) in
+            [("../home", "home"), ("/", "/"), ("../home/not/there", "home/not/there")]
+        {
+            tree.link(target, "share/logs");
+            tree.expect(&patterns.scan(), &[], &[&format!("share/logs -> {real}")], &["share"]);
+        }
+        tree.link("../data/pod-3/logs", "share/logs");
+        tree.expect(&patterns.scan(), &[], &[], &["data", "share"]);
+        tree.link("../data/pod-1/logs", "share/logs");
+        tree.expect(&patterns.scan(), &found, &[], &["share", "share/logs"]);
+    }
+
+    #[test]
+    fn of_several_links_on_the_way_the_one_that_goes_astray_is_named() {
+        let tree = Tree::new(&["data/pod-1/logs/app.log", "home/logs/app.log"]);
+        tree.link("data", "share");
+        tree.link("pod-1", "data/now");
+        let mut patterns = tree.patterns(&["share/now/logs/*.log"], &[], &[]);
+        let dirs = ["", "data", "share/now/logs"];
+        tree.expect(&patterns.scan(), &["share/now/logs/app.log"], &[], &dirs);
+        tree.link("../home", "data/now");
+        let refused = ["share/now -> home/logs"];
+        tree.expect(&patterns.scan(), &[], &refused, &["", "data"]);
+        tree.link("home", "share");
+        tree.link("logs", "home/now");
+        let refused = ["share -> home/logs/logs"];
+        tree.expect(&patterns.scan(), &[], &refused, &[""]);
+    }
+
+    #[test]
+    fn a_base_that_was_a_directory_is_not_let_out_later() {
+        let tree = Tree::new(&["share/logs/app.log", "secret/app.log"]);
+        let mut patterns = tree.patterns(&["share/logs/*.log"], &[], &[]);
+        tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share/logs"]);
+        fs::rename(tree.path("share/logs"), tree.path("share/old")).unwrap();
+        tree.link("../secret", "share/logs");
+        tree.expect(&patterns.scan(), &[], &["share/logs -> secret"], &["share"]);
+        tree.link("old", "share/logs");
+        tree.expect(&patterns.scan(), &[], &["share/logs -> share/old"], &["share"]);
+    }
+
+    #[test]
+    fn a_base_that_leads_nowhere_is_an_error_and_no_refusal() {
+        let tree = Tree::new(&["data/logs/app.log"]);
+        tree.link("../data/logs", "share/logs");
+        let mut patterns = tree.patterns(&["share/logs/*.log"], &[], &[]);
+        tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
+        tree.link("logs", "share/logs");
+        let scan = patterns.scan();
+        assert_eq!((scan.errors.len(), scan.refused.len()), (1, 0), "{scan:?}");
+        assert!(scan.dirs.contains_key(&tree.path("share")));
+    }
+
+    /// A file in the place of the directory is not the first sight of it.
+    #[test]
+    fn a_base_is_met_when_it_is_a_directory() {
+        let tree = Tree::new(&["share/logs", "data/pod/logs/app.log"]);
+        let mut patterns = tree.patterns(&["share/logs/*.log"], &[], &[]);
+        tree.expect(&patterns.scan(), &[], &[], &["share"]);
+        tree.link("../data/pod/logs", "share/logs");
+        tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
+    }
+
+    #[test]
+    fn one_file_that_is_a_link_may_be_pointed_beside_its_first_target() {
+        let tree = Tree::new(&["data/v1/app.log", "data/v2/app.log", "secret/v1/app.log"]);
+        let mut patterns = tree.patterns(&["logs/app.log"], &[], &[]);
+        tree.link("../data/v0/app.log", "logs/app.log");
+        tree.expect(&patterns.scan(), &[], &[], &["data", "logs"]);
+        for version in ["v1", "v2"] {
+            tree.link(&format!("../data/{version}/app.log"), "logs/app.log");
+            let dirs = [&format!("data/{version}"), "logs"];
+            tree.expect(&patterns.scan(), &["logs/app.log"], &[], &dirs);
+        }
+        tree.link("../secret/v1/app.log", "logs/app.log");
+        let refused = ["logs/app.log -> secret/v1/app.log"];
+        tree.expect(&patterns.scan(), &[], &refused, &["logs"]);
+
+        // The directory of the file may be the link.
+        tree.link("data/v1", "now");
+        let mut patterns = tree.patterns(&["now/app.log"], &[], &[]);
+        tree.expect(&patterns.scan(), &["now/app.log"], &[], &["", "now"]);
+        tree.link("data/v2", "now");
+        tree.expect(&patterns.scan(), &["now/app.log"], &[], &["", "now"]);
+    }
+
+    #[test]
+    fn one_file_may_not_lead_into_the_systems_own_directories() {
+        let tree = Tree::new(&[]);
+        for target in ["/etc/passwd", "/proc/1/environ", "/proc/self/status"] {
+            tree.link(target, "logs/app.log");
+            let scan = tree.scan(&["logs/app.log"]);
+            tree.expect(&scan, &[], &[&format!("logs/app.log -> {target}")], &["logs"]);
+        }
+    }
+
+    #[test]
+    fn with_listed_roots_only_these_and_the_bases_as_written_count() {
+        let files = ["data/pod-1/app.log", "data/pod-2/app.log", "secret/app.log", "logs/app.log"];
+        let tree = Tree::new(&files);
+        let paths = ["share/logs/*.log", "logs/*.log"];
+        tree.link("../data/pod-1", "share/logs");
+        tree.link("../secret/app.log", "logs/evil.log");
+        let evil = "logs/evil.log -> secret/app.log";
+
+        let mut none = tree.patterns(&paths, &[], &["elsewhere"]);
+        let refused = [evil, "share/logs -> data/pod-1"];
+        tree.expect(&none.scan(), &["logs/app.log"], &refused, &["logs", "share"]);
+        let mut all = tree.patterns(&paths, &[], &["data", "secret"]);
+        let found = ["share/logs/app.log", "logs/app.log", "logs/evil.log"];
+        let dirs = ["logs", "secret", "share", "share/logs"];
+        tree.expect(&all.scan(), &found, &[], &dirs);
+
+        // A root that is a link itself stands for where it leads now.
+        tree.link("data/pod-1", "root");
+        let mut linked = tree.patterns(&paths, &[], &["root"]);
+        let (found, dirs) =
+            (["share/logs/app.log", "logs/app.log"], ["logs", "share", "share/logs"]);
+        tree.expect(&linked.scan(), &found, &[evil], &dirs);
+        tree.link("data/pod-2", "root");
+        let refused = [evil, "share/logs -> data/pod-1"];
+        tree.expect(&linked.scan(), &["logs/app.log"], &refused, &["logs", "share"]);
+        tree.link("../data/pod-2", "share/logs");
+        tree.expect(&linked.scan(), &found, &[evil], &dirs);
+    }
+}

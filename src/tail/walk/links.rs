@@ -1,0 +1,152 @@
+//! The links that a walk meets: followed, waited on, or refused.
+//!
+//! A link is followed step by step before anything behind it is entered. Of what a refused link
+//! leads to no more is asked than what it is; only the directory that holds the link is watched.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Place, Walk};
+use crate::tail::discover::Refused;
+use crate::tail::trace::{self, End, Link, Trace};
+
+/// A link whose name matches.
+struct Met<'a> {
+    place: &'a Place,
+    name: &'a OsStr,
+    path: PathBuf,
+    /// If it leads to a file, that is one to take.
+    is_match: bool,
+    /// If it leads to a directory, what is left to match there.
+    parts: Vec<usize>,
+}
+
+impl Walk<'_> {
+    /// Follows the base of the pattern, which may lead through links.
+    pub(super) fn base(&mut self) -> Option<Place> {
+        let base = &self.pattern.base;
+        let trace = trace::path(base);
+        if let End::Failed(error) = trace.end {
+            self.watch(trace.links.into_iter().next().map(|link| link.dir));
+            self.note(base, error);
+            return None;
+        }
+        if trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
+            let targets = trace.links.iter().map(|link| link.target.as_path());
+            self.roots.learn(base, &trace.real, targets);
+        }
+        if !self.roots.allows_base(base, &trace.real) {
+            self.refuse_base(&trace);
+            return None;
+        }
+        self.watch(trace.dirs);
+        let place = Place {
+            path: base.clone(),
+            real: trace.real,
+            is_hidden: false,
+            parts: vec![0],
+            above: None,
+        };
+        (!self.own.is_around(&place.real)).then_some(place)
+    }
+
+    /// Refuses the first link on the way that leads neither into nor towards an allowed directory.
+    /// Up to there, what holds the links is watched: they may be pointed back.
+    fn refuse_base(&mut self, trace: &Trace) {
+        let goes_astray = |link: &Link| {
+            !self.roots.allows(&link.target) && !self.roots.is_on_the_way(&link.target)
+        };
+        let last = trace.links.len().saturating_sub(1);
+        let index = trace.links.iter().position(goes_astray).unwrap_or(last);
+        let Some(link) = trace.links.get(index) else { return };
+        self.refuse(link.path.clone(), trace.real.clone());
+        self.watch(trace.links[..=index].iter().map(|link| link.dir.clone()));
+    }
+
+    /// A link that matches, or that may lead to a directory to enter.
+    pub(super) fn follow(&mut self, place: &Place, name: &OsStr, dirs: &mut Vec<Place>) {
+        let path = place.path.join(name);
+        let is_match = self.is_match(place, name) && !self.exclude.has_file(&path);
+        let mut parts = self.parts_below(place, name);
+        if self.exclude.has_tree(&path) {
+            parts.clear();
+        }
+        if !is_match && parts.is_empty() {
+            return;
+        }
+        let met = Met { place, name, path, is_match, parts };
+        let mut trace = trace::name(&place.real, &place.path, name);
+        // This directory is watched under its own name.
+        trace.dirs.remove(&place.real);
+        match trace.end {
+            End::There => match fs::metadata(&met.path) {
+                Ok(metadata) => self.arrive(met, trace, &metadata, dirs),
+                Err(error) => self.note_link(&met, error),
+            },
+            End::Missing => self.await_target(met, trace),
+            End::Failed(error) => self.note_link(&met, error),
+        }
+    }
+
+    /// There is something at the end of a link.
+    fn arrive(&mut self, met: Met<'_>, trace: Trace, metadata: &Metadata, dirs: &mut Vec<Place>) {
+        if self.own.contains(metadata) || self.own.is_around(&trace.real) {
+            return;
+        }
+        let Met { place, name, path, is_match, parts } = met;
+        if is_match && !metadata.is_file() {
+            self.pass_over(place, name, path.clone(), metadata.file_type());
+        }
+        let is_dir = metadata.is_dir() && !parts.is_empty();
+        let is_file = metadata.is_file() && is_match;
+        if !is_dir && !is_file {
+            return;
+        }
+        if self.pattern.is_literal() {
+            self.roots.learn(&path, &trace.real, Some(trace.real.as_path()));
+        }
+        if !self.may_lead(&path, &trace.real) {
+            return self.refuse(path, trace.real);
+        }
+        self.watch(trace.dirs);
+        if is_dir {
+            return dirs.push(place.below(name, trace.real, parts));
+        }
+        if let Some(dir) = trace.real.parent()
+            && dir != place.real
+        {
+            self.scan.dirs.insert(dir.to_owned(), true);
+        }
+        self.take(place, name, path, metadata);
+    }
+
+    /// There is nothing at the end of a link: where it may come is watched, if it may.
+    fn await_target(&mut self, met: Met<'_>, trace: Trace) {
+        if self.may_lead(&met.path, &trace.real) {
+            self.watch(trace.dirs);
+        } else if met.is_match {
+            self.refuse(met.path, trace.real);
+        }
+    }
+
+    /// Of a link that leads nowhere for ever nothing is said if only `**` has met it.
+    fn note_link(&mut self, met: &Met<'_>, error: io::Error) {
+        let asks = |&part: &usize| self.pattern.parts[part].is_match(met.name);
+        let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+        if !is_loop || met.place.parts.iter().any(asks) {
+            self.note(&met.path, error);
+        }
+    }
+
+    /// The one file of a pattern without wildcards is a base too.
+    fn may_lead(&self, path: &Path, real: &Path) -> bool {
+        let is_base = self.pattern.is_literal();
+        self.roots.allows(real) || (is_base && self.roots.allows_base(path, real))
+    }
+
+    fn refuse(&mut self, link: PathBuf, target: PathBuf) {
+        self.scan.refused.push(Refused { link, target });
+    }
+}

@@ -1,0 +1,354 @@
+//! The walk of one pattern through the directories that it can match.
+//!
+//! Links, which may lead anywhere, are [`links`]'s; here are directories and the names in them.
+//!
+//! # What it costs
+//! A `readdir` for each directory, a `stat` for each file that matches, some more for each link. A
+//! directory that several links lead to is entered once, or a few times if files are left out by
+//! name; one that contains itself is not entered again in itself. What is ahead is a list, not a
+//! stack of calls: the depth of a tree costs a little memory and no more.
+
+mod links;
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, FileType, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::discover::{Exclude, Found, Own, Scan};
+use super::pattern::{Part, Pattern};
+use super::roots::LinkRoots;
+use super::trace;
+
+/// Times that a directory is entered, under as many names, if files are left out by name: what is
+/// left out under one name may be wanted under the next.
+const NAMES_MAX: u8 = 8;
+
+/// One pattern's walk.
+pub(super) struct Walk<'a> {
+    pattern: &'a Pattern,
+    exclude: &'a Exclude,
+    own: &'a Own,
+    roots: &'a mut LinkRoots,
+    scan: &'a mut Scan,
+    /// What the pattern matches; `true`: by a hidden name.
+    found: Vec<(bool, Found)>,
+    /// How often a directory was entered to match a part of the pattern.
+    entered: HashMap<((u64, u64), usize), u8>,
+    /// The directories that are still to be entered, the next one last.
+    ahead: Vec<Place>,
+    /// Those with hidden names wait until there are no others: a file that several names lead to
+    /// is found under one that people use.
+    hidden_ahead: Vec<Place>,
+}
+
+/// A directory that the walk may enter.
+struct Place {
+    /// As configured.
+    path: PathBuf,
+    /// Where that really is.
+    real: PathBuf,
+    /// A component below the base begins with a dot.
+    is_hidden: bool,
+    /// The parts of the pattern that its names may match, by their index.
+    parts: Vec<usize>,
+    above: Option<Rc<Above>>,
+}
+
+impl Place {
+    /// A directory in this one.
+    fn below(&self, name: &OsStr, real: PathBuf, parts: Vec<usize>) -> Self {
+        Self {
+            path: self.path.join(name),
+            real,
+            is_hidden: self.is_hidden || is_hidden(name),
+            parts,
+            above: self.above.clone(),
+        }
+    }
+}
+
+/// A directory on the way to a place, to notice that it contains itself.
+struct Above {
+    inode: (u64, u64),
+    parts: Vec<usize>,
+    above: Option<Rc<Self>>,
+}
+
+impl Above {
+    fn contains(mut above: Option<&Self>, inode: (u64, u64), part: usize) -> bool {
+        while let Some(dir) = above {
+            if dir.inode == inode && dir.parts.contains(&part) {
+                return true;
+            }
+            above = dir.above.as_deref();
+        }
+        false
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Nothing is done yet.
+    pub(super) fn new(
+        pattern: &'a Pattern,
+        exclude: &'a Exclude,
+        own: &'a Own,
+        roots: &'a mut LinkRoots,
+        scan: &'a mut Scan,
+    ) -> Self {
+        Self {
+            pattern,
+            exclude,
+            own,
+            roots,
+            scan,
+            found: Vec::new(),
+            entered: HashMap::new(),
+            ahead: Vec::new(),
+            hidden_ahead: Vec::new(),
+        }
+    }
+
+    /// Walks. Returns the files in order of path, those with hidden names last; what else was met
+    /// is in the scan.
+    pub(super) fn run(mut self) -> Vec<Found> {
+        if let Some(base) = self.base() {
+            self.enter(base);
+        }
+        while let Some(place) = self.ahead.pop().or_else(|| self.hidden_ahead.pop()) {
+            self.enter(place);
+        }
+        // Nearly sorted as it is: directories come in order, and so do the files of each.
+        self.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+        self.found.into_iter().map(|(_, file)| file).collect()
+    }
+
+    /// Looks for names in a directory, if it is one.
+    fn enter(&mut self, place: Place) {
+        let metadata = match trace::stat(&place.real) {
+            Ok(metadata) => metadata,
+            Err(error) => return self.note(&place.path, error),
+        };
+        if !metadata.is_dir() {
+            // Only a base is not known to be a directory yet. It may become one.
+            return self.watch(place.real.parent().map(Path::to_owned));
+        }
+        let inode = inode(&metadata);
+        if self.own.contains(&metadata) || self.exclude.has_tree(&place.path) {
+            return;
+        }
+        let parts = self.parts_to_match(&place, inode);
+        if parts.is_empty() {
+            return;
+        }
+        let above = Above { inode, parts: parts.clone(), above: place.above };
+        self.look(&Place { parts, above: Some(Rc::new(above)), ..place });
+    }
+
+    /// The parts that names in a directory are to be matched with, those behind `**` among them,
+    /// without what is or was done in this directory already.
+    fn parts_to_match(&mut self, place: &Place, inode: (u64, u64)) -> Vec<usize> {
+        let names_max = if self.exclude.has_names { NAMES_MAX } else { 1 };
+        let mut parts = place.parts.clone();
+        let mut index = 0;
+        while let Some(&part) = parts.get(index) {
+            index += 1;
+            let is_any_depth = matches!(self.pattern.parts[part], Part::AnyDepth);
+            if is_any_depth && !parts.contains(&(part + 1)) {
+                parts.push(part + 1);
+            }
+        }
+        parts.retain(|&part| {
+            let entered = self.entered.entry((inode, part)).or_default();
+            let is_new =
+                *entered < names_max && !Above::contains(place.above.as_deref(), inode, part);
+            *entered += u8::from(is_new);
+            is_new
+        });
+        parts
+    }
+
+    fn look(&mut self, place: &Place) {
+        let is_last = |&part: &usize| part + 1 == self.pattern.parts.len();
+        let holds_files = place.parts.iter().any(is_last);
+        let is_literal = |&part: &usize| matches!(self.pattern.parts[part], Part::Literal(_));
+        let mut dirs = Vec::new();
+        if place.parts.iter().all(is_literal) {
+            self.look_up(place, &mut dirs);
+        } else if let Err(error) = self.list(place, &mut dirs) {
+            // Who may not list it may not watch it. A change of its mode is news of the one above.
+            return self.note(&place.path, error);
+        }
+        *self.scan.dirs.entry(place.path.clone()).or_default() |= holds_files;
+        // The last one is entered next.
+        dirs.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+        for dir in dirs {
+            let ahead = if dir.is_hidden { &mut self.hidden_ahead } else { &mut self.ahead };
+            ahead.push(dir);
+        }
+    }
+
+    /// Looks at the names that the pattern gives.
+    fn look_up(&mut self, place: &Place, dirs: &mut Vec<Place>) {
+        let pattern = self.pattern;
+        for &part in &place.parts {
+            let Part::Literal(name) = &pattern.parts[part] else { continue };
+            match fs::symlink_metadata(place.real.join(name)) {
+                Ok(found) => self.see(place, name, found.file_type(), || Ok(found), dirs),
+                Err(error) => self.note(&place.path.join(name), error),
+            }
+        }
+    }
+
+    /// Looks at all names.
+    fn list(&mut self, place: &Place, dirs: &mut Vec<Place>) -> io::Result<()> {
+        let before = self.found.len();
+        for entry in fs::read_dir(&place.real)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    // What was listed counts; the rest may come the next time.
+                    self.note(&place.path, error);
+                    break;
+                }
+            };
+            let name = entry.file_name();
+            match entry.file_type() {
+                Ok(kind) => self.see(place, &name, kind, || entry.metadata(), dirs),
+                Err(error) => self.note(&place.path.join(name), error),
+            }
+        }
+        // In one directory the order of paths is that of their bytes, which is quickly compared.
+        self.found[before..]
+            .sort_unstable_by(|a, b| a.1.path.as_os_str().cmp(b.1.path.as_os_str()));
+        Ok(())
+    }
+
+    /// A name in a directory: a file that matches, a directory to enter, or a link to one of them.
+    fn see(
+        &mut self,
+        place: &Place,
+        name: &OsStr,
+        kind: FileType,
+        metadata: impl FnOnce() -> io::Result<Metadata>,
+        dirs: &mut Vec<Place>,
+    ) {
+        if kind.is_symlink() {
+            return self.follow(place, name, dirs);
+        }
+        if kind.is_dir() {
+            let parts = self.parts_below(place, name);
+            if !parts.is_empty() {
+                dirs.push(place.below(name, place.real.join(name), parts));
+            }
+        }
+        if !self.is_match(place, name) {
+            return;
+        }
+        let path = place.path.join(name);
+        if self.exclude.has_file(&path) {
+            return;
+        }
+        if !kind.is_file() {
+            return self.pass_over(place, name, path, kind);
+        }
+        match metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                if self.pattern.is_literal() {
+                    self.roots.learn(&path, &place.real.join(name), None);
+                }
+                self.take(place, name, path, &metadata);
+            }
+            // Something else has taken its name: the next walk sees it.
+            Ok(_) => {}
+            Err(error) => self.note(&path, error),
+        }
+    }
+
+    fn take(&mut self, place: &Place, name: &OsStr, path: PathBuf, metadata: &Metadata) {
+        if self.own.contains(metadata) {
+            return;
+        }
+        let found = Found {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        };
+        self.found.push((place.is_hidden || is_hidden(name), found));
+    }
+
+    /// Names what matches and is no regular file. A directory is only named if the pattern asks for
+    /// more than any name.
+    fn pass_over(&mut self, place: &Place, name: &OsStr, path: PathBuf, kind: FileType) {
+        let is_asked_for = |&part: &usize| {
+            !matches!(self.pattern.parts[part], Part::AnyName) && self.matches_last(part, name)
+        };
+        if !kind.is_dir() || place.parts.iter().any(is_asked_for) {
+            self.scan.odd.push((path, kind_name(kind)));
+        }
+    }
+
+    /// Whether a file of this name is one that the pattern matches.
+    fn is_match(&self, place: &Place, name: &OsStr) -> bool {
+        place.parts.iter().any(|&part| self.matches_last(part, name))
+    }
+
+    fn matches_last(&self, part: usize, name: &OsStr) -> bool {
+        part + 1 == self.pattern.parts.len() && self.pattern.parts[part].is_match(name)
+    }
+
+    /// What is left to match in a directory of this name.
+    fn parts_below(&self, place: &Place, name: &OsStr) -> Vec<usize> {
+        let parts = &self.pattern.parts;
+        let below = |&part: &usize| match &parts[part] {
+            Part::AnyDepth => Some(part),
+            one => (part + 1 < parts.len() && one.is_match(name)).then_some(part + 1),
+        };
+        let mut below: Vec<_> = place.parts.iter().filter_map(below).collect();
+        below.sort_unstable();
+        below.dedup();
+        below
+    }
+
+    /// Watches directories for names.
+    fn watch(&mut self, dirs: impl IntoIterator<Item = PathBuf>) {
+        for dir in dirs {
+            self.scan.dirs.entry(dir).or_default();
+        }
+    }
+
+    /// What is not there is no error: it may come.
+    fn note(&mut self, path: &Path, error: io::Error) {
+        if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory {
+            self.scan.errors.push((path.to_owned(), error));
+        }
+    }
+}
+
+fn inode(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// What something that is no regular file is, for people.
+fn kind_name(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "directory"
+    } else if kind.is_fifo() {
+        "named pipe"
+    } else if kind.is_socket() {
+        "socket"
+    } else if kind.is_block_device() {
+        "block device"
+    } else {
+        "character device"
+    }
+}
