@@ -234,6 +234,23 @@ fn f09_a_member_that_is_added_is_read() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// Whoever writes it stalls for longer than the agent waits: what comes then is read too, once.
+#[test]
+fn f09_a_gz_that_is_written_with_a_pause_arrives_whole() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "60s");
+    let mut file = append_to(&log.with_file_name("app.log.1.gz"));
+    let text = pod.ledger.compose(&file, 20_000);
+    let bytes = compressed(text.as_bytes());
+    let (begin, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(begin).unwrap();
+    let agent = pod.start();
+    crate::support::wait_for("what is there", || pod.mock.store().line_count() > 0);
+    file.write_all(rest).unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// Cut off or damaged: what can be read of it arrives, and the others are not held up.
 #[test]
 fn f09_a_damaged_gz_costs_what_is_damaged() {
