@@ -236,7 +236,7 @@ impl Collector {
     }
 
     /// A compressed file does not grow: once it is delivered it need not be open.
-    fn rest_unpacked(&mut self) {
+    pub(super) fn rest_unpacked(&mut self) {
         let is_done = |file: &FileKey| self.registry.get(*file).is_some_and(Tracked::is_delivered);
         let unpacked = self.readers.iter().filter(|(_, reader)| reader.is_unpacked());
         let done: Vec<_> = unpacked.map(|(file, _)| *file).filter(is_done).collect();

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Collector;
+use super::{Collector, Stage};
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -168,9 +168,14 @@ impl Collector {
                 return Ok(Some(inode));
             }
         };
+        let is_unpacked = reader.is_unpacked();
         let file = self.begin(found.path.clone(), resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.found_as = found_as(found);
+        }
+        if is_unpacked {
+            // The next one may follow at once if there is nothing new in this one.
+            self.rest_unpacked();
         }
         Ok(Some(inode))
     }
@@ -215,16 +220,22 @@ impl Collector {
         })
     }
 
-    /// Makes the text of a compressed file readable. `false`: not yet; it is still being written,
-    /// or another one is being read.
+    /// Makes the text of a compressed file readable. `false`: not yet; it may still be written, or
+    /// another one is being read.
     fn unpack(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
         let age = wall_nanoseconds().saturating_sub(stat.changed);
-        let is_whole = !(0..nanoseconds(GZIP_QUIET)).contains(&age);
-        if !is_whole || self.readers.values().any(Reader::is_unpacked) {
+        let is_young = (0..nanoseconds(GZIP_QUIET)).contains(&age);
+        // Asked to end, there is no time to wait: it is whole if it unpacks.
+        let is_ending = self.stage != Stage::Running;
+        if (is_young && !is_ending) || self.readers.values().any(Reader::is_unpacked) {
             self.unopened += 1;
             return Ok(false);
         }
         if let Some(damage) = reader.unpack()? {
+            if is_young {
+                self.unopened += 1;
+                return Ok(false);
+            }
             let path = path.display();
             tracing::warn!(file = %path, error = damage, "a compressed file is damaged; its text ends there");
         }
