@@ -22,7 +22,7 @@ fn draw(world: &mut World) -> String {
 fn new_name(world: &World, name: &str, form: &str) -> String {
     let (pod, file) = parts(name);
     let stem = file.split(['.', '-', '_']).next().expect("a first part");
-    let name = form.replace("STEM", stem).replace('#', &world.trace.len().to_string());
+    let name = form.replace("NAME", file).replace("STEM", stem).replace('#', &world.trace.len().to_string());
     format!("{pod}/{name}")
 }
 
@@ -258,7 +258,7 @@ pub(super) fn copy_and_truncate(world: &mut World) -> Outcome {
     let name = draw(world);
     let node = world.disk.names[&name];
     notice(world, node)?;
-    let copy = new_name(world, &name, ROTATED);
+    let copy = new_name(world, &name, "NAME.#");
     world.disk.copy_and_truncate(&name, &copy);
     append_some(world, node);
     Ok(())
