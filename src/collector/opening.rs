@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Collector;
+use super::{Collector, Stage};
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -80,7 +80,11 @@ impl Collector {
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
-            let seen = nanoseconds(Duration::from_secs(saved.seen_unix));
+            // What logtail left says nothing of names.
+            let seen = match saved.looked_at {
+                0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
+                looked_at => looked_at,
+            };
             let one = Known { path: saved.path.clone(), place: place.clone(), seen };
             let known = known.entry(place).or_insert_with(|| one.clone());
             known.seen = known.seen.max(seen);
@@ -168,9 +172,19 @@ impl Collector {
                 return Ok(Some(inode));
             }
         };
-        let file = self.begin(found.path.clone(), resolved, reader, saved, State::Active, now)?;
+        let is_unpacked = reader.is_unpacked();
+        // Renamed where it was, it keeps the path that it is known by.
+        let is_beside = |saved: &&Checkpoint| saved.path.parent() == found.path.parent();
+        let known_by = saved.as_ref().filter(is_beside).map(|saved| saved.path.clone());
+        let path = known_by.unwrap_or_else(|| found.path.clone());
+        let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_at.clone_from(&found.path);
             tracked.found_as = found_as(found);
+        }
+        if is_unpacked {
+            // The next one may follow at once if there is nothing new in this one.
+            self.rest_unpacked();
         }
         Ok(Some(inode))
     }
@@ -215,16 +229,22 @@ impl Collector {
         })
     }
 
-    /// Makes the text of a compressed file readable. `false`: not yet; it is still being written,
-    /// or another one is being read.
+    /// Makes the text of a compressed file readable. `false`: not yet; it may still be written, or
+    /// another one is being read.
     fn unpack(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
         let age = wall_nanoseconds().saturating_sub(stat.changed);
-        let is_whole = !(0..nanoseconds(GZIP_QUIET)).contains(&age);
-        if !is_whole || self.readers.values().any(Reader::is_unpacked) {
+        let is_young = (0..nanoseconds(GZIP_QUIET)).contains(&age);
+        // Asked to end, there is no time to wait: it is whole if it unpacks.
+        let is_ending = self.stage != Stage::Running;
+        if (is_young && !is_ending) || self.readers.values().any(Reader::is_unpacked) {
             self.unopened += 1;
             return Ok(false);
         }
         if let Some(damage) = reader.unpack()? {
+            if is_young {
+                self.unopened += 1;
+                return Ok(false);
+            }
             let path = path.display();
             tracing::warn!(file = %path, error = damage, "a compressed file is damaged; its text ends there");
         }
@@ -401,9 +421,11 @@ impl Collector {
             file = %opened.path.display(), resolved = %opened.resolved.display(),
             offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
         );
-        let file = self.registry.open(opened, now, clock::wall().as_secs());
+        let unix = clock::wall().as_secs();
+        let file = self.registry.open(opened, now, unix);
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.state = state;
+            tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             if let Some(places) = &mut self.aside.places {
                 tracked.places().for_each(|place| places.entry(place).or_default().push(file));
             }

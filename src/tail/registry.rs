@@ -83,6 +83,9 @@ pub struct Tracked {
     pub found_at: PathBuf,
     /// Size and time of change as discovery found them last.
     pub found_as: FoundAs,
+    /// It is the text of a compressed file, as it was at this time (Unix seconds). That never
+    /// changes; the file may.
+    pub unpacked_unix: Option<u64>,
     /// Where it stands.
     pub state: State,
     /// Size when it was last examined.
@@ -182,6 +185,7 @@ impl Registry {
             last_error: String::new(),
             found_at: opened.path.clone(),
             found_as: FoundAs::default(),
+            unpacked_unix: None,
             opened,
         };
         self.files.insert(file, tracked);
@@ -503,8 +507,9 @@ impl Tracked {
             offset: self.watermark.offset(),
             head: self.opened.head,
             tail: self.watermark.tail(),
-            seen_unix: unix,
+            seen_unix: self.unpacked_unix.unwrap_or(unix),
             is_done: false,
+            looked_at: 0,
         }
     }
 }
