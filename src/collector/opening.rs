@@ -21,9 +21,9 @@ use crate::span::FileKey;
 use crate::tail::discover::Found;
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, Opened, State};
+use crate::tail::registry::{FoundAs, Opened, State, Tracked};
 use crate::tail::remembered;
-use crate::tail::unseen::{self, Known};
+use crate::tail::unseen::{self, Known, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
 const REST_QUIET: Duration = Duration::from_millis(200);
@@ -41,6 +41,8 @@ pub(super) struct Aside {
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
+    /// Older files beside those that turned out to be no copies.
+    strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
     places: Option<HashMap<PathBuf, Vec<FileKey>>>,
 }
@@ -94,7 +96,7 @@ impl Collector {
                 0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
                 looked_at => looked_at,
             };
-            let one = Known { path: saved.path.clone(), place: place.clone(), seen };
+            let one = Known { path: saved.path.clone(), place: place.clone(), seen, born: None };
             let known = known.entry(place).or_insert_with(|| one.clone());
             known.seen = known.seen.max(seen);
         }
@@ -103,11 +105,27 @@ impl Collector {
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
     pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
+        self.expect_beside(file, None);
+    }
+
+    /// A file was truncated before all of it was read: a copy beside it, made just before, may hold
+    /// the rest, whether the patterns find it or not.
+    pub(super) fn expect_copy_beside(&mut self, file: FileKey) {
+        self.expect_beside(file, Some(i64::MIN));
+        self.is_scan_wanted = true;
+    }
+
+    fn expect_beside(&mut self, file: FileKey, born: Option<i64>) {
         let Some(tracked) = self.registry.get(file) else { return };
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
+        // What was known before is still looked for from then on.
+        if let Some(known) = self.aside.known.iter_mut().find(|known| known.place == place) {
+            known.born = born.or(known.born);
+            return;
+        }
         let path = tracked.opened.path.clone();
-        self.aside.known.push(Known { path, place, seen: self.looked_at });
+        self.aside.known.push(Known { path, place, seen: self.looked_at, born });
     }
 
     /// Whether a file that was found is known not to hold anything new.
@@ -318,12 +336,14 @@ impl Collector {
             places
         });
         for file in bases.iter().filter_map(|base| places.get(base)).flatten() {
-            let is_copy = match (self.readers.get(file), self.registry.get_ended(*file)) {
-                (Some(original), _) => reader::is_copy_so_far(reader, original)?,
-                (None, Some(ended)) => {
-                    ended.opened.head.len > 0 && reader.has_head(ended.opened.head)?
+            let tracked = self.registry.get(*file).or_else(|| self.registry.get_ended(*file));
+            let Some(tracked) = tracked else { continue };
+            let is_copy = match self.readers.get(file) {
+                Some(original) => {
+                    reader::is_copy_so_far(reader, original)?
+                        || is_copy_of_lost(reader, original, tracked)?
                 }
-                (None, None) => false,
+                None => tracked.opened.head.len > 0 && reader.has_head(tracked.opened.head)?,
             };
             if is_copy {
                 return Ok(Some(*file));
@@ -378,22 +398,42 @@ impl Collector {
         found: &HashSet<(u64, u64)>,
         now: Instant,
     ) -> Vec<PathBuf> {
-        let known = std::mem::take(&mut self.aside.known);
+        let mut known = std::mem::take(&mut self.aside.known);
+        if !self.is_ready {
+            self.expect_copies(&mut known);
+        }
         let (waiting, mut unopened) = (self.unopened, Vec::new());
-        for (path, one) in unseen::unseen(&known, found) {
-            if let Err(error) = self.adopt_unseen_one(&path, one, now) {
-                self.trouble(&path, "open", &error);
+        for one in unseen::unseen(&known, found) {
+            if let Err(error) = self.adopt_unseen_one(&one, now) {
+                self.trouble(&one.path, "open", &error);
                 self.unopened += 1;
-                unopened.push(path);
+                unopened.push(one.path);
             }
         }
         if self.unopened > waiting {
             self.aside.known = known;
+        } else {
+            self.aside.strangers.clear();
         }
         unopened
     }
 
-    fn adopt_unseen_one(&mut self, path: &Path, known: &Known, now: Instant) -> io::Result<()> {
+    /// A file that was not delivered and was not met at the start may have been compressed before
+    /// the agent ended, which held it open until then.
+    fn expect_copies(&self, known: &mut [Known]) {
+        let mut born: HashMap<PathBuf, i64> = HashMap::new();
+        for saved in self.remembered.checkpoints().filter(|one| !one.is_done && one.inode != 0) {
+            let Some(name) = saved.path.file_name() else { continue };
+            let first = born.entry(saved.resolved.with_file_name(name)).or_insert(saved.born);
+            *first = saved.born.min(*first);
+        }
+        for one in known {
+            one.born = born.get(&one.place).copied();
+        }
+    }
+
+    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<()> {
+        let Unseen { path, known, is_copy } = unseen;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
         if self.patterns.is_excluded(&configured) {
             return Ok(());
@@ -402,24 +442,33 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        if reader.path().is_some_and(|real| real != path) {
+        if reader.path().is_some_and(|real| real != *path) {
             return Ok(());
         }
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || self.remembered.get(stat.device, stat.inode).is_some();
-        if !stat.is_file || is_known {
+        let inode = (stat.device, stat.inode);
+        if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
             return Ok(());
         }
         let saved = match self.origin(path, path, &reader)? {
+            Origin::New if *is_copy => {
+                self.aside.strangers.insert(inode);
+                return Ok(());
+            }
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
-            Origin::CopyOf(_) => return Ok(()),
+            Origin::CopyOf(original) => {
+                // As soon as all that was read of it is acknowledged, the copy goes on there.
+                self.unopened += usize::from(self.registry.get_ended(original).is_some());
+                return Ok(());
+            }
         };
         let configured = known.path.clone();
-        self.begin(configured, path.to_owned(), reader, saved, State::Rotated, now)?;
+        self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
         Ok(())
     }
 
@@ -476,6 +525,16 @@ impl Collector {
         let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
         self.batcher.begin(file, label, trailer.into(), &source_id);
     }
+}
+
+/// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
+/// the bytes that stood in it.
+fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::Result<bool> {
+    let (head, tail, offset) = (tracked.opened.head, tracked.tail, tracked.read_offset);
+    let has_bytes = |one: &Reader| -> io::Result<bool> {
+        Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
+    };
+    Ok(head.len > 0 && !has_bytes(original)? && has_bytes(copy)?)
 }
 
 /// Now, as the time stamp of a file that is born from now on may say it.

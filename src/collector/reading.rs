@@ -36,6 +36,9 @@ impl Collector {
         self.readers.insert(restarted.file, reader);
         self.schedule.mark(restarted.file);
         self.is_moved = true;
+        if restarted.lost_bytes > 0 {
+            self.expect_copy_beside(restarted.file);
+        }
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names();
     }
