@@ -116,11 +116,15 @@ impl Collector {
         let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
         for file in first.into_iter().chain(then) {
             if let Some(known) = self.registry.find(file.device, file.inode) {
-                if let Some(tracked) = self.registry.get_mut(known) {
-                    tracked.found_at.clone_from(&file.path);
-                    if tracked.unpacked_unix.is_none() {
-                        tracked.found_as = (file.size, file.modified);
-                    }
+                let Some(tracked) = self.registry.get_mut(known) else { continue };
+                tracked.found_at.clone_from(&file.path);
+                let found_as = (file.size, file.modified);
+                if tracked.unpacked_unix.is_none() {
+                    tracked.found_as = found_as;
+                } else if tracked.found_as != found_as
+                    && let Err(error) = self.unpack_again(known, file)
+                {
+                    self.note_file_error(known, "unpack it", &error);
                 }
                 continue;
             }

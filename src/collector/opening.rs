@@ -297,6 +297,22 @@ impl Collector {
         Ok(true)
     }
 
+    /// A compressed file that is open was found with other bytes: there may be more text.
+    pub(super) fn unpack_again(&mut self, file: FileKey, found: &Found) -> io::Result<()> {
+        let Some(reader) = self.readers.get_mut(&file) else { return Ok(()) };
+        let age = wall_nanoseconds().saturating_sub(reader.stat()?.changed);
+        if (0..nanoseconds(GZIP_QUIET)).contains(&age) && self.stage == Stage::Running {
+            self.unopened += 1;
+            return Ok(());
+        }
+        reader.unpack()?;
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_as = found_as(found);
+            tracked.unpacked_unix = Some(clock::wall().as_secs());
+        }
+        Ok(())
+    }
+
     fn origin(&mut self, path: &Path, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         let stat = reader.stat()?;
         match self.remembered.claim(path, reader, stat)? {
@@ -507,6 +523,7 @@ impl Collector {
                 tracked.places().for_each(|place| places.entry(place).or_default().push(file));
             }
         }
+        self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         self.counters.files_opened += 1;
         self.begin_stream(file);
         self.readers.insert(file, reader);

@@ -243,7 +243,7 @@ impl Collector {
         }
     }
 
-    fn note_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) {
+    pub(super) fn note_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
         self.registry.on_unreadable(file);
         let Some(tracked) = self.registry.get_mut(file) else { return };

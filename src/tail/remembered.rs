@@ -184,9 +184,9 @@ impl Remembered {
         for base in bases(resolved) {
             for number in self.by_name.get(&base).into_iter().flatten() {
                 let Some(saved) = self.checkpoints.get(number) else { continue };
-                // A head of NULs is no head; then all of the tail is the proof.
+                // A head of NULs is no head; then a whole tail is the proof.
                 let is_proof = saved.head.len > 0 || saved.tail.len as usize == TAIL_BYTES_MAX;
-                if is_proof && (1..=size).contains(&saved.offset) {
+                if is_proof && saved.offset <= size {
                     candidates.insert((saved.offset, *number));
                 }
             }
