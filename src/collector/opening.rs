@@ -21,9 +21,9 @@ use crate::span::FileKey;
 use crate::tail::discover::Found;
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, Opened, State};
+use crate::tail::registry::{FoundAs, Opened, State, Tracked};
 use crate::tail::remembered;
-use crate::tail::unseen::{self, Known};
+use crate::tail::unseen::{self, Known, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
 const REST_QUIET: Duration = Duration::from_millis(200);
@@ -41,6 +41,8 @@ pub(super) struct Aside {
     copies: HashMap<(u64, u64), (FoundAs, FileKey)>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
+    /// Older files beside those that turned out to be no copies.
+    strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
     places: Option<HashMap<PathBuf, Vec<FileKey>>>,
 }
@@ -81,7 +83,7 @@ impl Collector {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
             let seen = nanoseconds(Duration::from_secs(saved.seen_unix));
-            let one = Known { path: saved.path.clone(), place: place.clone(), seen };
+            let one = Known { path: saved.path.clone(), place: place.clone(), seen, born: None };
             let known = known.entry(place).or_insert_with(|| one.clone());
             known.seen = known.seen.max(seen);
         }
@@ -94,7 +96,11 @@ impl Collector {
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
         let path = tracked.opened.path.clone();
-        self.aside.known.push(Known { path, place, seen: self.looked_at });
+        let seen = self.looked_at;
+        // What was known before is still looked for from then on.
+        if !self.aside.known.iter().any(|known| known.place == place) {
+            self.aside.known.push(Known { path, place, seen, born: None });
+        }
     }
 
     /// Whether a file that was found is known not to hold anything new.
@@ -270,12 +276,14 @@ impl Collector {
             places
         });
         for file in bases.iter().filter_map(|base| places.get(base)).flatten() {
-            let is_copy = match (self.readers.get(file), self.registry.get_ended(*file)) {
-                (Some(original), _) => reader::is_copy_so_far(reader, original)?,
-                (None, Some(ended)) => {
-                    ended.opened.head.len > 0 && reader.has_head(ended.opened.head)?
+            let tracked = self.registry.get(*file).or_else(|| self.registry.get_ended(*file));
+            let Some(tracked) = tracked else { continue };
+            let is_copy = match self.readers.get(file) {
+                Some(original) => {
+                    reader::is_copy_so_far(reader, original)?
+                        || is_copy_of_lost(reader, original, tracked)?
                 }
-                (None, None) => false,
+                None => tracked.opened.head.len > 0 && reader.has_head(tracked.opened.head)?,
             };
             if is_copy {
                 return Ok(Some(*file));
@@ -330,22 +338,42 @@ impl Collector {
         found: &HashSet<(u64, u64)>,
         now: Instant,
     ) -> Vec<PathBuf> {
-        let known = std::mem::take(&mut self.aside.known);
+        let mut known = std::mem::take(&mut self.aside.known);
+        if !self.is_ready {
+            self.expect_copies(&mut known);
+        }
         let (waiting, mut unopened) = (self.unopened, Vec::new());
-        for (path, one) in unseen::unseen(&known, found) {
-            if let Err(error) = self.adopt_unseen_one(&path, one, now) {
-                self.trouble(&path, "open", &error);
+        for one in unseen::unseen(&known, found) {
+            if let Err(error) = self.adopt_unseen_one(&one, now) {
+                self.trouble(&one.path, "open", &error);
                 self.unopened += 1;
-                unopened.push(path);
+                unopened.push(one.path);
             }
         }
         if self.unopened > waiting {
             self.aside.known = known;
+        } else {
+            self.aside.strangers.clear();
         }
         unopened
     }
 
-    fn adopt_unseen_one(&mut self, path: &Path, known: &Known, now: Instant) -> io::Result<()> {
+    /// A file that was not delivered and was not met at the start may have been compressed before
+    /// the agent ended, which held it open until then.
+    fn expect_copies(&self, known: &mut [Known]) {
+        let mut born: HashMap<PathBuf, i64> = HashMap::new();
+        for saved in self.remembered.checkpoints().filter(|one| !one.is_done && one.inode != 0) {
+            let Some(name) = saved.path.file_name() else { continue };
+            let first = born.entry(saved.resolved.with_file_name(name)).or_insert(saved.born);
+            *first = saved.born.min(*first);
+        }
+        for one in known {
+            one.born = born.get(&one.place).copied();
+        }
+    }
+
+    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<()> {
+        let Unseen { path, known, is_copy } = unseen;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
         if self.patterns.is_excluded(&configured) {
             return Ok(());
@@ -354,24 +382,29 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        if reader.path().is_some_and(|real| real != path) {
+        if reader.path().is_some_and(|real| real != *path) {
             return Ok(());
         }
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || self.remembered.get(stat.device, stat.inode).is_some();
-        if !stat.is_file || is_known {
+        let inode = (stat.device, stat.inode);
+        if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
             return Ok(());
         }
         let saved = match self.origin(path, path, &reader)? {
+            Origin::New if *is_copy => {
+                self.aside.strangers.insert(inode);
+                return Ok(());
+            }
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(_) => return Ok(()),
         };
         let configured = known.path.clone();
-        self.begin(configured, path.to_owned(), reader, saved, State::Rotated, now)?;
+        self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
         Ok(())
     }
 
@@ -426,6 +459,16 @@ impl Collector {
         let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
         self.batcher.begin(file, label, trailer.into(), &source_id);
     }
+}
+
+/// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
+/// the bytes that stood in it.
+fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::Result<bool> {
+    let (head, tail, offset) = (tracked.opened.head, tracked.tail, tracked.read_offset);
+    let has_bytes = |one: &Reader| -> io::Result<bool> {
+        Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
+    };
+    Ok(head.len > 0 && !has_bytes(original)? && has_bytes(copy)?)
 }
 
 /// Now, as the time stamp of a file that is born from now on may say it.
