@@ -17,6 +17,7 @@
 //!   resolved            4+n  where it really was
 //!   born                  8  when it was made, in nanoseconds since 1970; 0 for not known
 //!   flags                 4  bit 0: done (see `Checkpoint::is_done`)
+//!   looked_at             8  when names were last looked at, in nanoseconds since 1970
 //! CRC-32                  4  of all bytes before it
 //! ```
 
@@ -55,6 +56,9 @@ pub struct Checkpoint {
     pub seen_unix: u64,
     /// It was delivered and closed: it is known again when it is met, and not searched for.
     pub is_done: bool,
+    /// When the names in its directory were last looked at, in nanoseconds since 1970: what is born
+    /// later has not been seen.
+    pub looked_at: i64,
 }
 
 /// Why bytes are no checkpoint file.
@@ -112,6 +116,7 @@ fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
     }
     bytes.extend_from_slice(&entry.born.to_le_bytes());
     bytes.extend_from_slice(&(if entry.is_done { DONE } else { 0 }).to_le_bytes());
+    bytes.extend_from_slice(&entry.looked_at.to_le_bytes());
     let len = u32::try_from(bytes.len() - at - 4).expect("two paths are short");
     bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
 }
@@ -160,6 +165,7 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
         resolved: entry.path()?,
         born: entry.u64()?.cast_signed(),
         is_done: entry.u32()? & DONE != 0,
+        looked_at: entry.u64()?.cast_signed(),
     })
 }
 
@@ -206,6 +212,7 @@ mod tests {
             prints in any::<[u32; 4]>(),
             born in any::<i64>(),
             is_done in any::<bool>(),
+            looked_at in any::<i64>(),
             path in proptest::collection::vec(any::<u8>(), 0..40),
             resolved in proptest::collection::vec(any::<u8>(), 0..40),
         ) -> Checkpoint {
@@ -218,6 +225,7 @@ mod tests {
                 seen_unix: numbers[3],
                 born,
                 is_done,
+                looked_at,
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
                 tail: Fingerprint { len: prints[2], crc32: prints[3] },
             }

@@ -118,7 +118,9 @@ impl Collector {
             if let Some(known) = self.registry.find(file.device, file.inode) {
                 if let Some(tracked) = self.registry.get_mut(known) {
                     tracked.found_at.clone_from(&file.path);
-                    tracked.found_as = (file.size, file.modified);
+                    if tracked.unpacked_unix.is_none() {
+                        tracked.found_as = (file.size, file.modified);
+                    }
                 }
                 continue;
             }
@@ -236,7 +238,7 @@ impl Collector {
     }
 
     /// A compressed file does not grow: once it is delivered it need not be open.
-    fn rest_unpacked(&mut self) {
+    pub(super) fn rest_unpacked(&mut self) {
         let is_done = |file: &FileKey| self.registry.get(*file).is_some_and(Tracked::is_delivered);
         let unpacked = self.readers.iter().filter(|(_, reader)| reader.is_unpacked());
         let done: Vec<_> = unpacked.map(|(file, _)| *file).filter(is_done).collect();
@@ -282,7 +284,7 @@ impl Collector {
     /// Closes the accounts of ended incarnations that have nothing under way any more, and
     /// remembers them.
     pub(super) fn settle(&mut self) {
-        for ended in self.registry.take_settled() {
+        for (file, ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
             let skipped = ended.hole_bytes + ended.left_bytes;
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
@@ -301,7 +303,10 @@ impl Collector {
             }
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
-            let checkpoint = ended.checkpoint(clock::wall().as_secs());
+            let checkpoint = self.checkpoint(&ended, clock::wall().as_secs());
+            if ended.left_bytes == 0 {
+                self.on_original_delivered(file);
+            }
             self.remembered.put_done(checkpoint, has_gone);
             self.is_scan_wanted |= self.aside.has_copies();
             self.is_moved = true;

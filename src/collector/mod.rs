@@ -509,14 +509,15 @@ impl Collector {
         let is_durable = is_durable_due || is_last;
         let unix = clock::wall().as_secs();
         let mut checkpoints: Vec<Checkpoint> =
-            self.registry.iter().map(|(_, tracked)| tracked.checkpoint(unix)).collect();
+            self.registry.iter().map(|(_, tracked)| self.checkpoint(tracked, unix)).collect();
         // Of what has ended only a copy can be met again.
         let ended = self.registry.ended();
         let gone = |ended: &Tracked| {
-            let checkpoint = ended.checkpoint(unix);
+            let checkpoint = self.checkpoint(ended, unix);
             Checkpoint { inode: 0, is_done: true, ..checkpoint }
         };
         checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(self.delivered_copies());
         checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
@@ -543,6 +544,10 @@ impl Collector {
         if checkpoints.len() > SAVES_PACED_FROM {
             self.save_at = ended + (ended - started) * SAVE_PAUSE_FACTOR;
         }
+    }
+
+    fn checkpoint(&self, tracked: &Tracked, unix: u64) -> Checkpoint {
+        Checkpoint { looked_at: self.looked_at, ..tracked.checkpoint(unix) }
     }
 
     fn note_checkpoint_error(&mut self, action: &str, error: &std::io::Error) {

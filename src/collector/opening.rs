@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Collector;
+use super::{Collector, Stage};
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -37,14 +37,23 @@ const STAMP_LAG: Duration = Duration::from_millis(50);
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
     resting: HashMap<(u64, u64), FoundAs>,
-    /// Copies as they were found, with the open file that each is a copy of.
-    copies: HashMap<(u64, u64), (FoundAs, FileKey)>,
+    /// Copies of open files.
+    copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
     /// Older files beside those that turned out to be no copies.
     strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
     places: Option<HashMap<PathBuf, Vec<FileKey>>>,
+}
+
+/// A file that was found to be a copy.
+struct Copy {
+    found_as: FoundAs,
+    /// The open file with the same bytes.
+    original: FileKey,
+    /// What is true of the copy as soon as all of the original is delivered.
+    done: Checkpoint,
 }
 
 /// Where the bytes of an opened file are from.
@@ -82,7 +91,11 @@ impl Collector {
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
-            let seen = nanoseconds(Duration::from_secs(saved.seen_unix));
+            // What logtail left says nothing of names.
+            let seen = match saved.looked_at {
+                0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
+                looked_at => looked_at,
+            };
             let one = Known { path: saved.path.clone(), place: place.clone(), seen, born: None };
             let known = known.entry(place).or_insert_with(|| one.clone());
             known.seen = known.seen.max(seen);
@@ -111,8 +124,8 @@ impl Collector {
             return true;
         }
         aside.resting.remove(&inode);
-        let is_copy = aside.copies.get(&inode).is_some_and(|(copied_as, original)| {
-            *copied_as == found_as(found) && registry.is_known(*original)
+        let is_copy = aside.copies.get(&inode).is_some_and(|copy| {
+            copy.found_as == found_as(found) && registry.is_known(copy.original)
         });
         if !is_copy {
             aside.copies.remove(&inode);
@@ -170,15 +183,44 @@ impl Collector {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(original) => {
-                self.aside.copies.insert(inode, (found_as(found), original));
+                let done = done(&reader, &found.path, &resolved)?;
+                let copy = Copy { found_as: found_as(found), original, done };
+                self.aside.copies.insert(inode, copy);
                 return Ok(Some(inode));
             }
         };
-        let file = self.begin(found.path.clone(), resolved, reader, saved, State::Active, now)?;
+        let is_unpacked = reader.is_unpacked();
+        // Renamed where it was, it keeps the path that it is known by.
+        let is_beside = |saved: &&Checkpoint| saved.path.parent() == found.path.parent();
+        let known_by = saved.as_ref().filter(is_beside).map(|saved| saved.path.clone());
+        let path = known_by.unwrap_or_else(|| found.path.clone());
+        let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_at.clone_from(&found.path);
             tracked.found_as = found_as(found);
         }
+        if is_unpacked {
+            // The next one may follow at once if there is nothing new in this one.
+            self.rest_unpacked();
+        }
         Ok(Some(inode))
+    }
+
+    /// The original of these copies has ended and was delivered to the last byte.
+    pub(super) fn on_original_delivered(&mut self, original: FileKey) {
+        for copy in self.aside.copies.values().filter(|copy| copy.original == original) {
+            self.remembered.put_done(copy.done.clone(), false);
+        }
+    }
+
+    /// What is true of the copies whose originals are delivered by now.
+    pub(super) fn delivered_copies(&self) -> impl Iterator<Item = Checkpoint> {
+        let is_delivered = |copy: &&Copy| {
+            self.registry.get(copy.original).is_some_and(|original| {
+                original.is_delivered() && copy.done.offset <= original.read_offset
+            })
+        };
+        self.aside.copies.values().filter(is_delivered).map(|copy| copy.done.clone())
     }
 
     /// With as many files open as may be, one that is delivered and quiet gives its descriptor up.
@@ -221,16 +263,22 @@ impl Collector {
         })
     }
 
-    /// Makes the text of a compressed file readable. `false`: not yet; it is still being written,
-    /// or another one is being read.
+    /// Makes the text of a compressed file readable. `false`: not yet; it may still be written, or
+    /// another one is being read.
     fn unpack(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
         let age = wall_nanoseconds().saturating_sub(stat.changed);
-        let is_whole = !(0..nanoseconds(GZIP_QUIET)).contains(&age);
-        if !is_whole || self.readers.values().any(Reader::is_unpacked) {
+        let is_young = (0..nanoseconds(GZIP_QUIET)).contains(&age);
+        // Asked to end, there is no time to wait: it is whole if it unpacks.
+        let is_ending = self.stage != Stage::Running;
+        if (is_young && !is_ending) || self.readers.values().any(Reader::is_unpacked) {
             self.unopened += 1;
             return Ok(false);
         }
         if let Some(damage) = reader.unpack()? {
+            if is_young {
+                self.unopened += 1;
+                return Ok(false);
+            }
             let path = path.display();
             tracing::warn!(file = %path, error = damage, "a compressed file is damaged; its text ends there");
         }
@@ -434,9 +482,11 @@ impl Collector {
             file = %opened.path.display(), resolved = %opened.resolved.display(),
             offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
         );
-        let file = self.registry.open(opened, now, clock::wall().as_secs());
+        let unix = clock::wall().as_secs();
+        let file = self.registry.open(opened, now, unix);
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.state = state;
+            tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             if let Some(places) = &mut self.aside.places {
                 tracked.places().for_each(|place| places.entry(place).or_default().push(file));
             }
@@ -474,6 +524,24 @@ fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::R
 /// Now, as the time stamp of a file that is born from now on may say it.
 pub(super) fn stamp() -> i64 {
     wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
+}
+
+/// The checkpoint of a file of which everything is delivered as it stands.
+fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint> {
+    let stat = reader.stat()?;
+    Ok(Checkpoint {
+        path: path.to_owned(),
+        resolved: resolved.to_owned(),
+        device: stat.device,
+        inode: stat.inode,
+        born: stat.born,
+        offset: stat.size,
+        head: reader.head()?,
+        tail: reader.tail(stat.size)?,
+        seen_unix: clock::wall().as_secs(),
+        is_done: true,
+        looked_at: 0,
+    })
 }
 
 fn wall_nanoseconds() -> i64 {

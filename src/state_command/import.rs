@@ -185,6 +185,7 @@ impl Takeover {
             tail: tail(&reader, entry.offset).map_err(cannot)?,
             seen_unix: self.unix,
             is_done: false,
+            looked_at: 0,
         };
         Ok(Outcome::Imported { checkpoint: Box::new(checkpoint), bytes: stat.size })
     }

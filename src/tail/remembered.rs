@@ -20,6 +20,7 @@ use super::generation;
 use super::identity::{Match, Seen, Stat, compare};
 use super::reader::Reader;
 use crate::checkpoint::format::Checkpoint;
+use crate::fingerprint::TAIL_BYTES_MAX;
 
 /// A checkpoint whose file was not seen for this long is dropped.
 const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
@@ -183,7 +184,9 @@ impl Remembered {
         for base in bases(resolved) {
             for number in self.by_name.get(&base).into_iter().flatten() {
                 let Some(saved) = self.checkpoints.get(number) else { continue };
-                if saved.head.len > 0 && (1..=size).contains(&saved.offset) {
+                // A head of NULs is no head; then all of the tail is the proof.
+                let is_proof = saved.head.len > 0 || saved.tail.len as usize == TAIL_BYTES_MAX;
+                if is_proof && (1..=size).contains(&saved.offset) {
                     candidates.insert((saved.offset, *number));
                 }
             }
@@ -200,8 +203,8 @@ impl Remembered {
         Ok(None)
     }
 
-    /// Paths under which files may stand that still wait: renamed in their directory, or no longer
-    /// reached by the patterns. Each directory is searched again only when a name in it changed.
+    /// Paths under which files may stand that still wait: renamed in their directory or into one
+    /// below it, or no longer reached by the patterns. Each directory is searched again only when a name in it changed.
     pub fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
         let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
         for (&number, saved) in self.checkpoints.iter().filter(|(_, saved)| saved.inode != 0) {
@@ -221,9 +224,17 @@ impl Remembered {
             if state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix {
                 self.searched.remove(&dir);
             }
-            let Ok(entries) = fs::read_dir(&dir) else { continue };
-            let entries: HashMap<u64, PathBuf> =
-                entries.flatten().map(|entry| (entry.ino(), entry.path())).collect();
+            let Ok(mut entries) = entries(&dir) else { continue };
+            // Rotation may move a file to a directory below (`olddir`).
+            let is_missing = |number: &u64| {
+                let saved = self.checkpoints.get(number);
+                saved.is_some_and(|saved| !saved.is_done && !entries.contains_key(&saved.inode))
+            };
+            if numbers.iter().any(is_missing) {
+                let below: Vec<_> = entries.values().filter(|path| path.is_dir()).collect();
+                let below: Vec<_> = below.into_iter().flat_map(|dir| self::entries(dir)).collect();
+                entries.extend(below.into_iter().flatten());
+            }
             self.compare_names(&numbers, &entries, &mut paths);
         }
         paths
@@ -256,6 +267,11 @@ impl Remembered {
             self.searched.remove(dir);
         }
     }
+}
+
+/// What is in a directory, by inode.
+fn entries(dir: &Path) -> io::Result<HashMap<u64, PathBuf>> {
+    Ok(fs::read_dir(dir)?.flatten().map(|entry| (entry.ino(), entry.path())).collect())
 }
 
 fn remove<K: Eq + Hash>(index: &mut Index<K>, key: &K, number: u64) {

@@ -64,6 +64,51 @@ fn f07_a_backlog_is_read_from_the_file_that_was_compressed() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// A writer that has not noticed the rotation goes on in the deleted file, so more was delivered of
+/// it than the .gz holds.
+#[test]
+fn f07_a_gz_that_is_shorter_than_what_was_delivered_is_not_shipped_again() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    let mut writer = append_to(&log);
+    pod.ledger.write(&mut writer, 300);
+    let agent = pod.start();
+    pod.expect_all();
+    rotate(&log, 9);
+    compress(&numbered(&log, 1));
+    pod.ledger.write(&mut writer, 100);
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0);
+    drop(writer);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// After a restart the agent knows a generation by its number; it gets another one, and is
+/// compressed.
+#[test]
+fn f08_a_generation_compressed_under_another_number_is_not_shipped_again() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.ledger.append(&log, 300);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    rotate(&log, 9);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    agent.wait_until_open(&numbered(&log, 1));
+    rotate(&log, 9);
+    compress(&numbered(&log, 2));
+    pod.ledger.append(&log, 100);
+
+    assert_eq!(pod.finish(agent), 0);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// `delaycompress`: what was app.log.1 becomes app.log.2.gz with the next rotation.
 #[test]
 fn f08_delayed_compression_repeats_nothing() {
@@ -263,6 +308,23 @@ fn f09_a_member_that_is_added_is_read() {
     assert_eq!(pod.finish(agent), 0);
     append_compressed(&mut pod, &gz, 300);
     let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Whoever writes it stalls for longer than the agent waits: what comes then is read too, once.
+#[test]
+fn f09_a_gz_that_is_written_with_a_pause_arrives_whole() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "60s");
+    let mut file = append_to(&log.with_file_name("app.log.1.gz"));
+    let text = pod.ledger.compose(&file, 20_000);
+    let bytes = compressed(text.as_bytes());
+    let (begin, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(begin).unwrap();
+    let agent = pod.start();
+    crate::support::wait_for("what is there", || pod.mock.store().line_count() > 0);
+    file.write_all(rest).unwrap();
+
     assert_eq!(pod.finish(agent), 0);
 }
 

@@ -1,6 +1,6 @@
 //! What an app does to its files, and what is done to them behind its back.
 
-use super::{KNOWS_COPIES_AT_ONCE, KNOWS_GZIP, Outcome, is_rotated, is_up, writable};
+use super::{Outcome, archivable, is_up, writable};
 use crate::disk::parts;
 use crate::text::LINE_BYTES_MIN;
 use crate::world::{World, pick};
@@ -22,7 +22,10 @@ fn draw(world: &mut World) -> String {
 fn new_name(world: &World, name: &str, form: &str) -> String {
     let (pod, file) = parts(name);
     let stem = file.split(['.', '-', '_']).next().expect("a first part");
-    let name = form.replace("STEM", stem).replace('#', &world.trace.len().to_string());
+    let name = form
+        .replace("NAME", file)
+        .replace("STEM", stem)
+        .replace('#', &world.trace.len().to_string());
     format!("{pod}/{name}")
 }
 
@@ -258,20 +261,19 @@ pub(super) fn copy_and_truncate(world: &mut World) -> Outcome {
     let name = draw(world);
     let node = world.disk.names[&name];
     notice(world, node)?;
-    let copy = new_name(world, &name, ROTATED);
-    world.disk.copy_and_truncate(&name, &copy, !KNOWS_COPIES_AT_ONCE);
+    let copy = new_name(world, &name, "NAME.#");
+    world.disk.copy_and_truncate(&name, &copy);
     append_some(world, node);
     Ok(())
 }
 
 pub(super) fn gzip(world: &mut World) -> Outcome {
-    let rotated: Vec<String> =
-        writable(world).into_iter().filter(|name| is_rotated(name)).collect();
+    let rotated = archivable(world);
     let name = &rotated[world.rng.usize(..rotated.len())];
     world.say(format!("    {name}"));
     let node = world.disk.names[name];
     notice(world, node)?;
-    world.disk.gzip(name, KNOWS_GZIP);
+    world.disk.gzip(name);
     Ok(())
 }
 

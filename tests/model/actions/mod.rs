@@ -8,7 +8,6 @@ mod files;
 /// What happens to the agent and the endpoint.
 mod peers;
 
-use crate::disk::Pattern;
 use crate::process;
 use crate::world::{World, pick};
 
@@ -45,15 +44,15 @@ const ACTIONS: [Action; 34] = [
     action("delete and create", 4, has_file, files::recreate),
     action("truncate", 5, has_file, files::truncate),
     action("refill to less", 3, has_file, files::refill_less),
-    action("refill to the same size", 3, can_refill_same, files::refill_same),
+    action("refill to the same size", 3, has_file, files::refill_same),
     action("refill to more", 4, has_file, files::refill_more),
     action("overwrite", 2, |world| has_file(world) && is_down(world), files::overwrite),
     action("point the link elsewhere", 4, |_| true, files::point_elsewhere),
     action("remove the link", 1, |world| world.disk.link.is_some(), files::remove_link),
     action("hard link", 3, has_file, files::hard_link),
     action("symbolic link", 4, has_file, files::symbolic_link),
-    action("copy and truncate", 3, can_copy, files::copy_and_truncate),
-    action("gzip", 2, can_gzip, files::gzip),
+    action("copy and truncate", 3, has_file, files::copy_and_truncate),
+    action("gzip", 8, can_gzip, files::gzip),
     action("chmod", 3, |world| has_file(world) && process::minds_modes(), files::chmod),
     action("move the directory", 2, has_linked_pod, files::move_directory),
     action("chmod the directory", 2, can_forbid_directory, files::chmod_directory),
@@ -72,14 +71,11 @@ const ACTIONS: [Action; 34] = [
     action("endpoint faults", 4, |world| world.is_endpoint_up, peers::faults),
 ];
 
-/// What the agent is asked for, one line each. The rest of a gzipped log arrives from the archive.
-const KNOWS_GZIP: bool = true;
-/// A copy of a log is known by what is in it.
-const KNOWS_COPIES: bool = true;
-/// The same even if the original is truncated before the agent has looked.
-const KNOWS_COPIES_AT_ONCE: bool = false;
-/// A rewriting to the same size is seen even if no notification tells of it.
-const SEES_SAME_SIZE: bool = true;
+/// What the agent is asked for beyond the rest, one line each: what was not delivered of a gzipped
+/// log arrives from the archive, whenever that was made.
+pub(crate) const FOLLOWS_ARCHIVES: bool = false;
+/// A copy of a log is known even if the original is truncated before the agent has looked.
+pub(crate) const KNOWS_COPIES_AT_ONCE: bool = false;
 /// A directory that cannot be looked into is not everything delivered.
 pub(crate) const SEES_CLOSED_DIRECTORIES: bool = false;
 
@@ -151,21 +147,18 @@ fn has_room(world: &World) -> bool {
     world.disk.names.len() < NAMES_MAX
 }
 
-fn can_refill_same(world: &World) -> bool {
-    (SEES_SAME_SIZE || is_down(world)) && has_file(world)
-}
-
-fn can_copy(world: &World) -> bool {
-    (KNOWS_COPIES || world.disk.pattern() != Pattern::LinkAndRotated) && has_file(world)
-}
-
 fn can_gzip(world: &World) -> bool {
-    let is_read_as_text = world.disk.pattern() == Pattern::LinkAndRotated;
-    (KNOWS_GZIP || !is_read_as_text) && writable(world).iter().any(|name| is_rotated(name))
+    !archivable(world).is_empty()
 }
 
-fn is_rotated(name: &str) -> bool {
-    name.contains(".log.")
+/// Rotated files of one name: gzip(1) leaves others alone.
+fn archivable(world: &World) -> Vec<String> {
+    let mut names = writable(world);
+    names.retain(|name| {
+        let node = world.disk.names[name];
+        name.contains(".log.") && world.disk.names_of(node).count() == 1
+    });
+    names
 }
 
 /// Names of files that the app may write to.

@@ -71,9 +71,10 @@ impl Disk {
 
     /// A process starts: its checkpoint leads it to what has a name and the same bytes.
     pub(crate) fn on_started(&mut self) {
-        for index in 0..self.nodes.len() {
-            let is_kept = self.is_kept(index);
-            let node = &mut self.nodes[index];
+        let kept: Vec<bool> = self.with_rights(true, |disk| {
+            (0..disk.nodes.len()).map(|node| disk.is_kept(node)).collect()
+        });
+        for (node, is_kept) in self.nodes.iter_mut().zip(kept) {
             node.is_expected = is_kept && node.known == Some(node.generation);
         }
     }

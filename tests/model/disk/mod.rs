@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::actions::FOLLOWS_ARCHIVES;
+
 /// What may be asked of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -195,10 +197,6 @@ impl Disk {
         directory(&self.root, pod).join(file)
     }
 
-    pub(crate) fn pattern(&self) -> Pattern {
-        self.pattern
-    }
-
     pub(crate) fn has_pieces(&self) -> bool {
         self.has_pieces
     }
@@ -272,7 +270,8 @@ impl Disk {
             base.is_some() && paths.iter().all(|path| Some(path) == base.as_ref())
         };
         let is_open = |name: &str| !self.forbidden_pods.contains(parts(name).0);
-        let archive = self.nodes[node].archive.as_ref().filter(|name| is_open(name));
+        let archive = self.nodes[node].archive.as_ref();
+        let archive = archive.filter(|name| FOLLOWS_ARCHIVES && is_open(name));
         self.names_of(node).any(|name| is_open(name)) || archive.is_some_and(is_known_by)
     }
 

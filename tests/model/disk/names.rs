@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::{Disk, Fate, Node, directory, parts};
+use crate::actions::KNOWS_COPIES_AT_ONCE;
 
 impl Disk {
     pub(crate) fn create(&mut self, name: &str) -> usize {
@@ -100,29 +101,26 @@ impl Disk {
         self.note_paths();
     }
 
-    /// `cp NAME COPY; truncate -s 0 NAME`. Nothing else ever happens to the copy. `may_repeat`: the
-    /// agent is not asked to know it at once.
-    pub(crate) fn copy_and_truncate(&mut self, name: &str, copy: &str, may_repeat: bool) {
+    /// `cp NAME COPY; truncate -s 0 NAME`. Nothing else ever happens to the copy.
+    pub(crate) fn copy_and_truncate(&mut self, name: &str, copy: &str) {
         fs::copy(self.path(name), self.path(copy)).expect("a copy");
         let node = self.names[name];
         for placed in &self.nodes[node].layout {
             self.copied.insert(placed.line);
-            self.lines[placed.line].repeats_max += usize::from(may_repeat);
+            self.lines[placed.line].repeats_max += usize::from(!KNOWS_COPIES_AT_ONCE);
         }
         self.note_copy(node, copy);
         self.cut(name, 0);
     }
 
-    /// `gzip NAME`. `knows_gzip`: the agent is asked to go on in the archive.
-    pub(crate) fn gzip(&mut self, name: &str, knows_gzip: bool) {
-        let status = std::process::Command::new("gzip").arg("-fk").arg(self.path(name)).status();
+    /// `gzip NAME`, which must be the only name.
+    pub(crate) fn gzip(&mut self, name: &str) {
+        let status = std::process::Command::new("gzip").arg("-k").arg(self.path(name)).status();
         assert!(status.expect("gzip").success(), "gzip works");
+        let (node, archive) = (self.names[name], format!("{name}.gz"));
         self.has_archives = true;
-        let node = self.names[name];
-        if knows_gzip && self.names_of(node).count() == 1 {
-            self.nodes[node].archive = Some(format!("{name}.gz"));
-        }
-        self.note_copy(node, &format!("{name}.gz"));
+        self.note_copy(node, &archive);
+        self.nodes[node].archive = Some(archive);
         self.unlink(name, false);
     }
 

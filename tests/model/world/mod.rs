@@ -2,6 +2,8 @@
 
 /// The agent and the endpoint.
 mod peers;
+/// What is fixed for a seed.
+mod setting;
 /// Waiting.
 mod waits;
 
@@ -16,6 +18,7 @@ use crate::arrivals::Arrivals;
 use crate::disk::{Disk, Fate, Pattern};
 use crate::process::{self, Host, Process};
 use crate::support::{Pod, pause};
+use setting::Setting;
 
 /// Long enough for a machine that runs many seeds at once; who waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -70,8 +73,25 @@ pub(crate) struct World {
 
 /// Plays a seed. A directory of a seed that failed is kept, and named in the outcome.
 pub(crate) fn run(seed: u64, is_printed: bool) -> Tale {
-    let mut world = World::new(seed, is_printed);
-    let outcome = catch_unwind(AssertUnwindSafe(|| world.play())).unwrap_or_else(|panic| {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let setting = Setting::draw(seed, &mut rng);
+    tell(World::new(&setting, rng, is_printed), World::play)
+}
+
+/// Plays a scene: what a test says, and the end that every seed has.
+pub(crate) fn scene(pattern: Pattern, play: impl FnOnce(&mut World) -> Result<(), String>) {
+    let world = World::new(&Setting::plain(pattern), fastrand::Rng::with_seed(0), false);
+    let tale = tell(world, |world| {
+        play(world)?;
+        world.end()
+    });
+    if let Err(what) = tale.outcome {
+        panic!("{what}");
+    }
+}
+
+fn tell(mut world: World, play: impl FnOnce(&mut World) -> Result<(), String>) -> Tale {
+    let outcome = catch_unwind(AssertUnwindSafe(|| play(&mut world))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
     });
@@ -85,39 +105,26 @@ pub(crate) fn run(seed: u64, is_printed: bool) -> Tale {
 }
 
 impl World {
-    fn new(seed: u64, is_printed: bool) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
+    fn new(setting: &Setting, rng: fastrand::Rng, is_printed: bool) -> Self {
         let host = Host::reserve();
-        let address = SocketAddr::from((host.ip, process::ADMIN_PORT));
         let mut pod = Pod::with_endpoint(mock::Options {
             listen: (host.ip, process::ENDPOINT_PORT).into(),
             ..mock::Options::default()
         });
-        let pattern = pick(
-            &mut rng,
-            &[Pattern::Link, Pattern::Link, Pattern::LinkAndRotated, Pattern::Direct],
-        );
-        let has_pieces = rng.u8(..5) == 0;
-        let is_polling = rng.u8(..10) == 0 && process::can_poll();
-        let disk = Disk::new(&pod.path(""), seed, pattern, has_pieces);
-        let patterns = pod.path(pattern.text()).display().to_string();
+        let patterns = pod.path(setting.pattern.text()).display().to_string();
         pod.set("LOGFERRY_PATHS", &patterns);
-        pod.set("LOGFERRY_LISTEN", &address.to_string());
-        pod.set("LOGFERRY_DRAIN_DEADLINE", "120s");
-        pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", if has_pieces { "100ms" } else { "3600s" });
-        pod.set("LOGFERRY_READ_LINGER", pick(&mut rng, &["1ms", "10ms", "50ms"]));
-        pod.set("LOGFERRY_BATCH_LINGER", pick(&mut rng, &["10ms", "50ms"]));
-        pod.set("LOGFERRY_BATCH_LINES", pick(&mut rng, &["1", "3", "5", "100"]));
-        pod.set("LOGFERRY_COMPRESSION", pick(&mut rng, &["none", "lz4"]));
-        pod.set("max_bytes_per_sec", pick(&mut rng, &["0", "0", "0", "0", "16KiB"]));
-        pod.set("send_request_concurrency", pick(&mut rng, &["1", "8"]));
+        pod.set("LOGFERRY_LISTEN", &SocketAddr::from((host.ip, process::ADMIN_PORT)).to_string());
+        for (name, value) in setting.environment() {
+            pod.set(name, value);
+        }
+        let disk = Disk::new(&pod.path(""), setting.seed, setting.pattern, setting.has_pieces);
         let mut world = Self {
             host,
             rng,
             pod,
             disk,
             process: None,
-            is_polling,
+            is_polling: setting.is_polling,
             is_frozen: false,
             is_endpoint_up: true,
             arrivals: Arrivals::default(),
@@ -125,7 +132,7 @@ impl World {
             tally: Tally::default(),
             is_printed,
         };
-        world.say(format!("pattern {}, pieces {has_pieces}, polling {is_polling}", pattern.text()));
+        world.say(format!("{setting:?}"));
         world
     }
 

@@ -1,0 +1,134 @@
+//! Scenes: what once went wrong, or could, and needs many things at the right moment. Each ends as a
+//! seed does, with all that is owed and with all checks.
+
+use std::time::Duration;
+
+use crate::disk::Pattern;
+use crate::process::{is_root, minds_modes};
+use crate::support::pause;
+use crate::support::special::skip;
+use crate::world::{World, scene};
+
+type Outcome = Result<(), String>;
+
+const SIZES: [usize; 4] = [40, 80, 30, 150];
+
+/// Only root can write where the agent may not look.
+fn can_close_directories(test: &str) -> bool {
+    let can = is_root() && minds_modes();
+    if !can {
+        skip(test, "only root can close a directory to the agent and go on writing there");
+    }
+    can
+}
+
+/// Checkpoints tell the time in seconds.
+fn a_second_passes() {
+    pause(Duration::from_millis(1100));
+}
+
+/// A log with some lines, and the agent has read them.
+fn begin(world: &mut World) -> Result<usize, String> {
+    world.disk.point(Some("a"));
+    let node = world.disk.create("a/app.log");
+    world.disk.append(node, &SIZES);
+    world.start()?;
+    world.wait_until_noticed(node)?;
+    Ok(node)
+}
+
+/// Copied and truncated between two looks of the agent.
+#[test]
+fn a_copy_whose_original_is_truncated_before_the_agent_looks() {
+    for pattern in [Pattern::Link, Pattern::LinkAndRotated] {
+        scene(pattern, |world| {
+            let node = begin(world)?;
+            world.set_frozen(true);
+            world.disk.copy_and_truncate("a/app.log", "a/app.log.1");
+            world.disk.append(node, &SIZES);
+            world.set_frozen(false);
+            Ok(())
+        });
+    }
+}
+
+/// A rotated log with lines that were not delivered, and the agent is stopped.
+fn rotated_and_stopped(world: &mut World) -> Outcome {
+    world.set_endpoint(false);
+    let node = begin(world)?;
+    world.disk.rename("a/app.log", "a/app.log.1");
+    let next = world.disk.create("a/app.log");
+    world.disk.append(next, &SIZES);
+    world.wait_until_noticed(next)?;
+    world.disk.append(node, &SIZES);
+    world.stop()
+}
+
+#[test]
+fn an_archive_that_was_made_while_the_agent_was_stopped() {
+    scene(Pattern::Link, |world| {
+        rotated_and_stopped(world)?;
+        world.disk.gzip("a/app.log.1");
+        Ok(())
+    });
+}
+
+/// The second agent takes it for unfinished, and stops; the third must not take it for old.
+#[test]
+fn an_archive_that_is_young_when_the_next_agent_stops() {
+    scene(Pattern::Link, |world| {
+        rotated_and_stopped(world)?;
+        world.disk.gzip("a/app.log.1");
+        world.start()?;
+        a_second_passes();
+        world.stop()
+    });
+}
+
+#[test]
+fn an_archive_of_what_the_agent_had_open_and_could_not_deliver() {
+    scene(Pattern::Link, |world| {
+        world.set_endpoint(false);
+        let node = begin(world)?;
+        world.disk.rename("a/app.log", "a/app.log.1");
+        let next = world.disk.create("a/app.log");
+        world.disk.append(next, &SIZES);
+        world.wait_until_noticed(next)?;
+        world.disk.gzip("a/app.log.1");
+        world.wait_until_noticed(node)?;
+        a_second_passes();
+        world.stop()
+    });
+}
+
+#[test]
+fn an_archive_in_a_directory_that_is_opened_later() {
+    if !can_close_directories("an_archive_in_a_directory_that_is_opened_later") {
+        return;
+    }
+    scene(Pattern::Link, |world| {
+        rotated_and_stopped(world)?;
+        world.disk.gzip("a/app.log.1");
+        world.disk.forbid_directory("a", true);
+        world.start()?;
+        world.disk.point(Some("b"));
+        a_second_passes();
+        world.disk.forbid_directory("a", false);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_directory_that_cannot_be_looked_into_at_the_stop() {
+    if !can_close_directories("a_directory_that_cannot_be_looked_into_at_the_stop") {
+        return;
+    }
+    scene(Pattern::Link, |world| {
+        let node = begin(world)?;
+        world.stop()?;
+        world.disk.append(node, &SIZES);
+        world.disk.forbid_directory("a", true);
+        world.start()?;
+        world.stop()
+    });
+}
