@@ -121,10 +121,12 @@ impl Collector {
                 let found_as = (file.size, file.modified);
                 if tracked.unpacked_unix.is_none() {
                     tracked.found_as = found_as;
-                } else if tracked.found_as != found_as
-                    && let Err(error) = self.unpack_again(known, file)
-                {
-                    self.note_file_error(known, "unpack it", &error);
+                } else if tracked.found_as != found_as {
+                    match self.unpack_again(known, file) {
+                        // Before it can be taken for delivered.
+                        Ok(()) => self.examine(known, true, now),
+                        Err(error) => self.note_file_error(known, "unpack it", &error),
+                    }
                 }
                 continue;
             }

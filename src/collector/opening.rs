@@ -401,6 +401,9 @@ impl Collector {
                 let configured = found.path.clone();
                 self.begin(configured, resolved, reader, Some(found), State::Rotated, now)?;
             }
+            Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
+                self.remembered.put_done(found, true);
+            }
             Some((found, Match::Rewritten | Match::Other)) => self.remembered.put_back(found),
             None => {}
         }
@@ -461,8 +464,9 @@ impl Collector {
         if reader.path().is_some_and(|real| real != *path) {
             return Ok(());
         }
+        let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
-            || self.remembered.get(stat.device, stat.inode).is_some();
+            || remembered.is_some_and(|saved| !is_used_inode(saved, &stat));
         let inode = (stat.device, stat.inode);
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
@@ -557,6 +561,11 @@ fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::R
 /// Now, as the time stamp of a file that is born from now on may say it.
 pub(super) fn stamp() -> i64 {
     wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
+}
+
+/// Whether the file of a checkpoint is gone, and another one has its inode number.
+fn is_used_inode(saved: &Checkpoint, stat: &Stat) -> bool {
+    saved.born != 0 && stat.born != 0 && saved.born != stat.born
 }
 
 /// The checkpoint of a file of which everything is delivered as it stands.
