@@ -1,9 +1,9 @@
 //! Patterns to files.
 //!
 //! Finds every regular file that the patterns match, through links in any part of the path as far
-//! as [`super::roots`] lets them lead, together with the directories whose changes could change the
+//! as `roots` lets them lead, together with the directories whose changes could change the
 //! answer: [`super::watch`] watches those. Never opens a file; pipes, sockets and devices are named
-//! and passed over. Keeps what was learnt about links; the walk itself is [`super::walk`].
+//! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};

@@ -7,7 +7,7 @@
 //!
 //! # Limits
 //! Memory: the decoder, one copy of the last read, and the head. Work: opening decodes the whole file once, to
-//! know its length; a file with more than [`TEXT_BYTES_MAX`] of text is refused, so that a small
+//! know its length; a file with more than `TEXT_BYTES_MAX` of text is refused, so that a small
 //! file cannot keep the agent busy for ever.
 
 use std::fs::File;

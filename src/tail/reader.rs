@@ -141,7 +141,7 @@ impl Reader {
 
     /// Where the first byte that is not NUL stands, from `offset` on; `None` if there is only NUL
     /// up to the end. Holes of a sparse file are jumped over (lseek(2), `SEEK_DATA`); of NULs that
-    /// are on the disk at most [`NULS_READ_MAX`] are read, and what follows them is the answer.
+    /// are on the disk at most `NULS_READ_MAX` are read, and what follows them is the answer.
     ///
     /// # Errors
     /// As lseek(2) and pread(2).

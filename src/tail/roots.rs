@@ -14,7 +14,7 @@
 //! *Beside* is where a base leads when a link on its way is pointed to a neighbour of what it was
 //! pointed to at first sight: current ─▶ v1 becomes v2, and current/var/log/app is let go with it.
 //!
-//! Decides only; [`super::trace`] looks at the links.
+//! Decides only; `trace` looks at the links.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
