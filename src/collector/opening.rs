@@ -324,7 +324,6 @@ impl Collector {
                 );
                 self.counters.files_truncated += 1;
                 self.remembered.put_done(saved, true);
-                return Ok(Origin::New);
             }
             None => {}
         }

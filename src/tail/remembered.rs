@@ -169,8 +169,7 @@ impl Remembered {
 
     /// The checkpoint of the file that an opened one at the real path `resolved` is a copy of, by
     /// its name and its bytes: copytruncate and gzip make such. It goes on behind what was delivered
-    /// of the original. That of a file that is gone is taken; another one may still be met, and
-    /// keeps its own.
+    /// of the original. What is closed and still there keeps its own; any other is taken.
     ///
     /// # Errors
     /// As reading the file.
@@ -195,9 +194,9 @@ impl Remembered {
         for (offset, number) in candidates.into_iter().rev() {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
             if reader.has_head(saved.head)? && reader.has_tail(saved.tail, offset)? {
-                let is_gone = saved.inode == 0;
+                let is_there = saved.is_done && saved.inode != 0;
                 let saved = saved.clone();
-                return Ok(if is_gone { self.take(number) } else { Some(saved) });
+                return Ok(if is_there { Some(saved) } else { self.take(number) });
             }
         }
         Ok(None)
