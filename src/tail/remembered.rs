@@ -110,6 +110,16 @@ impl Remembered {
         }
     }
 
+    /// The file is still there, as it was: its checkpoint does not age.
+    pub fn on_met(&mut self, device: u64, inode: u64, unix: u64) {
+        for number in self.by_inode.get(&inode).into_iter().flatten() {
+            if let Some(saved) = self.checkpoints.get_mut(number).filter(|one| one.device == device)
+            {
+                saved.seen_unix = saved.seen_unix.max(unix);
+            }
+        }
+    }
+
     /// What is known of the file with this device and inode.
     #[must_use]
     pub fn get(&self, device: u64, inode: u64) -> Option<&Checkpoint> {
@@ -403,6 +413,21 @@ mod tests {
         assert_eq!(claim("app2.log", text), None, "another name");
         assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
         assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
+    }
+
+    #[test]
+    fn what_is_met_does_not_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        fs::write(&path, "one\n").unwrap();
+        let checkpoint = saved(&path, "one\n", 4);
+        let mut remembered = Remembered::default();
+        remembered.put_done(checkpoint.clone(), false);
+        remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
+
+        let saved = remembered.checkpoints().cloned().collect();
+        let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX);
+        assert!(restarted.get(checkpoint.device, checkpoint.inode).is_some());
     }
 
     #[test]
