@@ -131,6 +131,9 @@ impl Collector {
                 continue;
             }
             if self.is_aside(file) {
+                // As of the look before: what changes from now on is younger.
+                let unix = u64::try_from(self.looked_at / 1_000_000_000).unwrap_or_default();
+                self.remembered.on_met(file.device, file.inode, unix);
                 continue;
             }
             match self.open_found(file, now) {

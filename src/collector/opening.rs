@@ -41,6 +41,8 @@ pub(super) struct Aside {
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
+    /// Compressed files with too much text, and when they changed last.
+    oversized: HashMap<(u64, u64), i64>,
     /// Older files beside those that turned out to be no copies.
     strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
@@ -278,6 +280,10 @@ impl Collector {
     /// Makes the text of a compressed file readable. `false`: not yet; it may still be written, or
     /// another one is being read.
     fn unpack(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
+        let inode = (stat.device, stat.inode);
+        if self.aside.oversized.get(&inode) == Some(&stat.changed) {
+            return Ok(false);
+        }
         let age = wall_nanoseconds().saturating_sub(stat.changed);
         let is_young = (0..nanoseconds(GZIP_QUIET)).contains(&age);
         // Asked to end, there is no time to wait: it is whole if it unpacks.
@@ -286,7 +292,17 @@ impl Collector {
             self.unopened += 1;
             return Ok(false);
         }
-        if let Some(damage) = reader.unpack()? {
+        let unpacked = reader.unpack();
+        if let Err(error) = &unpacked
+            && error.kind() == io::ErrorKind::FileTooLarge
+        {
+            // To decode it again each second would leave no time for others.
+            self.aside.oversized.insert(inode, stat.changed);
+            self.counters.file_errors += 1;
+            tracing::warn!(file = %path.display(), error = %error, "a compressed file is too large");
+            return Ok(false);
+        }
+        if let Some(damage) = unpacked? {
             if is_young {
                 self.unopened += 1;
                 return Ok(false);
@@ -324,7 +340,6 @@ impl Collector {
                 );
                 self.counters.files_truncated += 1;
                 self.remembered.put_done(saved, true);
-                return Ok(Origin::New);
             }
             None => {}
         }

@@ -73,8 +73,12 @@ impl Gzip {
     /// A stream that is damaged or cut off is text up to there ([`Self::damage`]).
     ///
     /// # Errors
-    /// As pread(2); if there is too much text.
+    /// As pread(2); [`io::ErrorKind::FileTooLarge`] if there is too much text.
     pub fn open(file: &File) -> io::Result<Self> {
+        Self::open_up_to(file, TEXT_BYTES_MAX)
+    }
+
+    fn open_up_to(file: &File, text_bytes_max: u64) -> io::Result<Self> {
         let decoder = decoder(file)?;
         let mut gzip = Self {
             decoder,
@@ -100,8 +104,9 @@ impl Gzip {
                 }
                 Err(error) => return Err(error),
             }
-            if gzip.position > TEXT_BYTES_MAX {
-                return Err(io::Error::other("it unpacks to more than 16 GiB"));
+            if gzip.position > text_bytes_max {
+                let why = "it unpacks to more than 16 GiB; it is left out";
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
             }
         }
         gzip.len = gzip.position;
@@ -265,6 +270,14 @@ mod tests {
 
         assert_eq!(read(&mut gzip, &file, 0, 1024), &text[..1024]);
         assert_eq!(read(&mut gzip, &file, 2_000_000, 30), &text[2_000_000..2_000_030]);
+    }
+
+    #[test]
+    fn refuses_too_much_text() {
+        let file = file(&packed(&text(200_000)));
+        assert!(Gzip::open_up_to(&file, 200_000).is_ok());
+        let refused = Gzip::open_up_to(&file, 100_000).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

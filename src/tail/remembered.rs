@@ -110,6 +110,16 @@ impl Remembered {
         }
     }
 
+    /// The file is still there, as it was: its checkpoint does not age.
+    pub fn on_met(&mut self, device: u64, inode: u64, unix: u64) {
+        for number in self.by_inode.get(&inode).into_iter().flatten() {
+            if let Some(saved) = self.checkpoints.get_mut(number).filter(|one| one.device == device)
+            {
+                saved.seen_unix = saved.seen_unix.max(unix);
+            }
+        }
+    }
+
     /// What is known of the file with this device and inode.
     #[must_use]
     pub fn get(&self, device: u64, inode: u64) -> Option<&Checkpoint> {
@@ -169,8 +179,7 @@ impl Remembered {
 
     /// The checkpoint of the file that an opened one at the real path `resolved` is a copy of, by
     /// its name and its bytes: copytruncate and gzip make such. It goes on behind what was delivered
-    /// of the original. That of a file that is gone is taken; another one may still be met, and
-    /// keeps its own.
+    /// of the original. What is closed and still there keeps its own; any other is taken.
     ///
     /// # Errors
     /// As reading the file.
@@ -195,9 +204,9 @@ impl Remembered {
         for (offset, number) in candidates.into_iter().rev() {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
             if reader.has_head(saved.head)? && reader.has_tail(saved.tail, offset)? {
-                let is_gone = saved.inode == 0;
+                let is_there = saved.is_done && saved.inode != 0;
                 let saved = saved.clone();
-                return Ok(if is_gone { self.take(number) } else { Some(saved) });
+                return Ok(if is_there { Some(saved) } else { self.take(number) });
             }
         }
         Ok(None)
@@ -404,6 +413,21 @@ mod tests {
         assert_eq!(claim("app2.log", text), None, "another name");
         assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
         assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
+    }
+
+    #[test]
+    fn what_is_met_does_not_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        fs::write(&path, "one\n").unwrap();
+        let checkpoint = saved(&path, "one\n", 4);
+        let mut remembered = Remembered::default();
+        remembered.put_done(checkpoint.clone(), false);
+        remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
+
+        let saved = remembered.checkpoints().cloned().collect();
+        let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX);
+        assert!(restarted.get(checkpoint.device, checkpoint.inode).is_some());
     }
 
     #[test]
