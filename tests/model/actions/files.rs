@@ -22,7 +22,10 @@ fn draw(world: &mut World) -> String {
 fn new_name(world: &World, name: &str, form: &str) -> String {
     let (pod, file) = parts(name);
     let stem = file.split(['.', '-', '_']).next().expect("a first part");
-    let name = form.replace("NAME", file).replace("STEM", stem).replace('#', &world.trace.len().to_string());
+    let name = form
+        .replace("NAME", file)
+        .replace("STEM", stem)
+        .replace('#', &world.trace.len().to_string());
     format!("{pod}/{name}")
 }
 
