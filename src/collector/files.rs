@@ -116,11 +116,15 @@ impl Collector {
         let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
         for file in first.into_iter().chain(then) {
             if let Some(known) = self.registry.find(file.device, file.inode) {
-                if let Some(tracked) = self.registry.get_mut(known) {
-                    tracked.found_at.clone_from(&file.path);
-                    if tracked.unpacked_unix.is_none() {
-                        tracked.found_as = (file.size, file.modified);
-                    }
+                let Some(tracked) = self.registry.get_mut(known) else { continue };
+                tracked.found_at.clone_from(&file.path);
+                let found_as = (file.size, file.modified);
+                if tracked.unpacked_unix.is_none() {
+                    tracked.found_as = found_as;
+                } else if tracked.found_as != found_as
+                    && let Err(error) = self.unpack_again(known, file)
+                {
+                    self.note_file_error(known, "unpack it", &error);
                 }
                 continue;
             }
@@ -284,7 +288,7 @@ impl Collector {
     /// Closes the accounts of ended incarnations that have nothing under way any more, and
     /// remembers them.
     pub(super) fn settle(&mut self) {
-        for ended in self.registry.take_settled() {
+        for (file, ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
             let skipped = ended.hole_bytes + ended.left_bytes;
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
@@ -304,6 +308,9 @@ impl Collector {
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = self.checkpoint(&ended, clock::wall().as_secs());
+            if ended.left_bytes == 0 {
+                self.on_original_delivered(file);
+            }
             self.remembered.put_done(checkpoint, has_gone);
             self.is_scan_wanted |= self.aside.has_copies();
             self.is_moved = true;

@@ -517,6 +517,7 @@ impl Collector {
             Checkpoint { inode: 0, is_done: true, ..checkpoint }
         };
         checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(self.delivered_copies());
         checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {

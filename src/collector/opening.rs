@@ -21,9 +21,9 @@ use crate::span::FileKey;
 use crate::tail::discover::Found;
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, Opened, State};
+use crate::tail::registry::{FoundAs, Opened, State, Tracked};
 use crate::tail::remembered;
-use crate::tail::unseen::{self, Known};
+use crate::tail::unseen::{self, Known, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
 const REST_QUIET: Duration = Duration::from_millis(200);
@@ -37,12 +37,23 @@ const STAMP_LAG: Duration = Duration::from_millis(50);
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
     resting: HashMap<(u64, u64), FoundAs>,
-    /// Copies as they were found, with the open file that each is a copy of.
-    copies: HashMap<(u64, u64), (FoundAs, FileKey)>,
+    /// Copies of open files.
+    copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
+    /// Older files beside those that turned out to be no copies.
+    strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
     places: Option<HashMap<PathBuf, Vec<FileKey>>>,
+}
+
+/// A file that was found to be a copy.
+struct Copy {
+    found_as: FoundAs,
+    /// The open file with the same bytes.
+    original: FileKey,
+    /// What is true of the copy as soon as all of the original is delivered.
+    done: Checkpoint,
 }
 
 /// Where the bytes of an opened file are from.
@@ -85,7 +96,7 @@ impl Collector {
                 0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
                 looked_at => looked_at,
             };
-            let one = Known { path: saved.path.clone(), place: place.clone(), seen };
+            let one = Known { path: saved.path.clone(), place: place.clone(), seen, born: None };
             let known = known.entry(place).or_insert_with(|| one.clone());
             known.seen = known.seen.max(seen);
         }
@@ -94,11 +105,27 @@ impl Collector {
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
     pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
+        self.expect_beside(file, None);
+    }
+
+    /// A file was truncated before all of it was read: a copy beside it, made just before, may hold
+    /// the rest, whether the patterns find it or not.
+    pub(super) fn expect_copy_beside(&mut self, file: FileKey) {
+        self.expect_beside(file, Some(i64::MIN));
+        self.is_scan_wanted = true;
+    }
+
+    fn expect_beside(&mut self, file: FileKey, born: Option<i64>) {
         let Some(tracked) = self.registry.get(file) else { return };
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
+        // What was known before is still looked for from then on.
+        if let Some(known) = self.aside.known.iter_mut().find(|known| known.place == place) {
+            known.born = born.or(known.born);
+            return;
+        }
         let path = tracked.opened.path.clone();
-        self.aside.known.push(Known { path, place, seen: self.looked_at });
+        self.aside.known.push(Known { path, place, seen: self.looked_at, born });
     }
 
     /// Whether a file that was found is known not to hold anything new.
@@ -109,8 +136,8 @@ impl Collector {
             return true;
         }
         aside.resting.remove(&inode);
-        let is_copy = aside.copies.get(&inode).is_some_and(|(copied_as, original)| {
-            *copied_as == found_as(found) && registry.is_known(*original)
+        let is_copy = aside.copies.get(&inode).is_some_and(|copy| {
+            copy.found_as == found_as(found) && registry.is_known(copy.original)
         });
         if !is_copy {
             aside.copies.remove(&inode);
@@ -168,7 +195,9 @@ impl Collector {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(original) => {
-                self.aside.copies.insert(inode, (found_as(found), original));
+                let done = done(&reader, &found.path, &resolved)?;
+                let copy = Copy { found_as: found_as(found), original, done };
+                self.aside.copies.insert(inode, copy);
                 return Ok(Some(inode));
             }
         };
@@ -187,6 +216,23 @@ impl Collector {
             self.rest_unpacked();
         }
         Ok(Some(inode))
+    }
+
+    /// The original of these copies has ended and was delivered to the last byte.
+    pub(super) fn on_original_delivered(&mut self, original: FileKey) {
+        for copy in self.aside.copies.values().filter(|copy| copy.original == original) {
+            self.remembered.put_done(copy.done.clone(), false);
+        }
+    }
+
+    /// What is true of the copies whose originals are delivered by now.
+    pub(super) fn delivered_copies(&self) -> impl Iterator<Item = Checkpoint> {
+        let is_delivered = |copy: &&Copy| {
+            self.registry.get(copy.original).is_some_and(|original| {
+                original.is_delivered() && copy.done.offset <= original.read_offset
+            })
+        };
+        self.aside.copies.values().filter(is_delivered).map(|copy| copy.done.clone())
     }
 
     /// With as many files open as may be, one that is delivered and quiet gives its descriptor up.
@@ -251,6 +297,22 @@ impl Collector {
         Ok(true)
     }
 
+    /// A compressed file that is open was found with other bytes: there may be more text.
+    pub(super) fn unpack_again(&mut self, file: FileKey, found: &Found) -> io::Result<()> {
+        let Some(reader) = self.readers.get_mut(&file) else { return Ok(()) };
+        let age = wall_nanoseconds().saturating_sub(reader.stat()?.changed);
+        if (0..nanoseconds(GZIP_QUIET)).contains(&age) && self.stage == Stage::Running {
+            self.unopened += 1;
+            return Ok(());
+        }
+        reader.unpack()?;
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_as = found_as(found);
+            tracked.unpacked_unix = Some(clock::wall().as_secs());
+        }
+        Ok(())
+    }
+
     fn origin(&mut self, path: &Path, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         let stat = reader.stat()?;
         match self.remembered.claim(path, reader, stat)? {
@@ -290,12 +352,14 @@ impl Collector {
             places
         });
         for file in bases.iter().filter_map(|base| places.get(base)).flatten() {
-            let is_copy = match (self.readers.get(file), self.registry.get_ended(*file)) {
-                (Some(original), _) => reader::is_copy_so_far(reader, original)?,
-                (None, Some(ended)) => {
-                    ended.opened.head.len > 0 && reader.has_head(ended.opened.head)?
+            let tracked = self.registry.get(*file).or_else(|| self.registry.get_ended(*file));
+            let Some(tracked) = tracked else { continue };
+            let is_copy = match self.readers.get(file) {
+                Some(original) => {
+                    reader::is_copy_so_far(reader, original)?
+                        || is_copy_of_lost(reader, original, tracked)?
                 }
-                (None, None) => false,
+                None => tracked.opened.head.len > 0 && reader.has_head(tracked.opened.head)?,
             };
             if is_copy {
                 return Ok(Some(*file));
@@ -350,22 +414,42 @@ impl Collector {
         found: &HashSet<(u64, u64)>,
         now: Instant,
     ) -> Vec<PathBuf> {
-        let known = std::mem::take(&mut self.aside.known);
+        let mut known = std::mem::take(&mut self.aside.known);
+        if !self.is_ready {
+            self.expect_copies(&mut known);
+        }
         let (waiting, mut unopened) = (self.unopened, Vec::new());
-        for (path, one) in unseen::unseen(&known, found) {
-            if let Err(error) = self.adopt_unseen_one(&path, one, now) {
-                self.trouble(&path, "open", &error);
+        for one in unseen::unseen(&known, found) {
+            if let Err(error) = self.adopt_unseen_one(&one, now) {
+                self.trouble(&one.path, "open", &error);
                 self.unopened += 1;
-                unopened.push(path);
+                unopened.push(one.path);
             }
         }
         if self.unopened > waiting {
             self.aside.known = known;
+        } else {
+            self.aside.strangers.clear();
         }
         unopened
     }
 
-    fn adopt_unseen_one(&mut self, path: &Path, known: &Known, now: Instant) -> io::Result<()> {
+    /// A file that was not delivered and was not met at the start may have been compressed before
+    /// the agent ended, which held it open until then.
+    fn expect_copies(&self, known: &mut [Known]) {
+        let mut born: HashMap<PathBuf, i64> = HashMap::new();
+        for saved in self.remembered.checkpoints().filter(|one| !one.is_done && one.inode != 0) {
+            let Some(name) = saved.path.file_name() else { continue };
+            let first = born.entry(saved.resolved.with_file_name(name)).or_insert(saved.born);
+            *first = saved.born.min(*first);
+        }
+        for one in known {
+            one.born = born.get(&one.place).copied();
+        }
+    }
+
+    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<()> {
+        let Unseen { path, known, is_copy } = unseen;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
         if self.patterns.is_excluded(&configured) {
             return Ok(());
@@ -374,24 +458,33 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        if reader.path().is_some_and(|real| real != path) {
+        if reader.path().is_some_and(|real| real != *path) {
             return Ok(());
         }
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || self.remembered.get(stat.device, stat.inode).is_some();
-        if !stat.is_file || is_known {
+        let inode = (stat.device, stat.inode);
+        if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
             return Ok(());
         }
         let saved = match self.origin(path, path, &reader)? {
+            Origin::New if *is_copy => {
+                self.aside.strangers.insert(inode);
+                return Ok(());
+            }
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
-            Origin::CopyOf(_) => return Ok(()),
+            Origin::CopyOf(original) => {
+                // As soon as all that was read of it is acknowledged, the copy goes on there.
+                self.unopened += usize::from(self.registry.get_ended(original).is_some());
+                return Ok(());
+            }
         };
         let configured = known.path.clone();
-        self.begin(configured, path.to_owned(), reader, saved, State::Rotated, now)?;
+        self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
         Ok(())
     }
 
@@ -430,6 +523,7 @@ impl Collector {
                 tracked.places().for_each(|place| places.entry(place).or_default().push(file));
             }
         }
+        self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         self.counters.files_opened += 1;
         self.begin_stream(file);
         self.readers.insert(file, reader);
@@ -450,9 +544,37 @@ impl Collector {
     }
 }
 
+/// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
+/// the bytes that stood in it.
+fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::Result<bool> {
+    let (head, tail, offset) = (tracked.opened.head, tracked.tail, tracked.read_offset);
+    let has_bytes = |one: &Reader| -> io::Result<bool> {
+        Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
+    };
+    Ok(head.len > 0 && !has_bytes(original)? && has_bytes(copy)?)
+}
+
 /// Now, as the time stamp of a file that is born from now on may say it.
 pub(super) fn stamp() -> i64 {
     wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
+}
+
+/// The checkpoint of a file of which everything is delivered as it stands.
+fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint> {
+    let stat = reader.stat()?;
+    Ok(Checkpoint {
+        path: path.to_owned(),
+        resolved: resolved.to_owned(),
+        device: stat.device,
+        inode: stat.inode,
+        born: stat.born,
+        offset: stat.size,
+        head: reader.head()?,
+        tail: reader.tail(stat.size)?,
+        seen_unix: clock::wall().as_secs(),
+        is_done: true,
+        looked_at: 0,
+    })
 }
 
 fn wall_nanoseconds() -> i64 {

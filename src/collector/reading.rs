@@ -36,6 +36,9 @@ impl Collector {
         self.readers.insert(restarted.file, reader);
         self.schedule.mark(restarted.file);
         self.is_moved = true;
+        if restarted.lost_bytes > 0 {
+            self.expect_copy_beside(restarted.file);
+        }
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names();
     }
@@ -240,7 +243,7 @@ impl Collector {
         }
     }
 
-    fn note_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) {
+    pub(super) fn note_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
         self.registry.on_unreadable(file);
         let Some(tracked) = self.registry.get_mut(file) else { return };

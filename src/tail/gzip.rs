@@ -6,7 +6,7 @@
 //! 2.2).
 //!
 //! # Limits
-//! Memory: the decoder and one copy of the last read. Work: opening decodes the whole file once, to
+//! Memory: the decoder, one copy of the last read, and the head. Work: opening decodes the whole file once, to
 //! know its length; a file with more than [`TEXT_BYTES_MAX`] of text is refused, so that a small
 //! file cannot keep the agent busy for ever.
 
@@ -15,6 +15,8 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 
 use flate2::bufread::MultiGzDecoder;
+
+use crate::fingerprint::HEAD_BYTES_MAX;
 
 /// What a gzip file with deflated text begins with.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
@@ -31,6 +33,8 @@ pub struct Gzip {
     position: u64,
     /// The text of the last read; it ends at `position`.
     last: Vec<u8>,
+    /// The first bytes of the text: they are asked for between all others.
+    head: Vec<u8>,
     /// Length of the text.
     len: u64,
     damage: Option<String>,
@@ -72,12 +76,23 @@ impl Gzip {
     /// As pread(2); if there is too much text.
     pub fn open(file: &File) -> io::Result<Self> {
         let decoder = decoder(file)?;
-        let mut gzip = Self { decoder, position: 0, last: Vec::new(), len: u64::MAX, damage: None };
+        let mut gzip = Self {
+            decoder,
+            position: 0,
+            last: Vec::new(),
+            head: Vec::new(),
+            len: u64::MAX,
+            damage: None,
+        };
         let mut buffer = vec![0; STEP_BYTES];
         loop {
             match gzip.decoder.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(count) => gzip.position += count as u64,
+                Ok(count) => {
+                    gzip.position += count as u64;
+                    let missing = (HEAD_BYTES_MAX - gzip.head.len()).min(count);
+                    gzip.head.extend_from_slice(&buffer[..missing]);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_damage(&error) => {
                     gzip.damage = Some(error.to_string());
@@ -120,6 +135,10 @@ impl Gzip {
         if offset >= self.len {
             return Ok(0);
         }
+        if let Some(kept) = self.kept_head(offset, buffer.len()) {
+            buffer[..kept.len()].copy_from_slice(kept);
+            return Ok(kept.len());
+        }
         if offset < self.position - self.last.len() as u64 {
             self.rewind(file)?;
         }
@@ -151,6 +170,14 @@ impl Gzip {
         Ok(buffer.len())
     }
 
+    /// What is wanted, if all of it is in the head: no reason to decode from the start again.
+    fn kept_head(&self, offset: u64, wanted: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(wanted)?;
+        let end = end.min(usize::try_from(self.len).unwrap_or(usize::MAX));
+        self.head.get(start..end)
+    }
+
     fn rewind(&mut self, file: &File) -> io::Result<()> {
         self.decoder = decoder(file)?;
         self.position = 0;
@@ -172,7 +199,7 @@ fn is_damage(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Seek as _, Write as _};
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -224,6 +251,20 @@ mod tests {
             let expected = &text[at..(at + len).min(text.len())];
             assert_eq!(read(&mut gzip, &file, offset, len), expected, "{len} at {offset}");
         }
+    }
+
+    #[test]
+    fn looking_at_the_head_decodes_nothing_again() {
+        let text = text(3_000_000);
+        let mut file = file(&packed(&text));
+        let mut gzip = Gzip::open(&file).unwrap();
+        assert_eq!(read(&mut gzip, &file, 2_000_000, 9), &text[2_000_000..2_000_009]);
+        // From here on nothing can be decoded from the start.
+        file.seek(io::SeekFrom::Start(0)).unwrap();
+        file.write_all(b"garbage").unwrap();
+
+        assert_eq!(read(&mut gzip, &file, 0, 1024), &text[..1024]);
+        assert_eq!(read(&mut gzip, &file, 2_000_000, 30), &text[2_000_000..2_000_030]);
     }
 
     #[test]

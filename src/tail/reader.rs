@@ -180,6 +180,16 @@ impl Reader {
         self.read_at(&mut buffer, 0).map(without_nuls).map(Fingerprint::of_head)
     }
 
+    /// The fingerprint of the bytes before `offset`.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn tail(&self, offset: u64) -> io::Result<Fingerprint> {
+        let mut buffer = [0; TAIL_BYTES_MAX];
+        let len = usize::try_from(offset).unwrap_or(usize::MAX).min(TAIL_BYTES_MAX);
+        self.read_at(&mut buffer[..len], offset - len as u64).map(Fingerprint::of_tail)
+    }
+
     /// Whether the file still begins with the bytes of `head`.
     ///
     /// # Errors

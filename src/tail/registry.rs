@@ -24,6 +24,8 @@ use crate::span::{FileKey, Span};
 pub const ROTATED_QUIET: Duration = Duration::from_secs(600);
 /// The same for a deleted file, whose bytes occupy the disk as long as it is open.
 pub const DELETED_QUIET: Duration = Duration::from_secs(60);
+/// The same while other files wait for a descriptor.
+const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 
 /// Where a tracked file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,10 +376,10 @@ impl Registry {
     }
 
     /// Takes out the ended incarnations of which all that was read is acknowledged.
-    pub fn take_settled(&mut self) -> Vec<Tracked> {
+    pub fn take_settled(&mut self) -> Vec<(FileKey, Tracked)> {
         let is_settled =
             |_: &FileKey, ended: &mut Tracked| ended.watermark.offset() == ended.read_offset;
-        self.ended.extract_if(.., is_settled).map(|(_, ended)| ended).collect()
+        self.ended.extract_if(.., is_settled).collect()
     }
 
     /// Deleted files, the one deleted first at the front, that together occupy more than
@@ -428,18 +430,22 @@ impl Registry {
         self.rests.first().map(|(grown_at, _)| *grown_at + timeout)
     }
 
-    /// The file that the patterns find, that is delivered, and that has been quiet longest, if it
-    /// was for `quiet` at least: it can be closed and opened again without a loss.
+    /// The file that is delivered and has been quiet longest, if it was for `quiet` at least: one
+    /// that the patterns find, which can be opened again, or else one that was deleted, which hardly
+    /// anybody writes to any more.
     #[must_use]
     pub fn quietest(&self, quiet: Duration, now: Instant) -> Option<FileKey> {
         let can_rest = |tracked: &Tracked| {
-            tracked.state == State::Active
-                && tracked.is_delivered()
-                && tracked.found_as.0 == tracked.size
-                && tracked.grown_at + quiet <= now
+            let quiet = match tracked.state {
+                State::Active if tracked.found_as.0 == tracked.size => quiet,
+                State::Deleted => DELETED_QUIET_SCARCE,
+                State::Active | State::Rotated => return false,
+            };
+            tracked.is_delivered() && tracked.grown_at + quiet <= now
         };
         let resting = self.iter().filter(|(_, tracked)| can_rest(tracked));
-        resting.min_by_key(|(_, tracked)| tracked.grown_at).map(|(file, _)| file)
+        let order = |tracked: &Tracked| (tracked.state == State::Deleted, tracked.grown_at);
+        resting.min_by_key(|(_, tracked)| order(tracked)).map(|(file, _)| file)
     }
 
     /// Renamed and deleted files that are delivered and have been quiet for long enough.
@@ -458,12 +464,12 @@ impl Registry {
 }
 
 impl Tracked {
-    /// Where it stands, and the name next to it that the patterns found.
+    /// Where it stands, and where it stood under the names that the patterns found.
     pub fn places(&self) -> impl Iterator<Item = PathBuf> {
-        let found = self.found_at.file_name().map(|name| self.opened.resolved.with_file_name(name));
-        let last = self.opened.resolved.clone();
-        let is_other = found.as_ref() != Some(&last);
-        found.into_iter().chain(is_other.then_some(last))
+        let names = [&self.opened.path, &self.found_at].map(|path| path.file_name());
+        let resolved = &self.opened.resolved;
+        let places = names.into_iter().flatten().map(|name| resolved.with_file_name(name));
+        places.chain([resolved.clone()]).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// Whether the bytes from where it was opened to its size are all acknowledged or skipped.
@@ -699,9 +705,9 @@ mod tests {
         assert_eq!(registry.on_ack(span), (45, true));
 
         let settled = registry.take_settled();
-        assert_eq!((settled.len(), settled[0].size), (1, 100));
-        assert!(settled[0].is_balanced());
-        let mut wrong = settled[0].clone();
+        assert_eq!((settled.len(), settled[0].1.size), (1, 100));
+        assert!(settled[0].1.is_balanced());
+        let mut wrong = settled[0].1.clone();
         wrong.left_bytes -= 1;
         assert!(!wrong.is_balanced());
     }

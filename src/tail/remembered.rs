@@ -167,9 +167,10 @@ impl Remembered {
         Ok(None)
     }
 
-    /// Takes the checkpoint of the file that an opened one at the real path `resolved` is a copy
-    /// of, by its name and its bytes: copytruncate and gzip make such. It goes on behind what was
-    /// delivered of the original.
+    /// The checkpoint of the file that an opened one at the real path `resolved` is a copy of, by
+    /// its name and its bytes: copytruncate and gzip make such. It goes on behind what was delivered
+    /// of the original. That of a file that is gone is taken; another one may still be met, and
+    /// keeps its own.
     ///
     /// # Errors
     /// As reading the file.
@@ -183,9 +184,9 @@ impl Remembered {
         for base in bases(resolved) {
             for number in self.by_name.get(&base).into_iter().flatten() {
                 let Some(saved) = self.checkpoints.get(number) else { continue };
-                // A head of NULs is no head; then all of the tail is the proof.
+                // A head of NULs is no head; then a whole tail is the proof.
                 let is_proof = saved.head.len > 0 || saved.tail.len as usize == TAIL_BYTES_MAX;
-                if is_proof && (1..=size).contains(&saved.offset) {
+                if is_proof && saved.offset <= size {
                     candidates.insert((saved.offset, *number));
                 }
             }
@@ -194,7 +195,9 @@ impl Remembered {
         for (offset, number) in candidates.into_iter().rev() {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
             if reader.has_head(saved.head)? && reader.has_tail(saved.tail, offset)? {
-                return Ok(self.take(number));
+                let is_gone = saved.inode == 0;
+                let saved = saved.clone();
+                return Ok(if is_gone { self.take(number) } else { Some(saved) });
             }
         }
         Ok(None)
@@ -401,6 +404,24 @@ mod tests {
         assert_eq!(claim("app2.log", text), None, "another name");
         assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
         assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
+    }
+
+    #[test]
+    fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let checkpoint = saved(&path, "one\ntwo\n", 8);
+        let copy = dir.path().join("app.log.1");
+        fs::copy(&path, &copy).unwrap();
+        let mut remembered = Remembered::default();
+        remembered.put_done(checkpoint.clone(), false);
+        let reader = Reader::open(&copy).unwrap();
+
+        let found = remembered.claim_copy(&copy, &reader, 8).unwrap();
+
+        assert_eq!(found.map(|saved| saved.offset), Some(8));
+        assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
     }
 
     #[test]

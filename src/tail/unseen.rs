@@ -22,12 +22,33 @@ pub struct Known {
     pub place: PathBuf,
     /// When it was last looked at, in nanoseconds since 1970.
     pub seen: i64,
+    /// If it waits to be delivered and is not met, a copy of it may be older than the last look:
+    /// when it was born itself.
+    pub born: Option<i64>,
+}
+
+impl Known {
+    fn is_younger(&self, born: i64) -> bool {
+        born > self.born.unwrap_or(i64::MAX).min(self.seen)
+    }
+}
+
+/// A file beside a known one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen<'k> {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The file that it is a generation of.
+    pub known: &'k Known,
+    /// It is older than the last look: it counts only as a copy.
+    pub is_copy: bool,
 }
 
 /// The generations of `known` files that are younger than the last look at them, oldest first, with
-/// the file that each is a generation of. Files in `met` (device and inode) are passed over.
+/// the file that each is a generation of; and the older ones that may be a copy. Files in `met`
+/// (device and inode) are passed over.
 #[must_use]
-pub fn unseen<'k>(known: &'k [Known], met: &HashSet<(u64, u64)>) -> Vec<(PathBuf, &'k Known)> {
+pub fn unseen<'k>(known: &'k [Known], met: &HashSet<(u64, u64)>) -> Vec<Unseen<'k>> {
     let mut by_dir: BTreeMap<&Path, Vec<&Known>> = BTreeMap::new();
     for one in known {
         if let Some(dir) = one.place.parent() {
@@ -39,20 +60,25 @@ pub fn unseen<'k>(known: &'k [Known], met: &HashSet<(u64, u64)>) -> Vec<(PathBuf
         let Ok(entries) = fs::read_dir(dir) else { continue };
         for path in entries.flatten().map(|entry| entry.path()) {
             let bases = bases(&path);
-            let Some(known) = known.iter().find(|known| bases.contains(&known.place)) else {
+            if bases.is_empty() {
                 continue;
-            };
+            }
             // Links are not followed: what they lead to has a name of its own.
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
             let born = born(&metadata);
             let is_met = met.contains(&(metadata.dev(), metadata.ino()));
-            if metadata.is_file() && !is_met && born > known.seen {
-                found.push((born, path, *known));
+            let is_beside =
+                |known: &&&Known| bases.contains(&known.place) && known.is_younger(born);
+            if let Some(known) = known.iter().find(is_beside)
+                && metadata.is_file()
+                && !is_met
+            {
+                found.push((born, Unseen { path, known, is_copy: born <= known.seen }));
             }
         }
     }
-    found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    found.into_iter().map(|(_, path, known)| (path, known)).collect()
+    found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+    found.into_iter().map(|(_, unseen)| unseen).collect()
 }
 
 /// When a file was made; where that is not known, when its bytes changed last.
@@ -83,13 +109,19 @@ mod tests {
         write("other.log.1");
         write("app.log.bak");
         std::os::unix::fs::symlink("other.log.1", dir.path().join("app.log.9")).unwrap();
-        let known = |seen| [Known { path: "/share/app.log".into(), place: place.clone(), seen }];
+        let known = |seen, born| {
+            [Known { path: "/share/app.log".into(), place: place.clone(), seen, born }]
+        };
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
         let paths = |seen| -> Vec<PathBuf> {
-            unseen(&known(seen), &met).into_iter().map(|(path, _)| path).collect()
+            unseen(&known(seen, None), &met).into_iter().map(|one| one.path).collect()
         };
 
         assert_eq!(paths(0), [dir.path().join("app.log.1")]);
         assert!(paths(i64::MAX).is_empty());
+        let waits = known(i64::MAX, Some(0));
+        let copies = unseen(&waits, &met);
+        assert_eq!(copies.len(), 1);
+        assert!(copies[0].is_copy && copies[0].path == dir.path().join("app.log.1"));
     }
 }

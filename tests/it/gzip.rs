@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Pod, append_to, compress, compressed, logrotate, numbered, rotate};
+use crate::support::{Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for};
 
 fn pod_matching(pattern: &str) -> (Pod, PathBuf) {
     let (mut pod, log) = Pod::with_log();
@@ -64,6 +64,51 @@ fn f07_a_backlog_is_read_from_the_file_that_was_compressed() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// A writer that has not noticed the rotation goes on in the deleted file, so more was delivered of
+/// it than the .gz holds.
+#[test]
+fn f07_a_gz_that_is_shorter_than_what_was_delivered_is_not_shipped_again() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    let mut writer = append_to(&log);
+    pod.ledger.write(&mut writer, 300);
+    let agent = pod.start();
+    pod.expect_all();
+    rotate(&log, 9);
+    compress(&numbered(&log, 1));
+    pod.ledger.write(&mut writer, 100);
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0);
+    drop(writer);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// After a restart the agent knows a generation by its number; it gets another one, and is
+/// compressed.
+#[test]
+fn f08_a_generation_compressed_under_another_number_is_not_shipped_again() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.ledger.append(&log, 300);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    rotate(&log, 9);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    agent.wait_until_open(&numbered(&log, 1));
+    rotate(&log, 9);
+    compress(&numbered(&log, 2));
+    pod.ledger.append(&log, 100);
+
+    assert_eq!(pod.finish(agent), 0);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// `delaycompress`: what was app.log.1 becomes app.log.2.gz with the next rotation.
 #[test]
 fn f08_delayed_compression_repeats_nothing() {
@@ -104,6 +149,38 @@ fn f08_a_delivered_file_compressed_while_the_agent_was_away_is_not_shipped_again
     }
 }
 
+/// Compressed while the agent ran and could not deliver; then it is restarted, and with that the
+/// deleted file is gone that it held. The rest is only in the .gz.
+#[test]
+fn f08_the_rest_of_a_file_compressed_before_a_restart_is_read_from_the_gz() {
+    for pattern in ["share/logs/app.log*", "share/logs/app.log"] {
+        let (mut pod, log) = pod_matching(pattern);
+        let admin = pod.admin();
+        pod.ledger.append(&log, 500);
+        let agent = pod.start();
+        pod.expect_all();
+        pod.mock.stop();
+        pod.ledger.append(&log, 200);
+        rotate(&log, 9);
+        compress(&numbered(&log, 1));
+        pod.ledger.append(&log, 100);
+        wait_for("the deleted file and the new one", || {
+            let status = admin.status();
+            let files = status["files"].as_array().unwrap();
+            files.iter().any(|file| file["state"] == "deleted") && files.len() == 2
+        });
+        pod.set("LOGFERRY_DRAIN_DEADLINE", "2s");
+        assert_eq!(agent.stop().0, 75);
+        pod.set("LOGFERRY_DRAIN_DEADLINE", "60s");
+        pod.mock.resume().unwrap();
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0, "{pattern}, after a restart");
+    }
+}
+
 /// Delivered in part: the rest is only in the .gz.
 #[test]
 fn f08_the_rest_of_a_compressed_file_is_read_from_the_gz() {
@@ -135,7 +212,7 @@ fn f08_a_gz_is_read_on_after_a_kill() {
     let slow = logferry::mock::Fault::new(logferry::mock::Kind::Delay { ms: 20 });
     pod.mock.faults().set(vec![slow]);
     let agent = pod.start();
-    crate::support::wait_for("some lines", || pod.mock.store().line_count() >= 1000);
+    wait_for("some lines", || pod.mock.store().line_count() >= 1000);
     agent.kill();
     let arrived = pod.mock.store().line_count();
     assert!(arrived < 4000, "{arrived} lines had arrived already");
@@ -234,6 +311,23 @@ fn f09_a_member_that_is_added_is_read() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// Whoever writes it stalls for longer than the agent waits: what comes then is read too, once.
+#[test]
+fn f09_a_gz_that_is_written_with_a_pause_arrives_whole() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "60s");
+    let mut file = append_to(&log.with_file_name("app.log.1.gz"));
+    let text = pod.ledger.compose(&file, 20_000);
+    let bytes = compressed(text.as_bytes());
+    let (begin, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(begin).unwrap();
+    let agent = pod.start();
+    wait_for("what is there", || pod.mock.store().line_count() > 0);
+    file.write_all(rest).unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// Cut off or damaged: what can be read of it arrives, and the others are not held up.
 #[test]
 fn f09_a_damaged_gz_costs_what_is_damaged() {
@@ -246,7 +340,7 @@ fn f09_a_damaged_gz_costs_what_is_damaged() {
     fs::write(&gz, &bytes[..bytes.len() / 2]).unwrap();
     pod.ledger.append(&log, 500);
     let agent = pod.start();
-    crate::support::wait_for("the whole file", || {
+    wait_for("the whole file", || {
         let missing = pod.ledger.missing_numbers(&pod.mock);
         missing.iter().all(|number| damaged.contains(number))
     });

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::support::{PATIENCE, Pod, append_to, compress, numbered, pause, rotate, wait_for};
 
@@ -160,6 +161,8 @@ fn f06_what_no_pattern_ever_found_is_left_alone() {
     let (mut pod, log) = Pod::with_log();
     pod.patterns(&["share/logs/app.log"]);
     fs::write(numbered(&log, 1), "older than the agent\n").unwrap();
+    // What the agent remembers of its last look is the second.
+    pause(Duration::from_millis(1100));
     pod.ledger.append(&log, 100);
     let agent = pod.start();
     pod.expect_all();
@@ -223,7 +226,7 @@ fn f18_what_was_deleted_and_delivered_is_forgotten() {
     let started = logferry::clock::now();
     while held() > 0 {
         assert!(logferry::clock::now() - started < 3 * PATIENCE, "{} are held", held());
-        pause(std::time::Duration::from_millis(250));
+        pause(Duration::from_millis(250));
     }
 
     assert_eq!(pod.finish(agent), 0);

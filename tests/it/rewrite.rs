@@ -328,6 +328,27 @@ fn f10_copied_truncated_and_refilled_within_one_look() {
     }
 }
 
+/// Without notifications a look begins with the names: it meets the copy before it sees that the
+/// original is shorter.
+#[test]
+fn f10_copied_and_truncated_between_two_polls() {
+    const TEST: &str = "f10_copied_and_truncated_between_two_polls";
+    for refill in [20, 500] {
+        let (mut pod, log, mut writer) = pod_matching("share/logs/app.log*");
+        pod.ledger.write(&mut writer, 300);
+        let Some(agent) = pod.start_with_user_limit(TEST, "max_inotify_instances", 0) else {
+            return;
+        };
+        for _ in 0..3 {
+            pod.expect_all();
+            copytruncate(&log, 9);
+            pod.ledger.write(&mut writer, refill);
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{refill}");
+    }
+}
+
 /// `compress` and `copytruncate`: the copy is a .gz.
 #[test]
 fn f10_logrotate_copies_truncates_and_compresses() {

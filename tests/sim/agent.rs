@@ -506,7 +506,7 @@ impl Agent {
     }
 
     fn settle(&mut self, machine: &mut Machine) {
-        for ended in self.registry.take_settled() {
+        for (_, ended) in self.registry.take_settled() {
             if !ended.is_balanced() {
                 machine.ledger.fail(|| format!("the bytes do not add up: {ended:?}"));
             }

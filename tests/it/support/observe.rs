@@ -85,10 +85,15 @@ impl Pod {
         expect_same(&self.records_of("share/logs/app.log"), expected);
     }
 
-    /// Waits until so many records have arrived, of all files together.
+    /// Waits until so many records have arrived, of all files together; in vain only when nothing
+    /// comes any more.
     pub(crate) fn await_records(&self, count: usize) {
-        let count = count as u64;
-        wait_for(&format!("{count} records"), || self.mock.store().line_count() >= count);
+        let arrived = || self.mock.store().line_count();
+        let mut before = arrived();
+        while before < count as u64 {
+            wait_for(&format!("{count} records; {before} came"), || arrived() > before);
+            before = arrived();
+        }
     }
 
     /// Waits until the state directory holds an acknowledged offset for a file.
