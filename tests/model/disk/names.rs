@@ -105,9 +105,11 @@ impl Disk {
     pub(crate) fn copy_and_truncate(&mut self, name: &str, copy: &str) {
         fs::copy(self.path(name), self.path(copy)).expect("a copy");
         let node = self.names[name];
+        // Of a file with several names the agent may know another than the copy bears.
+        let is_known = KNOWS_COPIES_AT_ONCE && self.names_of(node).count() == 1;
         for placed in &self.nodes[node].layout {
             self.copied.insert(placed.line);
-            self.lines[placed.line].repeats_max += usize::from(!KNOWS_COPIES_AT_ONCE);
+            self.lines[placed.line].repeats_max += usize::from(!is_known);
         }
         self.note_copy(node, copy);
         self.cut(name, 0);
