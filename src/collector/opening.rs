@@ -444,11 +444,13 @@ impl Collector {
                 unopened.push(one.path);
             }
         }
-        if self.unopened > waiting {
-            self.aside.known = known;
-        } else {
+        if self.unopened == waiting {
+            known.retain(unseen::is_closed);
+        }
+        if known.is_empty() {
             self.aside.strangers.clear();
         }
+        self.aside.known = known;
         unopened
     }
 

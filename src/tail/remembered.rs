@@ -233,18 +233,21 @@ impl Remembered {
             if state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix {
                 self.searched.remove(&dir);
             }
-            let Ok(mut entries) = entries(&dir) else { continue };
+            let Ok((mut files, below)) = entries(&dir) else {
+                // The right to look may come without a change of the names.
+                self.searched.remove(&dir);
+                continue;
+            };
             // Rotation may move a file to a directory below (`olddir`).
             let is_missing = |number: &u64| {
                 let saved = self.checkpoints.get(number);
-                saved.is_some_and(|saved| !saved.is_done && !entries.contains_key(&saved.inode))
+                saved.is_some_and(|saved| !saved.is_done && !files.contains_key(&saved.inode))
             };
             if numbers.iter().any(is_missing) {
-                let below: Vec<_> = entries.values().filter(|path| path.is_dir()).collect();
-                let below: Vec<_> = below.into_iter().flat_map(|dir| self::entries(dir)).collect();
-                entries.extend(below.into_iter().flatten());
+                let below = below.iter().flat_map(|dir| entries(dir));
+                files.extend(below.flat_map(|(files, _)| files));
             }
-            self.compare_names(&numbers, &entries, &mut paths);
+            self.compare_names(&numbers, &files, &mut paths);
         }
         paths
     }
@@ -270,17 +273,27 @@ impl Remembered {
         }
     }
 
-    /// What stands at `path` could not be opened: its directory is searched again the next time.
+    /// What stands at `path` could not be opened: its directory is searched again the next time, and
+    /// the one above, whose search may have led there.
     pub fn search_again(&mut self, path: &Path) {
-        if let Some(dir) = path.parent() {
+        for dir in path.ancestors().skip(1).take(2) {
             self.searched.remove(dir);
         }
     }
 }
 
-/// What is in a directory, by inode.
-fn entries(dir: &Path) -> io::Result<HashMap<u64, PathBuf>> {
-    Ok(fs::read_dir(dir)?.flatten().map(|entry| (entry.ino(), entry.path())).collect())
+/// The files in a directory, by inode, and the directories. Nothing else: a link may have got the
+/// inode of a file that is gone.
+fn entries(dir: &Path) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
+    let (mut files, mut dirs) = (HashMap::new(), Vec::new());
+    for entry in fs::read_dir(dir)?.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_file() => drop(files.insert(entry.ino(), entry.path())),
+            Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok((files, dirs))
 }
 
 fn remove<K: Eq + Hash>(index: &mut Index<K>, key: &K, number: u64) {

@@ -81,6 +81,15 @@ pub fn unseen<'k>(known: &'k [Known], met: &HashSet<(u64, u64)>) -> Vec<Unseen<'
     found.into_iter().map(|(_, unseen)| unseen).collect()
 }
 
+/// Whether the directory of a known file may not be looked into.
+#[must_use]
+pub fn is_closed(known: &Known) -> bool {
+    let looked = known.place.parent().map(fs::read_dir);
+    looked.is_some_and(|looked| {
+        looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
 /// When a file was made; where that is not known, when its bytes changed last.
 fn born(metadata: &Metadata) -> i64 {
     let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());

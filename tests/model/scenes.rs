@@ -1,6 +1,7 @@
 //! Scenes: what once went wrong, or could, and needs many things at the right moment. Each ends as a
 //! seed does, with all that is owed and with all checks.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crate::disk::Pattern;
@@ -35,6 +36,25 @@ fn begin(world: &mut World) -> Result<usize, String> {
     world.start()?;
     world.wait_until_noticed(node)?;
     Ok(node)
+}
+
+/// File systems give the inodes away again that they got back.
+#[test]
+fn a_dangling_link_with_the_inode_of_a_known_file() {
+    scene(Pattern::Link, |world| {
+        let node = begin(world)?;
+        world.stop()?;
+        world.disk.unlink("a/app.log", false);
+        let inode = world.disk.nodes[node].inode;
+        let is_taken = (0..1000).any(|number| {
+            let link = world.disk.path(&format!("a/{number}"));
+            std::os::unix::fs::symlink("nowhere", &link).unwrap();
+            std::fs::symlink_metadata(link).unwrap().ino() == inode
+        });
+        world.say(format!("the inode is used again: {is_taken}"));
+        world.start()?;
+        world.stop()
+    });
 }
 
 /// Copied and truncated between two looks of the agent.
@@ -130,5 +150,25 @@ fn a_directory_that_cannot_be_looked_into_at_the_stop() {
         world.disk.forbid_directory("a", true);
         world.start()?;
         world.stop()
+    });
+}
+
+/// The directory was not changed for a while when the agent starts, nor when it may be looked into.
+#[test]
+fn a_renamed_file_in_a_directory_that_is_opened_later() {
+    if !can_close_directories("a_renamed_file_in_a_directory_that_is_opened_later") {
+        return;
+    }
+    scene(Pattern::Link, |world| {
+        let node = begin(world)?;
+        world.stop()?;
+        world.disk.rename("a/app.log", "a/app.txt");
+        world.disk.append(node, &SIZES);
+        pause(Duration::from_millis(3100));
+        world.disk.forbid_directory("a", true);
+        world.start()?;
+        a_second_passes();
+        world.disk.forbid_directory("a", false);
+        Ok(())
     });
 }

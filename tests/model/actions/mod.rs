@@ -73,9 +73,9 @@ const ACTIONS: [Action; 34] = [
 
 /// What the agent is asked for beyond the rest, one line each: what was not delivered of a gzipped
 /// log arrives from the archive, whenever that was made.
-pub(crate) const FOLLOWS_ARCHIVES: bool = false;
+pub(crate) const FOLLOWS_ARCHIVES: bool = true;
 /// A copy of a log is known even if the original is truncated before the agent has looked.
-pub(crate) const KNOWS_COPIES_AT_ONCE: bool = false;
+pub(crate) const KNOWS_COPIES_AT_ONCE: bool = true;
 /// A directory that cannot be looked into is not everything delivered.
 pub(crate) const SEES_CLOSED_DIRECTORIES: bool = false;
 
