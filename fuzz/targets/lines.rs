@@ -124,10 +124,22 @@ impl Shipped {
             assert!(record.len() <= plan.line_bytes_max && !record.contains(&b'\n'));
         }
         // Only line ends and holes may be left out.
-        let is_text = |byte: &&u8| !matches!(**byte, b'\n' | b'\r' | 0);
-        let written = read.iter().filter(is_text);
-        let arrived = self.records.iter().flatten().filter(is_text);
-        assert!(written.eq(arrived), "all text arrives, in order: {:?}", self.records);
+        let lines = || read.split(|&byte| byte == b'\n');
+        let is_text = |byte: &&u8| **byte != 0;
+        let complete = lines().count() - 1;
+        let written = lines().enumerate().flat_map(|(index, line)| match line {
+            [line @ .., b'\r'] if index < complete => line,
+            line => line,
+        });
+        let arrived = self.records.iter().flatten();
+        assert!(
+            written.filter(is_text).eq(arrived.filter(is_text)),
+            "all text arrives, in order: {:?}",
+            self.records
+        );
+        let empty = lines().take(complete).filter(|line| matches!(line, [] | [b'\r'])).count();
+        let arrived = self.records.iter().filter(|record| record.is_empty()).count();
+        assert_eq!(empty, arrived, "empty lines arrive, and no others: {:?}", self.records);
         // Nothing that is a whole line waits.
         let rest = &plan.file[self.offset..];
         let has_line = rest
