@@ -745,7 +745,8 @@ impl Agent {
             if let Some(bucket) = &mut self.bucket {
                 bucket.take(progress.consumed as u64, input.now);
             }
-            if progress.sent_partial {
+            // A rest of more than a line's length is sent in pieces, with a seal between them.
+            if progress.sent_partial && progress.stop == Stop::NeedsBytes {
                 machine.ledger.on_rest_sent(&whole.bytes[input.lead..]);
             }
             let left = &input.bytes[input.lead..];

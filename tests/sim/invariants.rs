@@ -192,7 +192,7 @@ impl Ledger {
     /// A line was sent without its end; `behind` it stands in the file what was read with it.
     pub fn on_rest_sent(&mut self, behind: &[u8]) {
         let is_last = matches!(behind, [] | [b'\r']);
-        self.check(is_last, || format!("a line was cut with {} bytes behind it", behind.len()));
+        self.check(is_last, || format!("a line was cut with {:?} behind it", behind));
     }
 
     pub fn on_truncated(&mut self, generation: usize) {
