@@ -133,6 +133,8 @@ pub struct Collector {
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
     unopened: usize,
+    /// Stopping, to look for more files has led to nothing.
+    is_last_look: bool,
     /// The last discovery had more files to open than descriptors.
     is_short: bool,
     /// That was logged.
@@ -234,6 +236,7 @@ impl Collector {
             aside: Aside::default(),
             looked_at: opening::stamp(),
             unopened: 0,
+            is_last_look: false,
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
@@ -275,7 +278,7 @@ impl Collector {
                 self.look(now);
             }
             self.turn(now);
-            self.finish_drain();
+            self.finish_drain(now);
             self.settle();
             let is_over = abandon
                 || (self.stage == Stage::Closed
@@ -460,8 +463,10 @@ impl Collector {
         }
     }
 
-    /// When all files are read to their end: seals what is open, then closes the hand-off.
-    fn finish_drain(&mut self) {
+    /// When all files are read to their end: seals what is open, then closes the hand-off. Files
+    /// that could not be opened get another chance for as long as that leads on: a copy is taken
+    /// up when its original is delivered, and one archive after the other.
+    fn finish_drain(&mut self, now: Instant) {
         if self.stage != Stage::Draining || !self.schedule.is_empty() {
             return;
         }
@@ -470,6 +475,19 @@ impl Collector {
                 return;
             }
             self.seal(file, Reason::Shutdown);
+        }
+        if self.unopened > 0 && !self.is_last_look {
+            if self.handoff.outstanding_bytes() > 0 || !self.unparked.is_empty() {
+                return;
+            }
+            self.rest_unpacked();
+            self.settle();
+            let opened = self.counters.files_opened;
+            self.discover(now);
+            self.is_last_look = self.counters.files_opened == opened;
+            if !self.is_last_look || !self.schedule.is_empty() {
+                return;
+            }
         }
         self.handoff.close();
         self.stage = Stage::Closed;

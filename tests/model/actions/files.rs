@@ -1,7 +1,7 @@
 //! What an app does to its files, and what is done to them behind its back.
 
 use super::{Outcome, archivable, is_up, writable};
-use crate::disk::parts;
+use crate::disk::{parts, stem};
 use crate::text::LINE_BYTES_MIN;
 use crate::world::{World, pick};
 
@@ -21,10 +21,9 @@ fn draw(world: &mut World) -> String {
 /// A name that no file has had yet, in the same directory.
 fn new_name(world: &World, name: &str, form: &str) -> String {
     let (pod, file) = parts(name);
-    let stem = file.split(['.', '-', '_']).next().expect("a first part");
     let name = form
         .replace("NAME", file)
-        .replace("STEM", stem)
+        .replace("STEM", stem(file))
         .replace('#', &world.trace.len().to_string());
     format!("{pod}/{name}")
 }

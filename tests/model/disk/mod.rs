@@ -225,11 +225,10 @@ impl Disk {
     /// The path of the file that this name says it is a generation of.
     fn shown_base(&self, name: &str) -> Option<String> {
         let (pod, file) = parts(name);
-        let stem = file.split(['.', '-', '_']).next().expect("a first part");
         let is_dated = file.contains('-') && file.ends_with(".log");
         let is_generation = is_dated || file.contains(".log.");
         // In a directory that was moved it is one of what stood there before.
-        is_generation.then(|| self.shown(&format!("{}/{stem}.log", &pod[..1]))).flatten()
+        is_generation.then(|| self.shown(&format!("{}/{}.log", &pod[..1], stem(file)))).flatten()
     }
 
     pub(crate) fn names_of(&self, node: usize) -> impl Iterator<Item = &String> {
@@ -315,6 +314,11 @@ impl Disk {
 /// The pod and the file of a name.
 pub(crate) fn parts(name: &str) -> (&str, &str) {
     name.split_once('/').expect("a pod and a file")
+}
+
+/// What remains of a file's name when it is renamed or rotated.
+pub(crate) fn stem(file: &str) -> &str {
+    file.split(['.', '-']).next().expect("a first part")
 }
 
 /// `a` stands for `data/a/logs`, `a.3` for `data/a/logs.3`.
