@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
+use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
 use crate::tail::discover::{Found, Refused};
@@ -59,6 +60,8 @@ impl Collector {
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
+                // What stands there is not known.
+                self.unopened += 1;
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
@@ -208,12 +211,13 @@ impl Collector {
         self.expect_unseen_beside(file);
     }
 
-    /// Tells the watch which names stand for which files; renamed files by their new names.
+    /// Tells the watch which names stand for which files; renamed files by their new names, and
+    /// deleted ones, of which there may be a compressed copy, by their last.
     pub(super) fn refresh_names(&mut self) {
         for (file, reader) in &self.readers {
             if let Some(tracked) = self.registry.get_mut(*file)
                 && tracked.state != State::Active
-                && let Some(path) = reader.path()
+                && let Some(path) = reader.last_path()
                 && path != tracked.opened.resolved
             {
                 tracked.opened.resolved = path;
@@ -313,10 +317,15 @@ impl Collector {
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = self.checkpoint(&ended, clock::wall().as_secs());
-            if ended.left_bytes == 0 {
+            let is_done = ended.left_bytes == 0;
+            if is_done {
                 self.on_original_delivered(file);
             }
-            self.remembered.put_done(checkpoint, has_gone);
+            if has_gone {
+                self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
+            } else {
+                self.remembered.put_done(checkpoint);
+            }
             self.is_scan_wanted |= self.aside.has_copies();
             self.is_moved = true;
         }

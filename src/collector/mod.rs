@@ -532,7 +532,7 @@ impl Collector {
         let ended = self.registry.ended();
         let gone = |ended: &Tracked| {
             let checkpoint = self.checkpoint(ended, unix);
-            Checkpoint { inode: 0, is_done: true, ..checkpoint }
+            Checkpoint { inode: 0, ..checkpoint }
         };
         checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
         checkpoints.extend(self.delivered_copies());

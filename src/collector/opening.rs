@@ -41,6 +41,8 @@ pub(super) struct Aside {
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
+    /// Not all of what was known at the start has been looked for.
+    is_first_search: bool,
     /// Compressed files with too much text, and when they changed last.
     oversized: HashMap<(u64, u64), i64>,
     /// Older files beside those that turned out to be no copies.
@@ -56,6 +58,13 @@ struct Copy {
     original: FileKey,
     /// What is true of the copy as soon as all of the original is delivered.
     done: Checkpoint,
+}
+
+impl Copy {
+    /// It may still become anything: gzip makes its file before it writes.
+    const fn is_empty(&self) -> bool {
+        self.done.offset == 0
+    }
 }
 
 /// Where the bytes of an opened file are from.
@@ -103,6 +112,7 @@ impl Collector {
             known.seen = known.seen.max(seen);
         }
         self.aside.known = known.into_values().collect();
+        self.aside.is_first_search = true;
     }
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
@@ -222,17 +232,18 @@ impl Collector {
 
     /// The original of these copies has ended and was delivered to the last byte.
     pub(super) fn on_original_delivered(&mut self, original: FileKey) {
-        for copy in self.aside.copies.values().filter(|copy| copy.original == original) {
-            self.remembered.put_done(copy.done.clone(), false);
+        let is_of_this = |copy: &&Copy| copy.original == original && !copy.is_empty();
+        for copy in self.aside.copies.values().filter(is_of_this) {
+            self.remembered.put_done(copy.done.clone());
         }
     }
 
     /// What is true of the copies whose originals are delivered by now.
     pub(super) fn delivered_copies(&self) -> impl Iterator<Item = Checkpoint> {
         let is_delivered = |copy: &&Copy| {
-            self.registry.get(copy.original).is_some_and(|original| {
-                original.is_delivered() && copy.done.offset <= original.read_offset
-            })
+            let original = self.registry.get(copy.original);
+            let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
+            !copy.is_empty() && original.is_some_and(|one| one.is_delivered() && is_read(one))
         };
         self.aside.copies.values().filter(is_delivered).map(|copy| copy.done.clone())
     }
@@ -333,13 +344,16 @@ impl Collector {
         let stat = reader.stat()?;
         match self.remembered.claim(path, reader, stat)? {
             Some((saved, Match::Resume)) => return Ok(Origin::Known(saved)),
+            Some((saved, Match::Rewritten | Match::Other)) if is_used_inode(&saved, &stat) => {
+                self.remembered.put_gone(saved);
+            }
             Some((saved, Match::Rewritten | Match::Other)) => {
                 tracing::warn!(
                     file = %path.display(), offset = saved.offset,
                     "it was rewritten while the agent was away; reading from its first byte"
                 );
                 self.counters.files_truncated += 1;
-                self.remembered.put_done(saved, true);
+                self.remembered.put_gone(saved);
             }
             None => {}
         }
@@ -417,7 +431,7 @@ impl Collector {
                 self.begin(configured, resolved, reader, Some(found), State::Rotated, now)?;
             }
             Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
-                self.remembered.put_done(found, true);
+                self.remembered.put_gone(found);
             }
             Some((found, Match::Rewritten | Match::Other)) => self.remembered.put_back(found),
             None => {}
@@ -449,6 +463,10 @@ impl Collector {
         }
         if known.is_empty() {
             self.aside.strangers.clear();
+            if std::mem::take(&mut self.aside.is_first_search) {
+                self.remembered.on_copies_searched();
+                self.is_moved = true;
+            }
         }
         self.aside.known = known;
         unopened
@@ -458,7 +476,7 @@ impl Collector {
     /// the agent ended, which held it open until then.
     fn expect_copies(&self, known: &mut [Known]) {
         let mut born: HashMap<PathBuf, i64> = HashMap::new();
-        for saved in self.remembered.checkpoints().filter(|one| !one.is_done && one.inode != 0) {
+        for saved in self.remembered.checkpoints().filter(|one| !one.is_done) {
             let Some(name) = saved.path.file_name() else { continue };
             let first = born.entry(saved.resolved.with_file_name(name)).or_insert(saved.born);
             *first = saved.born.min(*first);

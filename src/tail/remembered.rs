@@ -87,16 +87,29 @@ impl Remembered {
         Some(checkpoint)
     }
 
-    /// Keeps the checkpoint of a file that is done, to know it when it is met again. If it `is_gone`
-    /// only a copy of its bytes can be.
-    pub fn put_done(&mut self, checkpoint: Checkpoint, is_gone: bool) {
-        let inode = if is_gone { 0 } else { checkpoint.inode };
-        self.put_back(Checkpoint { is_done: true, inode, ..checkpoint });
+    /// Keeps the checkpoint of a file that is done, to know it when it is met again.
+    pub fn put_done(&mut self, checkpoint: Checkpoint) {
+        self.put_back(Checkpoint { is_done: true, ..checkpoint });
+    }
+
+    /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
+    /// be met.
+    pub fn put_gone(&mut self, checkpoint: Checkpoint) {
+        self.put_back(Checkpoint { inode: 0, ..checkpoint });
         if let Some(gone) = self.by_inode.get(&0)
             && gone.len() > GONE_MAX
             && let Some(&oldest) = gone.first()
         {
             self.take(oldest);
+        }
+    }
+
+    /// Copies of what is gone were searched for: those made from now on are younger than this look.
+    pub fn on_copies_searched(&mut self) {
+        for number in self.by_inode.get(&0).into_iter().flatten() {
+            if let Some(gone) = self.checkpoints.get_mut(number) {
+                gone.is_done = true;
+            }
         }
     }
 
@@ -265,7 +278,7 @@ impl Remembered {
                 Some(path) if !saved.is_done => paths.push((path.clone(), saved.clone())),
                 None if saved.is_done => {
                     if let Some(saved) = self.take(number) {
-                        self.put_done(saved, true);
+                        self.put_gone(saved);
                     }
                 }
                 Some(_) | None => {}
@@ -415,7 +428,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             let reader = Reader::open(&path).unwrap();
             let mut remembered = Remembered::default();
-            remembered.put_done(gone.clone(), true);
+            remembered.put_gone(gone.clone());
             let found = remembered.claim_copy(&path, &reader, text.len() as u64).unwrap();
             assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
             found.map(|saved| saved.offset)
@@ -435,7 +448,7 @@ mod tests {
         fs::write(&path, "one\n").unwrap();
         let checkpoint = saved(&path, "one\n", 4);
         let mut remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
+        remembered.put_done(checkpoint.clone());
         remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
 
         let saved = remembered.checkpoints().cloned().collect();
@@ -452,7 +465,7 @@ mod tests {
         let copy = dir.path().join("app.log.1");
         fs::copy(&path, &copy).unwrap();
         let mut remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
+        remembered.put_done(checkpoint.clone());
         let reader = Reader::open(&copy).unwrap();
 
         let found = remembered.claim_copy(&copy, &reader, 8).unwrap();
@@ -468,7 +481,7 @@ mod tests {
         fs::write(&path, "one\n").unwrap();
         let checkpoint = saved(&path, "one\n", 4);
         let mut remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
+        remembered.put_done(checkpoint.clone());
 
         assert_eq!(remembered.whereabouts(0), []);
         assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
@@ -476,12 +489,12 @@ mod tests {
         assert_eq!(remembered.whereabouts(0).len(), 1);
 
         remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
+        remembered.put_done(checkpoint.clone());
         fs::remove_file(&path).unwrap();
         assert_eq!(remembered.whereabouts(0), []);
         assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "it is gone");
         for _ in 0..=GONE_MAX {
-            remembered.put_done(checkpoint.clone(), true);
+            remembered.put_gone(checkpoint.clone());
         }
         assert_eq!(remembered.checkpoints().count(), GONE_MAX);
     }

@@ -121,6 +121,53 @@ fn an_archive_of_what_the_agent_had_open_and_could_not_deliver() {
     });
 }
 
+/// gzip makes the archive and writes into it later; the agent is killed between.
+#[test]
+fn an_archive_that_is_found_empty_at_first() {
+    scene(Pattern::LinkAndRotated, |world| {
+        begin(world)?;
+        world.disk.rename("a/app.log", "a/app.log.1");
+        let path = world.disk.path("a/app.log.1.gz");
+        std::fs::write(&path, "").unwrap();
+        world.wait_for_all()?;
+        a_second_passes();
+        world.settle()?;
+        world.kill()?;
+        let mut gzip = std::process::Command::new("gzip");
+        let text = gzip.arg("-c").arg(world.disk.path("a/app.log.1")).output();
+        std::fs::write(path, text.unwrap().stdout).unwrap();
+        world.disk.on_archived("a/app.log.1");
+        Ok(())
+    });
+}
+
+/// The inode that the archived log had is a log again when the next agent starts.
+#[test]
+fn an_archive_of_a_log_whose_inode_is_used_again() {
+    scene(Pattern::Link, |world| {
+        world.set_endpoint(false);
+        let node = begin(world)?;
+        world.disk.rename("a/app.log", "a/app.log.1");
+        world.disk.gzip("a/app.log.1");
+        world.wait_until_noticed(node)?;
+        // A later look: the archive is older than it.
+        a_second_passes();
+        let job = world.disk.create("a/job.log");
+        world.disk.append(job, &SIZES);
+        world.wait_until_noticed(job)?;
+        a_second_passes();
+        world.kill()?;
+        let inode = world.disk.nodes[node].inode;
+        let is_taken = (0..100).any(|number| {
+            let node = world.disk.create(&format!("a/web{number}.log"));
+            world.disk.append(node, &SIZES);
+            world.disk.nodes[node].inode == inode
+        });
+        world.say(format!("the inode is used again: {is_taken}"));
+        Ok(())
+    });
+}
+
 #[test]
 fn an_archive_in_a_directory_that_is_opened_later() {
     if !can_close_directories("an_archive_in_a_directory_that_is_opened_later") {
