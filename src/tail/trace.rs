@@ -98,6 +98,10 @@ impl Trace {
         while let Some(name) = names.pop_front() {
             match name.as_encoded_bytes() {
                 b"/" => self.real = PathBuf::from("/"),
+                b".." if self.is_unknown() => {
+                    let why = "what is above the end of a link of /proc is not known";
+                    return Err(End::Failed(io::Error::other(why)));
+                }
                 b".." => {
                     self.real.pop();
                 }
@@ -121,6 +125,12 @@ impl Trace {
             }
         }
         Ok(())
+    }
+
+    /// Whether it has come to a link that is not followed.
+    fn is_unknown(&self) -> bool {
+        let is_link = |metadata: Metadata| metadata.is_symlink();
+        self.real.starts_with(KERNEL) && fs::symlink_metadata(&self.real).is_ok_and(is_link)
     }
 
     /// The target of a link; `None` if it is none.
@@ -270,6 +280,12 @@ mod tests {
     fn the_kernels_own_links_are_not_followed() {
         let (_dir, root) = tree(&[("/proc/self/root/data", "share/logs")]);
         assert_eq!(path(&root.join("share/logs")).real, Path::new("/proc/self/root/data"));
+        // What is above their end is not what is above their name.
+        let out =
+            Path::new("/proc/self/cwd").join("../../..").join(root.strip_prefix("/").unwrap());
+        symlink(&out, root.join("share/out")).unwrap();
+        let out = path(&root.join("share/out"));
+        assert!(matches!(out.end, End::Failed(_)), "{out:?}");
         assert!(stat(Path::new("/proc/self/root")).unwrap().is_dir());
     }
 }
