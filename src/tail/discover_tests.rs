@@ -280,6 +280,15 @@ mod oddities {
         assert_eq!(odd(&["logs/a.log", "logs/plain"], &[]), ["logs/plain: directory"]);
     }
 
+    /// Nobody may write to `/` for a test; `/tmp`, which is no file, stands for one.
+    #[test]
+    fn one_file_of_the_root_directory_is_looked_for() {
+        let scan = Patterns::new(&["/tmp".to_owned()], &[], vec![], &[]).unwrap().scan();
+        assert_eq!(scan.odd, [(PathBuf::from("/tmp"), "directory")]);
+        assert!(scan.refused.is_empty());
+        assert_eq!(scan.dirs.keys().collect::<Vec<_>>(), [Path::new("/")]);
+    }
+
     #[test]
     fn a_tree_deeper_than_the_stack_is_walked() {
         let dir = format!("logs{}", "/d".repeat(400));

@@ -88,9 +88,10 @@ impl LinkRoots {
         self.met.insert(base.to_owned(), beside);
     }
 
-    /// Whether the base may lead here: what it leads to is still to be learnt, or is allowed.
+    /// Whether the base may lead here: no link is on its way, or what it leads to is still to be
+    /// learnt, or is allowed.
     pub(super) fn allows_base(&self, base: &Path, real: &Path) -> bool {
-        self.is_awaited(base) || self.allows(real) || self.is_beside(base, real)
+        base == real || self.is_awaited(base) || self.allows(real) || self.is_beside(base, real)
     }
 
     fn is_awaited(&self, base: &Path) -> bool {
