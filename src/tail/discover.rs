@@ -102,6 +102,11 @@ impl Patterns {
     pub fn scan(&mut self) -> Scan {
         let own = Own::look(&self.own);
         self.roots.resolve(|dir| fs::canonicalize(dir).ok());
+        // What one pattern allows is to be known before another one is walked.
+        for pattern in &self.patterns {
+            let mut unused = Scan::default();
+            Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut unused).learn();
+        }
         let mut scan = Scan::default();
         let mut seen = HashSet::new();
         for pattern in &self.patterns {

@@ -558,6 +558,23 @@ mod links {
         tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
     }
 
+    /// Whatever the order of the patterns: what one of them allows is known before any is walked.
+    #[test]
+    fn what_a_later_pattern_allows_counts_for_the_first_one() {
+        let tree = Tree::new(&["data/pod/logs/app.log", "data/pod/x.log"]);
+        tree.link("data/pod/logs", "share");
+        tree.link("../data/pod/x.log", "first/x.log");
+        tree.link("../data/pod/y.log", "first/y.log");
+        tree.link("../data/v1/z.log", "first/z.log");
+        tree.file("data/v1/z.log");
+        for patterns in [&["first/*.log", "share/*.log"], &["first/*.log", "first/z.log"]] {
+            let mut patterns = tree.patterns(patterns, &[], &[]);
+            let scan = patterns.scan();
+            assert_eq!(tree.files(&scan)[..2], ["first/x.log", "first/z.log"]);
+            assert!(scan.refused.is_empty(), "{:?}", scan.refused);
+        }
+    }
+
     #[test]
     fn one_file_that_is_a_link_may_be_pointed_beside_its_first_target() {
         let tree = Tree::new(&["data/v1/app.log", "data/v2/app.log", "secret/v1/app.log"]);
