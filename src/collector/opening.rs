@@ -178,12 +178,11 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
-        if !self.patterns.allows(&resolved) {
-            let resolved = resolved.display();
-            let why = format!("it leads out of the allowed directories: {resolved}");
+        let told = reader.place().map_or_else(|| found.path.clone(), |(path, _)| path);
+        let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
+            let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
-        }
+        };
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
                 self.aside.resting.insert(inode, found_as(found));

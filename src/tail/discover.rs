@@ -15,6 +15,7 @@ use globset::{GlobSet, GlobSetBuilder};
 
 use super::pattern::{self, Pattern, PatternError};
 use super::roots::LinkRoots;
+use super::trace;
 use super::walk::Walk;
 
 /// The patterns, understood, and where links may lead.
@@ -128,11 +129,17 @@ impl Patterns {
         self.exclude.has_file(path)
     }
 
-    /// Whether a file that really is at this path may be shipped. To be asked again of an opened
-    /// file, because links can change between the walk and the opening.
+    /// Where a file that was found and opened really is, if it may be shipped. The kernel says that
+    /// it is at `told`. To be asked of each opened file, because links can change between the walk
+    /// and the opening.
     #[must_use]
-    pub fn allows(&self, real: &Path) -> bool {
-        self.roots.allows(real)
+    pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        if self.roots.allows(told) {
+            return Some(told.to_owned());
+        }
+        let real = trace::path(found).real;
+        let is_it = self.roots.allows(&real) && trace::is_behind_kernel(&real, told, inode);
+        is_it.then_some(real)
     }
 
     /// The directories below which files may be shipped, for people.

@@ -492,8 +492,12 @@ mod links {
             tree.link(&format!("../data/{pod}/logs"), "share/logs");
             tree.expect(&patterns.scan(), &found, &[], &["share", "share/logs"]);
         }
-        assert!(patterns.allows(&tree.path("data/pod-3/logs/app.log")));
-        assert!(!patterns.allows(&tree.path("home/app.log")));
+        let is_allowed = |patterns: &Patterns, told: &str| {
+            let path = tree.path("share/logs/app.log");
+            patterns.place(&path, &tree.path(told), (0, 0)).is_some()
+        };
+        assert!(is_allowed(&patterns, "data/pod-3/logs/app.log"));
+        assert!(!is_allowed(&patterns, "home/app.log"));
 
         for (target, real) in
             [("../home", "home"), ("/", "/"), ("../home/not/there", "home/not/there")]

@@ -497,6 +497,36 @@ fn f29_only_where_a_link_ends_counts() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// The logs of another container of the pod, by way of `/proc/PID/root`; a link among them may not
+/// lead out.
+#[test]
+fn f29_logs_behind_a_link_of_the_kernel_are_shipped() {
+    let (mut pod, log) = Pod::with_log();
+    let dir = log.parent().unwrap().canonicalize().unwrap();
+    let behind = format!("/proc/self/root{}", dir.display());
+    pod.set("LOGFERRY_PATHS", &format!("{behind}/*.log"));
+    write_secret(&pod);
+    symlink("/etc/passwd", log.with_file_name("evil.log")).unwrap();
+    symlink(pod.path("secret/shadow.log"), log.with_file_name("other.log")).unwrap();
+    pod.ledger.append(&log, 100);
+    let admin = pod.admin();
+    let agent = pod.start();
+    pod.expect_all();
+    fs::rename(&log, log.with_extension("log.1")).unwrap();
+    pod.ledger.append(&log.with_extension("log.1"), 10);
+    pod.ledger.append(&log, 10);
+    pod.expect_all();
+
+    admin.expect_metric("logferry_links_refused", 2);
+    assert_eq!(pod.finish(agent), 0);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0, "after a restart");
+    let paths: Vec<_> =
+        pod.mock.store().groups().iter().map(|group| group.tag("__path__")).collect();
+    assert!(paths.iter().all(|path| *path == Some(format!("{behind}/app.log"))), "{paths:?}");
+}
+
 /// A link that is pointed in and out as fast as can be: between the look and the opening there is
 /// no moment in which the secret gets through.
 #[test]
