@@ -78,6 +78,7 @@ impl Collector {
         self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
         self.close_idle(now);
+            self.aliases = scan.aliases;
         self.examine_where(now, |_| true);
         self.keep_within_budget();
         self.note_polling();
@@ -208,7 +209,8 @@ impl Collector {
         self.expect_unseen_beside(file);
     }
 
-    /// Tells the watch which names stand for which files; renamed files by their new names.
+    /// Tells the watch which names stand for which files; renamed files by their new names. An app
+    /// may write to a file by any of its names.
     pub(super) fn refresh_names(&mut self) {
         for (file, reader) in &self.readers {
             if let Some(tracked) = self.registry.get_mut(*file)
@@ -226,7 +228,10 @@ impl Collector {
             let names = found.into_iter().chain([&tracked.opened.resolved]);
             names.map(move |name| (name.as_path(), file))
         });
-        self.watch.set_names(paths);
+        let aliases = self.aliases.iter().filter_map(|(name, (device, inode))| {
+            Some((name.as_path(), self.registry.find(*device, *inode)?))
+        });
+        self.watch.set_names(aliases.chain(paths));
     }
 
     fn close_idle(&mut self, now: Instant) {

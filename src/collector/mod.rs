@@ -144,6 +144,8 @@ pub struct Collector {
     /// Links that the last discovery refused, and what it passed over because it is no file: known,
     /// so no news.
     refused: HashSet<PathBuf>,
+    /// Further names of the files that the last discovery found, with device and inode.
+    aliases: Vec<(PathBuf, (u64, u64))>,
     odd: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
@@ -244,6 +246,7 @@ impl Collector {
             odd: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
+            aliases: Vec::new(),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,

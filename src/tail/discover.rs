@@ -5,7 +5,8 @@
 //! answer: [`super::watch`] watches those. Never opens a file; pipes, sockets and devices are named
 //! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -68,6 +69,8 @@ pub struct Scan {
     /// The files, each once: under the first pattern that finds it, then the first path in order,
     /// visible names before hidden ones.
     pub files: Vec<Found>,
+    /// Further names of these files, with device and inode.
+    pub aliases: Vec<(PathBuf, (u64, u64))>,
     /// The directories to watch; `true` where files are that could be written.
     pub dirs: BTreeMap<PathBuf, bool>,
     /// What could not be looked at, other than because it is not there.
@@ -109,12 +112,22 @@ impl Patterns {
             Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut unused).learn();
         }
         let mut scan = Scan::default();
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         for pattern in &self.patterns {
             let walk = Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut scan);
-            let files = walk.run();
-            scan.files
-                .extend(files.into_iter().filter(|file| seen.insert((file.device, file.inode))));
+            for file in walk.run() {
+                let inode = (file.device, file.inode);
+                match seen.entry(inode) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(scan.files.len());
+                        scan.files.push(file);
+                    }
+                    Entry::Occupied(first) if scan.files[*first.get()].path != file.path => {
+                        scan.aliases.push((file.path, inode));
+                    }
+                    Entry::Occupied(_) => {}
+                }
+            }
         }
         scan.refused.sort_unstable_by(|a, b| a.link.cmp(&b.link));
         scan.refused.dedup_by(|a, b| a.link == b.link);

@@ -181,6 +181,11 @@ mod names {
         tree.check(&["logs/**/*.log"], &[], &["logs/a.log", "logs/deep/c.log"]);
         tree.check(&["logs/*.txt", "logs/*.log"], &[], &["logs/a.txt"]);
         tree.check(&["logs/b.log", "logs/*"], &[], &["logs/b.log"]);
+        let scan = tree.scan(&["logs/**/*.log", "logs/*.log"]);
+        let aliases: Vec<_> = scan.aliases.iter().map(|(path, _)| tree.below(path)).collect();
+        assert_eq!(aliases, ["logs/b.log", "logs/deep/d.log", "logs/b.log"]);
+        let inode = (scan.files[0].device, scan.files[0].inode);
+        assert!(scan.aliases.iter().all(|(_, one)| *one == inode));
         let all = ["logs/deep/c.log", "logs/deep/d.log"];
         tree.check(&["logs/deep/*", "logs/*"], &[], &all);
     }

@@ -53,6 +53,28 @@ fn f23_a_file_under_several_names_is_shipped_once() {
     }
 }
 
+/// An app that writes by the second name is noticed by the notification of that name, not by the
+/// next look at everything, which would take the file system for one without notifications.
+#[test]
+fn f23_what_is_written_by_the_second_name_is_noticed() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let second = log.with_file_name("second.log");
+    fs::hard_link(&log, &second).unwrap();
+    let agent = pod.start();
+    pod.expect_all();
+    // Three looks at everything, and some.
+    let until = logferry::clock::now() + Duration::from_secs(18);
+    while logferry::clock::now() < until {
+        pod.ledger.append(&second, 1);
+        pause(Duration::from_millis(500));
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.times_logged("without notifications"), 0, "{}", pod.agent_log());
+    assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+}
+
 /// The links come and go while the agent runs; the file stays the same.
 #[test]
 fn f23_names_that_come_and_go_repeat_nothing() {
