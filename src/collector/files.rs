@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::clock;
@@ -16,6 +16,18 @@ use crate::tail::registry::{Change, State, Tracked};
 const SCANS_AT_ONCE_MAX: usize = 4;
 /// A file that grew so often in a row without a notification is on a file system without them.
 const UNANNOUNCED_MAX: u8 = 3;
+/// So long files are looked at each second for which nothing comes of it.
+const FRUITLESS_MAX: Duration = Duration::from_secs(10);
+
+/// Files of which no notification may tell, to notice that something came of looking at them.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Unwatched {
+    unopened: usize,
+    files_opened: u64,
+    files: usize,
+    /// Their sizes and how far they are read, all together.
+    bytes: u128,
+}
 
 impl Collector {
     /// Takes the events; discovers and examines as they and the clock ask for.
@@ -66,6 +78,7 @@ impl Collector {
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
+            self.aliases = scan.aliases;
             let is_new = self.watch.watch(&scan.dirs);
             if !is_new {
                 break;
@@ -78,22 +91,17 @@ impl Collector {
         self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
         self.close_idle(now);
-            self.aliases = scan.aliases;
         self.examine_where(now, |_| true);
         self.keep_within_budget();
         self.note_polling();
-        let is_watched =
-            |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
-        let are_watched = self.registry.iter().all(|(_, tracked)| is_watched(tracked));
+        let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long: as long at least belongs to reading.
         let ended = clock::now();
         self.scan_from = ended + (ended - now);
         self.scan_at = ended
             + match () {
                 () if self.is_short => SCAN_PERIOD_SHORT,
-                () if are_watched && self.watch.trouble().is_none() && self.unopened == 0 => {
-                    SCAN_PERIOD
-                }
+                () if are_quiet && self.watch.trouble().is_none() => SCAN_PERIOD,
                 () => SCAN_PERIOD_POLLING,
             };
         if self.store.needs_save() {
@@ -101,6 +109,29 @@ impl Collector {
         }
         self.publish_at = Some(now);
         self.is_ready = true;
+    }
+
+    /// Whether there are no files of which no notification may tell, or nothing has come of
+    /// looking at them for a while: those that are renamed, wait to be written over, or could not
+    /// be opened.
+    fn are_quiet(&mut self, now: Instant) -> bool {
+        let is_watched =
+            |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
+        let mut unwatched = Unwatched {
+            unopened: self.unopened,
+            files_opened: self.counters.files_opened,
+            ..Unwatched::default()
+        };
+        for (_, tracked) in self.registry.iter().filter(|(_, tracked)| !is_watched(tracked)) {
+            unwatched.files += 1;
+            unwatched.bytes += u128::from(tracked.size) + u128::from(tracked.read_offset);
+        }
+        let is_same = self.unwatched.0 == unwatched;
+        if !is_same {
+            self.unwatched = (unwatched, now);
+        }
+        let waits = self.unwatched.0.unopened > 0 || self.unwatched.0.files > 0;
+        !waits || (is_same && now >= self.unwatched.1 + FRUITLESS_MAX)
     }
 
     /// Opens the files that were found and are not open. Returns device and inode of all of them.

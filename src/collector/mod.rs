@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::files::Unwatched;
 use self::opening::Aside;
 use crate::batch::policy::Reason;
 use crate::batch::restamp::restamp;
@@ -54,7 +55,7 @@ use crate::{batch, limit, tail};
 
 /// Discovery runs at least this often, whatever the notifications say.
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
-/// The same while notifications cannot be had or trusted, or renamed files are still open.
+/// The same while notifications cannot be had or trusted, or of some files there may be none.
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
 /// The same while files wait for descriptors that others give up.
 const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
@@ -135,17 +136,19 @@ pub struct Collector {
     unopened: usize,
     /// Stopping, to look for more files has led to nothing.
     is_last_look: bool,
+    /// What the last discovery knew of files that are not watched, and since when that is so.
+    unwatched: (Unwatched, Instant),
     /// The last discovery had more files to open than descriptors.
     is_short: bool,
     /// That was logged.
     is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Further names of the files that the last discovery found, with device and inode.
+    aliases: Vec<(PathBuf, (u64, u64))>,
     /// Links that the last discovery refused, and what it passed over because it is no file: known,
     /// so no news.
     refused: HashSet<PathBuf>,
-    /// Further names of the files that the last discovery found, with device and inode.
-    aliases: Vec<(PathBuf, (u64, u64))>,
     odd: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
@@ -238,15 +241,16 @@ impl Collector {
             aside: Aside::default(),
             looked_at: opening::stamp(),
             unopened: 0,
+            unwatched: (Unwatched::default(), now),
             is_last_look: false,
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
+            aliases: Vec::new(),
             refused: HashSet::new(),
             odd: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
-            aliases: Vec::new(),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
