@@ -187,14 +187,24 @@ impl Collector {
     /// Says of each refused link that it is, once until it has been right again.
     fn note_refused(&mut self, refused: &[Refused]) {
         let is_news = |one: &&Refused| !self.refused.contains(&one.link);
-        for Refused { link, target } in refused.iter().filter(is_news) {
-            tracing::warn!(
-                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
-                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
-                "a link leads out of the allowed directories; it is not followed"
-            );
-        }
+        refused.iter().filter(is_news).for_each(|one| self.warn_refused(one));
         self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    }
+
+    /// Says of a file that was shipped before that it may not be any more, once.
+    pub(super) fn note_left(&mut self, one: Refused) {
+        if !self.refused.contains(&one.link) && !self.left.contains(&one.link) {
+            self.warn_refused(&one);
+            self.left.insert(one.link);
+        }
+    }
+
+    fn warn_refused(&self, Refused { link, target }: &Refused) {
+        tracing::warn!(
+            file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+            hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+            "a link leads out of the allowed directories; it is not followed"
+        );
     }
 
     /// Says of all that matches and is no regular file what it is, once while it is.

@@ -150,6 +150,8 @@ pub struct Collector {
     /// so no news.
     refused: HashSet<PathBuf>,
     odd: HashSet<PathBuf>,
+    /// Files that an earlier run shipped and this one may not, by their paths as configured.
+    left: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused batches that could not be set aside yet.
@@ -249,6 +251,7 @@ impl Collector {
             aliases: Vec::new(),
             refused: HashSet::new(),
             odd: HashSet::new(),
+            left: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
@@ -608,7 +611,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
-            links_refused: self.refused.len() as u64,
+            links_refused: (self.refused.len() + self.left.len()) as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,

@@ -18,7 +18,7 @@ use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::Found;
+use crate::tail::discover::{Found, Refused};
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, State, Tracked};
@@ -405,6 +405,11 @@ impl Collector {
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
+        let told = reader.place().map_or_else(|| path.to_owned(), |(path, _)| path);
+        if !self.patterns.allows_known(path, &told, (stat.device, stat.inode)) {
+            self.note_left(Refused { link: saved.path.clone(), target: told });
+            return Ok(());
+        }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
             self.remembered.search_again(path);
             return Ok(());
@@ -477,13 +482,16 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        if reader.path().is_some_and(|real| real != *path) {
+        let told = reader.place().map_or_else(|| path.clone(), |(path, _)| path);
+        let inode = (stat.device, stat.inode);
+        let is_it =
+            || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
+        if !is_it() || !self.patterns.allows_known(path, &told, inode) {
             return Ok(());
         }
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || remembered.is_some_and(|saved| !is_used_inode(saved, &stat));
-        let inode = (stat.device, stat.inode);
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }

@@ -155,6 +155,13 @@ impl Patterns {
         is_it.then_some(real)
     }
 
+    /// Whether a file that an earlier run of the agent was allowed to ship still may be. What links
+    /// led to then is not known any more, and was allowed; a list replaces that.
+    #[must_use]
+    pub fn allows_known(&self, found: &Path, told: &Path, inode: (u64, u64)) -> bool {
+        !self.roots.are_listed() || self.place(found, told, inode).is_some()
+    }
+
     /// The directories below which files may be shipped, for people.
     #[must_use]
     pub fn roots(&self) -> String {

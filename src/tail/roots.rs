@@ -95,7 +95,7 @@ impl LinkRoots {
     }
 
     fn is_awaited(&self, base: &Path) -> bool {
-        self.listed.is_empty() && !self.met.contains_key(base)
+        !self.are_listed() && !self.met.contains_key(base)
     }
 
     fn is_beside(&self, base: &Path, real: &Path) -> bool {
@@ -107,6 +107,11 @@ impl LinkRoots {
     pub(super) fn allows(&self, real: &Path) -> bool {
         let is_learnt = || self.learnt.iter().any(|root| real.starts_with(root));
         self.explicit().any(|root| real.starts_with(root)) || (is_learnt() && !is_system(real))
+    }
+
+    /// Whether the operator says what is allowed.
+    pub(super) fn are_listed(&self) -> bool {
+        !self.listed.is_empty()
     }
 
     /// Whether a root is below this path, so that one must pass it.

@@ -497,6 +497,40 @@ fn f29_link_roots_hold_for_the_base_too() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// A checkpoint is no permission: what an agent shipped before there was a list, and what was born
+/// beside it since, is only shipped if the list allows it.
+#[test]
+fn f29_link_roots_hold_for_what_a_checkpoint_knows() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let log = pod.path("data/pod/logs/app.log");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+    let shipped = pod.mock.store().groups().len();
+    pod.ledger.append(&log, 10);
+    fs::rename(&log, log.with_extension("log.2")).unwrap();
+    pod.ledger.append(&log.with_extension("log.1"), 10);
+    pod.ledger.append(&log, 10);
+
+    fs::create_dir(pod.path("elsewhere")).unwrap();
+    pod.set("LOGFERRY_LINK_ROOTS", &pod.path("elsewhere").display().to_string());
+    let admin = pod.admin();
+    let agent = pod.start();
+    pod.wait_for_log(REFUSED, 2);
+    admin.expect_metric("logferry_links_refused", 2);
+    // The directory changes: it is searched again.
+    fs::rename(log.with_extension("log.2"), log.with_extension("log.3")).unwrap();
+    admin.wait_until_ready();
+    assert_eq!(agent.stop().0, 0);
+    assert_eq!(pod.mock.store().groups().len(), shipped, "{}", pod.agent_log());
+    assert_eq!(pod.times_logged(REFUSED), 2, "{}", pod.agent_log());
+
+    pod.set("LOGFERRY_LINK_ROOTS", &pod.path("data").display().to_string());
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// What the kernel lets a link be: into /proc, through a link that stands outside and leads back
 /// in, with `..` in it.
 #[test]
