@@ -173,8 +173,9 @@ impl Collector {
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
                     self.unopened += 1;
-                    // Of too few descriptors is told once, and not for each file.
-                    if !self.is_short {
+                    // What is gone again is no trouble. Of too few descriptors is told once, and not
+                    // for each file.
+                    if !self.is_short && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&file.path, "open", &error);
                         troubled.insert(file.path.clone());
                     }
