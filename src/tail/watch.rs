@@ -48,6 +48,8 @@ pub struct Hints {
 
 /// 64 KiB: some 2,000 events in one call.
 const EVENTS_BYTES: usize = 64 * 1024;
+/// Calls in a row. That is more than the kernel's queue holds by default (16,384 events).
+const READS_MAX: usize = 16;
 
 impl Watch {
     /// Opens the notification channel; without one (limit of instances) the agent polls.
@@ -146,12 +148,13 @@ impl Watch {
         }
     }
 
-    /// Takes all waiting events. *Cost*: a `read` for each 64 KiB of them, and one that finds none.
+    /// Takes the waiting events; what comes in without end meanwhile is left for the next time.
+    /// *Cost*: a `read` for each 64 KiB of them, and one that finds none.
     pub fn take(&mut self) -> Hints {
         let mut hints = Hints::default();
         let mut ended = HashSet::new();
         let Some(inotify) = &mut self.inotify else { return hints };
-        loop {
+        for _ in 0..READS_MAX {
             let events = match inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
