@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::files::Unwatched;
 use self::opening::Aside;
 use crate::batch::policy::Reason;
 use crate::batch::restamp::restamp;
@@ -54,7 +55,7 @@ use crate::{batch, limit, tail};
 
 /// Discovery runs at least this often, whatever the notifications say.
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
-/// The same while notifications cannot be had or trusted, or renamed files are still open.
+/// The same while notifications cannot be had or trusted, or of some files there may be none.
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
 /// The same while files wait for descriptors that others give up.
 const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
@@ -135,16 +136,22 @@ pub struct Collector {
     unopened: usize,
     /// Stopping, to look for more files has led to nothing.
     is_last_look: bool,
+    /// What the last discovery knew of files that are not watched, and since when that is so.
+    unwatched: (Unwatched, Instant),
     /// The last discovery had more files to open than descriptors.
     is_short: bool,
     /// That was logged.
     is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Further names of the files that the last discovery found, with device and inode.
+    aliases: Vec<(PathBuf, (u64, u64))>,
     /// Links that the last discovery refused, and what it passed over because it is no file: known,
     /// so no news.
     refused: HashSet<PathBuf>,
     odd: HashSet<PathBuf>,
+    /// Files that an earlier run shipped and this one may not, by their paths as configured.
+    left: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused batches that could not be set aside yet.
@@ -236,12 +243,15 @@ impl Collector {
             aside: Aside::default(),
             looked_at: opening::stamp(),
             unopened: 0,
+            unwatched: (Unwatched::default(), now),
             is_last_look: false,
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
+            aliases: Vec::new(),
             refused: HashSet::new(),
             odd: HashSet::new(),
+            left: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
@@ -601,7 +611,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
-            links_refused: self.refused.len() as u64,
+            links_refused: (self.refused.len() + self.left.len()) as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,

@@ -18,7 +18,7 @@ use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::Found;
+use crate::tail::discover::{Found, Refused};
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, State, Tracked};
@@ -188,12 +188,11 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
-        if !self.patterns.allows(&resolved) {
-            let resolved = resolved.display();
-            let why = format!("it leads out of the allowed directories: {resolved}");
+        let told = reader.place().map_or_else(|| found.path.clone(), |(path, _)| path);
+        let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
+            let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
-        }
+        };
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
                 self.aside.resting.insert(inode, found_as(found));
@@ -420,6 +419,11 @@ impl Collector {
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
+        let told = reader.place().map_or_else(|| path.to_owned(), |(path, _)| path);
+        if !self.patterns.allows_known(path, &told, (stat.device, stat.inode)) {
+            self.note_left(Refused { link: saved.path.clone(), target: told });
+            return Ok(());
+        }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
             self.remembered.search_again(path);
             return Ok(());
@@ -496,13 +500,16 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        if reader.path().is_some_and(|real| real != *path) {
+        let told = reader.place().map_or_else(|| path.clone(), |(path, _)| path);
+        let inode = (stat.device, stat.inode);
+        let is_it =
+            || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
+        if !is_it() || !self.patterns.allows_known(path, &told, inode) {
             return Ok(());
         }
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || remembered.is_some_and(|saved| !is_used_inode(saved, &stat));
-        let inode = (stat.device, stat.inode);
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }

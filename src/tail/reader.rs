@@ -5,11 +5,11 @@
 //! descriptor and no memory of its own.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -26,9 +26,6 @@ use crate::line::split::without_nuls;
 /// Most NUL bytes that are read in search of text. More of them than this are a hole, whatever
 /// follows.
 const NULS_READ_MAX: usize = 64 << 20;
-
-/// What the kernel puts behind the name of a file that has none any more (proc(5)).
-const DELETED: &[u8] = b" (deleted)";
 
 /// A file that was opened for reading.
 #[derive(Debug)]
@@ -101,23 +98,23 @@ impl Reader {
         })
     }
 
-    /// The name that the file has now; `None` when it has none any more (proc(5), `/proc/self/fd`).
+    /// The name that the file has now; `None` when it has none any more.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
-        let path = self.link().ok()?;
-        (!path.as_os_str().as_encoded_bytes().ends_with(DELETED)).then_some(path)
+        let (path, is_deleted) = self.place()?;
+        (!is_deleted).then_some(path)
     }
 
-    /// The name that the file has now, or had last.
+    /// The name that the file has, or had last; `true`: it has it no more (proc(5),
+    /// `/proc/PID/fd`). `None` where there is no `/proc`.
     #[must_use]
-    pub fn last_path(&self) -> Option<PathBuf> {
-        let bytes = self.link().ok()?.into_os_string().into_vec();
-        let name = bytes.strip_suffix(DELETED).unwrap_or(&bytes).to_vec();
-        Some(OsString::from_vec(name).into())
-    }
-
-    fn link(&self) -> io::Result<PathBuf> {
-        std::fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    pub fn place(&self) -> Option<(PathBuf, bool)> {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let path = std::fs::read_link(link).ok()?;
+        match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+            Some(was) => Some((OsStr::from_bytes(was).into(), true)),
+            None => Some((path, false)),
+        }
     }
 
     /// Reads once from `offset`; returns the bytes that are there. One call, so that they are all of

@@ -307,6 +307,25 @@ fn many_files(test: &str, count: usize, descriptors: u32, is_outage: bool) {
     assert_eq!(pod.finish(agent), 0, "{test}");
 }
 
+/// Files that are gone before they can be opened are no news.
+#[test]
+fn k06_files_that_come_and_go_at_once_are_no_trouble() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let until = logferry::clock::now() + Duration::from_secs(5);
+    let mut names = (0..50).cycle().map(|number| log.with_file_name(format!("{number}.log")));
+    while logferry::clock::now() < until {
+        let (name, next) = (names.next().unwrap(), log.with_extension("next.log"));
+        fs::write(&name, "").unwrap();
+        fs::rename(&name, &next).unwrap();
+        fs::remove_file(&next).unwrap();
+    }
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert!(!pod.agent_log().contains(" WARN "), "{}", pod.agent_log());
+}
+
 /// Files that are delivered, deleted and known to be so make way for new ones before long.
 #[test]
 fn k06_files_that_come_and_go_use_up_no_descriptors() {

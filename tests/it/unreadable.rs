@@ -2,6 +2,7 @@
 //! devices, directories; files and directories whose permission comes later.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::support::special::{make_node, skip};
 use crate::support::{Pod, wait_for};
@@ -141,4 +142,33 @@ fn l16_a_file_that_may_never_be_read_is_not_everything_delivered() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
     let agent = pod.start();
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// A file that stays shut is tried each second for a while, and then less often; its new mode is
+/// noticed all the same.
+#[test]
+fn l16_what_stays_shut_is_tried_less_often() {
+    use std::os::unix::fs::PermissionsExt as _;
+    const TEST: &str = "l16_what_stays_shut_is_tried_less_often";
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let mode = |mode| fs::set_permissions(&log, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0);
+    let admin = pod.admin();
+    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    admin.wait_until_ready();
+    let tries = || admin.metric("logferry_file_errors_total");
+    wait_for("some tries", || tries().is_some_and(|count| count > 3));
+    let (mut last, mut since) = (tries(), logferry::clock::now());
+    wait_for("a pause between two tries", || {
+        let now = logferry::clock::now();
+        if tries() != last {
+            (last, since) = (tries(), now);
+        }
+        now - since > Duration::from_secs(3)
+    });
+    mode(0o644);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.times_logged("cannot open it"), 1, "{}", pod.agent_log());
 }
