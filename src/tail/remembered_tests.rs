@@ -266,7 +266,7 @@ fn what_is_in_its_place_is_not_gone() {
     fs::write(&path, "one\n").unwrap();
     let mut remembered = Remembered::default();
     remembered.put_done(saved(&path, "one\n", 4), false);
-    let listed = HashMap::from([(u64::from(u32::MAX), path.clone())]);
+    let listed = HashMap::from([(u64::from(u32::MAX), path)]);
 
     remembered.compare_names(&[0], &listed, &mut Vec::new());
 
