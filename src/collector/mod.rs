@@ -363,7 +363,8 @@ impl Collector {
                     self.on_done(batch.span);
                 }
                 Err(error) => {
-                    self.note_checkpoint_error("set a refused batch aside", &error);
+                    let meanwhile = "nothing more is read until that is possible";
+                    self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
                     self.unparked.push((batch, code, message));
                     self.durable_at.get_or_insert(now + DURABLE_PERIOD);
                 }
@@ -551,7 +552,7 @@ impl Collector {
             Ok(()) => {
                 self.counters.checkpoint_saves += 1;
                 self.checkpoint_saved_unix = unix;
-                if !self.checkpoint_error.is_empty() {
+                if !self.checkpoint_error.is_empty() && self.unparked.is_empty() {
                     tracing::info!("the checkpoint can be saved again");
                     self.checkpoint_error.clear();
                 }
@@ -563,7 +564,8 @@ impl Collector {
                 };
             }
             Err(error) => {
-                self.note_checkpoint_error("save the checkpoint", &error);
+                let meanwhile = "shipping goes on, and a restart would repeat what was sent since";
+                self.note_checkpoint_error("save the checkpoint", meanwhile, &error);
                 self.durable_at = Some(now + DURABLE_PERIOD);
             }
         }
@@ -578,13 +580,10 @@ impl Collector {
         Checkpoint { looked_at: self.looked_at, ..tracked.checkpoint(unix) }
     }
 
-    fn note_checkpoint_error(&mut self, action: &str, error: &std::io::Error) {
+    fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {
         self.counters.checkpoint_errors += 1;
         if self.checkpoint_error.is_empty() {
-            tracing::error!(
-                error = %error,
-                "cannot {action}; shipping goes on, and a restart would repeat what was sent since"
-            );
+            tracing::error!(error = %error, "cannot {action}; {meanwhile}");
         }
         self.checkpoint_error = format!("{action}: {error}");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::disk::Pattern;
 use crate::process::{is_root, minds_modes};
 use crate::support::pause;
-use crate::support::special::skip;
+use crate::support::special::skipped;
 use crate::world::{World, scene};
 
 type Outcome = Result<(), String>;
@@ -15,10 +15,10 @@ type Outcome = Result<(), String>;
 const SIZES: [usize; 4] = [40, 80, 30, 150];
 
 /// Only root can write where the agent may not look.
-fn can_close_directories(test: &str) -> bool {
+fn can_close_directories() -> bool {
     let can = is_root() && minds_modes();
     if !can {
-        skip(test, "only root can close a directory to the agent and go on writing there");
+        skipped("only root can close a directory to the agent and go on writing there");
     }
     can
 }
@@ -170,7 +170,7 @@ fn an_archive_of_a_log_whose_inode_is_used_again() {
 
 #[test]
 fn an_archive_in_a_directory_that_is_opened_later() {
-    if !can_close_directories("an_archive_in_a_directory_that_is_opened_later") {
+    if !can_close_directories() {
         return;
     }
     scene(Pattern::Link, |world| {
@@ -187,7 +187,7 @@ fn an_archive_in_a_directory_that_is_opened_later() {
 
 #[test]
 fn a_directory_that_cannot_be_looked_into_at_the_stop() {
-    if !can_close_directories("a_directory_that_cannot_be_looked_into_at_the_stop") {
+    if !can_close_directories() {
         return;
     }
     scene(Pattern::Link, |world| {
@@ -203,7 +203,7 @@ fn a_directory_that_cannot_be_looked_into_at_the_stop() {
 /// The directory was not changed for a while when the agent starts, nor when it may be looked into.
 #[test]
 fn a_renamed_file_in_a_directory_that_is_opened_later() {
-    if !can_close_directories("a_renamed_file_in_a_directory_that_is_opened_later") {
+    if !can_close_directories() {
         return;
     }
     scene(Pattern::Link, |world| {
