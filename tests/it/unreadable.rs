@@ -146,7 +146,6 @@ fn l16_a_file_that_may_never_be_read_is_not_everything_delivered() {
 #[test]
 fn l16_what_stays_shut_is_tried_less_often() {
     use std::os::unix::fs::PermissionsExt as _;
-    const TEST: &str = "l16_what_stays_shut_is_tried_less_often";
     let (mut pod, log) = Pod::with_log();
     pod.ledger.append(&log, 10);
     let mode = |mode| fs::set_permissions(&log, fs::Permissions::from_mode(mode)).unwrap();
