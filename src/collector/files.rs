@@ -72,8 +72,7 @@ impl Collector {
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
-                // What stands there is not known.
-                self.unopened += 1;
+                self.unopened += usize::from(self.may_hold_logs(path));
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
@@ -112,6 +111,16 @@ impl Collector {
         }
         self.publish_at = Some(now);
         self.is_ready = true;
+    }
+
+    /// Whether what stands in a directory that cannot be looked into matters: the patterns name it,
+    /// or logs were found there. (The `lost+found` of a disk, or a link to itself, holds nothing.)
+    fn may_hold_logs(&self, dir: &Path) -> bool {
+        let mut open = self.registry.iter().map(|(_, tracked)| &tracked.opened.path);
+        let mut known = self.remembered.checkpoints().map(|saved| &saved.path);
+        self.patterns.is_base(dir)
+            || open.any(|path| path.starts_with(dir))
+            || known.any(|path| path.starts_with(dir))
     }
 
     /// Whether there are no files of which no notification may tell, or nothing has come of

@@ -468,8 +468,7 @@ impl Collector {
         if known.is_empty() {
             self.aside.strangers.clear();
             if std::mem::take(&mut self.aside.is_first_search) {
-                self.remembered.on_copies_searched();
-                self.is_moved = true;
+                self.is_moved |= self.remembered.on_copies_searched();
             }
         }
         self.aside.known = known;

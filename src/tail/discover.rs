@@ -100,6 +100,12 @@ impl Patterns {
         Ok(Self { exclude: Exclude::new(exclude)?, patterns, own, roots })
     }
 
+    /// Whether the fixed part of a pattern ends here.
+    #[must_use]
+    pub fn is_base(&self, dir: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.root() == dir)
+    }
+
     /// Walks all patterns, and learns where links may lead from the bases that it meets for the
     /// first time.
     #[must_use]

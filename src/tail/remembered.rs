@@ -124,12 +124,16 @@ impl Remembered {
     }
 
     /// Copies of what is gone were searched for: those made from now on are younger than this look.
-    pub fn on_copies_searched(&mut self) {
+    /// Says whether that is news of any.
+    pub fn on_copies_searched(&mut self) -> bool {
+        let mut is_news = false;
         for number in self.by_inode.get(&0).into_iter().flatten() {
             if let Some(gone) = self.checkpoints.get_mut(number) {
+                is_news |= !gone.is_done;
                 gone.is_done = true;
             }
         }
+        is_news
     }
 
     /// A file that was done has left the place where it was: it is searched for.
