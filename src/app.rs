@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::checkpoint::store::{Store, StoreError};
 use crate::collector::{self, Collector};
@@ -18,7 +19,7 @@ use crate::exit::ExitCode;
 use crate::handoff::{SenderEnd, handoff};
 use crate::send::Sender;
 use crate::send::http::ClientError;
-use crate::shutdown::{self, Shutdown};
+use crate::shutdown::{self, Shutdown, Signals};
 use crate::tail::discover::Patterns;
 use crate::tail::pattern::PatternError;
 use crate::{admin, clock, send};
@@ -60,10 +61,22 @@ impl StartError {
     }
 }
 
+/// The runtime of the sender.
+///
+/// # Errors
+/// If the kernel refuses a descriptor.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        // Name resolution only.
+        .max_blocking_threads(1)
+        .build()
+}
+
 /// Everything opened, nothing started.
 pub struct App {
     config: Config,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     collector: Collector,
     sender: Sender,
     end: SenderEnd,
@@ -76,16 +89,10 @@ impl App {
     ///
     /// # Errors
     /// If one of them cannot be had.
-    pub fn build(config: Config) -> Result<Self, StartError> {
+    pub fn build(config: Config, runtime: Runtime, signals: Signals) -> Result<Self, StartError> {
         let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // Name resolution only.
-            .max_blocking_threads(1)
-            .build()?;
         let context = runtime.enter();
-        // First of all: from here on a signal means a drain.
-        let shutdown = Shutdown::listen(config.drain_deadline)?;
+        let shutdown = Shutdown::new(signals, config.drain_deadline);
         let tail = &config.tail;
         let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
             .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;

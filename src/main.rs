@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::process::ExitCode as ProcessExitCode;
 
-use logferry::app::{App, StartError};
+use anyhow::Context as _;
+use logferry::app::{self, App, StartError};
 use logferry::cli::{self, Invocation};
 use logferry::config::{self, Environment, Flags, Mistakes};
 use logferry::exit::ExitCode;
+use logferry::shutdown::Signals;
 use logferry::state_command::{self, Action};
 use logferry::{mock, send, status, telemetry};
 
@@ -76,13 +78,16 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(env: &Environment, flags: &Flags) -> anyhow::Result<ExitCode> {
+    // First of all: from here on a signal means a drain, however long the start takes.
+    let runtime = app::runtime().context("cannot make the runtime")?;
+    let signals = Signals::catch(&runtime).context("cannot catch SIGTERM and SIGINT")?;
     let config = match config::load(env, flags) {
         Ok(config) => config,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
     telemetry::start(&config.log_filter, config.log_format);
     telemetry::end_on_panic();
-    match App::build(config) {
+    match App::build(config, runtime, signals) {
         Ok(app) => Ok(app.run()?),
         Err(error) => Ok(fail(&error)),
     }

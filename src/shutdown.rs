@@ -11,6 +11,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
@@ -19,31 +20,52 @@ use crate::handoff::SenderEnd;
 /// Kept back from the deadline for steps 4 and 5: at most this, at most a fifth of it.
 const RESERVE_MAX: Duration = Duration::from_secs(1);
 
-/// The wish to stop, as signals bring it.
-pub struct Shutdown {
+/// SIGTERM and SIGINT, caught: one that comes before anybody waits for it is kept.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// If a handler cannot be installed.
+    pub fn catch(runtime: &Runtime) -> std::io::Result<Self> {
+        let _context = runtime.enter();
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The wish to stop, as signals bring it.
+pub struct Shutdown {
+    signals: Signals,
     drain_deadline: Duration,
 }
 
 impl Shutdown {
-    /// Listens for SIGTERM and SIGINT from now on. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// If a handler cannot be installed.
-    pub fn listen(drain_deadline: Duration) -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            drain_deadline,
-        })
+    /// Stops when a signal has come, within this time.
+    #[must_use]
+    pub fn new(signals: Signals, drain_deadline: Duration) -> Self {
+        Self { signals, drain_deadline }
     }
 
     /// Waits for the first signal, asks for the drain (step 2), then waits until the time for it
     /// is over: the collector is told, and sending must be given up. `asked_at` learns when the
     /// signal came.
     pub async fn run(mut self, end: &SenderEnd, asked_at: &std::cell::Cell<Option<Instant>>) {
-        self.signalled().await;
+        self.signals.next().await;
         let now = clock::now();
         asked_at.set(Some(now));
         tracing::info!(deadline = ?self.drain_deadline, "stopping: delivering what is left");
@@ -53,17 +75,10 @@ impl Shutdown {
             () = tokio::time::sleep(budget) => {
                 tracing::warn!("the drain deadline is near; what is left stays on disk");
             }
-            () = self.signalled() => tracing::warn!("a second signal: stopping now"),
+            () = self.signals.next() => tracing::warn!("a second signal: stopping now"),
         }
         // The collector may still be reading, with nothing handed over at this moment.
         end.abandon();
-    }
-
-    async fn signalled(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

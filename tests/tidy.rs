@@ -303,6 +303,8 @@ fn file_of(root: &Path, module: &str) -> Option<PathBuf> {
         None => ("src", path),
     };
     let base = root.join(folder);
-    let candidates = [format!("{path}.rs"), format!("{path}/mod.rs")].map(|name| base.join(name));
-    candidates.into_iter().find(|file| file.is_file())
+    // Long tests stand in a file of their own.
+    let tests = module.ends_with("::tests").then(|| format!("{path}_tests.rs"));
+    let candidates = tests.into_iter().chain([format!("{path}.rs"), format!("{path}/mod.rs")]);
+    candidates.map(|name| base.join(name)).find(|file| file.is_file())
 }

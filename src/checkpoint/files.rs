@@ -10,8 +10,8 @@ use std::io::{self, Read as _, Write as _};
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// What a thing that stands in the way and cannot be removed is called from then on.
-const ASIDE: &str = ".aside";
+/// What a thing that stands in the way and may be somebody's is called from then on.
+pub(super) const ASIDE: &str = ".aside";
 
 /// Larger files are not ours: room for half a million checkpoints.
 const BYTES_MAX: u64 = 128 << 20;
@@ -66,10 +66,19 @@ pub(super) fn replace(
         let _ = unlinkat(dir, temporary, AtFlags::empty());
     }
     written?;
-    if is_durable {
-        fsync(dir)?;
+    if is_durable { sync(dir) } else { Ok(()) }
+}
+
+/// Syncs a directory. On file systems that know no such thing (FUSE, network) there is nothing to
+/// wait for.
+///
+/// # Errors
+/// As fsync(2).
+pub(super) fn sync(dir: &File) -> io::Result<()> {
+    match fsync(dir) {
+        Err(Errno::INVAL | Errno::BADF | Errno::NOSYS | Errno::NOTSUP) => Ok(()),
+        synced => Ok(synced?),
     }
-    Ok(())
 }
 
 fn write_new(dir: &File, name: &str, bytes: &[u8], is_durable: bool) -> io::Result<()> {

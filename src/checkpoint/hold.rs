@@ -138,7 +138,8 @@ impl Hold {
 
     fn locked(&self, path: &Path) -> StoreError {
         let text = read(&self.dir, LOCK, b"").ok().flatten().unwrap_or_default();
-        let holder = String::from_utf8_lossy(&text).trim().to_owned();
+        let id = str::from_utf8(&text).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let holder = id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
         StoreError::Locked { dir: path.to_owned(), holder }
     }
 }
@@ -189,7 +190,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let other = File::create(dir.path().join(LOCK)).unwrap();
         lock(&other).unwrap();
-        assert!(refusal(dir.path()).contains("in use by another agent"));
+        assert!(refusal(dir.path()).contains("in use by another agent (process unknown)"));
+        fs::write(dir.path().join(LOCK), b"\x1b[2J and a long story").unwrap();
+        assert!(refusal(dir.path()).contains("in use by another agent (process unknown)"));
+        fs::write(dir.path().join(LOCK), b"4711\n").unwrap();
+        assert!(refusal(dir.path()).contains("in use by another agent (process 4711)"));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Batches that the service refused for good, set aside on disk.
 //!
 //! Each is one file in `parked/`: a line of JSON with all that is needed to send it again, then
-//! the payload. The agent writes them and never reads one.
+//! the payload. The agent writes them and never reads one. What stands in the place of the directory
+//! and is none makes way, and is kept: all that follows a refused batch waits for this.
 
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::files::replace;
+use super::files::{ASIDE, replace, sync};
 use crate::sealed::SealedBatch;
 
 /// The directory, below the state directory.
@@ -67,13 +68,25 @@ pub(super) fn write(
 
 /// Opens the directory; makes it (0700) if it is missing.
 fn open(state: &File) -> io::Result<File> {
+    let opened = match open_or_make(state) {
+        Err(Errno::NOTDIR | Errno::NOENT | Errno::LOOP) => {
+            renameat(state, DIR, state, format!("{DIR}{ASIDE}"))?;
+            open_or_make(state)
+        }
+        opened => opened,
+    }?;
+    // It may be new, or made by an agent that died before it came to this.
+    sync(state)?;
+    Ok(opened)
+}
+
+fn open_or_make(state: &File) -> rustix::io::Result<File> {
     match mkdirat(state, DIR, Mode::RWXU) {
-        Ok(()) => fsync(state)?,
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(state, DIR, flags, Mode::empty())?.into())
+    openat(state, DIR, flags, Mode::empty()).map(File::from)
 }
 
 /// Removes what a crash has left half written.

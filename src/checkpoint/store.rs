@@ -82,7 +82,7 @@ pub enum StoreError {
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// The text of the lock file: a process id, as its own container counts.
+        /// A process id, as its own container counts; `unknown` if the lock file has none.
         holder: String,
     },
 }

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
+use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
 use crate::tail::discover::{Found, Refused};
@@ -16,6 +17,18 @@ use crate::tail::registry::{Change, State, Tracked};
 const SCANS_AT_ONCE_MAX: usize = 4;
 /// A file that grew so often in a row without a notification is on a file system without them.
 const UNANNOUNCED_MAX: u8 = 3;
+/// So long files are looked at each second for which nothing comes of it.
+const FRUITLESS_MAX: Duration = Duration::from_secs(10);
+
+/// Files of which no notification may tell, to notice that something came of looking at them.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Unwatched {
+    unopened: usize,
+    files_opened: u64,
+    files: usize,
+    /// Their sizes and how far they are read, all together.
+    bytes: u128,
+}
 
 impl Collector {
     /// Takes the events; discovers and examines as they and the clock ask for.
@@ -59,6 +72,8 @@ impl Collector {
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
+                // What stands there is not known.
+                self.unopened += 1;
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
@@ -66,6 +81,7 @@ impl Collector {
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
+            self.aliases = scan.aliases;
             let is_new = self.watch.watch(&scan.dirs);
             if !is_new {
                 break;
@@ -82,18 +98,14 @@ impl Collector {
         self.examine_where(now, |_| true);
         self.keep_within_budget();
         self.note_polling();
-        let is_watched =
-            |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
-        let are_watched = self.registry.iter().all(|(_, tracked)| is_watched(tracked));
+        let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long: as long at least belongs to reading.
         let ended = clock::now();
         self.scan_from = ended + (ended - now);
         self.scan_at = ended
             + match () {
                 () if self.is_short => SCAN_PERIOD_SHORT,
-                () if are_watched && self.watch.trouble().is_none() && self.unopened == 0 => {
-                    SCAN_PERIOD
-                }
+                () if are_quiet && self.watch.trouble().is_none() => SCAN_PERIOD,
                 () => SCAN_PERIOD_POLLING,
             };
         if self.store.needs_save() {
@@ -101,6 +113,29 @@ impl Collector {
         }
         self.publish_at = Some(now);
         self.is_ready = true;
+    }
+
+    /// Whether there are no files of which no notification may tell, or nothing has come of
+    /// looking at them for a while: those that are renamed, wait to be written over, or could not
+    /// be opened.
+    fn are_quiet(&mut self, now: Instant) -> bool {
+        let is_watched =
+            |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
+        let mut unwatched = Unwatched {
+            unopened: self.unopened,
+            files_opened: self.counters.files_opened,
+            ..Unwatched::default()
+        };
+        for (_, tracked) in self.registry.iter().filter(|(_, tracked)| !is_watched(tracked)) {
+            unwatched.files += 1;
+            unwatched.bytes += u128::from(tracked.size) + u128::from(tracked.read_offset);
+        }
+        let is_same = self.unwatched.0 == unwatched;
+        if !is_same {
+            self.unwatched = (unwatched, now);
+        }
+        let waits = self.unwatched.0.unopened > 0 || self.unwatched.0.files > 0;
+        !waits || (is_same && now >= self.unwatched.1 + FRUITLESS_MAX)
     }
 
     /// Opens the files that were found and are not open. Returns device and inode of all of them.
@@ -136,8 +171,9 @@ impl Collector {
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
                     self.unopened += 1;
-                    // Of too few descriptors is told once, and not for each file.
-                    if !self.is_short {
+                    // What is gone again is no trouble. Of too few descriptors is told once, and not
+                    // for each file.
+                    if !self.is_short && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&file.path, "open", &error);
                         troubled.insert(file.path.clone());
                     }
@@ -150,14 +186,24 @@ impl Collector {
     /// Says of each refused link that it is, once until it has been right again.
     fn note_refused(&mut self, refused: &[Refused]) {
         let is_news = |one: &&Refused| !self.refused.contains(&one.link);
-        for Refused { link, target } in refused.iter().filter(is_news) {
-            tracing::warn!(
-                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
-                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
-                "a link leads out of the allowed directories; it is not followed"
-            );
-        }
+        refused.iter().filter(is_news).for_each(|one| self.warn_refused(one));
         self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    }
+
+    /// Says of a file that was shipped before that it may not be any more, once.
+    pub(super) fn note_left(&mut self, one: Refused) {
+        if !self.refused.contains(&one.link) && !self.left.contains(&one.link) {
+            self.warn_refused(&one);
+            self.left.insert(one.link);
+        }
+    }
+
+    fn warn_refused(&self, Refused { link, target }: &Refused) {
+        tracing::warn!(
+            file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+            hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+            "a link leads out of the allowed directories; it is not followed"
+        );
     }
 
     /// Says of all that matches and is no regular file what it is, once while it is.
@@ -203,12 +249,14 @@ impl Collector {
         self.expect_unseen_beside(file);
     }
 
-    /// Tells the watch which names stand for which files; renamed files by their new names.
+    /// Tells the watch which names stand for which files; renamed files by their new names, and
+    /// deleted ones, of which there may be a compressed copy, by their last. An app may write to a
+    /// file by any of its names.
     pub(super) fn refresh_names(&mut self) {
         for (file, reader) in &self.readers {
             if let Some(tracked) = self.registry.get_mut(*file)
                 && tracked.state != State::Active
-                && let Some(path) = reader.path()
+                && let Some((path, _)) = reader.place()
                 && path != tracked.opened.resolved
             {
                 tracked.opened.resolved = path;
@@ -221,7 +269,10 @@ impl Collector {
             let names = found.into_iter().chain([&tracked.opened.resolved]);
             names.map(move |name| (name.as_path(), file))
         });
-        self.watch.set_names(paths);
+        let aliases = self.aliases.iter().filter_map(|(name, (device, inode))| {
+            Some((name.as_path(), self.registry.find(*device, *inode)?))
+        });
+        self.watch.set_names(aliases.chain(paths));
     }
 
     fn close_idle(&mut self, now: Instant) {
@@ -299,10 +350,15 @@ impl Collector {
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = self.checkpoint(&ended, clock::wall().as_secs());
-            if ended.left_bytes == 0 {
+            let is_done = ended.left_bytes == 0;
+            if is_done {
                 self.on_original_delivered(file);
             }
-            self.remembered.put_done(checkpoint, has_gone);
+            if has_gone {
+                self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
+            } else {
+                self.remembered.put_done(checkpoint);
+            }
             self.is_scan_wanted |= self.aside.has_copies();
             self.is_moved = true;
         }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::files::Unwatched;
 use self::opening::Aside;
 use self::unpacking::Packed;
 use crate::batch::policy::Reason;
@@ -56,7 +57,7 @@ use crate::{batch, limit, tail};
 
 /// Discovery runs at least this often, whatever the notifications say.
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
-/// The same while notifications cannot be had or trusted, or renamed files are still open.
+/// The same while notifications cannot be had or trusted, or of some files there may be none.
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
 /// The same while files wait for descriptors that others give up.
 const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
@@ -138,16 +139,22 @@ pub struct Collector {
     unopened: usize,
     /// Stopping, to look for more files has led to nothing.
     is_last_look: bool,
+    /// What the last discovery knew of files that are not watched, and since when that is so.
+    unwatched: (Unwatched, Instant),
     /// The last discovery had more files to open than descriptors.
     is_short: bool,
     /// That was logged.
     is_short_logged: bool,
     /// Paths with an error that was logged; the next one there is not news.
     troubled: HashSet<PathBuf>,
+    /// Further names of the files that the last discovery found, with device and inode.
+    aliases: Vec<(PathBuf, (u64, u64))>,
     /// Links that the last discovery refused, and what it passed over because it is no file: known,
     /// so no news.
     refused: HashSet<PathBuf>,
     odd: HashSet<PathBuf>,
+    /// Files that an earlier run shipped and this one may not, by their paths as configured.
+    left: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused batches that could not be set aside yet.
@@ -240,12 +247,15 @@ impl Collector {
             packed: Packed::default(),
             looked_at: opening::stamp(),
             unopened: 0,
+            unwatched: (Unwatched::default(), now),
             is_last_look: false,
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
+            aliases: Vec::new(),
             refused: HashSet::new(),
             odd: HashSet::new(),
+            left: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
             is_polling_logged: false,
@@ -357,7 +367,8 @@ impl Collector {
                     self.on_done(batch.span);
                 }
                 Err(error) => {
-                    self.note_checkpoint_error("set a refused batch aside", &error);
+                    let meanwhile = "nothing more is read until that is possible";
+                    self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
                     self.unparked.push((batch, code, message));
                     self.durable_at.get_or_insert(now + DURABLE_PERIOD);
                 }
@@ -538,7 +549,7 @@ impl Collector {
         let ended = self.registry.ended();
         let gone = |ended: &Tracked| {
             let checkpoint = self.checkpoint(ended, unix);
-            Checkpoint { inode: 0, is_done: true, ..checkpoint }
+            Checkpoint { inode: 0, ..checkpoint }
         };
         checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
         checkpoints.extend(self.delivered_copies());
@@ -547,7 +558,7 @@ impl Collector {
             Ok(()) => {
                 self.counters.checkpoint_saves += 1;
                 self.checkpoint_saved_unix = unix;
-                if !self.checkpoint_error.is_empty() {
+                if !self.checkpoint_error.is_empty() && self.unparked.is_empty() {
                     tracing::info!("the checkpoint can be saved again");
                     self.checkpoint_error.clear();
                 }
@@ -559,7 +570,8 @@ impl Collector {
                 };
             }
             Err(error) => {
-                self.note_checkpoint_error("save the checkpoint", &error);
+                let meanwhile = "shipping goes on, and a restart would repeat what was sent since";
+                self.note_checkpoint_error("save the checkpoint", meanwhile, &error);
                 self.durable_at = Some(now + DURABLE_PERIOD);
             }
         }
@@ -574,13 +586,10 @@ impl Collector {
         Checkpoint { looked_at: self.looked_at, ..tracked.checkpoint(unix) }
     }
 
-    fn note_checkpoint_error(&mut self, action: &str, error: &std::io::Error) {
+    fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {
         self.counters.checkpoint_errors += 1;
         if self.checkpoint_error.is_empty() {
-            tracing::error!(
-                error = %error,
-                "cannot {action}; shipping goes on, and a restart would repeat what was sent since"
-            );
+            tracing::error!(error = %error, "cannot {action}; {meanwhile}");
         }
         self.checkpoint_error = format!("{action}: {error}");
     }
@@ -607,7 +616,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
-            links_refused: self.refused.len() as u64,
+            links_refused: (self.refused.len() + self.left.len()) as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,

@@ -18,7 +18,7 @@ use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::Found;
+use crate::tail::discover::{Found, Refused};
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, State, Tracked};
@@ -39,6 +39,8 @@ pub(super) struct Aside {
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Vec<Known>,
+    /// Not all of what was known at the start has been looked for.
+    is_first_search: bool,
     /// Older files beside those that turned out to be no copies.
     strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
@@ -52,6 +54,13 @@ struct Copy {
     original: FileKey,
     /// What is true of the copy as soon as all of the original is delivered.
     done: Checkpoint,
+}
+
+impl Copy {
+    /// It may still become anything: gzip makes its file before it writes.
+    const fn is_empty(&self) -> bool {
+        self.done.offset == 0
+    }
 }
 
 /// Where the bytes of an opened file are from.
@@ -99,6 +108,7 @@ impl Collector {
             known.seen = known.seen.max(seen);
         }
         self.aside.known = known.into_values().collect();
+        self.aside.is_first_search = true;
     }
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
@@ -174,12 +184,11 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let resolved = reader.path().unwrap_or_else(|| found.path.clone());
-        if !self.patterns.allows(&resolved) {
-            let resolved = resolved.display();
-            let why = format!("it leads out of the allowed directories: {resolved}");
+        let told = reader.place().map_or_else(|| found.path.clone(), |(path, _)| path);
+        let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
+            let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
-        }
+        };
         if self.is_about_to_be_packed(&stat, &found.path) {
             return Ok(Some(inode));
         }
@@ -221,17 +230,18 @@ impl Collector {
 
     /// The original of these copies has ended and was delivered to the last byte.
     pub(super) fn on_original_delivered(&mut self, original: FileKey) {
-        for copy in self.aside.copies.values().filter(|copy| copy.original == original) {
-            self.remembered.put_done(copy.done.clone(), false);
+        let is_of_this = |copy: &&Copy| copy.original == original && !copy.is_empty();
+        for copy in self.aside.copies.values().filter(is_of_this) {
+            self.remembered.put_done(copy.done.clone());
         }
     }
 
     /// What is true of the copies whose originals are delivered by now.
     pub(super) fn delivered_copies(&self) -> impl Iterator<Item = Checkpoint> {
         let is_delivered = |copy: &&Copy| {
-            self.registry.get(copy.original).is_some_and(|original| {
-                original.is_delivered() && copy.done.offset <= original.read_offset
-            })
+            let original = self.registry.get(copy.original);
+            let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
+            !copy.is_empty() && original.is_some_and(|one| one.is_delivered() && is_read(one))
         };
         self.aside.copies.values().filter(is_delivered).map(|copy| copy.done.clone())
     }
@@ -272,13 +282,16 @@ impl Collector {
         let stat = reader.stat()?;
         match self.remembered.claim(path, reader, stat)? {
             Some((saved, Match::Resume)) => return Ok(Origin::Known(saved)),
+            Some((saved, Match::Rewritten | Match::Other)) if is_used_inode(&saved, &stat) => {
+                self.remembered.put_gone(saved);
+            }
             Some((saved, Match::Rewritten | Match::Other)) => {
                 tracing::warn!(
                     file = %path.display(), offset = saved.offset,
                     "it was rewritten while the agent was away; reading from its first byte"
                 );
                 self.counters.files_truncated += 1;
-                self.remembered.put_done(saved, true);
+                self.remembered.put_gone(saved);
             }
             None => {}
         }
@@ -353,6 +366,11 @@ impl Collector {
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
+        let told = reader.place().map_or_else(|| path.to_owned(), |(path, _)| path);
+        if !self.patterns.allows_known(path, &told, (stat.device, stat.inode)) {
+            self.note_left(Refused { link: saved.path.clone(), target: told });
+            return Ok(());
+        }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
             self.remembered.search_again(path);
             return Ok(());
@@ -364,7 +382,7 @@ impl Collector {
                 self.begin(configured, resolved, reader, Some(found), State::Rotated, now)?;
             }
             Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
-                self.remembered.put_done(found, true);
+                self.remembered.put_gone(found);
             }
             Some((found, Match::Rewritten | Match::Other)) => self.remembered.put_back(found),
             None => {}
@@ -396,6 +414,10 @@ impl Collector {
         }
         if known.is_empty() {
             self.aside.strangers.clear();
+            if std::mem::take(&mut self.aside.is_first_search) {
+                self.remembered.on_copies_searched();
+                self.is_moved = true;
+            }
         }
         self.aside.known = known;
         unopened
@@ -405,7 +427,7 @@ impl Collector {
     /// the agent ended, which held it open until then.
     fn expect_copies(&self, known: &mut [Known]) {
         let mut born: HashMap<PathBuf, i64> = HashMap::new();
-        for saved in self.remembered.checkpoints().filter(|one| !one.is_done && one.inode != 0) {
+        for saved in self.remembered.checkpoints().filter(|one| !one.is_done) {
             let Some(name) = saved.path.file_name() else { continue };
             let first = born.entry(saved.resolved.with_file_name(name)).or_insert(saved.born);
             *first = saved.born.min(*first);
@@ -425,13 +447,16 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        if reader.path().is_some_and(|real| real != *path) {
+        let told = reader.place().map_or_else(|| path.clone(), |(path, _)| path);
+        let inode = (stat.device, stat.inode);
+        let is_it =
+            || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
+        if !is_it() || !self.patterns.allows_known(path, &told, inode) {
             return Ok(());
         }
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || remembered.is_some_and(|saved| !is_used_inode(saved, &stat));
-        let inode = (stat.device, stat.inode);
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }

@@ -182,7 +182,7 @@ impl Takeover {
             offset: entry.offset,
             // Of the bytes that were proved, not of what may stand there by now.
             head: Fingerprint::of_head(&head),
-            tail: tail(&reader, entry.offset).map_err(cannot)?,
+            tail: whole_tail(&reader, entry.offset).map_err(cannot)?,
             seen_unix: self.unix,
             is_done: false,
             looked_at: 0,
@@ -235,12 +235,10 @@ fn prove(entry: &Entry, is_moved: bool, stat: Stat, head: &[u8]) -> Result<(), S
 }
 
 /// The fingerprint of the bytes just before `offset`, all of which must be there.
-fn tail(reader: &Reader, offset: u64) -> io::Result<Fingerprint> {
-    let mut buffer = [0; TAIL_BYTES_MAX];
-    let len = usize::try_from(offset).map_or(TAIL_BYTES_MAX, |offset| offset.min(TAIL_BYTES_MAX));
-    let bytes = reader.read_once(&mut buffer[..len], offset - len as u64)?;
-    if bytes.len() == len {
-        Ok(Fingerprint::of_tail(bytes))
+fn whole_tail(reader: &Reader, offset: u64) -> io::Result<Fingerprint> {
+    let tail = reader.tail(offset)?;
+    if u64::from(tail.len) == offset.min(TAIL_BYTES_MAX as u64) {
+        Ok(tail)
     } else {
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it was truncated a moment ago"))
     }

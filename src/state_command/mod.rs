@@ -9,6 +9,7 @@ pub mod import;
 pub mod reset;
 pub mod show;
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,7 @@ pub enum Error {
     Busy {
         /// The directory.
         dir: PathBuf,
-        /// The text of the lock file: a process id, as its own container counts.
+        /// A process id, as its own container counts; `unknown` if the lock file has none.
         holder: String,
     },
     /// The state directory cannot be read or written.
@@ -106,6 +107,18 @@ pub fn run(action: &Action, kept: &Kept, out: &mut impl Write) -> Result<(), Err
         Action::Show { json } => show::run(kept, *json, out),
         Action::Reset { path } => reset::run(path, &kept.state_dir, out),
         Action::Import { file } => import::run(file, kept, out),
+    }
+}
+
+/// Whether the state directory is there.
+///
+/// # Errors
+/// If it is, and cannot be read: what it holds must not be taken for nothing.
+fn is_there(dir: &Path) -> Result<bool, Error> {
+    match fs::read_dir(dir) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(cannot("read it", dir)(error)),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Error, cannot, open};
+use super::{Error, cannot, is_there, open};
 use crate::checkpoint::format::Checkpoint;
-use crate::checkpoint::store;
+use crate::checkpoint::store::{self, Loaded};
 use crate::table::printable;
 
 /// Forgets all that is known under `path`: the file that has this name, and those that had it
@@ -16,21 +16,18 @@ use crate::table::printable;
 pub fn run(path: &Path, dir: &Path, out: &mut impl Write) -> Result<(), Error> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let is_it = |one: &Checkpoint| one.path == path || one.resolved == path;
-    let unknown = |checkpoints: &[Checkpoint]| Error::Unknown {
-        dir: dir.to_owned(),
-        path: path.clone(),
-        known: known(checkpoints),
+    let expect_known = |loaded: &Loaded| {
+        if loaded.checkpoints.iter().any(is_it) {
+            return Ok(());
+        }
+        Err(Error::Unknown { dir: dir.to_owned(), path: path.clone(), known: known(loaded) })
     };
     // Before the lock, which would make a directory that is not there.
-    let before = store::peek(dir).checkpoints;
-    if !before.iter().any(is_it) {
-        return Err(unknown(&before));
-    }
+    is_there(dir)?;
+    expect_known(&store::peek(dir))?;
     let (mut store, loaded) = open(dir)?;
+    expect_known(&loaded)?;
     let (forgotten, kept): (Vec<_>, Vec<_>) = loaded.checkpoints.into_iter().partition(is_it);
-    if forgotten.is_empty() {
-        return Err(unknown(&kept));
-    }
     // Into every file, so that no older one remembers if the newest is damaged.
     for is_durable in [true, false, true] {
         store.save(&kept, is_durable).map_err(cannot("write a checkpoint", dir))?;
@@ -49,22 +46,23 @@ pub fn run(path: &Path, dir: &Path, out: &mut impl Write) -> Result<(), Error> {
     Ok(())
 }
 
-fn known(checkpoints: &[Checkpoint]) -> String {
+fn known(loaded: &Loaded) -> String {
     const SHOWN_MAX: usize = 20;
-    let mut paths: Vec<_> = checkpoints.iter().flat_map(|one| [&one.path, &one.resolved]).collect();
+    let checkpoints = loaded.checkpoints.iter();
+    let mut paths: Vec<_> = checkpoints.flat_map(|one| [&one.path, &one.resolved]).collect();
     paths.sort_unstable();
     paths.dedup();
-    if paths.is_empty() {
-        return "it knows none".to_owned();
-    }
-    let rest = paths.len().saturating_sub(SHOWN_MAX);
-    let shown = paths.iter().take(SHOWN_MAX);
-    let mut text = String::from("it knows");
-    for path in shown {
+    let mut text = String::from(if paths.is_empty() { "it knows none" } else { "it knows" });
+    for path in paths.iter().take(SHOWN_MAX) {
         text += &format!("\n  {}", printable(&path.display().to_string()));
     }
+    let rest = paths.len().saturating_sub(SHOWN_MAX);
     if rest > 0 {
         text += &format!("\n  and {rest} more; `logferry checkpoint show` lists them");
+    }
+    for (path, reason) in &loaded.damaged {
+        let (path, reason) = (path.display().to_string(), printable(reason));
+        text += &format!("\ndamaged, so it may have known more: {}: {reason}", printable(&path));
     }
     text
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::find::Finder;
-use super::{Error, cannot};
+use super::{Error, is_there};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::store;
 use crate::clock;
@@ -115,11 +115,7 @@ pub fn run(kept: &Kept, json: bool, out: &mut impl Write) -> Result<(), Error> {
 impl Holding {
     fn read(kept: &Kept) -> Result<Self, Error> {
         let dir = &kept.state_dir;
-        let exists = match fs::read_dir(dir) {
-            Ok(_) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(cannot("read it", dir)(error)),
-        };
+        let exists = is_there(dir)?;
         let loaded = store::peek(dir);
         let mut finder = Finder::default();
         let held = |one: &Checkpoint| HeldFile::of(one, &kept.reach, &mut finder);

@@ -312,6 +312,26 @@ fn reset_of_an_unknown_path_lists_what_is_known() {
     assert!(disk.checkpoint("logs/app.log").is_some());
 }
 
+/// What cannot be read is not taken for nothing.
+#[test]
+fn reset_says_if_the_state_cannot_be_read() {
+    let mut disk = Disk::new();
+    disk.log("app.log", "one\n", 4);
+    disk.import().unwrap();
+    for name in ["checkpoint.0", "checkpoint.1", "checkpoint.now"] {
+        fs::write(disk.path("state").join(name), "damaged").unwrap();
+    }
+    let error = disk.reset("logs/app.log").unwrap_err();
+    assert_eq!(error.exit_code(), ExitCode::Usage);
+    assert_line(&error.to_string(), &["damaged", "state/checkpoint.0", "is cut off"]);
+
+    fs::remove_dir_all(disk.path("state")).unwrap();
+    fs::write(disk.path("state"), "").unwrap();
+    let error = disk.reset("logs/app.log").unwrap_err();
+    assert_eq!(error.exit_code(), ExitCode::State);
+    assert!(error.to_string().contains("Not a directory"), "{error}");
+}
+
 // === the lock
 
 #[test]

@@ -5,7 +5,8 @@
 //! answer: [`super::watch`] watches those. Never opens a file; pipes, sockets and devices are named
 //! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +16,7 @@ use globset::{GlobSet, GlobSetBuilder};
 
 use super::pattern::{self, Pattern, PatternError};
 use super::roots::LinkRoots;
+use super::trace;
 use super::walk::Walk;
 
 /// The patterns, understood, and where links may lead.
@@ -67,6 +69,8 @@ pub struct Scan {
     /// The files, each once: under the first pattern that finds it, then the first path in order,
     /// visible names before hidden ones.
     pub files: Vec<Found>,
+    /// Further names of these files, with device and inode.
+    pub aliases: Vec<(PathBuf, (u64, u64))>,
     /// The directories to watch; `true` where files are that could be written.
     pub dirs: BTreeMap<PathBuf, bool>,
     /// What could not be looked at, other than because it is not there.
@@ -102,13 +106,28 @@ impl Patterns {
     pub fn scan(&mut self) -> Scan {
         let own = Own::look(&self.own);
         self.roots.resolve(|dir| fs::canonicalize(dir).ok());
+        // What one pattern allows is to be known before another one is walked.
+        for pattern in &self.patterns {
+            let mut unused = Scan::default();
+            Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut unused).learn();
+        }
         let mut scan = Scan::default();
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         for pattern in &self.patterns {
             let walk = Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut scan);
-            let files = walk.run();
-            scan.files
-                .extend(files.into_iter().filter(|file| seen.insert((file.device, file.inode))));
+            for file in walk.run() {
+                let inode = (file.device, file.inode);
+                match seen.entry(inode) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(scan.files.len());
+                        scan.files.push(file);
+                    }
+                    Entry::Occupied(first) if scan.files[*first.get()].path != file.path => {
+                        scan.aliases.push((file.path, inode));
+                    }
+                    Entry::Occupied(_) => {}
+                }
+            }
         }
         scan.refused.sort_unstable_by(|a, b| a.link.cmp(&b.link));
         scan.refused.dedup_by(|a, b| a.link == b.link);
@@ -123,11 +142,24 @@ impl Patterns {
         self.exclude.has_file(path)
     }
 
-    /// Whether a file that really is at this path may be shipped. To be asked again of an opened
-    /// file, because links can change between the walk and the opening.
+    /// Where a file that was found and opened really is, if it may be shipped. The kernel says that
+    /// it is at `told`. To be asked of each opened file, because links can change between the walk
+    /// and the opening.
     #[must_use]
-    pub fn allows(&self, real: &Path) -> bool {
-        self.roots.allows(real)
+    pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        if self.roots.allows(told) {
+            return Some(told.to_owned());
+        }
+        let real = trace::path(found).real;
+        let is_it = self.roots.allows(&real) && trace::is_behind_kernel(&real, told, inode);
+        is_it.then_some(real)
+    }
+
+    /// Whether a file that an earlier run of the agent was allowed to ship still may be. What links
+    /// led to then is not known any more, and was allowed; a list replaces that.
+    #[must_use]
+    pub fn allows_known(&self, found: &Path, told: &Path, inode: (u64, u64)) -> bool {
+        !self.roots.are_listed() || self.place(found, told, inode).is_some()
     }
 
     /// The directories below which files may be shipped, for people.

@@ -181,6 +181,11 @@ mod names {
         tree.check(&["logs/**/*.log"], &[], &["logs/a.log", "logs/deep/c.log"]);
         tree.check(&["logs/*.txt", "logs/*.log"], &[], &["logs/a.txt"]);
         tree.check(&["logs/b.log", "logs/*"], &[], &["logs/b.log"]);
+        let scan = tree.scan(&["logs/**/*.log", "logs/*.log"]);
+        let aliases: Vec<_> = scan.aliases.iter().map(|(path, _)| tree.below(path)).collect();
+        assert_eq!(aliases, ["logs/b.log", "logs/deep/d.log", "logs/b.log"]);
+        let inode = (scan.files[0].device, scan.files[0].inode);
+        assert!(scan.aliases.iter().all(|(_, one)| *one == inode));
         let all = ["logs/deep/c.log", "logs/deep/d.log"];
         tree.check(&["logs/deep/*", "logs/*"], &[], &all);
     }
@@ -278,6 +283,15 @@ mod oddities {
         let files = odd(&["logs/*"], &["logs/*i?e.log", "logs/s*.log", "logs/to*"]);
         assert_eq!(files, ["logs/other.txt: named pipe"]);
         assert_eq!(odd(&["logs/a.log", "logs/plain"], &[]), ["logs/plain: directory"]);
+    }
+
+    /// Nobody may write to `/` for a test; `/tmp`, which is no file, stands for one.
+    #[test]
+    fn one_file_of_the_root_directory_is_looked_for() {
+        let scan = Patterns::new(&["/tmp".to_owned()], &[], vec![], &[]).unwrap().scan();
+        assert_eq!(scan.odd, [(PathBuf::from("/tmp"), "directory")]);
+        assert!(scan.refused.is_empty());
+        assert_eq!(scan.dirs.keys().collect::<Vec<_>>(), [Path::new("/")]);
     }
 
     #[test]
@@ -483,8 +497,12 @@ mod links {
             tree.link(&format!("../data/{pod}/logs"), "share/logs");
             tree.expect(&patterns.scan(), &found, &[], &["share", "share/logs"]);
         }
-        assert!(patterns.allows(&tree.path("data/pod-3/logs/app.log")));
-        assert!(!patterns.allows(&tree.path("home/app.log")));
+        let is_allowed = |patterns: &Patterns, told: &str| {
+            let path = tree.path("share/logs/app.log");
+            patterns.place(&path, &tree.path(told), (0, 0)).is_some()
+        };
+        assert!(is_allowed(&patterns, "data/pod-3/logs/app.log"));
+        assert!(!is_allowed(&patterns, "home/app.log"));
 
         for (target, real) in
             [("../home", "home"), ("/", "/"), ("../home/not/there", "home/not/there")]
@@ -547,6 +565,23 @@ mod links {
         tree.expect(&patterns.scan(), &[], &[], &["share"]);
         tree.link("../data/pod/logs", "share/logs");
         tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
+    }
+
+    /// Whatever the order of the patterns: what one of them allows is known before any is walked.
+    #[test]
+    fn what_a_later_pattern_allows_counts_for_the_first_one() {
+        let tree = Tree::new(&["data/pod/logs/app.log", "data/pod/x.log"]);
+        tree.link("data/pod/logs", "share");
+        tree.link("../data/pod/x.log", "first/x.log");
+        tree.link("../data/pod/y.log", "first/y.log");
+        tree.link("../data/v1/z.log", "first/z.log");
+        tree.file("data/v1/z.log");
+        for patterns in [&["first/*.log", "share/*.log"], &["first/*.log", "first/z.log"]] {
+            let mut patterns = tree.patterns(patterns, &[], &[]);
+            let scan = patterns.scan();
+            assert_eq!(tree.files(&scan)[..2], ["first/x.log", "first/z.log"]);
+            assert!(scan.refused.is_empty(), "{:?}", scan.refused);
+        }
     }
 
     #[test]

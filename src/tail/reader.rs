@@ -5,9 +5,11 @@
 //! descriptor and no memory of its own.
 
 use std::cell::{Ref, RefCell};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,12 +119,23 @@ impl Reader {
         })
     }
 
-    /// The name that the file has now; `None` when it has none any more (proc(5), `/proc/self/fd`).
+    /// The name that the file has now; `None` when it has none any more.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
+        let (path, is_deleted) = self.place()?;
+        (!is_deleted).then_some(path)
+    }
+
+    /// The name that the file has, or had last; `true`: it has it no more (proc(5),
+    /// `/proc/PID/fd`). `None` where there is no `/proc`.
+    #[must_use]
+    pub fn place(&self) -> Option<(PathBuf, bool)> {
         let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let path = std::fs::read_link(link).ok()?;
-        (!path.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")).then_some(path)
+        match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+            Some(was) => Some((OsStr::from_bytes(was).into(), true)),
+            None => Some((path, false)),
+        }
     }
 
     /// Reads once from `offset`; returns the bytes that are there. One call, so that they are all of

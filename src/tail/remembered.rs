@@ -2,13 +2,14 @@
 //!
 //! At the start that is all of them. A file that discovery finds takes its checkpoint from here;
 //! one that was renamed or unlinked from the patterns while the agent was away is looked for where
-//! it was, by inode. What is never met is kept for a month: its volume may come back.
+//! it was, by inode. What is never met is kept for a month of the agent's own time: its volume may
+//! come back.
 //!
 //! Later come those of files that are *done*: delivered and closed. Nothing searches for them, but
 //! when one is met again it goes on where it was. Of a file that is *gone* (deleted, or truncated)
 //! only a copy can be met, made by gzip or copytruncate; it is known by its name and its bytes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::Hash;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -24,12 +25,19 @@ use crate::fingerprint::TAIL_BYTES_MAX;
 
 /// A checkpoint whose file was not seen for this long is dropped.
 const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// What was seen so shortly before the agent ended is as many files as it had open or at rest.
+const LIVE_SECONDS: u64 = 24 * 3600;
 /// A time stamp is trusted when it is older than this: coarser ones are not to be met.
 const STAMP_SECONDS: i64 = 2;
-/// Most checkpoints kept for files that are not there; beyond it those unseen longest are dropped.
+/// Most checkpoints kept beside these; beyond it those unseen longest are dropped.
 const UNSEEN_MAX: usize = 10_000;
 /// Most checkpoints kept of files that are gone, because a copy of them may be met: the newest.
 const GONE_MAX: usize = 100;
+/// Most checkpoints kept of files whose directory was removed: those seen last. They keep their
+/// identity, because it may have been renamed, and be renamed back.
+const AWAY_MAX: usize = 1000;
+/// A directory that is missing for so long was removed. Before, its volume may be late.
+const AWAY_SECONDS: u64 = 60;
 
 /// The checkpoints that wait for their files.
 #[derive(Debug, Default)]
@@ -44,17 +52,27 @@ pub struct Remembered {
     /// Directories that were searched, as they were then: there is no use in looking again before
     /// a name has changed.
     searched: HashMap<PathBuf, (u64, u64, i64, i64)>,
+    /// Directories that are not there, and since when, in Unix seconds.
+    missing: HashMap<PathBuf, u64>,
+    /// Of files that were done and left their place: they are gone if they are not found beside it.
+    vanished: HashSet<u64>,
 }
 
 type Index<K> = HashMap<K, BTreeSet<u64>>;
 
 impl Remembered {
-    /// Takes over what was loaded, but for what has not been seen for too long. `unix` is now.
+    /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
+    /// `unix` is now.
     #[must_use]
     pub fn new(mut checkpoints: Vec<Checkpoint>, unix: u64) -> Self {
-        checkpoints.retain(|one| one.seen_unix.saturating_add(UNSEEN_SECONDS_MAX) > unix);
         checkpoints.sort_by_key(|one| std::cmp::Reverse(one.seen_unix));
-        checkpoints.truncate(UNSEEN_MAX);
+        // When an agent ran last; not later than now, whatever its clock said.
+        let last = checkpoints.first().map_or(0, |newest| newest.seen_unix).min(unix);
+        let count_within = |seconds| {
+            checkpoints.partition_point(|one| one.seen_unix.saturating_add(seconds) > last)
+        };
+        let (live, young) = (count_within(LIVE_SECONDS), count_within(UNSEEN_SECONDS_MAX));
+        checkpoints.truncate(young.min(live + UNSEEN_MAX));
         let mut remembered = Self::default();
         checkpoints.into_iter().rev().for_each(|one| remembered.put_back(one));
         remembered
@@ -79,6 +97,7 @@ impl Remembered {
 
     fn take(&mut self, number: u64) -> Option<Checkpoint> {
         let checkpoint = self.checkpoints.remove(&number)?;
+        self.vanished.remove(&number);
         remove(&mut self.by_inode, &checkpoint.inode, number);
         remove(&mut self.by_path, &checkpoint.path, number);
         for place in places(&checkpoint) {
@@ -87,11 +106,15 @@ impl Remembered {
         Some(checkpoint)
     }
 
-    /// Keeps the checkpoint of a file that is done, to know it when it is met again. If it `is_gone`
-    /// only a copy of its bytes can be.
-    pub fn put_done(&mut self, checkpoint: Checkpoint, is_gone: bool) {
-        let inode = if is_gone { 0 } else { checkpoint.inode };
-        self.put_back(Checkpoint { is_done: true, inode, ..checkpoint });
+    /// Keeps the checkpoint of a file that is done, to know it when it is met again.
+    pub fn put_done(&mut self, checkpoint: Checkpoint) {
+        self.put_back(Checkpoint { is_done: true, ..checkpoint });
+    }
+
+    /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
+    /// be met.
+    pub fn put_gone(&mut self, checkpoint: Checkpoint) {
+        self.put_back(Checkpoint { inode: 0, ..checkpoint });
         if let Some(gone) = self.by_inode.get(&0)
             && gone.len() > GONE_MAX
             && let Some(&oldest) = gone.first()
@@ -100,12 +123,22 @@ impl Remembered {
         }
     }
 
+    /// Copies of what is gone were searched for: those made from now on are younger than this look.
+    pub fn on_copies_searched(&mut self) {
+        for number in self.by_inode.get(&0).into_iter().flatten() {
+            if let Some(gone) = self.checkpoints.get_mut(number) {
+                gone.is_done = true;
+            }
+        }
+    }
+
     /// A file that was done has left the place where it was: it is searched for.
     pub fn search_for(&mut self, device: u64, inode: u64) {
-        for number in self.by_inode.get(&inode).into_iter().flatten() {
-            if let Some(saved) = self.checkpoints.get_mut(number).filter(|one| one.device == device)
-            {
+        for &number in self.by_inode.get(&inode).into_iter().flatten() {
+            let saved = self.checkpoints.get_mut(&number).filter(|one| one.device == device);
+            if let Some(saved) = saved.filter(|one| one.is_done) {
                 saved.is_done = false;
+                self.vanished.insert(number);
             }
         }
     }
@@ -215,7 +248,8 @@ impl Remembered {
     }
 
     /// Paths under which files may stand that still wait: renamed in their directory or into one
-    /// below it, or no longer reached by the patterns. Each directory is searched again only when a name in it changed.
+    /// below it, or no longer reached by the patterns. Each directory is searched again only when a
+    /// name in it changed. `unix` is now.
     pub fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
         let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
         for (&number, saved) in self.checkpoints.iter().filter(|(_, saved)| saved.inode != 0) {
@@ -224,9 +258,18 @@ impl Remembered {
             }
         }
         self.searched.retain(|dir, _| by_dir.contains_key(dir));
-        let mut paths = Vec::new();
+        let (mut paths, mut missing) = (Vec::new(), Vec::new());
         for (dir, numbers) in by_dir {
-            let Ok(metadata) = fs::metadata(&dir) else { continue };
+            let metadata = match fs::metadata(&dir) {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    self.searched.remove(&dir);
+                    if is_absence(&error) {
+                        missing.push((dir, numbers));
+                    }
+                    continue;
+                }
+            };
             let state = (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
             if self.searched.insert(dir.clone(), state) == Some(state) {
                 continue;
@@ -251,7 +294,36 @@ impl Remembered {
             }
             self.compare_names(&numbers, &files, &mut paths);
         }
+        self.forget_missing(missing, unix);
         paths
+    }
+
+    /// Keeps only some of the checkpoints whose directories are not there. None of them is dropped
+    /// as long as its directory, or the volume that it is on, may only be late.
+    fn forget_missing(&mut self, missing: Vec<(PathBuf, Vec<u64>)>, unix: u64) {
+        let before = std::mem::take(&mut self.missing);
+        let mut away = Vec::new();
+        for (dir, numbers) in missing {
+            let since = before.get(&dir).map_or(unix, |&since| since.min(unix));
+            if since.saturating_add(AWAY_SECONDS) <= unix {
+                away.extend(numbers);
+            }
+            self.missing.insert(dir, since);
+        }
+        if away.len() <= AWAY_MAX {
+            return;
+        }
+        let mut removed: Vec<_> = away
+            .into_iter()
+            .filter_map(|number| Some((number, self.checkpoints.get(&number)?)))
+            .filter(|(_, saved)| nearest_device(&saved.resolved) == Some(saved.device))
+            .map(|(number, saved)| (saved.seen_unix, number))
+            .collect();
+        removed.sort_unstable();
+        removed.truncate(removed.len().saturating_sub(AWAY_MAX));
+        for (_, number) in removed {
+            self.take(number);
+        }
     }
 
     /// What waits and is there is found; what is done and is there no more is gone.
@@ -265,9 +337,12 @@ impl Remembered {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
             match entries.get(&saved.inode) {
                 Some(path) if !saved.is_done => paths.push((path.clone(), saved.clone())),
-                None if saved.is_done => {
-                    if let Some(saved) = self.take(number) {
-                        self.put_done(saved, true);
+                None if saved.is_done || self.vanished.contains(&number) => {
+                    // Not every file system tells the right inodes along with the names.
+                    if !is_in_its_place(saved)
+                        && let Some(saved) = self.take(number)
+                    {
+                        self.put_gone(Checkpoint { is_done: true, ..saved });
                     }
                 }
                 Some(_) | None => {}
@@ -284,11 +359,30 @@ impl Remembered {
     }
 }
 
+/// Whether nothing is there, and not only nothing to be seen.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// The device of the nearest directory above that is there. Of a volume that is not mounted it is
+/// another one than the volume's.
+fn nearest_device(path: &Path) -> Option<u64> {
+    let mut above = path.ancestors().skip(1);
+    above.find_map(|dir| fs::metadata(dir).ok()).map(|metadata| metadata.dev())
+}
+
+fn is_in_its_place(saved: &Checkpoint) -> bool {
+    fs::symlink_metadata(&saved.resolved).is_ok_and(|found| {
+        (found.dev(), found.ino()) == (saved.device, saved.inode) && found.is_file()
+    })
+}
+
 /// The files in a directory, by inode, and the directories. Nothing else: a link may have got the
-/// inode of a file that is gone.
+/// inode of a file that is gone. All of them or none.
 fn entries(dir: &Path) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut dirs) = (HashMap::new(), Vec::new());
-    for entry in fs::read_dir(dir)?.flatten() {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
         match entry.file_type() {
             Ok(kind) if kind.is_file() => drop(files.insert(entry.ino(), entry.path())),
             Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
@@ -323,168 +417,5 @@ pub fn bases(resolved: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fingerprint::Fingerprint;
-
-    fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
-        let metadata = fs::metadata(path).unwrap();
-        Checkpoint {
-            path: "/share/logs/app.log".into(),
-            resolved: path.to_owned(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            offset: offset as u64,
-            head: Fingerprint::of_head(text.as_bytes()),
-            tail: Fingerprint::of_tail(&text.as_bytes()[..offset]),
-            seen_unix: 1000,
-            ..Checkpoint::default()
-        }
-    }
-
-    fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
-        let reader = Reader::open(path).unwrap();
-        let stat = reader.stat().unwrap();
-        let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
-        let found = remembered.claim("/share/logs/app.log".as_ref(), &reader, stat).unwrap();
-        assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
-        found.map(|(_, found)| found)
-    }
-
-    #[test]
-    fn a_file_takes_its_own_checkpoint_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        fs::write(&path, "one\ntwo\n").unwrap();
-        let own = saved(&path, "one\ntwo\n", 4);
-        let with = |change: &dyn Fn(&mut Checkpoint)| {
-            let mut other = own.clone();
-            change(&mut other);
-            claim(&other, &path)
-        };
-
-        assert_eq!(claim(&own, &path), Some(Match::Resume));
-        assert_eq!(with(&|c| c.device += 1), Some(Match::Resume), "mounted elsewhere");
-        assert_eq!(
-            with(&|c| (c.device, c.inode) = (c.device + 1, c.inode + 1)),
-            Some(Match::Resume),
-            "copied"
-        );
-        assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
-        assert_eq!(with(&|c| c.offset = 100), Some(Match::Rewritten), "shorter now");
-        assert_eq!(with(&|c| c.tail.crc32 += 1), Some(Match::Rewritten), "rewritten");
-        assert_eq!(with(&|c| c.head.crc32 += 1), Some(Match::Rewritten), "inode used again");
-    }
-
-    #[test]
-    fn a_renamed_file_is_found_where_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        fs::write(&path, "one\n").unwrap();
-        let checkpoint = saved(&path, "one\n", 4);
-        let renamed = dir.path().join("app.log.1");
-        fs::rename(&path, &renamed).unwrap();
-        let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
-
-        assert_eq!(remembered.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
-        assert_eq!(remembered.whereabouts(u64::MAX), [], "no name has changed since");
-        remembered.search_again(&renamed);
-        assert_eq!(remembered.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
-        fs::rename(&renamed, dir.path().join("app.log.2")).unwrap();
-        assert_eq!(remembered.whereabouts(u64::MAX), [(dir.path().join("app.log.2"), checkpoint)]);
-    }
-
-    #[test]
-    fn what_is_never_met_goes_after_a_month() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        fs::write(&path, "one\n").unwrap();
-        let checkpoint = saved(&path, "one\n", 4);
-        let after = |seconds| Remembered::new(vec![checkpoint.clone()], 1000 + seconds);
-        assert_eq!(after(UNSEEN_SECONDS_MAX - 1).checkpoints().count(), 1);
-        assert_eq!(after(UNSEEN_SECONDS_MAX).checkpoints().count(), 0);
-    }
-
-    #[test]
-    fn a_copy_is_known_by_its_name_and_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        let text = "one\ntwo\nthree\n";
-        fs::write(&path, text).unwrap();
-        let gone = saved(&path, text, 8);
-        let claim = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            fs::write(&path, text).unwrap();
-            let reader = Reader::open(&path).unwrap();
-            let mut remembered = Remembered::default();
-            remembered.put_done(gone.clone(), true);
-            let found = remembered.claim_copy(&path, &reader, text.len() as u64).unwrap();
-            assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
-            found.map(|saved| saved.offset)
-        };
-
-        assert_eq!(claim("app.log.1", text), Some(8));
-        assert_eq!(claim("app-2026-11-22.log", text), Some(8));
-        assert_eq!(claim("app2.log", text), None, "another name");
-        assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
-        assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
-    }
-
-    #[test]
-    fn what_is_met_does_not_age() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        fs::write(&path, "one\n").unwrap();
-        let checkpoint = saved(&path, "one\n", 4);
-        let mut remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
-        remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
-
-        let saved = remembered.checkpoints().cloned().collect();
-        let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX);
-        assert!(restarted.get(checkpoint.device, checkpoint.inode).is_some());
-    }
-
-    #[test]
-    fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        fs::write(&path, "one\ntwo\n").unwrap();
-        let checkpoint = saved(&path, "one\ntwo\n", 8);
-        let copy = dir.path().join("app.log.1");
-        fs::copy(&path, &copy).unwrap();
-        let mut remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
-        let reader = Reader::open(&copy).unwrap();
-
-        let found = remembered.claim_copy(&copy, &reader, 8).unwrap();
-
-        assert_eq!(found.map(|saved| saved.offset), Some(8));
-        assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
-    }
-
-    #[test]
-    fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.log");
-        fs::write(&path, "one\n").unwrap();
-        let checkpoint = saved(&path, "one\n", 4);
-        let mut remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
-
-        assert_eq!(remembered.whereabouts(0), []);
-        assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
-        remembered.search_for(checkpoint.device, checkpoint.inode);
-        assert_eq!(remembered.whereabouts(0).len(), 1);
-
-        remembered = Remembered::default();
-        remembered.put_done(checkpoint.clone(), false);
-        fs::remove_file(&path).unwrap();
-        assert_eq!(remembered.whereabouts(0), []);
-        assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "it is gone");
-        for _ in 0..=GONE_MAX {
-            remembered.put_done(checkpoint.clone(), true);
-        }
-        assert_eq!(remembered.checkpoints().count(), GONE_MAX);
-    }
-}
+#[path = "remembered_tests.rs"]
+mod tests;

@@ -88,13 +88,14 @@ impl LinkRoots {
         self.met.insert(base.to_owned(), beside);
     }
 
-    /// Whether the base may lead here: what it leads to is still to be learnt, or is allowed.
+    /// Whether the base may lead here: no link is on its way, or what it leads to is still to be
+    /// learnt, or is allowed.
     pub(super) fn allows_base(&self, base: &Path, real: &Path) -> bool {
-        self.is_awaited(base) || self.allows(real) || self.is_beside(base, real)
+        base == real || self.is_awaited(base) || self.allows(real) || self.is_beside(base, real)
     }
 
     fn is_awaited(&self, base: &Path) -> bool {
-        self.listed.is_empty() && !self.met.contains_key(base)
+        !self.are_listed() && !self.met.contains_key(base)
     }
 
     fn is_beside(&self, base: &Path, real: &Path) -> bool {
@@ -106,6 +107,11 @@ impl LinkRoots {
     pub(super) fn allows(&self, real: &Path) -> bool {
         let is_learnt = || self.learnt.iter().any(|root| real.starts_with(root));
         self.explicit().any(|root| real.starts_with(root)) || (is_learnt() && !is_system(real))
+    }
+
+    /// Whether the operator says what is allowed.
+    pub(super) fn are_listed(&self) -> bool {
+        !self.listed.is_empty()
     }
 
     /// Whether a root is below this path, so that one must pass it.

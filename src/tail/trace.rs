@@ -7,12 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Links followed in one path before it is called a loop, as path_resolution(7) has it.
 const LINKS_MAX: usize = 40;
-/// Links in here may lead where no path does: into a pipe, or another container. They are not
-/// followed, so that what is behind one counts as being here.
+/// Links of the file system here may lead where no path does: into a pipe, or another container.
+/// They are not followed, so that what is behind one counts as being here.
 const KERNEL: &str = "/proc";
 
 /// The way of a path.
@@ -69,6 +70,24 @@ pub(super) fn stat(real: &Path) -> io::Result<Metadata> {
     if real.starts_with(KERNEL) { fs::metadata(real) } else { fs::symlink_metadata(real) }
 }
 
+/// Whether an opened file of this device and inode, of which the kernel says that it is at `told`
+/// (proc(5), `/proc/PID/fd`), is the one at this real path, which is behind a link of the kernel:
+/// there `told` is a path as another process sees it.
+pub(super) fn is_behind_kernel(real: &Path, told: &Path, inode: (u64, u64)) -> bool {
+    let is_link = |path: &&Path| path.is_symlink();
+    let Some(link) = real.ancestors().skip(1).find(is_link) else { return false };
+    let Ok(target) = fs::read_link(link) else { return false };
+    let is_told = real.strip_prefix(link).is_ok_and(|rest| target.join(rest) == told);
+    let is_it = |metadata: Metadata| (metadata.dev(), metadata.ino()) == inode;
+    link.starts_with(KERNEL) && is_told && fs::symlink_metadata(real).is_ok_and(is_it)
+}
+
+/// Whether a link is one of the kernel's. Behind one there may be others that are not.
+fn is_kernels(path: &Path, link: &Metadata) -> bool {
+    path.starts_with(KERNEL)
+        && fs::symlink_metadata(KERNEL).is_ok_and(|kernel| kernel.dev() == link.dev())
+}
+
 fn follow(real: &Path, dir: &Path, mut names: impl Iterator<Item = OsString>) -> Trace {
     let mut trace =
         Trace { real: real.to_owned(), links: Vec::new(), dirs: BTreeSet::new(), end: End::There };
@@ -98,6 +117,10 @@ impl Trace {
         while let Some(name) = names.pop_front() {
             match name.as_encoded_bytes() {
                 b"/" => self.real = PathBuf::from("/"),
+                b".." if self.is_unknown() => {
+                    let why = "what is above the end of a link of /proc is not known";
+                    return Err(End::Failed(io::Error::other(why)));
+                }
                 b".." => {
                     self.real.pop();
                 }
@@ -123,10 +146,16 @@ impl Trace {
         Ok(())
     }
 
+    /// Whether it has come to a link that is not followed.
+    fn is_unknown(&self) -> bool {
+        let is_link = |metadata: Metadata| metadata.is_symlink();
+        self.real.starts_with(KERNEL) && fs::symlink_metadata(&self.real).is_ok_and(is_link)
+    }
+
     /// The target of a link; `None` if it is none.
     fn link(&mut self, path: &Path, links_left: &mut usize) -> io::Result<Option<PathBuf>> {
-        let is_link = fs::symlink_metadata(path)?.is_symlink();
-        if !is_link || path.starts_with(KERNEL) {
+        let metadata = fs::symlink_metadata(path)?;
+        if !metadata.is_symlink() || is_kernels(path, &metadata) {
             return Ok(None);
         }
         self.dirs.insert(self.real.clone());
@@ -270,6 +299,31 @@ mod tests {
     fn the_kernels_own_links_are_not_followed() {
         let (_dir, root) = tree(&[("/proc/self/root/data", "share/logs")]);
         assert_eq!(path(&root.join("share/logs")).real, Path::new("/proc/self/root/data"));
+        // What is above their end is not what is above their name.
+        let out =
+            Path::new("/proc/self/cwd").join("../../..").join(root.strip_prefix("/").unwrap());
+        symlink(&out, root.join("share/out")).unwrap();
+        let out = path(&root.join("share/out"));
+        assert!(matches!(out.end, End::Failed(_)), "{out:?}");
+        // Links behind them are links like others.
+        symlink("/etc", root.join("data/etc")).unwrap();
+        let behind = Path::new("/proc/self/root").join(root.strip_prefix("/").unwrap());
+        assert_eq!(path(&behind.join("data/etc/x")).real, Path::new("/etc/x"));
         assert!(stat(Path::new("/proc/self/root")).unwrap().is_dir());
+    }
+
+    #[test]
+    fn a_file_behind_a_link_of_the_kernel_is_told_by_its_place_there() {
+        let (_dir, root) = tree(&[("/etc/passwd", "data/link")]);
+        let behind =
+            |path: &Path| Path::new("/proc/self/root").join(path.strip_prefix("/").unwrap());
+        let (file, link) = (root.join("data/file"), root.join("data/link"));
+        let inode = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).unwrap();
+        assert!(is_behind_kernel(&behind(&file), &file, inode(&file)));
+        assert!(!is_behind_kernel(&behind(&file), &root.join("data/other"), inode(&file)));
+        assert!(!is_behind_kernel(&behind(&file), &file, inode(&root)));
+        assert!(!is_behind_kernel(&behind(&link), Path::new("/etc/passwd"), inode(&link)));
+        assert!(!is_behind_kernel(&behind(&link), &link, inode(&link)));
+        assert!(!is_behind_kernel(&file, &file, inode(&file)));
     }
 }

@@ -5,7 +5,7 @@
 //! data. Where a directory cannot be watched (limits of the kernel, no inotify at all) the agent
 //! polls, and says so once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -48,6 +48,8 @@ pub struct Hints {
 
 /// 64 KiB: some 2,000 events in one call.
 const EVENTS_BYTES: usize = 64 * 1024;
+/// Calls in a row. That is more than the kernel's queue holds by default (16,384 events).
+const READS_MAX: usize = 16;
 
 impl Watch {
     /// Opens the notification channel; without one (limit of instances) the agent polls.
@@ -146,11 +148,13 @@ impl Watch {
         }
     }
 
-    /// Takes all waiting events. *Cost*: a `read` for each 64 KiB of them, and one that finds none.
+    /// Takes the waiting events; what comes in without end meanwhile is left for the next time.
+    /// *Cost*: a `read` for each 64 KiB of them, and one that finds none.
     pub fn take(&mut self) -> Hints {
         let mut hints = Hints::default();
+        let mut ended = HashSet::new();
         let Some(inotify) = &mut self.inotify else { return hints };
-        loop {
+        for _ in 0..READS_MAX {
             let events = match inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -170,17 +174,18 @@ impl Watch {
                         Some(file) => hints.written.push(*file),
                         None => hints.unknown_written = true,
                     }
+                } else if event.mask.contains(EventMask::IGNORED) {
+                    ended.insert(event.wd);
                 } else {
-                    let known = self.by_dir.len();
-                    if event.mask.contains(EventMask::IGNORED) {
-                        self.by_dir.retain(|_, watched| watched.descriptor != event.wd);
-                    }
-                    // The echo of a watch that we removed ourselves is no news.
-                    let is_echo =
-                        event.mask.contains(EventMask::IGNORED) && self.by_dir.len() == known;
-                    hints.names_changed |= !is_echo;
+                    hints.names_changed = true;
                 }
             }
+        }
+        if !ended.is_empty() {
+            let known = self.by_dir.len();
+            self.by_dir.retain(|_, watched| !ended.contains(&watched.descriptor));
+            // The echo of a watch that we removed ourselves is no news.
+            hints.names_changed |= self.by_dir.len() < known;
         }
         hints.written.sort_unstable();
         hints.written.dedup();
@@ -264,5 +269,72 @@ mod tests {
         fs::write(sub.join("x"), "").unwrap();
         assert!(watch.take().names_changed);
         assert_eq!(watch.trouble(), None);
+    }
+
+    /// Two paths to one directory share its watch; when one of them is given up or leads elsewhere,
+    /// the other one is watched on.
+    #[test]
+    fn a_directory_under_two_paths_stays_watched_when_one_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let other = tempfile::tempdir().unwrap();
+        fs::create_dir(&one).unwrap();
+        let watch_until_known = |watch: &mut Watch, dirs: &BTreeMap<PathBuf, bool>| {
+            let rounds = (1..9).find(|_| !watch.watch(dirs) && !watch.take().names_changed);
+            assert!(rounds.is_some_and(|rounds| rounds <= 4), "{rounds:?}");
+            assert_eq!(watch.by_dir.len(), dirs.len());
+            fs::write(one.join("x"), "").unwrap();
+            assert!(watch.take().names_changed);
+            fs::remove_file(one.join("x")).unwrap();
+        };
+        for target in [other.path(), &one] {
+            let mut watch = Watch::new();
+            let _ = fs::remove_file(&two);
+            std::os::unix::fs::symlink(&one, &two).unwrap();
+            let both = BTreeMap::from([(one.clone(), true), (two.clone(), true)]);
+            watch_until_known(&mut watch, &both);
+            if target == one {
+                watch_until_known(&mut watch, &dirs(&one, true));
+            } else {
+                fs::remove_file(&two).unwrap();
+                std::os::unix::fs::symlink(target, &two).unwrap();
+                watch_until_known(&mut watch, &both);
+            }
+        }
+    }
+
+    /// What the kernel holds is what is wanted, however often directories come and go.
+    #[test]
+    fn no_watch_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = (0..20).map(|number| dir.path().join(number.to_string())).collect();
+        let mut watch = Watch::new();
+        for round in 0..6 {
+            paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+            watch.watch(&paths.iter().map(|path| (path.clone(), true)).collect());
+            assert_eq!(kernel_watches(&watch), paths.len());
+            if round % 2 == 0 {
+                watch.watch(&dirs(&paths[0], true));
+                assert_eq!(kernel_watches(&watch), 1);
+            }
+            for (number, path) in paths.iter().enumerate() {
+                if number % 2 == 0 {
+                    fs::remove_dir(path).unwrap();
+                } else {
+                    fs::rename(path, dir.path().join(format!("{round}-{number}"))).unwrap();
+                }
+            }
+            assert!(watch.take().names_changed);
+        }
+        watch.watch(&BTreeMap::new());
+        watch.take();
+        assert_eq!((kernel_watches(&watch), watch.by_dir.len()), (0, 0));
+    }
+
+    fn kernel_watches(watch: &Watch) -> usize {
+        use std::os::fd::AsRawFd as _;
+        let number = watch.fd().unwrap().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+        info.lines().filter(|line| line.starts_with("inotify ")).count()
     }
 }

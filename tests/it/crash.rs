@@ -14,14 +14,15 @@ use logferry::mock::{Fault, Kind};
 use crate::support::observe::metric;
 use crate::support::{Ledger, Pod, Repeats, append_to, pause, wait_for};
 
-/// 30 times: a writer at full work, the agent killed at a random moment and started again, with
-/// rotations in between. The endpoint loses nothing it has answered; what it stored behind the last
-/// checkpoint comes again, and that is in the mean no more than the window lets be in flight.
+/// Many times (30, or `LOGFERRY_KILLS`): a writer at full work, the agent killed at a random moment
+/// and started again, with rotations in between. The endpoint loses nothing it has answered; what
+/// it stored behind the last checkpoint comes again, and that is in the mean no more than the window
+/// lets be in flight.
 #[test]
 fn c01_thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
-    const KILLS: usize = 30;
     const WINDOW: usize = 2;
     const BATCH_LINES: usize = 200;
+    let kills = kills();
     let (mut pod, log) = Pod::with_log();
     pod.set("send_request_concurrency", &WINDOW.to_string());
     pod.set("LOGFERRY_BATCH_LINES", &BATCH_LINES.to_string());
@@ -55,7 +56,7 @@ fn c01_thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     // acknowledged and not yet saved.
     let bound = (WINDOW + 1) * BATCH_LINES;
     let mut repeated = Vec::new();
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let agent = pod.start();
         let before = pod.mock.store().line_count();
         pause(Duration::from_millis(rng.u64(50..600)));
@@ -73,11 +74,18 @@ fn c01_thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     let total = pod.finish(agent);
 
     repeated.push(repeats.take(&pod.mock));
-    println!("{} lines, {total} repeated: {repeated:?}", pod.ledger.lines.len());
+    let lines = pod.ledger.lines.len();
+    println!("{kills} kills, {lines} lines, {total} repeated: {repeated:?}");
     assert_eq!(repeated.iter().sum::<usize>(), total);
     // In the mean: how long the agent is kept from saving what is acknowledged is the machine's
     // affair, and one life may pay for that.
     assert!(total <= bound * repeated.len(), "{repeated:?}, and {bound} a kill could be");
+}
+
+fn kills() -> usize {
+    let Some(text) = std::env::var_os("LOGFERRY_KILLS") else { return 30 };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.unwrap_or_else(|| panic!("LOGFERRY_KILLS is a number, not {text:?}"))
 }
 
 #[test]
@@ -137,8 +145,8 @@ fn c07_a_state_directory_that_is_put_back_repeats_what_came_since() {
     assert_eq!(deliver(&mut pod, 25), 50, "and no more");
 }
 
-/// 100,000 files that are there no more, and one that is: it is known among them, most of them are
-/// forgotten, and what is saved often is not so much.
+/// 100,000 files that were not seen for days, and one that was: it is known among them, most of them
+/// are forgotten, and what is saved often is not so much.
 #[test]
 fn c06_a_hundred_thousand_checkpoints_are_no_burden() {
     const SAVED: u64 = 100_000;
@@ -154,7 +162,7 @@ fn c06_a_hundred_thousand_checkpoints_are_no_burden() {
         path: format!("/gone/{number}.log").into(),
         resolved: format!("/gone/{number}.log").into(),
         inode: u64::MAX - number,
-        seen_unix: known.seen_unix - number % 1000,
+        seen_unix: known.seen_unix - 2 * 24 * 3600 - number % 1000,
         ..known.clone()
     };
     let mut all: Vec<Checkpoint> = (1..SAVED).map(gone).collect();
@@ -176,6 +184,28 @@ fn c06_a_hundred_thousand_checkpoints_are_no_burden() {
     assert!((2..=10_001).contains(&left), "{left} are saved");
     println!("{saves} saves for {batches} batches");
     assert!(saves * 3 < batches, "{saves} saves for {batches} batches");
+}
+
+/// More files than are kept of those that are gone: each is known again.
+#[test]
+fn c06_as_many_files_as_there_are_at_the_end_are_known_again() {
+    const FILES: usize = 10_500;
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_LOG", "warn");
+    for number in 0..FILES {
+        pod.ledger.append(&log.with_file_name(format!("{number}.log")), 1);
+    }
+    let agent = pod.start();
+    pod.await_records(FILES);
+    assert_eq!(pod.finish(agent), 0);
+    for number in (0..FILES).step_by(100) {
+        pod.ledger.append(&log.with_file_name(format!("{number}.log")), 1);
+    }
+
+    let agent = pod.start();
+
+    pod.await_records(pod.ledger.lines.len());
+    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
 }
 
 /// 60 MB wait at the restart, in a file and in what it was rotated to, and the limit is 40 MB.

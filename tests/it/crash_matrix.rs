@@ -18,7 +18,7 @@ use std::sync::Mutex;
 
 use logferry::mock::{Fault, Kind};
 
-use crate::support::disk::skipped;
+use crate::support::special::skipped;
 use crate::support::strace::{self, Attached, Injection};
 use crate::support::{Agent, Pod, wait_for};
 

@@ -1,10 +1,14 @@
 //! SIGTERM: what is on disk is delivered, or said to be left.
 
+use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use logferry::mock::{Fault, Kind};
+use rustix::process::Signal;
 
+use crate::support::special::make_node;
 use crate::support::{Pod, append_to, pause, wait_for};
 
 fn write_40_mb(pod: &mut Pod) {
@@ -138,11 +142,59 @@ fn a_directory_that_cannot_be_searched_is_nothing_undelivered() {
     let paths = pod.path("share/logs/*/app.log").display().to_string();
     pod.set("LOGFERRY_PATHS", &paths);
     std::os::unix::fs::symlink("loop", pod.path("data/pod/logs/loop")).unwrap();
-    std::fs::create_dir(pod.path("data/pod/logs/sub")).unwrap();
+    fs::create_dir(pod.path("data/pod/logs/sub")).unwrap();
     let log = pod.path("data/pod/logs/sub/app.log");
     pod.ledger.append(&log, 10);
     let agent = pod.start();
 
     assert_eq!(pod.finish(agent), 0);
     assert!(pod.agent_log().contains("cannot look at it"), "{}", pod.agent_log());
+}
+
+/// The signal comes while the settings are being read: the agent starts, and stops when all is
+/// delivered.
+#[test]
+fn a_signal_before_the_settings_are_read_is_a_drain() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 100);
+    let settings = pod.path("logferry.toml");
+    assert!(make_node("mkfifo", &settings, &[]));
+    pod.set("LOGFERRY_CONFIG", settings.to_str().unwrap());
+    let agent = pod.start();
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+    let mut pipe: Option<File> = None;
+    wait_for("the agent to read its settings", || {
+        let opened = fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&settings);
+        pipe = opened.ok();
+        pipe.is_some()
+    });
+
+    agent.signal(Signal::TERM);
+
+    pipe.unwrap().write_all(b"batch_lines = 10\n").unwrap();
+    assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+}
+
+/// At any moment of the start, from the first at which the signal can be caught.
+#[test]
+fn however_early_the_signal_comes_everything_is_delivered() {
+    let (mut pod, log) = Pod::with_log();
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for _ in 0..30 {
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+        while !agent.awaits_term() {
+            pause(Duration::from_micros(100));
+        }
+        pause(Duration::from_micros(rng.u64(0..10_000)));
+
+        agent.signal(Signal::TERM);
+
+        assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+        assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    }
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
 }

@@ -142,7 +142,8 @@ fn refused_batches_that_cannot_be_set_aside_are_bounded() {
     while pod.ledger.bytes() < 100 << 20 {
         pod.ledger.append(&log, 20_000);
     }
-    fs::create_dir_all(pod.path("state")).unwrap();
+    // In the way, and it cannot be put aside.
+    fs::create_dir_all(pod.path("state/parked.aside")).unwrap();
     fs::write(pod.path("state/parked"), "in the way").unwrap();
     pod.mock.faults().set(vec![Fault::error("PostBodyInvalid")]);
     let agent = pod.start();

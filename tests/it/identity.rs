@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::disk::skipped;
+use crate::support::special::skipped;
 use crate::support::{Pod, Volume, append_to, numbered, wait_for};
 
 /// Lines in the file before it is deleted.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use logferry::mock::{self, Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
-use crate::support::special::skip;
+use crate::support::special::skipped;
 use crate::support::{Pod, append_to, pause, wait_for};
 
 const APP: &str = "share/logs/app.log";
@@ -20,12 +20,11 @@ const APP: &str = "share/logs/app.log";
 /// The lower layer of an overlay is written to by somebody who does not see the overlay.
 #[test]
 fn k01_what_is_written_below_an_overlay_arrives_without_notifications() {
-    const TEST: &str = "k01_what_is_written_below_an_overlay_arrives_without_notifications";
     let mut pod = Pod::new();
     let log = pod.path("lower/app.log");
     fs::create_dir_all(pod.path("lower")).unwrap();
     pod.ledger.append(&log, 10);
-    let Some(agent) = pod.start_over_overlay(TEST, "lower", "share/logs") else { return };
+    let Some(agent) = pod.start_over_overlay("lower", "share/logs") else { return };
     for _ in 0..4 {
         assert_eq!(pod.expect_all(), 0);
         pod.ledger.append(&log, 10);
@@ -39,11 +38,10 @@ fn k01_what_is_written_below_an_overlay_arrives_without_notifications() {
 /// bears the same number or not, with the same bytes.
 #[test]
 fn k01_a_file_that_an_overlay_copies_up_is_read_on() {
-    const TEST: &str = "k01_a_file_that_an_overlay_copies_up_is_read_on";
     let mut pod = Pod::new();
     fs::create_dir_all(pod.path("lower")).unwrap();
     pod.ledger.append(&pod.path("lower/app.log"), 500);
-    let Some(agent) = pod.start_over_overlay(TEST, "lower", "share/logs") else { return };
+    let Some(agent) = pod.start_over_overlay("lower", "share/logs") else { return };
     assert_eq!(pod.expect_all(), 0);
     let log = pod.path(APP);
     for _ in 0..3 {
@@ -60,9 +58,8 @@ fn k01_a_file_that_an_overlay_copies_up_is_read_on() {
 /// A volume that is mounted over the directory of the logs, and taken away: no event says so.
 #[test]
 fn k01_a_volume_mounted_over_the_directory_is_found() {
-    const TEST: &str = "k01_a_volume_mounted_over_the_directory_is_found";
     let (mut pod, log) = Pod::with_log();
-    let Some(agent) = pod.start_with_mounts(TEST) else { return };
+    let Some(agent) = pod.start_with_mounts() else { return };
     pod.ledger.append(&log, 10);
     assert_eq!(pod.expect_all(), 0);
     let dir = log.parent().unwrap().display().to_string();
@@ -86,13 +83,12 @@ fn k01_a_volume_mounted_over_the_directory_is_found() {
 /// same, and on some file systems the time of modification too.
 #[test]
 fn k01_lines_written_through_a_mapping_arrive() {
-    const TEST: &str = "k01_lines_written_through_a_mapping_arrive";
     const APP_SCRIPT: &str = "import mmap, sys\n\
         file = open(sys.argv[1], 'r+b')\n\
         map = mmap.mmap(file.fileno(), 0)\n\
         while line := sys.stdin.buffer.readline(): map.write(line)\n";
     if !Command::new("python3").arg("-c").arg("import mmap").status().is_ok_and(|s| s.success()) {
-        return skip(TEST, "python3 is not here");
+        return skipped("python3 is not here");
     }
     // A volume in memory, and one on the disk of the tests.
     for volume in [tempfile::tempdir_in("/dev/shm").unwrap(), tempfile::tempdir().unwrap()] {
@@ -126,9 +122,8 @@ fn k01_lines_written_through_a_mapping_arrive() {
 
 #[test]
 fn k02_without_an_instance_it_polls() {
-    const TEST: &str = "k02_without_an_instance_it_polls";
     let mut pod = Pod::new();
-    let agent = pod.start_with_user_limit(TEST, "max_inotify_instances", 0);
+    let agent = pod.start_with_user_limit("max_inotify_instances", 0);
     let Some(agent) = agent else { return };
     wait_for("the agent's start", || pod.agent_log().contains("logferry starts"));
     pod.link("data/pod/logs");
@@ -148,7 +143,6 @@ fn k02_without_an_instance_it_polls() {
 /// what to raise.
 #[test]
 fn k02_with_too_few_watches_it_polls_and_names_the_limit() {
-    const TEST: &str = "k02_with_too_few_watches_it_polls_and_names_the_limit";
     let (mut pod, log) = Pod::with_log();
     let dir = log.parent().unwrap().to_owned();
     let in_dir = |number: usize| dir.join(format!("{number}/app.log"));
@@ -156,7 +150,7 @@ fn k02_with_too_few_watches_it_polls_and_names_the_limit() {
         fs::create_dir(dir.join(number.to_string())).unwrap();
         pod.ledger.append(&in_dir(number), 10);
     }
-    let Some(agent) = pod.start_with_user_limit(TEST, "max_inotify_watches", 3) else { return };
+    let Some(agent) = pod.start_with_user_limit("max_inotify_watches", 3) else { return };
     assert_eq!(pod.expect_all(), 0);
     for _ in 0..2 {
         for number in 0..10 {
@@ -207,12 +201,11 @@ fn k02_directories_that_come_and_go_are_watched_anew() {
 /// of new, renamed and deleted files, are lost.
 #[test]
 fn k03_when_notifications_are_lost_everything_is_looked_at() {
-    const TEST: &str = "k03_when_notifications_are_lost_everything_is_looked_at";
     const MOST: usize = 1 << 20;
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let queue: usize = queue.trim().parse().unwrap();
     if queue > MOST {
-        return skip(TEST, &format!("the kernel keeps {queue} events here"));
+        return skipped(&format!("the kernel keeps {queue} events here"));
     }
     let (mut pod, log) = Pod::with_log();
     let address = pod.listen();
@@ -254,20 +247,19 @@ fn k03_when_notifications_are_lost_everything_is_looked_at() {
 /// 10,000 files at once, while the endpoint is away.
 #[test]
 fn k06_ten_thousand_files_that_appear_during_an_outage_all_arrive() {
-    const TEST: &str = "k06_ten_thousand_files_that_appear_during_an_outage_all_arrive";
-    many_files(TEST, 10_000, 12_000, true);
+    many_files(10_000, 12_000, true);
 }
 
 /// Files give their descriptors up for those that wait.
 #[test]
 fn k06_more_files_than_descriptors_all_arrive() {
-    many_files("k06_more_files_than_descriptors_all_arrive", 3000, 1024, false);
+    many_files(3000, 1024, false);
 }
 
-fn many_files(test: &str, count: usize, descriptors: u32, is_outage: bool) {
+fn many_files(count: usize, descriptors: u32, is_outage: bool) {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     if most.is_some_and(|most| most < descriptors.into()) {
-        return skip(test, &format!("no {descriptors} descriptors can be had"));
+        return skipped(&format!("no {descriptors} descriptors can be had"));
     }
     let mut pod = Pod::new();
     pod.set("mem_usage_limit", "128").set("LOGFERRY_LOG", "info");
@@ -290,7 +282,7 @@ fn many_files(test: &str, count: usize, descriptors: u32, is_outage: bool) {
         pod.mock.resume().unwrap();
     }
     pod.await_records(pod.ledger.lines.len());
-    assert_eq!(pod.expect_all(), 0, "{test}");
+    assert_eq!(pod.expect_all(), 0);
     let took = logferry::clock::now() - started;
     let (resident, open) = (agent.resident_bytes_peak(), agent.descriptors());
     println!("{count} files: {took:?}, {} MiB resident, {open} descriptors", resident >> 20);
@@ -304,7 +296,26 @@ fn many_files(test: &str, count: usize, descriptors: u32, is_outage: bool) {
         let path = pod.path(&path(number));
         pod.ledger.append(&path, 1);
     }
-    assert_eq!(pod.finish(agent), 0, "{test}");
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Files that are gone before they can be opened are no news.
+#[test]
+fn k06_files_that_come_and_go_at_once_are_no_trouble() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let until = logferry::clock::now() + Duration::from_secs(5);
+    let mut names = (0..50).cycle().map(|number| log.with_file_name(format!("{number}.log")));
+    while logferry::clock::now() < until {
+        let (name, next) = (names.next().unwrap(), log.with_extension("next.log"));
+        fs::write(&name, "").unwrap();
+        fs::rename(&name, &next).unwrap();
+        fs::remove_file(&next).unwrap();
+    }
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert!(!pod.agent_log().contains(" WARN "), "{}", pod.agent_log());
 }
 
 /// Files that are delivered, deleted and known to be so make way for new ones before long.
@@ -414,9 +425,8 @@ fn k08_killed_and_without_its_state_nothing_is_lost() {
 /// Back by an hour, forward by a day, and right again, while lines come.
 #[test]
 fn k09_when_the_clock_jumps_everything_arrives_once() {
-    const TEST: &str = "k09_when_the_clock_jumps_everything_arrives_once";
     let Some(library) = faketime() else {
-        return skip(TEST, "libfaketime is not here (Debian: apt-get install faketime)");
+        return skipped("libfaketime is not here (Debian: apt-get install faketime)");
     };
     let (mut pod, log) = Pod::with_log();
     let clock = pod.path("clock");

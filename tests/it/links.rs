@@ -53,6 +53,28 @@ fn f23_a_file_under_several_names_is_shipped_once() {
     }
 }
 
+/// An app that writes by the second name is noticed by the notification of that name, not by the
+/// next look at everything, which would take the file system for one without notifications.
+#[test]
+fn f23_what_is_written_by_the_second_name_is_noticed() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let second = log.with_file_name("second.log");
+    fs::hard_link(&log, &second).unwrap();
+    let agent = pod.start();
+    pod.expect_all();
+    // Three looks at everything, and some.
+    let until = logferry::clock::now() + Duration::from_secs(18);
+    while logferry::clock::now() < until {
+        pod.ledger.append(&second, 1);
+        pause(Duration::from_millis(500));
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.times_logged("without notifications"), 0, "{}", pod.agent_log());
+    assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+}
+
 /// The links come and go while the agent runs; the file stays the same.
 #[test]
 fn f23_names_that_come_and_go_repeat_nothing() {
@@ -475,6 +497,40 @@ fn f29_link_roots_hold_for_the_base_too() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// A checkpoint is no permission: what an agent shipped before there was a list, and what was born
+/// beside it since, is only shipped if the list allows it.
+#[test]
+fn f29_link_roots_hold_for_what_a_checkpoint_knows() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let log = pod.path("data/pod/logs/app.log");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+    let shipped = pod.mock.store().groups().len();
+    pod.ledger.append(&log, 10);
+    fs::rename(&log, log.with_extension("log.2")).unwrap();
+    pod.ledger.append(&log.with_extension("log.1"), 10);
+    pod.ledger.append(&log, 10);
+
+    fs::create_dir(pod.path("elsewhere")).unwrap();
+    pod.set("LOGFERRY_LINK_ROOTS", &pod.path("elsewhere").display().to_string());
+    let admin = pod.admin();
+    let agent = pod.start();
+    pod.wait_for_log(REFUSED, 2);
+    admin.expect_metric("logferry_links_refused", 2);
+    // The directory changes: it is searched again.
+    fs::rename(log.with_extension("log.2"), log.with_extension("log.3")).unwrap();
+    admin.wait_until_ready();
+    assert_eq!(agent.stop().0, 0);
+    assert_eq!(pod.mock.store().groups().len(), shipped, "{}", pod.agent_log());
+    assert_eq!(pod.times_logged(REFUSED), 2, "{}", pod.agent_log());
+
+    pod.set("LOGFERRY_LINK_ROOTS", &pod.path("data").display().to_string());
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// What the kernel lets a link be: into /proc, through a link that stands outside and leads back
 /// in, with `..` in it.
 #[test]
@@ -495,6 +551,36 @@ fn f29_only_where_a_link_ends_counts() {
 
     admin.expect_metric("logferry_links_refused", 3);
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// The logs of another container of the pod, by way of `/proc/PID/root`; a link among them may not
+/// lead out.
+#[test]
+fn f29_logs_behind_a_link_of_the_kernel_are_shipped() {
+    let (mut pod, log) = Pod::with_log();
+    let dir = log.parent().unwrap().canonicalize().unwrap();
+    let behind = format!("/proc/self/root{}", dir.display());
+    pod.set("LOGFERRY_PATHS", &format!("{behind}/*.log"));
+    write_secret(&pod);
+    symlink("/etc/passwd", log.with_file_name("evil.log")).unwrap();
+    symlink(pod.path("secret/shadow.log"), log.with_file_name("other.log")).unwrap();
+    pod.ledger.append(&log, 100);
+    let admin = pod.admin();
+    let agent = pod.start();
+    pod.expect_all();
+    fs::rename(&log, log.with_extension("log.1")).unwrap();
+    pod.ledger.append(&log.with_extension("log.1"), 10);
+    pod.ledger.append(&log, 10);
+    pod.expect_all();
+
+    admin.expect_metric("logferry_links_refused", 2);
+    assert_eq!(pod.finish(agent), 0);
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0, "after a restart");
+    let paths: Vec<_> =
+        pod.mock.store().groups().iter().map(|group| group.tag("__path__")).collect();
+    assert!(paths.iter().all(|path| *path == Some(format!("{behind}/app.log"))), "{paths:?}");
 }
 
 /// A link that is pointed in and out as fast as can be: between the look and the opening there is

@@ -100,8 +100,7 @@ fn f12_a_rewrite_to_the_same_size_is_noticed_without_notifications() {
         let mut writer = append_to(&log);
         pod.ledger.write_fixed(&mut writer, BEFORE);
         let limit = "max_inotify_instances";
-        let test = "f12_a_rewrite_to_the_same_size_is_noticed_without_notifications";
-        let Some(agent) = pod.start_with_user_limit(test, limit, 0) else { return };
+        let Some(agent) = pod.start_with_user_limit(limit, 0) else { return };
         pod.expect_all();
         agent.suspend();
         rewrite(&mut pod, &mut writer, head, BEFORE);
@@ -332,11 +331,10 @@ fn f10_copied_truncated_and_refilled_within_one_look() {
 /// original is shorter.
 #[test]
 fn f10_copied_and_truncated_between_two_polls() {
-    const TEST: &str = "f10_copied_and_truncated_between_two_polls";
     for refill in [20, 500] {
         let (mut pod, log, mut writer) = pod_matching("share/logs/app.log*");
         pod.ledger.write(&mut writer, 300);
-        let Some(agent) = pod.start_with_user_limit(TEST, "max_inotify_instances", 0) else {
+        let Some(agent) = pod.start_with_user_limit("max_inotify_instances", 0) else {
             return;
         };
         for _ in 0..3 {

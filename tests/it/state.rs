@@ -2,6 +2,7 @@
 //! it can.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,10 @@ use logferry::checkpoint::{format, store};
 use logferry::mock::Fault;
 
 use crate::support::disk::Disk;
-use crate::support::observe::{free_address, get};
-use crate::support::{Agent, Pod, run, wait_for};
+use crate::support::observe::{free_address, get, metric};
+use crate::support::special::skipped;
+use crate::support::strace::{self, Injection};
+use crate::support::{Agent, Pod, append_to, run, wait_for};
 
 const FILES: [&str; 3] = ["checkpoint.now", "checkpoint.0", "checkpoint.1"];
 const COMPLAINT: &str = "cannot save the checkpoint";
@@ -227,12 +230,11 @@ fn c05_a_disk_that_is_read_only_at_the_start() {
 
 #[test]
 fn c05_a_directory_that_may_not_be_written() {
-    const TEST: &str = "c05_a_directory_that_may_not_be_written";
     let (mut pod, log, address) = served();
     let state = pod.path("state");
     let may = |mode| fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
     pod.ledger.append(&log, 100);
-    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    let Some(agent) = pod.start_bound_by_permissions() else { return };
     pod.expect_all();
     wait_until_saved(&pod, &log);
 
@@ -403,7 +405,6 @@ fn c03_files_damaged_under_a_running_agent_are_written_again() {
 /// Files of another owner, which the agent may not read: as good as damaged, and replaced.
 #[test]
 fn c03_files_that_may_not_be_read() {
-    const TEST: &str = "c03_files_that_may_not_be_read";
     let (mut pod, log) = pod();
     assert_eq!(settled(&mut pod, &log).stop().0, 0);
     let mut all = files(&pod.path("state"));
@@ -414,7 +415,7 @@ fn c03_files_that_may_not_be_read() {
         let _ = std::os::unix::fs::chown(file, Some(65534), Some(65534));
     }
 
-    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    let Some(agent) = pod.start_bound_by_permissions() else { return };
 
     wait_for("it all again", || pod.mock.store().line_count() == 200);
     assert!(pod.agent_log().contains("Permission denied"), "{}", pod.agent_log());
@@ -428,7 +429,7 @@ fn c03_files_that_may_not_be_read() {
     });
     agent.kill();
     pod.ledger.append(&log, 100);
-    let agent = pod.start_bound_by_permissions(TEST).unwrap();
+    let agent = pod.start_bound_by_permissions().unwrap();
     assert_eq!(pod.finish(agent), 100);
 }
 
@@ -481,6 +482,77 @@ fn c10_damaged_parked_batches_are_left_alone() {
         assert_eq!(second, 1, "{name}");
         assert_eq!(pod.mock.store().line_count(), 0, "{name}: what was set aside does not arrive");
     }
+}
+
+/// A file or a link to nowhere has the name of the directory for them: it is put aside. All that
+/// comes after a refused batch waits for that.
+#[test]
+fn c10_what_stands_in_the_place_of_the_directory_of_batches_makes_way() {
+    let things: [fn(&Path); 2] = [
+        |path| fs::write(path, "somebody's").unwrap(),
+        |path| symlink("somebody's", path).unwrap(),
+    ];
+    for put in things {
+        let (mut pod, log) = pod();
+        let agent = settled(&mut pod, &log);
+        put(&pod.path("state/parked"));
+        pod.mock.faults().set(vec![Fault { times: Some(1), ..Fault::error("PostBodyInvalid") }]);
+        append_to(&log).write_all(b"refused\n").unwrap();
+        pod.wait_for_log("is set aside", 1);
+
+        pod.ledger.append(&log, 100);
+
+        assert_eq!(pod.finish(agent), 0);
+        assert_eq!(fs::read_dir(pod.path("state/parked")).unwrap().count(), 1);
+        assert!(fs::symlink_metadata(pod.path("state/parked.aside")).is_ok(), "it is kept");
+    }
+}
+
+/// Nothing more is read while a refused batch cannot be set aside. That is said once, and so is
+/// that it is over.
+#[test]
+fn c10_a_batch_that_cannot_be_set_aside_holds_up_the_rest() {
+    const CANNOT: &str = "cannot set a refused batch aside; nothing more is read";
+    let (mut pod, log, address) = served();
+    let agent = settled(&mut pod, &log);
+    // In the way, and it cannot be put aside.
+    fs::create_dir(pod.path("state/parked.aside")).unwrap();
+    fs::write(pod.path("state/parked"), "in the way").unwrap();
+    pod.mock.faults().set(vec![Fault { times: Some(1), ..Fault::error("PostBodyInvalid") }]);
+    append_to(&log).write_all(b"refused\n").unwrap();
+    pod.wait_for_log(CANNOT, 1);
+
+    pod.ledger.append(&log, 100);
+
+    let errors = || metric(&address, "logferry_checkpoint_errors_total");
+    wait_for("it to be tried again", || errors().is_some_and(|count| count >= 3));
+    assert_eq!(pod.mock.store().line_count(), 100, "nothing has come since");
+    assert_eq!((pod.times_logged(CANNOT), pod.times_logged(RELIEF)), (1, 0));
+    fs::remove_file(pod.path("state/parked")).unwrap();
+    pod.wait_for_log("is set aside", 1);
+    pod.wait_for_log(RELIEF, 1);
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Some file systems cannot sync a directory: that is no reason not to start.
+#[test]
+fn c05_a_file_system_that_knows_no_sync_of_directories() {
+    if !strace::is_there() {
+        return skipped("strace cannot trace here");
+    }
+    let (mut pod, log) = pod();
+    pod.ledger.append(&log, 100);
+    let (call, when) = ("fsync".to_owned(), "1+".to_owned());
+    let injection = Injection { call, when, harm: "error=EINVAL" };
+    let out = pod.path("strace.out");
+    let binary = env!("CARGO_BIN_EXE_logferry");
+    let strace = strace::harming(&injection, &[pod.path("state")], &out, binary);
+
+    let agent = pod.start_with(strace);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert!(strace::has_failed_a_call(&out));
+    assert!(!pod.agent_log().contains(COMPLAINT), "{}", pod.agent_log());
 }
 
 /// The checkpoint files that are there.

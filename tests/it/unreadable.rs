@@ -2,8 +2,9 @@
 //! devices, directories; files and directories whose permission comes later.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::support::special::{make_node, skip};
+use crate::support::special::{make_node, skipped};
 use crate::support::{Pod, wait_for};
 
 const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
@@ -12,7 +13,6 @@ const APP: &str = "share/logs/app.log";
 /// A pipe, a socket, a device, a directory: one warning each, and nobody waits for them.
 #[test]
 fn l15_what_is_no_regular_file_is_skipped_with_one_warning() {
-    const TEST: &str = "l15_what_is_no_regular_file_is_skipped_with_one_warning";
     let (mut pod, log) = Pod::with_log();
     let dir = pod.path("data/pod/logs");
     assert!(make_node("mkfifo", &dir.join("pipe.log"), &[]));
@@ -22,7 +22,7 @@ fn l15_what_is_no_regular_file_is_skipped_with_one_warning() {
     if make_node("mknod", &dir.join("device.log"), &["c", "1", "5"]) {
         names.push("device.log");
     } else {
-        skip(TEST, "its part with a device: mknod is not allowed here");
+        skipped("its part with a device: mknod is not allowed here");
     }
     // A directory is no file, and the files in it are.
     pod.ledger.append(&dir.join("dir.log/inner.log"), 10);
@@ -88,7 +88,6 @@ fn l15_a_file_that_takes_the_place_of_a_pipe_is_shipped() {
 /// The file, and then the directory above another one, may be read later.
 #[test]
 fn l16_what_may_not_be_read_is_shipped_once_it_may() {
-    const TEST: &str = "l16_what_may_not_be_read_is_shipped_once_it_may";
     use std::os::unix::fs::PermissionsExt as _;
     let (mut pod, log) = Pod::with_log();
     let dir = pod.path("data/pod/logs/sub");
@@ -103,7 +102,7 @@ fn l16_what_may_not_be_read_is_shipped_once_it_may() {
     };
     permit(&log, 0o000);
     permit(&dir, 0o000);
-    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    let Some(agent) = pod.start_bound_by_permissions() else { return };
     wait_for("what may be read", || pod.ledger.missing(&pod.mock).len() == hidden);
     for number in 0..3 {
         // A new name: discovery runs again.
@@ -126,7 +125,6 @@ fn l16_what_may_not_be_read_is_shipped_once_it_may() {
 /// What it holds is not known, so not everything was delivered.
 #[test]
 fn l16_a_file_that_may_never_be_read_is_not_everything_delivered() {
-    const TEST: &str = "l16_a_file_that_may_never_be_read_is_not_everything_delivered";
     use std::os::unix::fs::PermissionsExt as _;
     let (mut pod, log) = Pod::with_log();
     let closed = log.with_file_name("closed.log");
@@ -134,11 +132,39 @@ fn l16_a_file_that_may_never_be_read_is_not_everything_delivered() {
     let readable = pod.ledger.lines.len();
     pod.ledger.append(&closed, 10);
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-    let Some(agent) = pod.start_bound_by_permissions(TEST) else { return };
+    let Some(agent) = pod.start_bound_by_permissions() else { return };
     pod.await_records(readable);
 
     assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
     let agent = pod.start();
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// A file that stays shut is tried each second for a while, and then less often; its new mode is
+/// noticed all the same.
+#[test]
+fn l16_what_stays_shut_is_tried_less_often() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let mode = |mode| fs::set_permissions(&log, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0);
+    let admin = pod.admin();
+    let Some(agent) = pod.start_bound_by_permissions() else { return };
+    admin.wait_until_ready();
+    let tries = || admin.metric("logferry_file_errors_total");
+    wait_for("some tries", || tries().is_some_and(|count| count > 3));
+    let (mut last, mut since) = (tries(), logferry::clock::now());
+    wait_for("a pause between two tries", || {
+        let now = logferry::clock::now();
+        if tries() != last {
+            (last, since) = (tries(), now);
+        }
+        now - since > Duration::from_secs(3)
+    });
+    mode(0o644);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.times_logged("cannot open it"), 1, "{}", pod.agent_log());
 }

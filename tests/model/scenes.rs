@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::disk::Pattern;
 use crate::process::{is_root, minds_modes};
 use crate::support::pause;
-use crate::support::special::skip;
+use crate::support::special::skipped;
 use crate::world::{World, scene};
 
 type Outcome = Result<(), String>;
@@ -15,10 +15,10 @@ type Outcome = Result<(), String>;
 const SIZES: [usize; 4] = [40, 80, 30, 150];
 
 /// Only root can write where the agent may not look.
-fn can_close_directories(test: &str) -> bool {
+fn can_close_directories() -> bool {
     let can = is_root() && minds_modes();
     if !can {
-        skip(test, "only root can close a directory to the agent and go on writing there");
+        skipped("only root can close a directory to the agent and go on writing there");
     }
     can
 }
@@ -121,9 +121,56 @@ fn an_archive_of_what_the_agent_had_open_and_could_not_deliver() {
     });
 }
 
+/// gzip makes the archive and writes into it later; the agent is killed between.
+#[test]
+fn an_archive_that_is_found_empty_at_first() {
+    scene(Pattern::LinkAndRotated, |world| {
+        begin(world)?;
+        world.disk.rename("a/app.log", "a/app.log.1");
+        let path = world.disk.path("a/app.log.1.gz");
+        std::fs::write(&path, "").unwrap();
+        world.wait_for_all()?;
+        a_second_passes();
+        world.settle()?;
+        world.kill()?;
+        let mut gzip = std::process::Command::new("gzip");
+        let text = gzip.arg("-c").arg(world.disk.path("a/app.log.1")).output();
+        std::fs::write(path, text.unwrap().stdout).unwrap();
+        world.disk.on_archived("a/app.log.1");
+        Ok(())
+    });
+}
+
+/// The inode that the archived log had is a log again when the next agent starts.
+#[test]
+fn an_archive_of_a_log_whose_inode_is_used_again() {
+    scene(Pattern::Link, |world| {
+        world.set_endpoint(false);
+        let node = begin(world)?;
+        world.disk.rename("a/app.log", "a/app.log.1");
+        world.disk.gzip("a/app.log.1");
+        world.wait_until_noticed(node)?;
+        // A later look: the archive is older than it.
+        a_second_passes();
+        let job = world.disk.create("a/job.log");
+        world.disk.append(job, &SIZES);
+        world.wait_until_noticed(job)?;
+        a_second_passes();
+        world.kill()?;
+        let inode = world.disk.nodes[node].inode;
+        let is_taken = (0..100).any(|number| {
+            let node = world.disk.create(&format!("a/web{number}.log"));
+            world.disk.append(node, &SIZES);
+            world.disk.nodes[node].inode == inode
+        });
+        world.say(format!("the inode is used again: {is_taken}"));
+        Ok(())
+    });
+}
+
 #[test]
 fn an_archive_in_a_directory_that_is_opened_later() {
-    if !can_close_directories("an_archive_in_a_directory_that_is_opened_later") {
+    if !can_close_directories() {
         return;
     }
     scene(Pattern::Link, |world| {
@@ -140,7 +187,7 @@ fn an_archive_in_a_directory_that_is_opened_later() {
 
 #[test]
 fn a_directory_that_cannot_be_looked_into_at_the_stop() {
-    if !can_close_directories("a_directory_that_cannot_be_looked_into_at_the_stop") {
+    if !can_close_directories() {
         return;
     }
     scene(Pattern::Link, |world| {
@@ -156,7 +203,7 @@ fn a_directory_that_cannot_be_looked_into_at_the_stop() {
 /// The directory was not changed for a while when the agent starts, nor when it may be looked into.
 #[test]
 fn a_renamed_file_in_a_directory_that_is_opened_later() {
-    if !can_close_directories("a_renamed_file_in_a_directory_that_is_opened_later") {
+    if !can_close_directories() {
         return;
     }
     scene(Pattern::Link, |world| {

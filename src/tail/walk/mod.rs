@@ -112,6 +112,15 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Learns where the base leads, and the one file of a pattern without wildcards.
+    pub(super) fn learn(mut self) {
+        if let Some(base) = self.base()
+            && self.pattern.is_literal()
+        {
+            self.enter(base);
+        }
+    }
+
     /// Walks. Returns the files in order of path, those with hidden names last; what else was met
     /// is in the scan.
     pub(super) fn run(mut self) -> Vec<Found> {

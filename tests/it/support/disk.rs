@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::special::skipped;
+
 /// A mounted file system. Unmounted when dropped.
 pub(crate) struct Disk {
     at: PathBuf,
@@ -70,10 +72,4 @@ impl Drop for Disk {
         // Whoever still uses it loses it when he ends.
         let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
-}
-
-/// Says aloud that the running test checks nothing here, and why.
-pub(crate) fn skipped(why: &str) {
-    let thread = std::thread::current();
-    super::special::skip(thread.name().unwrap_or("a test"), why);
 }

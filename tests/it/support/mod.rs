@@ -282,14 +282,16 @@ impl Agent {
 
     /// SIGTERM, not before it is awaited: until then it ends any process at once.
     pub(crate) fn terminate(&self) {
-        let term = 1 << (Signal::TERM.as_raw() - 1);
-        wait_for("the signal to be awaited", || {
-            let caught =
-                self.status("SigCgt:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
-            // One that has ended catches nothing, and is told nothing.
-            caught.is_none_or(|mask| mask & term != 0) || self.is_over()
-        });
+        // One that has ended catches nothing, and is told nothing.
+        wait_for("the signal to be awaited", || self.awaits_term() || self.is_over());
         self.signal(Signal::TERM);
+    }
+
+    /// Whether SIGTERM would not end it at once.
+    pub(crate) fn awaits_term(&self) -> bool {
+        let caught = self.status("SigCgt:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+        let term = 1 << (Signal::TERM.as_raw() - 1);
+        caught.is_none_or(|mask| mask & term != 0)
     }
 
     fn is_over(&self) -> bool {
@@ -313,7 +315,8 @@ impl Agent {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal, whatever that does.
+    pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         let pid = Pid::from_raw(id).expect("a process id");
         kill_process(pid, signal).expect("the agent runs");

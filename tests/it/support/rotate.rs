@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Pod;
-use super::disk::skipped;
+use super::special::skipped;
 
 /// `app.log.N`.
 pub(crate) fn numbered(log: &Path, number: usize) -> PathBuf {

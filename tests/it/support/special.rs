@@ -9,9 +9,11 @@ use super::{Agent, Pod};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_logferry");
 
-/// Says aloud that a check could not be made here. Not eprintln: the test harness would keep it to
-/// itself.
-pub(crate) fn skip(test: &str, why: &str) {
+/// Says aloud what the running test cannot check here, and why. Not eprintln: the test harness would
+/// keep it to itself.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
     writeln!(std::io::stderr(), "{test} skipped: {why}").expect("standard error");
 }
 
@@ -35,12 +37,7 @@ impl Pod {
 
     /// Starts an agent in a user namespace with a limit of its own (namespaces(7),
     /// `/proc/sys/user`). `None`, said aloud, where the system does not allow such a namespace.
-    pub(crate) fn start_with_user_limit(
-        &self,
-        test: &str,
-        limit: &str,
-        value: u32,
-    ) -> Option<Agent> {
+    pub(crate) fn start_with_user_limit(&self, limit: &str, value: u32) -> Option<Agent> {
         let script = format!("echo {value} > /proc/sys/user/{limit} && exec \"$@\"");
         let agent = self.start_by(|| {
             let mut command = Command::new("unshare");
@@ -48,14 +45,14 @@ impl Pod {
             command
         });
         if agent.is_none() {
-            skip(test, "no user namespace with limits of its own can be had here");
+            skipped("no user namespace with limits of its own can be had here");
         }
         agent
     }
 
     /// Starts an agent that sees, at `at`, an overlay of `lower`. `None`, said aloud, where none
     /// can be mounted.
-    pub(crate) fn start_over_overlay(&self, test: &str, lower: &str, at: &str) -> Option<Agent> {
+    pub(crate) fn start_over_overlay(&self, lower: &str, at: &str) -> Option<Agent> {
         for dir in [lower, at, "upper", "work"] {
             std::fs::create_dir_all(self.path(dir)).expect("the layers");
         }
@@ -65,24 +62,24 @@ impl Pod {
         let script = format!("mount -t overlay overlay -o {layers} {} && exec \"$@\"", path(at));
         let agent = self.start_by(|| apart(&script));
         if agent.is_none() {
-            skip(test, "no overlay can be mounted here");
+            skipped("no overlay can be mounted here");
         }
         agent
     }
 
     /// Starts an agent in a mount namespace of its own, to which [`Agent::run_inside`] can add
     /// volumes. `None`, said aloud, where the system does not allow that.
-    pub(crate) fn start_with_mounts(&self, test: &str) -> Option<Agent> {
+    pub(crate) fn start_with_mounts(&self) -> Option<Agent> {
         let agent = self.start_by(|| apart("exec \"$@\""));
         if agent.is_none() {
-            skip(test, "no mount namespace can be had here");
+            skipped("no mount namespace can be had here");
         }
         agent
     }
 
     /// Starts an agent for which the permissions of files hold: as root without the capabilities
     /// that pass them over. `None`, said aloud, where root cannot give them up.
-    pub(crate) fn start_bound_by_permissions(&self, test: &str) -> Option<Agent> {
+    pub(crate) fn start_bound_by_permissions(&self) -> Option<Agent> {
         if !is_root() {
             return Some(self.start());
         }
@@ -92,7 +89,7 @@ impl Pod {
             command
         });
         if agent.is_none() {
-            skip(test, "setpriv cannot take root's capabilities away here");
+            skipped("setpriv cannot take root's capabilities away here");
         }
         agent
     }

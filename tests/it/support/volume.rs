@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::disk::skipped;
+use super::special::skipped;
 use super::{Agent, Pod};
 
 /// An ext4 that is mounted at `disk` below the pod's root, in a mount namespace of its own. A

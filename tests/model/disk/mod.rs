@@ -103,7 +103,11 @@ pub(crate) struct Node {
 impl Node {
     /// Whether its lines may arrive under this path.
     pub(crate) fn may_arrive_as(&self, path: &str) -> bool {
-        self.paths.contains(path) || self.other_paths.contains(path)
+        self.all_paths().any(|one| one == path)
+    }
+
+    pub(crate) fn all_paths(&self) -> impl Iterator<Item = &String> {
+        self.paths.iter().chain(&self.other_paths)
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -150,7 +154,6 @@ pub(crate) struct Disk {
     pub(crate) nodes: Vec<Node>,
     /// `a/app.log` is `data/a/logs/app.log`.
     pub(crate) names: BTreeMap<String, usize>,
-    has_archives: bool,
     /// Lines of which there are copies in other files.
     copied: BTreeSet<usize>,
     /// Links to files, by the names they lead to.
@@ -180,7 +183,6 @@ impl Disk {
             has_pieces,
             nodes: Vec::new(),
             names: BTreeMap::new(),
-            has_archives: false,
             copied: BTreeSet::new(),
             aliases: BTreeMap::new(),
             forbidden_pods: BTreeSet::new(),
@@ -274,11 +276,6 @@ impl Disk {
         self.names_of(node).any(|name| is_open(name)) || archive.is_some_and(is_known_by)
     }
 
-    /// Whether there is a gzipped file.
-    pub(crate) fn has_archives(&self) -> bool {
-        self.has_archives
-    }
-
     /// What would be if every file could be read; with `all` every directory too.
     pub(crate) fn with_rights<T>(&mut self, all: bool, ask: impl FnOnce(&Self) -> T) -> T {
         let pods = self.forbidden_pods.clone();
@@ -305,9 +302,10 @@ impl Disk {
             }
     }
 
-    /// The file that had this identity last: numbers are used again.
+    /// The file that has this identity: numbers are used again, by copies too.
     pub(crate) fn node_of(&self, device: u64, inode: u64) -> Option<usize> {
-        self.nodes.iter().rposition(|node| (node.device, node.inode) == (device, inode))
+        let is_it = |node: &Node| (node.device, node.inode) == (device, inode) && !node.is_lost;
+        self.nodes.iter().rposition(is_it)
     }
 }
 

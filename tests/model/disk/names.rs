@@ -119,8 +119,12 @@ impl Disk {
     pub(crate) fn gzip(&mut self, name: &str) {
         let status = std::process::Command::new("gzip").arg("-k").arg(self.path(name)).status();
         assert!(status.expect("gzip").success(), "gzip works");
+        self.on_archived(name);
+    }
+
+    /// The archive is written; the file goes.
+    pub(crate) fn on_archived(&mut self, name: &str) {
         let (node, archive) = (self.names[name], format!("{name}.gz"));
-        self.has_archives = true;
         self.note_copy(node, &archive);
         self.nodes[node].archive = Some(archive);
         self.unlink(name, false);
@@ -195,10 +199,15 @@ impl Disk {
         }
     }
 
-    /// What stands under this name may arrive as a generation of another file.
+    /// What stands under this name may arrive as a generation of another file, and that one may be
+    /// known by an earlier name.
     fn note_base(&mut self, node: usize, name: &str) {
-        let path = self.shown_base(name);
-        self.nodes[node].other_paths.extend(path);
+        let Some(path) = self.shown_base(name) else { return };
+        let known = self.nodes.iter().filter(|one| one.may_arrive_as(&path));
+        let earlier: Vec<String> = known.flat_map(Node::all_paths).cloned().collect();
+        let paths = &mut self.nodes[node].other_paths;
+        paths.extend(earlier);
+        paths.insert(path);
     }
 
     /// What stands there is, or was, a copy.

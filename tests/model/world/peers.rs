@@ -69,9 +69,7 @@ impl World {
         self.observe()?;
         self.check_balance()?;
         let is_forbidden = self.disk.nodes.iter().any(|node| node.is_forbidden);
-        // An archive that may still be written to is not known to be delivered.
-        let may_be_undelivered =
-            is_forbidden || !self.disk.forbidden_pods.is_empty() || self.disk.has_archives();
+        let may_be_undelivered = is_forbidden || !self.disk.forbidden_pods.is_empty();
         let is_up = self.is_endpoint_up;
         let Some(process) = self.process.take() else { return Ok(()) };
         if !is_up {

@@ -1,0 +1,274 @@
+use super::*;
+use crate::fingerprint::Fingerprint;
+
+fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
+    let metadata = fs::metadata(path).unwrap();
+    Checkpoint {
+        path: "/share/logs/app.log".into(),
+        resolved: path.to_owned(),
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        offset: offset as u64,
+        head: Fingerprint::of_head(text.as_bytes()),
+        tail: Fingerprint::of_tail(&text.as_bytes()[..offset]),
+        seen_unix: 1000,
+        ..Checkpoint::default()
+    }
+}
+
+fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
+    let reader = Reader::open(path).unwrap();
+    let stat = reader.stat().unwrap();
+    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
+    let found = remembered.claim("/share/logs/app.log".as_ref(), &reader, stat).unwrap();
+    assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
+    found.map(|(_, found)| found)
+}
+
+#[test]
+fn a_file_takes_its_own_checkpoint_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\ntwo\n").unwrap();
+    let own = saved(&path, "one\ntwo\n", 4);
+    let with = |change: &dyn Fn(&mut Checkpoint)| {
+        let mut other = own.clone();
+        change(&mut other);
+        claim(&other, &path)
+    };
+
+    assert_eq!(claim(&own, &path), Some(Match::Resume));
+    assert_eq!(with(&|c| c.device += 1), Some(Match::Resume), "mounted elsewhere");
+    assert_eq!(
+        with(&|c| (c.device, c.inode) = (c.device + 1, c.inode + 1)),
+        Some(Match::Resume),
+        "copied"
+    );
+    assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
+    assert_eq!(with(&|c| c.offset = 100), Some(Match::Rewritten), "shorter now");
+    assert_eq!(with(&|c| c.tail.crc32 += 1), Some(Match::Rewritten), "rewritten");
+    assert_eq!(with(&|c| c.head.crc32 += 1), Some(Match::Rewritten), "inode used again");
+}
+
+#[test]
+fn a_renamed_file_is_found_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\n").unwrap();
+    let checkpoint = saved(&path, "one\n", 4);
+    let renamed = dir.path().join("app.log.1");
+    fs::rename(&path, &renamed).unwrap();
+    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
+
+    assert_eq!(remembered.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
+    assert_eq!(remembered.whereabouts(u64::MAX), [], "no name has changed since");
+    remembered.search_again(&renamed);
+    assert_eq!(remembered.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
+    fs::rename(&renamed, dir.path().join("app.log.2")).unwrap();
+    assert_eq!(remembered.whereabouts(u64::MAX), [(dir.path().join("app.log.2"), checkpoint)]);
+}
+
+/// So many checkpoints of files that are not there, seen so long before second `10_000_000`.
+fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
+    let one = |(number, age): (usize, u64)| Checkpoint {
+        path: format!("/nowhere/{number}.log").into(),
+        resolved: format!("/nowhere/{number}.log").into(),
+        inode: 1 + number as u64,
+        seen_unix: 10_000_000 - age,
+        ..Checkpoint::default()
+    };
+    ages.enumerate().map(one).collect()
+}
+
+fn count_kept(checkpoints: Vec<Checkpoint>, unix: u64) -> usize {
+    Remembered::new(checkpoints, unix).checkpoints().count()
+}
+
+#[test]
+fn what_is_never_met_goes_after_a_month_of_the_agents_time() {
+    let kept = |age, unix| count_kept(seen_before([0, age].into_iter()), unix);
+    let (month, now) = (UNSEEN_SECONDS_MAX, 10_000_000);
+    assert_eq!(kept(month - 1, now), 2);
+    assert_eq!(kept(month, now), 1);
+    assert_eq!(kept(month - 1, now + 100 * month), 2, "no agent ran meanwhile");
+    assert_eq!(kept(month - 1, u64::MAX), 2, "the clock of now is wrong");
+    assert_eq!(kept(month, now - 1), 2, "the clock of then was wrong");
+}
+
+#[test]
+fn however_many_were_there_at_the_end_are_known() {
+    let live = || std::iter::repeat_n(LIVE_SECONDS - 1, 3 * UNSEEN_MAX);
+    let older = || std::iter::repeat_n(LIVE_SECONDS, 2 * UNSEEN_MAX);
+    let now = 10_000_000;
+    let count = |ages| count_kept(ages, now);
+    assert_eq!(count(seen_before(std::iter::once(0).chain(live()))), 3 * UNSEEN_MAX + 1);
+    assert_eq!(count(seen_before(std::iter::once(0).chain(older()))), UNSEEN_MAX + 1);
+    let both = older().chain(live()).chain([0]);
+    assert_eq!(count(seen_before(both)), 4 * UNSEEN_MAX + 1);
+    // Half of them were saved by a clock that was a year ahead.
+    let mut ahead = seen_before(std::iter::repeat_n(0, 4 * UNSEEN_MAX));
+    ahead.iter_mut().step_by(2).for_each(|one| one.seen_unix += 365 * LIVE_SECONDS);
+    assert_eq!(count(ahead), 4 * UNSEEN_MAX);
+}
+
+#[test]
+fn of_files_whose_directories_were_removed_those_seen_last_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = fs::metadata(dir.path()).unwrap().dev();
+    let known = |device| {
+        let mut all = seen_before(0..1500);
+        for (number, one) in all.iter_mut().enumerate() {
+            let place = dir.path().join(format!("job-{}/app.log", number % 20));
+            (one.device, one.resolved) = (device, place);
+        }
+        Remembered::new(all, 10_000_000)
+    };
+    let left = |remembered: &mut Remembered, unix| {
+        assert_eq!(remembered.whereabouts(unix), []);
+        remembered.checkpoints().count()
+    };
+
+    let mut removed = known(device);
+    assert_eq!(left(&mut removed, 100), 1500);
+    assert_eq!(left(&mut removed, 99 + AWAY_SECONDS), 1500, "they may be late");
+    assert_eq!(left(&mut removed, 100 + AWAY_SECONDS), AWAY_MAX);
+    let oldest = removed.checkpoints().map(|one| one.seen_unix).min();
+    assert_eq!(oldest, Some(10_000_000 - AWAY_MAX as u64 + 1));
+
+    let mut unmounted = known(device + 1);
+    assert_eq!(left(&mut unmounted, 100), 1500);
+    assert_eq!(left(&mut unmounted, 100 + AWAY_SECONDS), 1500, "its volume is not there");
+
+    let mut late = known(device);
+    assert_eq!(left(&mut late, 100), 1500);
+    (0..20).for_each(|job| fs::create_dir(dir.path().join(format!("job-{job}"))).unwrap());
+    assert_eq!(left(&mut late, 101), 1500);
+    (0..20).for_each(|job| fs::remove_dir(dir.path().join(format!("job-{job}"))).unwrap());
+    assert_eq!(left(&mut late, 100 + AWAY_SECONDS), 1500, "it was there in between");
+}
+
+#[test]
+fn a_file_whose_directory_was_away_is_known() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, aside) = (parent.path().join("logs"), parent.path().join("aside"));
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join("app.log");
+    fs::write(&path, "one\n").unwrap();
+    let checkpoint = saved(&path, "one\n", 4);
+    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
+    assert_eq!(remembered.whereabouts(u64::MAX / 2).len(), 1);
+
+    fs::rename(&dir, &aside).unwrap();
+    assert_eq!(remembered.whereabouts(u64::MAX / 2), []);
+    assert_eq!(remembered.whereabouts(u64::MAX), []);
+    fs::rename(&aside, &dir).unwrap();
+
+    assert_eq!(remembered.whereabouts(u64::MAX), [(path.clone(), checkpoint)]);
+    let reader = Reader::open(&path).unwrap();
+    let stat = reader.stat().unwrap();
+    let (_, found) = remembered.claim(&path, &reader, stat).unwrap().unwrap();
+    assert_eq!(found, Match::Resume);
+}
+
+#[test]
+fn a_copy_is_known_by_its_name_and_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    let text = "one\ntwo\nthree\n";
+    fs::write(&path, text).unwrap();
+    let gone = saved(&path, text, 8);
+    let claim = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let mut remembered = Remembered::default();
+        remembered.put_gone(gone.clone());
+        let found = remembered.claim_copy(&path, &reader, text.len() as u64).unwrap();
+        assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
+        found.map(|saved| saved.offset)
+    };
+
+    assert_eq!(claim("app.log.1", text), Some(8));
+    assert_eq!(claim("app-2026-11-22.log", text), Some(8));
+    assert_eq!(claim("app2.log", text), None, "another name");
+    assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
+    assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
+}
+
+#[test]
+fn what_is_met_does_not_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\n").unwrap();
+    let checkpoint = saved(&path, "one\n", 4);
+    let mut remembered = Remembered::default();
+    remembered.put_done(checkpoint.clone());
+    remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
+
+    let saved = remembered.checkpoints().cloned().collect();
+    let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX);
+    assert!(restarted.get(checkpoint.device, checkpoint.inode).is_some());
+}
+
+#[test]
+fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\ntwo\n").unwrap();
+    let checkpoint = saved(&path, "one\ntwo\n", 8);
+    let copy = dir.path().join("app.log.1");
+    fs::copy(&path, &copy).unwrap();
+    let mut remembered = Remembered::default();
+    remembered.put_done(checkpoint.clone());
+    let reader = Reader::open(&copy).unwrap();
+
+    let found = remembered.claim_copy(&copy, &reader, 8).unwrap();
+
+    assert_eq!(found.map(|saved| saved.offset), Some(8));
+    assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
+}
+
+#[test]
+fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\n").unwrap();
+    let checkpoint = saved(&path, "one\n", 4);
+    let mut remembered = Remembered::default();
+    remembered.put_done(checkpoint.clone());
+
+    assert_eq!(remembered.whereabouts(0), []);
+    assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
+    remembered.search_for(checkpoint.device, checkpoint.inode);
+    assert_eq!(remembered.whereabouts(0).len(), 1);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(remembered.whereabouts(0), []);
+    assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "not found, it is gone");
+
+    fs::write(&path, "one\n").unwrap();
+    let checkpoint = saved(&path, "one\n", 4);
+    remembered = Remembered::default();
+    remembered.put_done(checkpoint.clone());
+    fs::remove_file(&path).unwrap();
+    assert_eq!(remembered.whereabouts(0), []);
+    assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "it is gone");
+    for _ in 0..=GONE_MAX {
+        remembered.put_gone(checkpoint.clone());
+    }
+    assert_eq!(remembered.checkpoints().count(), GONE_MAX);
+}
+
+/// Some file systems tell other inodes along with the names: FUSE, layers of an overlay.
+#[test]
+fn what_is_in_its_place_is_not_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\n").unwrap();
+    let mut remembered = Remembered::default();
+    remembered.put_done(saved(&path, "one\n", 4));
+    let listed = HashMap::from([(u64::from(u32::MAX), path)]);
+
+    remembered.compare_names(&[0], &listed, &mut Vec::new());
+
+    assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
+}
