@@ -89,6 +89,7 @@ impl Collector {
         self.search_for_vanished(&found);
         troubled.extend(self.adopt(now));
         troubled.extend(self.adopt_unseen(&found, now));
+        self.packed.on_discovered();
         self.looked_at = looked_at;
         self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
@@ -162,15 +163,9 @@ impl Collector {
             if let Some(known) = self.registry.find(file.device, file.inode) {
                 let Some(tracked) = self.registry.get_mut(known) else { continue };
                 tracked.found_at.clone_from(&file.path);
-                let found_as = (file.size, file.modified);
+                // Of a compressed one it stays what it was when its text was measured.
                 if tracked.unpacked_unix.is_none() {
-                    tracked.found_as = found_as;
-                } else if tracked.found_as != found_as {
-                    match self.unpack_again(known, file) {
-                        // Before it can be taken for delivered.
-                        Ok(()) => self.examine(known, true, now),
-                        Err(error) => self.note_file_error(known, "unpack it", &error),
-                    }
+                    tracked.found_as = (file.size, file.modified);
                 }
                 continue;
             }
@@ -291,6 +286,7 @@ impl Collector {
 
     fn close_idle(&mut self, now: Instant) {
         self.rest_unpacked();
+        self.unpack_again();
         // Look once more: what has come since the last examination is still to be read.
         for file in self.registry.closable(now) {
             self.examine(file, false, now);
@@ -303,16 +299,6 @@ impl Collector {
             } else {
                 self.counters.skipped_deleted_bytes += left;
             }
-        }
-    }
-
-    /// A compressed file does not grow: once it is delivered it need not be open.
-    pub(super) fn rest_unpacked(&mut self) {
-        let is_done = |file: &FileKey| self.registry.get(*file).is_some_and(Tracked::is_delivered);
-        let unpacked = self.readers.iter().filter(|(_, reader)| reader.is_unpacked());
-        let done: Vec<_> = unpacked.map(|(file, _)| *file).filter(is_done).collect();
-        for file in done {
-            self.rest(file);
         }
     }
 

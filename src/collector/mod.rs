@@ -23,6 +23,7 @@
 mod files;
 mod opening;
 mod reading;
+mod unpacking;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::Unwatched;
 use self::opening::Aside;
+use self::unpacking::Packed;
 use crate::batch::policy::Reason;
 use crate::batch::restamp::restamp;
 use crate::batch::{Batcher, Sealed};
@@ -130,6 +132,7 @@ pub struct Collector {
     counters: CollectorCounters,
     /// What need not be open.
     aside: Aside,
+    packed: Packed,
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
@@ -241,6 +244,7 @@ impl Collector {
             store,
             rng: fastrand::Rng::new(),
             aside: Aside::default(),
+            packed: Packed::default(),
             looked_at: opening::stamp(),
             unopened: 0,
             unwatched: (Unwatched::default(), now),
@@ -384,6 +388,7 @@ impl Collector {
         }
         self.paused_until = None;
         self.counters.turns += 1;
+        self.measure();
         let flush = self.registry.rests_due(self.tail.partial_line_timeout, now);
         for &file in &flush {
             self.schedule.mark(file);
@@ -478,7 +483,8 @@ impl Collector {
     /// that could not be opened get another chance for as long as that leads on: a copy is taken
     /// up when its original is delivered, and one archive after the other.
     fn finish_drain(&mut self, now: Instant) {
-        if self.stage != Stage::Draining || !self.schedule.is_empty() {
+        if self.stage != Stage::Draining || !self.schedule.is_empty() || self.packed.is_measuring()
+        {
             return;
         }
         while let Some((_, file)) = self.batcher.oldest() {
@@ -495,7 +501,7 @@ impl Collector {
             self.settle();
             let opened = self.counters.files_opened;
             self.discover(now);
-            self.is_last_look = self.counters.files_opened == opened;
+            self.is_last_look = self.counters.files_opened == opened && self.packed.is_idle();
             if !self.is_last_look || !self.schedule.is_empty() {
                 return;
             }
@@ -651,7 +657,8 @@ impl Collector {
         let is_held_up =
             self.is_blocked || self.paused_until.is_some() || !self.unparked.is_empty();
         let can_read = is_reading && !is_held_up;
-        if can_read && !self.schedule.is_empty() {
+        let can_measure = is_reading && self.paused_until.is_none() && self.packed.is_measuring();
+        if can_measure || (can_read && !self.schedule.is_empty()) {
             return;
         }
         let mut deadlines = vec![self.durable_at, self.publish_at];

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Collector, Stage};
+use super::Collector;
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -27,8 +27,6 @@ use crate::tail::unseen::{self, Known, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
 const REST_QUIET: Duration = Duration::from_millis(200);
-/// A compressed file is whole when nothing about it has changed for this long.
-const GZIP_QUIET: Duration = Duration::from_secs(3);
 /// Time stamps of files come from a clock that is read in ticks, and lag behind.
 const STAMP_LAG: Duration = Duration::from_millis(50);
 
@@ -43,8 +41,6 @@ pub(super) struct Aside {
     known: Vec<Known>,
     /// Not all of what was known at the start has been looked for.
     is_first_search: bool,
-    /// Compressed files with too much text, and when they changed last.
-    oversized: HashMap<(u64, u64), i64>,
     /// Older files beside those that turned out to be no copies.
     strangers: HashSet<(u64, u64)>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
@@ -193,6 +189,9 @@ impl Collector {
             let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
         };
+        if self.is_about_to_be_packed(&stat, &found.path) {
+            return Ok(Some(inode));
+        }
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
                 self.aside.resting.insert(inode, found_as(found));
@@ -279,66 +278,6 @@ impl Collector {
         self.settle();
     }
 
-    /// Whether a compressed file was delivered before and has not changed since.
-    fn was_delivered(&self, stat: &Stat) -> bool {
-        self.remembered.get(stat.device, stat.inode).is_some_and(|saved| {
-            let changed_unix = u64::try_from(stat.changed / 1_000_000_000).unwrap_or(u64::MAX);
-            saved.is_done && saved.born == stat.born && changed_unix < saved.seen_unix
-        })
-    }
-
-    /// Makes the text of a compressed file readable. `false`: not yet; it may still be written, or
-    /// another one is being read.
-    fn unpack(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
-        let inode = (stat.device, stat.inode);
-        if self.aside.oversized.get(&inode) == Some(&stat.changed) {
-            return Ok(false);
-        }
-        let age = wall_nanoseconds().saturating_sub(stat.changed);
-        let is_young = (0..nanoseconds(GZIP_QUIET)).contains(&age);
-        // Asked to end, there is no time to wait: it is whole if it unpacks.
-        let is_ending = self.stage != Stage::Running;
-        if (is_young && !is_ending) || self.readers.values().any(Reader::is_unpacked) {
-            self.unopened += 1;
-            return Ok(false);
-        }
-        let unpacked = reader.unpack();
-        if let Err(error) = &unpacked
-            && error.kind() == io::ErrorKind::FileTooLarge
-        {
-            // To decode it again each second would leave no time for others.
-            self.aside.oversized.insert(inode, stat.changed);
-            self.counters.file_errors += 1;
-            tracing::warn!(file = %path.display(), error = %error, "a compressed file is too large");
-            return Ok(false);
-        }
-        if let Some(damage) = unpacked? {
-            if is_young {
-                self.unopened += 1;
-                return Ok(false);
-            }
-            let path = path.display();
-            tracing::warn!(file = %path, error = damage, "a compressed file is damaged; its text ends there");
-        }
-        Ok(true)
-    }
-
-    /// A compressed file that is open was found with other bytes: there may be more text.
-    pub(super) fn unpack_again(&mut self, file: FileKey, found: &Found) -> io::Result<()> {
-        let Some(reader) = self.readers.get_mut(&file) else { return Ok(()) };
-        let age = wall_nanoseconds().saturating_sub(reader.stat()?.changed);
-        if (0..nanoseconds(GZIP_QUIET)).contains(&age) && self.stage == Stage::Running {
-            self.unopened += 1;
-            return Ok(());
-        }
-        reader.unpack()?;
-        if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.found_as = found_as(found);
-            tracked.unpacked_unix = Some(clock::wall().as_secs());
-        }
-        Ok(())
-    }
-
     fn origin(&mut self, path: &Path, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         let stat = reader.stat()?;
         match self.remembered.claim(path, reader, stat)? {
@@ -383,6 +322,14 @@ impl Collector {
             let tracked = self.registry.get(*file).or_else(|| self.registry.get_ended(*file));
             let Some(tracked) = tracked else { continue };
             let is_copy = match self.readers.get(file) {
+                // It is read forward only: what may be the same waits for its end.
+                Some(original) if original.is_unpacked() => {
+                    if reader.has_head(tracked.opened.head)? {
+                        let why = "it waits for a compressed file that may hold the same";
+                        return Err(io::Error::other(why));
+                    }
+                    false
+                }
                 Some(original) => {
                     reader::is_copy_so_far(reader, original)?
                         || is_copy_of_lost(reader, original, tracked)?
@@ -512,7 +459,8 @@ impl Collector {
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(());
         }
-        if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
+        let is_begun = self.is_about_to_be_packed(&stat, path);
+        if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
             return Ok(());
         }
         let saved = match self.origin(path, path, &reader)? {
@@ -627,10 +575,10 @@ fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint>
     })
 }
 
-fn wall_nanoseconds() -> i64 {
+pub(super) fn wall_nanoseconds() -> i64 {
     nanoseconds(clock::wall())
 }
 
-fn nanoseconds(time: Duration) -> i64 {
+pub(super) fn nanoseconds(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }

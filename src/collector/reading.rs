@@ -9,6 +9,7 @@ use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
 use crate::span::FileKey;
+use crate::tail::gzip;
 use crate::tail::identity::Stat;
 use crate::tail::registry::Change;
 
@@ -83,6 +84,9 @@ impl Collector {
                 self.is_blocked = true;
                 self.schedule.put_back(file);
             }
+            Ok(Piece::Packed) => self.on_packed(file),
+            // A compressed file: the text up to there is decoded in slices.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.schedule.mark(file),
             Ok(Piece::Rewritten) => self.restart(file, "other bytes stand before the offset", now),
             Err(error) => self.note_file_error(file, "read it", &error),
         }
@@ -103,6 +107,14 @@ impl Collector {
         let lead = tail.len as usize;
         let from = tracked.read_offset - u64::from(tail.len);
         let bytes = reader.read_once(buffer, from)?;
+        match reader.gzip() {
+            None if from == 0 && gzip::is_gzip(bytes) => return Ok(Piece::Packed),
+            // What was decoded is neither the old text nor the new one.
+            Some(gzip) if gzip.change()? == Some(gzip::Change::Rewritten) => {
+                return Ok(Piece::Done);
+            }
+            Some(_) | None => {}
+        }
         // The head is looked at after the bytes: were they of a new text, it would be too.
         if !tail.matches_start_of(bytes) || !reader.has_head(head)? {
             return Ok(Piece::Rewritten);
@@ -265,6 +277,8 @@ enum Piece {
     More,
     /// The hand-off is full.
     Blocked,
+    /// It is a compressed file.
+    Packed,
     /// The bytes before the offset are others than before.
     Rewritten,
 }

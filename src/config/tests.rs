@@ -256,7 +256,7 @@ fn a_container_that_is_too_small_is_refused() {
         load_within(&good(&[]), &Flags::new(), container),
         expect![[r#"
             1 mistake in the settings:
-              mem_usage_limit = 16, from the container's limit (lower than 384 from default): the least that these settings need is 28 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
+              mem_usage_limit = 16, from the container's limit (lower than 384 from default): the least that these settings need is 29 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
     );
 }
 
@@ -606,7 +606,7 @@ fn rules_between_keys_are_checked() {
         ])),
         expect![[r#"
             1 mistake in the settings:
-              mem_usage_limit = 32, from environment mem_usage_limit: the least that these settings need is 40 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
+              mem_usage_limit = 32, from environment mem_usage_limit: the least that these settings need is 41 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
     );
     complain(
         load_env(&good(&[("ALIYUN_LOG_ENV_TAGS", "A|ALIBABA_CLOUD_ACCESS_KEY_SECRET")])),
@@ -766,9 +766,10 @@ fn check_prints_two_tables() {
         memory              at most  because
         base                12MiB    the process without any log line
         read buffer         1MiB     one, for a line of 512KiB
+        compressed file     1280KiB  one at a time: its decoder, and its text beside the read buffer
         open groups         18.5MiB  2 × 8MiB and one group (buffers grow by doubling)
         compression buffer  1.4MiB   one payload, of a group of 1280KiB
-        hand-off            20.2MiB  18.8MiB waiting or in flight, and one payload
+        hand-off            18.9MiB  17.5MiB waiting or in flight, and one payload
         requests            11.1MiB  copies being sent: 8 payloads, or all that is handed over
         worst case          64MiB    of 64MiB (mem_usage_limit)
     "#]]

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  file ─▶ read buffer ─▶ open groups ─▶ compression buffer ─▶ hand-off ─▶ copies being sent
-//!          one             bounded        one                   bounded    bounded by the hand-off
+//!     one, and a .gz       bounded        one                   bounded    bounded by the hand-off
 //! ```
 
 use thiserror::Error;
@@ -29,6 +29,9 @@ const GROWTH: u64 = 2;
 const HANDOFF_BYTES_MOST: u64 = 64 << 20;
 /// Enough for some hundred files that write a little.
 const OPEN_BYTES_USUAL: u64 = 8 << 20;
+/// What decodes a compressed file: a step of its bytes (64 KiB) and of its text, the decoder with its
+/// window (45 KiB), and what stands before some hundred marks.
+const GZIP_BYTES: u64 = 256 << 10;
 const READ_BYTES_LEAST: usize = 1024 * KIB;
 const KIB: usize = 1024;
 
@@ -163,6 +166,11 @@ impl Plan {
                 sizes.read_bytes() as u64,
             ),
             row(
+                "compressed file",
+                "one at a time: its decoder, and its text beside the read buffer".to_owned(),
+                GZIP_BYTES.saturating_add(sizes.read_bytes() as u64),
+            ),
+            row(
                 "open groups",
                 format!("{GROWTH} × {} and one group (buffers grow by doubling)", about(open)),
                 open.saturating_add(sizes.group_bytes_max() as u64).saturating_mul(GROWTH),
@@ -256,6 +264,7 @@ mod tests {
         expect![[r#"
             base                    12MiB  the process without any log line
             read buffer              1MiB  one, for a line of 512KiB
+            compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
             open groups           18.5MiB  2 × 8MiB and one group (buffers grow by doubling)
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
             hand-off              65.4MiB  64MiB waiting or in flight, and one payload
@@ -273,10 +282,11 @@ mod tests {
         expect![[r#"
             base                    12MiB  the process without any log line
             read buffer              1MiB  one, for a line of 512KiB
-            open groups            7.2MiB  2 × 2.4MiB and one group (buffers grow by doubling)
+            compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
+            open groups            6.6MiB  2 × 2.1MiB and one group (buffers grow by doubling)
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off               5.3MiB  3.9MiB waiting or in flight, and one payload
-            requests               5.3MiB  copies being sent: 8 payloads, or all that is handed over
+            hand-off               5.0MiB  3.6MiB waiting or in flight, and one payload
+            requests               5.0MiB  copies being sent: 8 payloads, or all that is handed over
         "#]]
         .assert_eq(&rows(&plan));
     }

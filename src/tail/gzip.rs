@@ -6,37 +6,53 @@
 //! 2.2).
 //!
 //! # Limits
-//! Memory: the decoder, one copy of the last read, and the head. Work: opening decodes the whole file once, to
-//! know its length; a file with more than `TEXT_BYTES_MAX` of text is refused, so that a small
-//! file cannot keep the agent busy for ever.
+//! Time: no call decodes more than a slice; what needs more is told to ask again
+//! ([`io::ErrorKind::WouldBlock`]). Work: before it is read, all of a file is decoded once, to know
+//! its length and what stands at the positions that matter; one with more than `TEXT_BYTES_MAX` of
+//! text is refused, so that a small file cannot keep the agent busy for ever. Memory: the decoder
+//! (some 45 KiB), a step of compressed bytes, one copy of the last read, and of the text the head
+//! and what stands before the marks.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::fingerprint::HEAD_BYTES_MAX;
+use super::registry::FoundAs;
+use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
 /// What a gzip file with deflated text begins with.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
-/// Text decoded at once while searching.
+/// Compressed bytes read at once, and text decoded at once.
 const STEP_BYTES: usize = 64 << 10;
+/// Most text decoded in one call: some milliseconds.
+const SLICE_BYTES: u64 = 1 << 20;
+/// Most compressed bytes read for it. They may hold no text, and take as long.
+const SLICE_BYTES_PACKED: u64 = 256 << 10;
 /// Most text of one file.
 const TEXT_BYTES_MAX: u64 = 16 << 30;
 
 /// An open gzip file.
 #[derive(Debug)]
 pub struct Gzip {
+    file: Arc<File>,
+    /// Size and time of change of the file, as it was when it began to be measured.
+    as_of: FoundAs,
     decoder: Decoder,
     /// Position in the text of the next byte that the decoder gives.
     position: u64,
-    /// The text of the last read; it ends at `position`.
+    /// The text that was decoded last and is still wanted; it ends at `position`.
     last: Vec<u8>,
     /// The first bytes of the text: they are asked for between all others.
     head: Vec<u8>,
-    /// Length of the text.
+    /// The text before positions that may be asked for, as far as it has been met.
+    marks: BTreeMap<u64, Vec<u8>>,
+    /// Length of the text, as measured last; 0 before.
     len: u64,
+    is_measured: bool,
     damage: Option<String>,
 }
 
@@ -45,73 +61,144 @@ type Decoder = MultiGzDecoder<BufReader<Source>>;
 /// The compressed bytes, read by position: the descriptor's own offset belongs to nobody.
 #[derive(Debug)]
 struct Source {
-    file: File,
+    file: Arc<File>,
     offset: u64,
+    /// Bytes that may still be read in this slice.
+    left: u64,
 }
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
+        self.left = self.left.saturating_sub(count as u64);
         Ok(count)
     }
 }
 
-/// Whether a file is a gzip file.
-///
-/// # Errors
-/// As pread(2).
-pub fn is_gzip(file: &File) -> io::Result<bool> {
-    let mut magic = [0; MAGIC.len()];
-    let count = file.read_at(&mut magic, 0)?;
-    Ok(count == MAGIC.len() && magic == MAGIC)
+/// Whether a file that begins with these bytes is a gzip file.
+#[must_use]
+pub fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
 }
 
 impl Gzip {
-    /// Opens the text of a gzip file and measures it. *Cost*: decodes all of it.
+    /// Opens a gzip file and decodes the head of its text.
+    ///
+    /// # Errors
+    /// As pread(2), and if a slice of the file does not hold a head.
+    pub fn open(file: &Arc<File>) -> io::Result<Self> {
+        let mut gzip = Self {
+            as_of: as_of(file)?,
+            decoder: decoder(file),
+            file: Arc::clone(file),
+            position: 0,
+            last: Vec::new(),
+            head: Vec::new(),
+            marks: BTreeMap::new(),
+            len: 0,
+            is_measured: false,
+            damage: None,
+        };
+        gzip.decode_head()?;
+        Ok(gzip)
+    }
+
+    /// Whether the text begins with the bytes of `head`.
+    #[must_use]
+    pub fn has_head(&self, head: Fingerprint) -> bool {
+        head.matches_start_of(&self.head)
+    }
+
+    /// What stands before these positions will be asked for, once all is measured.
+    pub fn mark(&mut self, positions: impl Iterator<Item = u64>) {
+        // What stands before others is in the head.
+        let position = self.position;
+        self.marks = positions.filter(|&mark| mark > position).map(|at| (at, Vec::new())).collect();
+    }
+
+    /// Decodes the next slice to measure the text. Returns whether its length is known now.
     ///
     /// A stream that is damaged or cut off is text up to there ([`Self::damage`]).
     ///
     /// # Errors
     /// As pread(2); [`io::ErrorKind::FileTooLarge`] if there is too much text.
-    pub fn open(file: &File) -> io::Result<Self> {
-        Self::open_up_to(file, TEXT_BYTES_MAX)
+    pub fn measure(&mut self) -> io::Result<bool> {
+        self.measure_up_to(TEXT_BYTES_MAX)
     }
 
-    fn open_up_to(file: &File, text_bytes_max: u64) -> io::Result<Self> {
-        let decoder = decoder(file)?;
-        let mut gzip = Self {
-            decoder,
-            position: 0,
-            last: Vec::new(),
-            head: Vec::new(),
-            len: u64::MAX,
-            damage: None,
-        };
-        let mut buffer = vec![0; STEP_BYTES];
-        loop {
-            match gzip.decoder.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => {
-                    gzip.position += count as u64;
-                    let missing = (HEAD_BYTES_MAX - gzip.head.len()).min(count);
-                    gzip.head.extend_from_slice(&buffer[..missing]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+    fn measure_up_to(&mut self, text_bytes_max: u64) -> io::Result<bool> {
+        let until = self.begin_slice();
+        while !self.is_measured && self.position < until {
+            let mark = self.marks.range(self.position + 1..).next().map_or(until, |(at, _)| *at);
+            let is_end = match self.decode(mark.min(until)) {
+                Ok(is_end) => is_end,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_damage(&error) => {
-                    gzip.damage = Some(error.to_string());
-                    break;
+                    self.damage = Some(error.to_string());
+                    true
                 }
                 Err(error) => return Err(error),
+            };
+            // Of what was passed the end is kept: it may be the end of all.
+            self.forget_before(self.position.saturating_sub(HEAD_BYTES_MAX as u64));
+            if let Some(kept) = self.marks.get_mut(&self.position) {
+                let tail = self.last.len().saturating_sub(TAIL_BYTES_MAX);
+                kept.extend_from_slice(&self.last[tail..]);
             }
-            if gzip.position > text_bytes_max {
-                let why = "it unpacks to more than 16 GiB; it is left out";
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+            if is_end {
+                self.len = self.position;
+                self.marks.insert(self.len, std::mem::take(&mut self.last));
+                self.is_measured = true;
             }
         }
-        gzip.len = gzip.position;
-        gzip.rewind(file)?;
-        Ok(gzip)
+        if self.position > text_bytes_max {
+            let why = "it unpacks to more than 16 GiB; it is left out";
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
+        Ok(self.is_measured)
+    }
+
+    /// The file was written to: its text is measured anew, by the next reads. Until then its length
+    /// is what it was. Returns the size and time of change of the file by now.
+    ///
+    /// # Errors
+    /// As fstat(2) and pread(2).
+    pub fn measure_again(&mut self) -> io::Result<FoundAs> {
+        let as_of = as_of(&self.file)?;
+        self.rewind();
+        (self.as_of, self.is_measured, self.damage) = (as_of, false, None);
+        self.head.clear();
+        self.marks.clear();
+        self.decode_head()?;
+        Ok(as_of)
+    }
+
+    /// Whether the length of the text is known.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        self.is_measured
+    }
+
+    /// How the file has changed since it began to be measured.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn change(&self) -> io::Result<Option<Change>> {
+        let now = as_of(&self.file)?;
+        Ok(match now {
+            _ if now == self.as_of => None,
+            _ if now.0 > self.as_of.0 => Some(Change::Grew),
+            _ => Some(Change::Rewritten),
+        })
+    }
+
+    /// The file itself.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Length of the text.
@@ -132,68 +219,140 @@ impl Gzip {
         self.damage.as_deref()
     }
 
-    /// Reads text from `offset` until `buffer` is full or the text ends.
+    /// Reads text from `offset` until `buffer` is full or the text ends. If the stream turns out to
+    /// be damaged, that is where it ends.
     ///
     /// # Errors
-    /// As pread(2).
-    pub fn read_at(&mut self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if offset >= self.len {
+    /// As pread(2); [`io::ErrorKind::WouldBlock`] if a slice was not enough: ask again.
+    pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if !self.is_measured {
+            self.measure()?;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let end = self.len.min(offset.saturating_add(buffer.len() as u64));
+        if offset >= end {
             return Ok(0);
         }
-        if let Some(kept) = self.kept_head(offset, buffer.len()) {
+        if let Some(kept) = self.kept(offset, end) {
             buffer[..kept.len()].copy_from_slice(kept);
             return Ok(kept.len());
         }
         if offset < self.position - self.last.len() as u64 {
-            self.rewind(file)?;
+            self.rewind();
         }
-        let wanted = usize::try_from(self.len - offset).unwrap_or(usize::MAX);
-        let buffer_len = buffer.len().min(wanted);
-        let buffer = &mut buffer[..buffer_len];
-        let mut filled = 0;
-        if offset < self.position {
-            let begin = self.position - self.last.len() as u64;
-            let start = usize::try_from(offset - begin).unwrap_or(usize::MAX);
-            let kept = &self.last[start..];
-            filled = kept.len().min(buffer.len());
-            buffer[..filled].copy_from_slice(&kept[..filled]);
-            if filled == buffer.len() {
-                return Ok(filled);
+        self.decode_to(offset, end)?;
+        let count = self.last.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.last[..count]);
+        Ok(count)
+    }
+
+    /// What is wanted, if it is in the head or before a mark: no reason to decode anything.
+    fn kept(&self, start: u64, end: u64) -> Option<&[u8]> {
+        let head = (self.head.len() as u64, &self.head);
+        let marked = self.marks.range(end..).next().map(|(at, kept)| (*at, kept));
+        [Some(head), marked].into_iter().flatten().find_map(|(at, kept)| {
+            let begin = at - kept.len() as u64;
+            let index = |at: u64| usize::try_from(at.checked_sub(begin)?).ok();
+            kept.get(index(start)?..index(end)?)
+        })
+    }
+
+    /// Decodes until all of `[offset, end)` is in `last`, and nothing before it.
+    fn decode_to(&mut self, offset: u64, end: u64) -> io::Result<()> {
+        let slice_end = self.begin_slice();
+        self.forget_before(offset);
+        while self.position < end {
+            if self.position >= slice_end {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            if self.position >= offset {
+                let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
+                self.last.reserve_exact(wanted.saturating_sub(self.last.len()));
+            }
+            let is_end = match self.decode(end.min(slice_end)) {
+                Err(error) if is_damage(&error) => {
+                    self.damage.get_or_insert_with(|| error.to_string());
+                    true
+                }
+                outcome => outcome?,
+            };
+            self.forget_before(offset);
+            if is_end {
+                // It was longer when it was measured.
+                self.len = self.position;
+                break;
             }
         }
-        let mut skipped = vec![0; STEP_BYTES];
-        while self.position < offset {
-            let left = usize::try_from(offset - self.position).unwrap_or(usize::MAX);
-            let step = left.min(STEP_BYTES);
-            self.decoder.read_exact(&mut skipped[..step])?;
-            self.position += step as u64;
+        Ok(())
+    }
+
+    fn decode_head(&mut self) -> io::Result<()> {
+        let _ = self.begin_slice();
+        while self.position < HEAD_BYTES_MAX as u64 {
+            match self.decode(HEAD_BYTES_MAX as u64) {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) if is_damage(&error) => {
+                    self.damage = Some(error.to_string());
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::other("it holds too little text for its size"));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        self.decoder.read_exact(&mut buffer[filled..])?;
-        self.position += (buffer.len() - filled) as u64;
-        self.last.clear();
-        self.last.extend_from_slice(buffer);
-        Ok(buffer.len())
+        self.head.clone_from(&self.last);
+        Ok(())
     }
 
-    /// What is wanted, if all of it is in the head: no reason to decode from the start again.
-    fn kept_head(&self, offset: u64, wanted: usize) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(wanted)?;
-        let end = end.min(usize::try_from(self.len).unwrap_or(usize::MAX));
-        self.head.get(start..end)
+    /// Decodes a step, at most up to position `until`. Returns whether the text ends there.
+    fn decode(&mut self, until: u64) -> io::Result<bool> {
+        let step = until.saturating_sub(self.position).min(STEP_BYTES as u64);
+        let before = self.last.len();
+        let outcome = (&mut self.decoder).take(step).read_to_end(&mut self.last);
+        let count = (self.last.len() - before) as u64;
+        self.position += count;
+        outcome.map(|_| count < step)
     }
 
-    fn rewind(&mut self, file: &File) -> io::Result<()> {
-        self.decoder = decoder(file)?;
+    /// Returns the position up to which the slice goes.
+    fn begin_slice(&mut self) -> u64 {
+        self.decoder.get_mut().get_mut().left = SLICE_BYTES_PACKED;
+        self.position + SLICE_BYTES
+    }
+
+    fn forget_before(&mut self, offset: u64) {
+        let begin = self.position - self.last.len() as u64;
+        let count = usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX);
+        self.last.drain(..count.min(self.last.len()));
+    }
+
+    fn rewind(&mut self) {
+        self.decoder = decoder(&self.file);
         self.position = 0;
         self.last = Vec::new();
-        Ok(())
     }
 }
 
-fn decoder(file: &File) -> io::Result<Decoder> {
-    let source = Source { file: file.try_clone()?, offset: 0 };
-    Ok(MultiGzDecoder::new(BufReader::with_capacity(STEP_BYTES, source)))
+/// How a file has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There are more bytes; those that were there may be the same.
+    Grew,
+    /// There are other bytes, or fewer.
+    Rewritten,
+}
+
+fn as_of(file: &File) -> io::Result<FoundAs> {
+    let metadata = file.metadata()?;
+    Ok((metadata.size(), (metadata.mtime(), metadata.mtime_nsec())))
+}
+
+fn decoder(file: &Arc<File>) -> Decoder {
+    // To make a decoder reads a header already.
+    let source = Source { file: Arc::clone(file), offset: 0, left: SLICE_BYTES_PACKED };
+    MultiGzDecoder::new(BufReader::with_capacity(STEP_BYTES, source))
 }
 
 /// The decoder's own words for bytes that are no gzip stream, or for one that is cut off.
@@ -217,44 +376,100 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn file(bytes: &[u8]) -> File {
+    fn file(bytes: &[u8]) -> Arc<File> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        Arc::new(file)
+    }
+
+    fn opened(bytes: &[u8]) -> Gzip {
+        let mut gzip = Gzip::open(&file(bytes)).unwrap();
+        while !gzip.measure().unwrap() {}
+        gzip
     }
 
     fn text(len: usize) -> Vec<u8> {
         (0..len).map(|at| b"abcdefghij\n"[(at * at / 7) % 11]).collect()
     }
 
-    fn read(gzip: &mut Gzip, file: &File, offset: u64, len: usize) -> Vec<u8> {
+    /// Reads, with as many calls as it takes.
+    fn read(gzip: &mut Gzip, offset: u64, len: usize) -> Vec<u8> {
         let mut buffer = vec![0; len];
-        let count = gzip.read_at(file, &mut buffer, offset).unwrap();
-        buffer[..count].to_vec()
+        loop {
+            match gzip.read_at(&mut buffer, offset) {
+                Ok(count) => return buffer[..count].to_vec(),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
     }
 
     #[test]
     fn reads_text_at_any_position() {
-        let text = text(300_000);
-        let file = file(&packed(&text));
-        assert!(is_gzip(&file).unwrap());
-        let mut gzip = Gzip::open(&file).unwrap();
+        let text = text(3_000_000);
+        let mut gzip = opened(&packed(&text));
 
-        assert_eq!((gzip.len(), gzip.damage()), (300_000, None));
+        assert_eq!((gzip.len(), gzip.damage()), (3_000_000, None));
         for (offset, len) in [
             (0, 1000),
             (500, 1000),
             (900, 100),
             (250_000, 1000),
             (249_999, 10),
+            (2_500_000, 10),
             (3, 10),
-            (299_999, 9),
-            (300_000, 9),
-            (400_000, 9),
+            (3, 2_000_000),
+            (2_999_999, 9),
+            (3_000_000, 9),
+            (4_000_000, 9),
         ] {
             let at = usize::try_from(offset).unwrap().min(text.len());
             let expected = &text[at..(at + len).min(text.len())];
-            assert_eq!(read(&mut gzip, &file, offset, len), expected, "{len} at {offset}");
+            assert!(read(&mut gzip, offset, len) == expected, "{len} at {offset}");
+        }
+    }
+
+    #[test]
+    fn no_call_decodes_more_than_a_slice() {
+        let empty_members = packed(b"").repeat(50_000);
+        for bytes in [packed(&text(5 << 20)), [packed(&text(9999)), empty_members].concat()] {
+            let mut gzip = Gzip::open(&file(&bytes)).unwrap();
+            let mut calls = 1;
+            let mut before = (gzip.position, gzip.decoder.get_ref().get_ref().offset);
+            while !gzip.measure().unwrap() {
+                let after = (gzip.position, gzip.decoder.get_ref().get_ref().offset);
+                assert!(after.0 - before.0 <= SLICE_BYTES);
+                assert!(after.1 - before.1 <= SLICE_BYTES_PACKED + STEP_BYTES as u64);
+                (before, calls) = (after, calls + 1);
+            }
+            assert!(calls > 3, "{calls} calls");
+        }
+        let mut gzip = opened(&packed(&text(5 << 20)));
+        assert!(gzip.read_at(&mut [0; 9], 4 << 20).is_err(), "it is not there at once");
+        assert!(Gzip::open(&file(&packed(b"").repeat(20_000))).is_err(), "no head in a slice");
+    }
+
+    #[test]
+    fn what_stands_at_marks_is_read_without_decoding_it_again() {
+        let text = text(3_000_000);
+        let mut file = file(&packed(&text));
+        let mut gzip = Gzip::open(&file).unwrap();
+        gzip.mark([500, 1_000_000, 1_000_100, 9_000_000].into_iter());
+        while !gzip.measure().unwrap() {}
+        // From here on nothing can be decoded from the start.
+        file.seek(io::SeekFrom::Start(0)).unwrap();
+        file.write_all(b"garbage").unwrap();
+
+        for (start, end) in [
+            (0, 1024),
+            (244, 500),
+            (999_744, 1_000_000),
+            (999_844, 1_000_100),
+            (2_999_744, 3_000_000),
+            (2_998_976, 3_000_000),
+        ] {
+            let mut buffer = vec![0; end - start];
+            let count = gzip.read_at(&mut buffer, start as u64).unwrap();
+            assert!(buffer[..count] == text[start..end], "{start}..{end}");
         }
     }
 
@@ -263,40 +478,72 @@ mod tests {
         let text = text(3_000_000);
         let mut file = file(&packed(&text));
         let mut gzip = Gzip::open(&file).unwrap();
-        assert_eq!(read(&mut gzip, &file, 2_000_000, 9), &text[2_000_000..2_000_009]);
-        // From here on nothing can be decoded from the start.
+        while !gzip.measure().unwrap() {}
+        assert_eq!(read(&mut gzip, 2_000_000, 40), &text[2_000_000..2_000_040]);
         file.seek(io::SeekFrom::Start(0)).unwrap();
         file.write_all(b"garbage").unwrap();
 
-        assert_eq!(read(&mut gzip, &file, 0, 1024), &text[..1024]);
-        assert_eq!(read(&mut gzip, &file, 2_000_000, 30), &text[2_000_000..2_000_030]);
+        assert_eq!(read(&mut gzip, 0, 1024), &text[..1024]);
+        assert_eq!(read(&mut gzip, 2_000_000, 50), &text[2_000_000..2_000_050]);
     }
 
     #[test]
     fn refuses_too_much_text() {
-        let file = file(&packed(&text(200_000)));
-        assert!(Gzip::open_up_to(&file, 200_000).is_ok());
-        let refused = Gzip::open_up_to(&file, 100_000).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
+        let measure = |most| {
+            let mut gzip = Gzip::open(&file(&packed(&text(200_000)))).unwrap();
+            gzip.measure_up_to(most).map_err(|error| error.kind())
+        };
+        assert_eq!(measure(200_000), Ok(true));
+        assert_eq!(measure(100_000), Err(io::ErrorKind::FileTooLarge));
     }
 
     #[test]
     fn reads_all_members() {
-        let file = file(&[packed(b"one\n"), packed(b""), packed(b"two\n")].concat());
-        let mut gzip = Gzip::open(&file).unwrap();
-        assert_eq!(read(&mut gzip, &file, 0, 99), b"one\ntwo\n");
+        let mut gzip = opened(&[packed(b"one\n"), packed(b""), packed(b"two\n")].concat());
+        assert_eq!(read(&mut gzip, 0, 99), b"one\ntwo\n");
     }
 
     #[test]
     fn reads_up_to_where_a_stream_is_damaged() {
         let whole = [packed(b"one\n"), packed(&text(200_000))].concat();
-        for bytes in [&whole[..whole.len() / 2], &[&packed(b"one\n")[..], b"garbage"].concat()] {
-            let file = file(bytes);
-            let mut gzip = Gzip::open(&file).unwrap();
+        let mut broken = whole.clone();
+        broken[whole.len() / 2] ^= 0xff;
+        for bytes in
+            [&whole[..whole.len() / 2], &broken, &[&packed(b"one\n")[..], b"garbage"].concat()]
+        {
+            let mut gzip = opened(bytes);
             assert!(gzip.damage().is_some() && gzip.len() >= 4);
-            assert!(read(&mut gzip, &file, 0, 999).starts_with(b"one\n"));
+            let mut text = Vec::new();
+            while (text.len() as u64) < gzip.len() {
+                text.extend(read(&mut gzip, text.len() as u64, 999));
+            }
+            assert!(text.starts_with(b"one\n"));
         }
-        assert!(!is_gzip(&file(b"one\n")).unwrap());
-        assert!(!is_gzip(&file(b"")).unwrap());
+        let gzip = opened(&packed(b"one\n")[..5]);
+        assert!(gzip.damage().is_some() && gzip.is_empty());
+        assert!(!is_gzip(b"one\n") && !is_gzip(b""));
+    }
+
+    #[test]
+    fn text_ends_where_the_file_was_written_over() {
+        let text: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(3_000_000).collect();
+        let mut file = file(&packed(&text));
+        let mut gzip = Gzip::open(&file).unwrap();
+        while !gzip.measure().unwrap() {}
+        assert!(read(&mut gzip, 0, 4096) == text[..4096]);
+        assert_eq!(gzip.change().unwrap(), None);
+        file.set_len(2_000_000).unwrap();
+
+        assert_eq!(gzip.change().unwrap(), Some(Change::Rewritten));
+        assert!(read(&mut gzip, 4096, 2_900_000).len() < 2_000_000);
+        assert!(gzip.len() < 2_000_000, "{}", gzip.len());
+        assert!(gzip.damage().is_some());
+
+        file.set_len(0).unwrap();
+        file.seek(io::SeekFrom::Start(0)).unwrap();
+        file.write_all(&packed(b"anew\n")).unwrap();
+        gzip.measure_again().unwrap();
+        assert_eq!(read(&mut gzip, 0, 99), b"anew\n");
+        assert_eq!((gzip.len(), gzip.damage(), gzip.change().unwrap()), (5, None, None));
     }
 }

@@ -4,7 +4,7 @@
 //! share: what is not consumed in a turn is simply read again in the next, so a file costs a
 //! descriptor and no memory of its own.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::SeekFrom;
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 
 use super::gzip::{self, Gzip};
 use super::identity::Stat;
+use super::registry::FoundAs;
 use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
@@ -30,7 +32,7 @@ const NULS_READ_MAX: usize = 64 << 20;
 /// A file that was opened for reading.
 #[derive(Debug)]
 pub struct Reader {
-    file: File,
+    file: Arc<File>,
     /// If the file is compressed, its text: that is what is read and measured.
     gzip: Option<RefCell<Gzip>>,
 }
@@ -47,7 +49,7 @@ impl Reader {
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         let flags = i32::try_from(flags.bits()).expect("flags of open(2) are an int");
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        Ok(Self { file, gzip: None })
+        Ok(Self { file: Arc::new(file), gzip: None })
     }
 
     /// Whether the file is compressed.
@@ -55,19 +57,38 @@ impl Reader {
     /// # Errors
     /// As pread(2).
     pub fn is_gzip(&self) -> io::Result<bool> {
-        gzip::is_gzip(&self.file)
+        let mut magic = [0; 16];
+        let count = self.file.read_at(&mut magic, 0)?;
+        Ok(gzip::is_gzip(&magic[..count]))
     }
 
-    /// From now on the text of the compressed file is read and measured. Returns what is wrong
-    /// with it, if it ends too early. *Cost*: decodes all of it.
+    /// The text of the compressed file, to be measured.
     ///
     /// # Errors
     /// As [`Gzip::open`].
-    pub fn unpack(&mut self) -> io::Result<Option<String>> {
-        let gzip = Gzip::open(&self.file)?;
-        let damage = gzip.damage().map(str::to_owned);
+    pub fn unpack(&self) -> io::Result<Gzip> {
+        Gzip::open(&self.file)
+    }
+
+    /// From now on this text is read and measured, and it is `gzip`'s file that is open.
+    pub fn show(&mut self, gzip: Gzip) {
+        self.file = gzip.file();
         self.gzip = Some(RefCell::new(gzip));
-        Ok(damage)
+    }
+
+    /// What is known of the text of a compressed file.
+    #[must_use]
+    pub fn gzip(&self) -> Option<Ref<'_, Gzip>> {
+        self.gzip.as_ref().map(RefCell::borrow)
+    }
+
+    /// A compressed file has changed: see [`Gzip::measure_again`].
+    ///
+    /// # Errors
+    /// As [`Gzip::measure_again`].
+    pub fn measure_again(&self) -> io::Result<FoundAs> {
+        let gzip = self.gzip.as_ref().expect("only asked of compressed files");
+        gzip.borrow_mut().measure_again()
     }
 
     /// Whether the text of a compressed file is read, which never changes.
@@ -124,7 +145,7 @@ impl Reader {
     /// As pread(2).
     pub fn read_once<'b>(&self, buffer: &'b mut [u8], offset: u64) -> io::Result<&'b [u8]> {
         if let Some(gzip) = &self.gzip {
-            let count = gzip.borrow_mut().read_at(&self.file, buffer, offset)?;
+            let count = gzip.borrow_mut().read_at(buffer, offset)?;
             return Ok(&buffer[..count]);
         }
         loop {

@@ -343,6 +343,15 @@ impl Registry {
         Some(left_bytes)
     }
 
+    /// A file of which nothing was read is not tracked any more, as if it had never been opened.
+    /// Returns how many bytes of it were seen for sure.
+    pub fn forget(&mut self, file: FileKey) -> u64 {
+        if self.end(file).is_none() {
+            return 0;
+        }
+        self.ended.remove(&file).map_or(0, |ended| ended.left_bytes)
+    }
+
     /// The watermark of an incarnation, ended or not.
     pub fn watermark_mut(&mut self, file: FileKey) -> Option<&mut Watermark> {
         let tracked = self.files.get_mut(&file).or_else(|| self.ended.get_mut(&file))?;
@@ -710,6 +719,19 @@ mod tests {
         let mut wrong = settled[0].1.clone();
         wrong.left_bytes -= 1;
         assert!(!wrong.is_balanced());
+    }
+
+    #[test]
+    fn what_is_forgotten_has_no_account() {
+        let now = crate::clock::now();
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), now, 0);
+        registry.on_stat(file, &stat(5, 1), now);
+        registry.on_verified(file, 2);
+
+        assert_eq!(registry.forget(file), 2);
+        assert_eq!(registry.find(1, 7), None);
+        assert!(!registry.is_known(file) && registry.take_settled().is_empty());
     }
 
     #[test]

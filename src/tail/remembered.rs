@@ -197,13 +197,15 @@ impl Remembered {
         candidates.sort_unstable();
         for (_, number) in candidates {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
+            let is_head_same = reader.has_head(saved.head)?;
             let seen = Seen {
                 device: stat.device,
                 inode: stat.inode,
                 born: stat.born,
                 is_same_path: saved.path == path,
-                is_head_same: reader.has_head(saved.head)?,
-                is_tail_same: stat.size >= saved.offset
+                is_head_same,
+                is_tail_same: is_head_same
+                    && stat.size >= saved.offset
                     && reader.has_tail(saved.tail, saved.offset)?,
             };
             let found = compare(saved, seen);

@@ -5,7 +5,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for};
+use crate::support::{
+    Admin, Agent, Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for,
+};
+
+const SKIPPED: &str = "logferry_skipped_bytes_total{reason=\"truncated\"}";
 
 fn pod_matching(pattern: &str) -> (Pod, PathBuf) {
     let (mut pod, log) = Pod::with_log();
@@ -18,6 +22,40 @@ fn append_compressed(pod: &mut Pod, gz: &Path, count: usize) {
     let mut file = append_to(gz);
     let text = pod.ledger.compose(&file, count);
     file.write_all(&compressed(text.as_bytes())).unwrap();
+}
+
+/// An agent that has begun to read a .gz with more text than it holds in memory; the endpoint is
+/// down.
+fn agent_that_reads_a_gz() -> (Pod, PathBuf, Agent, Admin) {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.keep_memory_small();
+    let gz = log.with_file_name("app.log.1.gz");
+    let mut file = append_to(&gz);
+    // Hardly to be compressed, so that not all of the file is read at once.
+    let noise = || (0..500).map(|_| fastrand::alphanumeric()).collect::<String>();
+    let lines = (0..24_000).map(|number| format!("line {number} {}", noise())).collect();
+    let text = pod.ledger.note(&file, lines);
+    file.write_all(&compressed(text.as_bytes())).unwrap();
+    pod.mock.stop();
+    let admin = pod.admin();
+    let agent = pod.start();
+    wait_for("it to be read", || {
+        let status = admin.status();
+        let files = status["files"].as_array();
+        files.is_some_and(|files| files.iter().any(|file| file["read_offset"] != 0))
+    });
+    (pod, gz, agent, admin)
+}
+
+/// Waits for the lines from this number on.
+fn expect_all_from(pod: &Pod, first: usize) {
+    let mut looked_at = 0;
+    wait_for("what was written later", || {
+        // Comparing decodes everything.
+        let arrived = pod.mock.store().line_count();
+        std::mem::replace(&mut looked_at, arrived) != arrived
+            && pod.ledger.missing_numbers(&pod.mock).iter().all(|&number| number < first)
+    });
 }
 
 /// `create` and `compress` without delay, by the real logrotate: the file is gone at once, and a
@@ -247,6 +285,96 @@ fn f08_a_gz_without_its_suffix_is_not_shipped_as_text() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// To know what is in it, 4 GiB have to be decoded, and the CPU is limited: meanwhile other files
+/// are shipped, and a stop keeps its deadline.
+#[test]
+fn f08_while_a_huge_gz_is_looked_at_others_are_shipped_and_a_stop_is_in_time() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.set("cpu_usage_limit", "0.3").set("LOGFERRY_DRAIN_DEADLINE", "2s");
+    let member = compressed("the same line\n".repeat(5 << 20).as_bytes());
+    fs::write(log.with_file_name("app.log.1.gz"), member.repeat(60)).unwrap();
+    let agent = pod.start();
+    pod.wait_for_log("a compressed file is measured", 1);
+
+    pod.ledger.append(&log, 1000);
+    pod.expect_all();
+    pod.ledger.append(&log, 1000);
+    pod.expect_all();
+    let (code, _) = agent.stop();
+
+    assert_eq!(code, 75);
+    let log = pod.agent_log();
+    let is_shipped = |line: &str| line.contains("shipping a file") && line.contains("app.log.1.gz");
+    assert!(!log.lines().any(is_shipped), "it was looked at when the agent ended:\n{log}");
+    pod.expect_sound();
+}
+
+/// Archives that are too young to be looked at when the agent is told to end: it delivers them one
+/// after the other, then it ends.
+#[test]
+fn f08_archives_that_wait_when_the_agent_is_stopped_are_all_delivered() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    append_compressed(&mut pod, &log.with_file_name("app.log.1.gz"), 3000);
+    for count in [300, 1, 40_000] {
+        append_compressed(&mut pod, &log.with_file_name("app.log.2.gz"), count);
+    }
+    append_compressed(&mut pod, &log.with_file_name("app.log.3.gz"), 3000);
+
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    pod.expect_sound();
+    let agent = pod.start();
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Another text takes the place of the one that is being read: what was not read is gone, and
+/// counted; the new text comes, and the archives that wait behind it.
+#[test]
+fn f09_a_gz_that_is_written_over_while_it_is_read_holds_nobody_up() {
+    for (case, count) in [("shorter", 100), ("longer", 60_000), ("no gzip", 100)] {
+        let (mut pod, gz, agent, admin) = agent_that_reads_a_gz();
+        let first = pod.ledger.lines.len();
+        fs::write(&gz, "").unwrap();
+        let text = pod.ledger.compose(&append_to(&gz), count);
+        let is_packed = case != "no gzip";
+        let bytes = if is_packed { compressed(text.as_bytes()) } else { text.into_bytes() };
+        fs::write(&gz, bytes).unwrap();
+        append_compressed(&mut pod, &gz.with_file_name("app.log.2.gz"), 300);
+        pod.mock.resume().unwrap();
+
+        expect_all_from(&pod, first);
+        assert!(admin.metric(SKIPPED).is_some_and(|bytes| bytes > 0), "{case}");
+        assert_eq!(agent.stop().0, 0, "{case}: {}", pod.agent_log());
+        pod.expect_sound();
+        pod.ledger.check(&pod.mock);
+        assert!(!pod.ledger.missing(&pod.mock).is_empty(), "{case}: it was not all read before");
+    }
+}
+
+/// Cut off while it is read: its text ends there, and the archives behind it come.
+#[test]
+fn f09_a_gz_that_is_cut_off_while_it_is_read_holds_nobody_up() {
+    for len in [0, 300_000] {
+        let (mut pod, gz, agent, admin) = agent_that_reads_a_gz();
+        let first = pod.ledger.lines.len();
+        fs::File::options().write(true).open(&gz).unwrap().set_len(len).unwrap();
+        append_compressed(&mut pod, &gz.with_file_name("app.log.2.gz"), 300);
+        pod.mock.resume().unwrap();
+
+        expect_all_from(&pod, first);
+        assert!(admin.metric(SKIPPED).is_some_and(|bytes| bytes > 0), "{len}");
+        let log = pod.agent_log();
+        let is_told = |line: &str| line.contains("WARN") && line.contains(" skipped=");
+        assert!(log.lines().any(is_told), "{len}: {log}");
+        assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+        pod.expect_sound();
+    }
+}
+
 /// The .gz is renamed by the next rotations: it stays the same file.
 #[test]
 fn f08_a_gz_that_is_renamed_is_not_shipped_again() {
@@ -328,6 +456,50 @@ fn f09_a_gz_that_is_written_with_a_pause_arrives_whole() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// gzip makes its file before it has anything to write: the file is found while it is empty.
+#[test]
+fn f08_a_gz_that_is_found_while_it_is_empty_is_not_shipped_as_text() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    let gz = log.with_file_name("app.log.1.gz");
+    let mut file = append_to(&gz);
+    let agent = pod.start();
+    agent.wait_until_open(&gz);
+    let text = pod.ledger.compose(&file, 20_000);
+    let bytes = compressed(text.as_bytes());
+    let (magic, rest) = bytes.split_at(2);
+    file.write_all(magic).unwrap();
+    pod.ledger.append(&log, 10);
+    wait_for("what was written later", || pod.mock.store().line_count() >= 10);
+    file.write_all(rest).unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// The same where the patterns do not find it, and the rest of a file is nowhere else.
+#[test]
+fn f08_a_gz_that_is_found_while_it_is_empty_is_known_as_a_copy() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 500);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    pod.ledger.append(&log, 200);
+    let text = fs::read(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    pod.ledger.append(&log, 10);
+    let mut file = append_to(&log.with_file_name("app.log.1.gz"));
+    let admin = pod.admin();
+    let agent = pod.start();
+    wait_for("the first discovery", || {
+        // Made a moment ago, however slow the agent is.
+        file.set_len(0).unwrap();
+        admin.is_ready()
+    });
+    file.write_all(&compressed(&text)).unwrap();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// Cut off or damaged: what can be read of it arrives, and the others are not held up.
 #[test]
 fn f09_a_damaged_gz_costs_what_is_damaged() {
@@ -344,7 +516,7 @@ fn f09_a_damaged_gz_costs_what_is_damaged() {
         let missing = pod.ledger.missing_numbers(&pod.mock);
         missing.iter().all(|number| damaged.contains(number))
     });
-    pod.wait_for_log("app.log.1.gz", 1);
+    pod.wait_for_log("a compressed file is damaged", 1);
     let _ = agent.stop();
 
     let missing = pod.ledger.missing(&pod.mock);

@@ -33,6 +33,11 @@ impl Admin {
 
     /// Waits until the agent is ready: the first discovery is done and the watches are armed.
     pub(crate) fn wait_until_ready(&self) {
-        wait_for("readiness", || get(&self.address, "/ready").0 == 200);
+        wait_for("readiness", || self.is_ready());
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_ready(&self) -> bool {
+        get(&self.address, "/ready").0 == 200
     }
 }

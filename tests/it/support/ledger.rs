@@ -75,7 +75,8 @@ impl Ledger {
         file.write_all(text.as_bytes()).expect("the app can write");
     }
 
-    fn note(&mut self, file: &File, lines: Vec<String>) -> String {
+    /// The text of lines that are about to be written to this file in another form.
+    pub(crate) fn note(&mut self, file: &File, lines: Vec<String>) -> String {
         let metadata = file.metadata().expect("the log can be examined");
         let generation = self.generation(&metadata);
         let mut text = String::new();

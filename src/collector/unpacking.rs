@@ -1,0 +1,290 @@
+//! Compressed files: measured a slice at a time, then read as others are, one after the other.
+//!
+//! ```text
+//! found, quiet ─▶ measured, a slice a turn ─▶ opened: new, known, or a copy ─▶ read ─▶ closed
+//! ```
+//!
+//! Others wait until that one is closed: so there is one decoder and one copy of the read buffer,
+//! however many there are.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Collector, Stage, opening};
+use crate::clock;
+use crate::span::FileKey;
+use crate::tail::gzip::Gzip;
+use crate::tail::identity::Stat;
+use crate::tail::reader::Reader;
+use crate::tail::registry::Tracked;
+use crate::tail::remembered;
+
+/// A compressed file is whole when nothing about it has changed for this long.
+const QUIET: Duration = Duration::from_secs(3);
+/// One that could not be measured leaves its turn to others for this long.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
+
+/// The compressed files that are not open.
+#[derive(Default)]
+pub(super) struct Packed {
+    measuring: Option<Measuring>,
+    /// Files with too much text, and when they changed last.
+    oversized: HashMap<(u64, u64), i64>,
+    /// Those that could not be measured.
+    failed: HashMap<(u64, u64), Failed>,
+}
+
+/// The one whose turn it is.
+struct Measuring {
+    /// Device and inode.
+    inode: (u64, u64),
+    path: PathBuf,
+    /// When the file changed last.
+    changed: i64,
+    gzip: Gzip,
+    /// This discovery has found it.
+    is_found: bool,
+}
+
+struct Failed {
+    retry_at: Instant,
+    /// `None`: somebody still writes it.
+    why: Option<String>,
+}
+
+impl Packed {
+    /// Whether there is something to decode before the next one can be opened.
+    pub(super) fn is_measuring(&self) -> bool {
+        self.measuring.as_ref().is_some_and(|one| !one.gzip.is_measured())
+    }
+
+    /// Whether it is nobody's turn.
+    pub(super) fn is_idle(&self) -> bool {
+        self.measuring.is_none()
+    }
+
+    /// A discovery is over: what it has not found is gone.
+    pub(super) fn on_discovered(&mut self) {
+        self.measuring.take_if(|one| !std::mem::take(&mut one.is_found));
+        let now = clock::now();
+        self.failed.retain(|_, failed| now < failed.retry_at);
+    }
+
+    fn fail(&mut self, inode: (u64, u64), pause: Duration, why: Option<String>) {
+        self.failed.insert(inode, Failed { retry_at: clock::now() + pause, why });
+    }
+}
+
+impl Collector {
+    /// Whether a compressed file was delivered before and has not changed since.
+    pub(super) fn was_delivered(&self, stat: &Stat) -> bool {
+        self.remembered.get(stat.device, stat.inode).is_some_and(|saved| {
+            let changed_unix = u64::try_from(stat.changed / 1_000_000_000).unwrap_or(u64::MAX);
+            saved.is_done && saved.born == stat.born && changed_unix < saved.seen_unix
+        })
+    }
+
+    /// Whether an empty file is about to be a compressed one, by its name and its age: then nothing
+    /// can be said of it yet.
+    pub(super) fn is_about_to_be_packed(&mut self, stat: &Stat, path: &Path) -> bool {
+        let is_it = stat.size == 0
+            && path.extension().is_some_and(|extension| extension == "gz")
+            && is_young(stat)
+            && self.stage == Stage::Running;
+        self.unopened += usize::from(is_it);
+        is_it
+    }
+
+    /// Makes the text of a compressed file readable. `false`: not yet; it may still be written, is
+    /// being measured, or waits for another one.
+    pub(super) fn unpack(
+        &mut self,
+        reader: &mut Reader,
+        stat: &Stat,
+        path: &Path,
+    ) -> io::Result<bool> {
+        let inode = (stat.device, stat.inode);
+        if self.packed.oversized.get(&inode) == Some(&stat.changed) {
+            return Ok(false);
+        }
+        if let Some(Failed { why: Some(why), .. }) = self.packed.failed.get(&inode) {
+            return Err(io::Error::other(why.clone()));
+        }
+        let is_opened = self.is_its_turn(inode) && self.unpack_next(reader, stat, path)?;
+        self.unopened += usize::from(!is_opened);
+        Ok(is_opened)
+    }
+
+    fn is_its_turn(&self, inode: (u64, u64)) -> bool {
+        let is_other = self.packed.measuring.as_ref().is_some_and(|one| one.inode != inode);
+        let is_open = self.readers.values().any(Reader::is_unpacked);
+        !is_other && !is_open && !self.packed.failed.contains_key(&inode)
+    }
+
+    fn unpack_next(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
+        let mut next = match self.packed.measuring.take() {
+            Some(next) if next.gzip.change()?.is_none() => next,
+            // Asked to end, there is no time to wait: it is whole if it unpacks.
+            Some(_) | None if is_young(stat) && self.stage == Stage::Running => return Ok(false),
+            Some(_) | None => match self.begin_measuring(reader, stat, path)? {
+                Some(next) => next,
+                None => return Ok(false),
+            },
+        };
+        if !next.gzip.is_measured() {
+            next.is_found = true;
+            self.packed.measuring = Some(next);
+            return Ok(false);
+        }
+        if next.gzip.damage().is_some() && is_young(stat) {
+            self.packed.fail(next.inode, QUIET, None);
+            return Ok(false);
+        }
+        reader.show(next.gzip);
+        Ok(true)
+    }
+
+    /// Opens the text of a compressed file, unless batches of the file that it was made from are
+    /// under way: what is acknowledged of that is to be known first.
+    fn begin_measuring(
+        &self,
+        reader: &Reader,
+        stat: &Stat,
+        path: &Path,
+    ) -> io::Result<Option<Measuring>> {
+        let inode = (stat.device, stat.inode);
+        let mut gzip = reader.unpack()?;
+        let bases = remembered::bases(&reader.path().unwrap_or_else(|| path.to_owned()));
+        let is_of = |ended: &Tracked| {
+            let is_same = (ended.opened.device, ended.opened.inode) == inode;
+            let head = ended.opened.head;
+            let is_copy = head.len > 0 && gzip.has_head(head);
+            is_same || (is_copy && ended.places().any(|place| bases.contains(&place)))
+        };
+        if self.registry.ended().any(|(_, ended)| is_of(ended)) {
+            return Ok(None);
+        }
+        // Where a file with these first bytes may have been left.
+        let saved = self.remembered.checkpoints().map(|saved| (saved.head, saved.offset));
+        let files = self.registry.iter().map(|(_, file)| (file.opened.head, file.read_offset));
+        let offsets: Vec<u64> = saved
+            .chain(files)
+            .filter_map(|(head, offset)| gzip.has_head(head).then_some(offset))
+            .collect();
+        gzip.mark(offsets.into_iter());
+        tracing::debug!(file = %path.display(), "a compressed file is measured");
+        gzip.measure()?;
+        let (path, changed) = (path.to_owned(), stat.changed);
+        Ok(Some(Measuring { inode, path, changed, gzip, is_found: false }))
+    }
+
+    /// Decodes one more slice of the file whose turn it is. When it is measured the next discovery
+    /// opens it.
+    pub(super) fn measure(&mut self) {
+        let measuring = self.packed.measuring.as_mut();
+        let Some(one) = measuring.filter(|one| !one.gzip.is_measured()) else { return };
+        let error = match one.gzip.measure() {
+            Ok(is_measured) => {
+                self.is_scan_wanted |= is_measured;
+                return;
+            }
+            Err(error) => error,
+        };
+        if error.kind() == io::ErrorKind::FileTooLarge {
+            self.counters.file_errors += 1;
+            let path = one.path.display();
+            tracing::warn!(file = %path, error = %error, "a compressed file is too large");
+            self.packed.oversized.insert(one.inode, one.changed);
+        } else {
+            let inode = one.inode;
+            self.packed.fail(inode, FAILED_PAUSE, Some(error.to_string()));
+        }
+        self.packed.measuring = None;
+        self.is_scan_wanted = true;
+    }
+
+    /// The compressed file that is open may have been written to: then there is other text, or more.
+    pub(super) fn unpack_again(&mut self) {
+        for file in self.unpacked() {
+            if let Err(error) = self.unpack_changed(file) {
+                self.note_file_error(file, "unpack it", &error);
+            }
+        }
+    }
+
+    fn unpack_changed(&mut self, file: FileKey) -> io::Result<()> {
+        let Some(reader) = self.readers.get(&file) else { return Ok(()) };
+        let change = reader.gzip().map(|gzip| gzip.change()).transpose()?.flatten();
+        if change.is_none() {
+            return Ok(());
+        }
+        if is_young(&reader.stat()?) && self.stage == Stage::Running {
+            self.unopened += 1;
+            return Ok(());
+        }
+        if !reader.is_gzip()? {
+            self.end_unpacked(file);
+            return Ok(());
+        }
+        let found_as = reader.measure_again()?;
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.found_as = found_as;
+            tracked.unpacked_unix = Some(clock::wall().as_secs());
+        }
+        self.schedule.mark(file);
+        Ok(())
+    }
+
+    /// Something else stands in a file that was compressed: it is opened anew as what it is now.
+    fn end_unpacked(&mut self, file: FileKey) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let (path, offset) = (tracked.opened.path.clone(), tracked.read_offset);
+        let skipped = self.close(file);
+        self.counters.files_truncated += 1;
+        self.counters.skipped_truncated_bytes += skipped;
+        self.is_scan_wanted = true;
+        tracing::warn!(
+            file = %path.display(), offset, skipped,
+            "a compressed file was written over before all of it was read"
+        );
+    }
+
+    /// A file that was opened as text begins like a compressed one: it was found while it was empty,
+    /// or was emptied. It is opened anew as what it is.
+    pub(super) fn on_packed(&mut self, file: FileKey) {
+        self.counters.skipped_truncated_bytes += self.registry.forget(file);
+        self.batcher.end(file);
+        self.readers.remove(&file);
+        self.is_scan_wanted = true;
+    }
+
+    /// A compressed file does not grow: once it is delivered it need not be open.
+    pub(super) fn rest_unpacked(&mut self) {
+        for file in self.unpacked() {
+            let is_delivered = self.registry.get(file).is_some_and(Tracked::is_delivered);
+            let Some(reader) = self.readers.get(&file).filter(|_| is_delivered) else { continue };
+            let Some(gzip) = reader.gzip().filter(|gzip| gzip.is_measured()) else { continue };
+            if let (Some(damage), Some(tracked)) = (gzip.damage(), self.registry.get(file)) {
+                let path = tracked.found_at.display();
+                tracing::warn!(
+                    file = %path, bytes = gzip.len(), error = damage,
+                    "a compressed file is damaged; its text ends there"
+                );
+            }
+            drop(gzip);
+            self.rest(file);
+        }
+    }
+
+    fn unpacked(&self) -> Vec<FileKey> {
+        let unpacked = self.readers.iter().filter(|(_, reader)| reader.is_unpacked());
+        unpacked.map(|(file, _)| *file).collect()
+    }
+}
+
+fn is_young(stat: &Stat) -> bool {
+    let age = opening::wall_nanoseconds().saturating_sub(stat.changed);
+    (0..opening::nanoseconds(QUIET)).contains(&age)
+}
