@@ -334,7 +334,7 @@ impl Collector {
                     reader::is_copy_so_far(reader, original)?
                         || is_copy_of_lost(reader, original, tracked)?
                 }
-                None => tracked.opened.head.len > 0 && reader.has_head(tracked.opened.head)?,
+                None => is_copy_of_ended(reader, tracked)?,
             };
             if is_copy {
                 return Ok(Some(*file));
@@ -545,6 +545,17 @@ fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::R
         Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
     };
     Ok(head.len > 0 && !has_bytes(original)? && has_bytes(copy)?)
+}
+
+/// Whether `copy` holds the bytes of a file that was closed; of a copy that is not complete yet, the
+/// first of them.
+fn is_copy_of_ended(copy: &Reader, ended: &Tracked) -> io::Result<bool> {
+    let (head, tail, offset) = (ended.opened.head, ended.tail, ended.read_offset);
+    if head.len == 0 || !copy.has_head(head)? {
+        return Ok(false);
+    }
+    // The text of a compressed file is read forward only.
+    Ok(copy.is_unpacked() || copy.stat()?.size < offset || copy.has_tail(tail, offset)?)
 }
 
 /// Now, as the time stamp of a file that is born from now on may say it.
