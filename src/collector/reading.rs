@@ -11,6 +11,7 @@ use crate::pipeline::{self, Input, Stop};
 use crate::span::FileKey;
 use crate::tail::gzip;
 use crate::tail::identity::Stat;
+use crate::tail::reader::Reader;
 use crate::tail::registry::Change;
 
 impl Collector {
@@ -72,8 +73,10 @@ impl Collector {
             Change::Cut(bytes) => self.on_cut(file, bytes),
             Change::None | Change::Grew | Change::Unread | Change::Touched => {}
         }
-        // What has grown a moment ago has not been quiet.
-        let flush_partial = flush_partial && change != Change::Grew;
+        // What has grown a moment ago has not been quiet. What is compressed does not grow: its last
+        // line is as finished as it will be.
+        let is_unpacked = self.readers.get(&file).is_some_and(Reader::is_unpacked);
+        let flush_partial = is_unpacked || (flush_partial && change != Change::Grew);
         let mut buffer = std::mem::take(&mut self.buffer);
         let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
         self.buffer = buffer;

@@ -331,6 +331,23 @@ fn f08_archives_that_wait_when_the_agent_is_stopped_are_all_delivered() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// An archive does not grow: its last line is sent although it has no end, and others need not wait.
+#[test]
+fn f08_an_archive_whose_last_line_has_no_end_holds_nobody_up() {
+    let (mut pod, log) = pod_matching("share/logs/app.log*");
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1h");
+    for number in 1..=2 {
+        let mut file = append_to(&log.with_file_name(format!("app.log.{number}.gz")));
+        let text = pod.ledger.compose(&file, 10);
+        file.write_all(&compressed(text.trim_end().as_bytes())).unwrap();
+    }
+    let agent = pod.start();
+
+    pod.expect_all();
+    assert_eq!(pod.finish(agent), 0);
+    pod.expect_sound();
+}
+
 /// Another text takes the place of the one that is being read: what was not read is gone, and
 /// counted; the new text comes, and the archives that wait behind it.
 #[test]

@@ -76,8 +76,6 @@ const ACTIONS: [Action; 34] = [
 pub(crate) const FOLLOWS_ARCHIVES: bool = true;
 /// A copy of a log is known even if the original is truncated before the agent has looked.
 pub(crate) const KNOWS_COPIES_AT_ONCE: bool = true;
-/// A directory that cannot be looked into is not everything delivered.
-pub(crate) const SEES_CLOSED_DIRECTORIES: bool = true;
 
 /// Most names at once.
 const NAMES_MAX: usize = 8;

@@ -95,6 +95,18 @@ impl Disk {
         } else if !is_complete {
             return;
         }
+        self.expect_pieces(line, &ends);
+    }
+
+    /// The unfinished line at the end of an archive is as finished as it will be.
+    pub(crate) fn expect_unfinished(&mut self, node: usize) {
+        if let Some(line) = self.unfinished(node) {
+            self.expect_pieces(line, &[0, self.lines[line].text.len()]);
+        }
+    }
+
+    fn expect_pieces(&mut self, line: usize, ends: &[usize]) {
+        let text = &self.lines[line].text;
         for (index, &start) in ends.iter().enumerate() {
             for &end in &ends[index + 1..] {
                 let piece = Piece { line, start, end };

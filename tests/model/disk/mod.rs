@@ -276,6 +276,12 @@ impl Disk {
         self.names_of(node).any(|name| is_open(name)) || archive.is_some_and(is_known_by)
     }
 
+    /// Whether a directory that cannot be looked into is not everything delivered: where a wildcard
+    /// finds it, it is nothing as long as no log was found there.
+    pub(crate) fn sees_closed_directories(&self) -> bool {
+        self.pattern != Pattern::Direct
+    }
+
     /// What would be if every file could be read; with `all` every directory too.
     pub(crate) fn with_rights<T>(&mut self, all: bool, ask: impl FnOnce(&Self) -> T) -> T {
         let pods = self.forbidden_pods.clone();

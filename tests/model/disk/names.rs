@@ -127,6 +127,7 @@ impl Disk {
         let (node, archive) = (self.names[name], format!("{name}.gz"));
         self.note_copy(node, &archive);
         self.nodes[node].archive = Some(archive);
+        self.expect_unfinished(node);
         self.unlink(name, false);
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use logferry::mock::{Fault, Kind};
 
 use super::{STATUS_PERIOD, World};
-use crate::actions;
 use crate::disk::Disk;
 use crate::process::{self, Process};
 use crate::support::{pause, wait_for};
@@ -94,7 +93,7 @@ impl World {
                 let is_missing =
                     |disk: &Disk, line: usize| disk.is_owed(line) && !arrivals.has_line(disk, line);
                 let missing: Vec<usize> =
-                    self.disk.with_rights(actions::SEES_CLOSED_DIRECTORIES, |disk| {
+                    self.disk.with_rights(self.disk.sees_closed_directories(), |disk| {
                         (0..disk.lines.len()).filter(|&line| is_missing(disk, line)).collect()
                     });
                 if !missing.is_empty() {
