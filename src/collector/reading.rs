@@ -73,10 +73,11 @@ impl Collector {
             Change::Cut(bytes) => self.on_cut(file, bytes),
             Change::None | Change::Grew | Change::Unread | Change::Touched => {}
         }
-        // What has grown a moment ago has not been quiet. What is compressed does not grow: its last
-        // line is as finished as it will be.
-        let is_unpacked = self.readers.get(&file).is_some_and(Reader::is_unpacked);
-        let flush_partial = is_unpacked || (flush_partial && change != Change::Grew);
+        // What has grown a moment ago has not been quiet. What is compressed to its end does not
+        // grow: its last line is as finished as it will be.
+        let gzip = self.readers.get(&file).and_then(Reader::gzip);
+        let is_whole = gzip.is_some_and(|gzip| gzip.is_measured() && gzip.damage().is_none());
+        let flush_partial = is_whole || (flush_partial && change != Change::Grew);
         let mut buffer = std::mem::take(&mut self.buffer);
         let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
         self.buffer = buffer;
