@@ -30,6 +30,26 @@ pub struct SealedBatch {
     pub raw_bytes: u32,
     /// Lines (log entries) inside.
     pub lines: u32,
+    /// Which of the records of its span is its first: not 0 in a part of a batch that was refused.
+    pub first: u32,
+    /// Which shard it goes to, and whether the service is to know it again.
+    pub route: Route,
+}
+
+/// Which shard a batch goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Any: the service spreads the load.
+    Any,
+    /// The one whose range holds this hash key.
+    Key(u128),
+    /// The same; and the service takes each sequence id of a key once, in rising order.
+    Once {
+        /// Hash key.
+        key: u128,
+        /// Sequence id, from 1.
+        sequence: u64,
+    },
 }
 
 /// The end of a batch.
@@ -37,8 +57,12 @@ pub struct SealedBatch {
 pub struct Ack {
     /// Which batch.
     pub id: BatchId,
-    /// The bytes it carried.
+    /// The bytes it carried, and
     pub span: Span,
+    /// how many of their records.
+    pub lines: u32,
+    /// Its route.
+    pub route: Route,
     /// Size of its payload: the room in the hand-off that it gives back.
     pub payload_bytes: usize,
     /// How it ended.
@@ -50,14 +74,44 @@ pub struct Ack {
 pub enum Outcome {
     /// The endpoint has it.
     Delivered,
-    /// The endpoint refused its content for good; it must be set aside on disk before the
-    /// watermark may pass it.
-    Rejected {
-        /// The batch itself, to be set aside.
+    /// The endpoint will never take it as it is: it must be changed, or set aside on disk, before
+    /// the watermark may pass it.
+    Refused {
+        /// The batch itself.
         batch: SealedBatch,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Why the endpoint will never take a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Something in it.
+    Malformed {
         /// The endpoint's error code, for example `PostBodyInvalid`.
         code: String,
         /// The endpoint's message.
         message: String,
     },
+    /// Its size.
+    TooLarge {
+        /// As above; empty if somebody in between has refused it.
+        code: String,
+        /// As above.
+        message: String,
+    },
+    /// The way it is compressed.
+    Compression,
+}
+
+impl Refusal {
+    /// The endpoint's code and message, as far as there are any.
+    #[must_use]
+    pub fn words(&self) -> (&str, &str) {
+        match self {
+            Self::Malformed { code, message } | Self::TooLarge { code, message } => (code, message),
+            Self::Compression => ("", ""),
+        }
+    }
 }

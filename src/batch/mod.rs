@@ -24,7 +24,7 @@ use self::log_group::LogGroup;
 use self::pack_id::PackId;
 use self::policy::Reason;
 use crate::fingerprint::Fingerprint;
-use crate::sealed::{BatchId, SealedBatch};
+use crate::sealed::{BatchId, Route, SealedBatch};
 use crate::span::{FileKey, Span};
 use crate::wire::Compression;
 
@@ -277,6 +277,8 @@ impl Shared {
             raw_bytes: u32::try_from(raw.len())
                 .expect("the settings bound a group far below 4 GiB"),
             lines,
+            first: 0,
+            route: Route::Any,
         };
         self.next_batch += 1;
         if self.pool.len() < POOL_MAX {

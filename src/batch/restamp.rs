@@ -42,7 +42,7 @@ pub fn restamp(batch: &SealedBatch, server_unix: i64) -> Option<SealedBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sealed::BatchId;
+    use crate::sealed::{BatchId, Route};
     use crate::span::{FileKey, Span};
     use crate::wire::Compression;
     use crate::wire::sls_logs::{Log, log::Content};
@@ -62,6 +62,8 @@ mod tests {
             compression,
             raw_bytes: u32::try_from(raw.len()).unwrap(),
             lines: 1,
+            first: 0,
+            route: Route::Any,
         }
     }
 

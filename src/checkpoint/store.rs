@@ -509,6 +509,8 @@ mod tests {
             compression: crate::wire::Compression::Lz4,
             raw_bytes: 9,
             lines: 2,
+            first: 0,
+            route: crate::sealed::Route::Any,
         };
         let path = store.park(&batch, "PostBodyInvalid", "bad", 5).unwrap();
         let bytes = fs::read(path).unwrap();

@@ -28,7 +28,8 @@ struct Pending {
     tail: Fingerprint,
     /// Bytes of the span that are no text: holes that were passed over.
     hole_bytes: u64,
-    is_acked: bool,
+    /// Records of the span that are not acknowledged.
+    records_left: u32,
 }
 
 impl Watermark {
@@ -56,13 +57,14 @@ impl Watermark {
         self.acked_bytes
     }
 
-    /// A batch was sealed that ends in the bytes that `tail` covers. `hole_bytes` of it were passed
-    /// over as holes.
+    /// A batch of so many records, at least one, was sealed that ends in the bytes that `tail`
+    /// covers. `hole_bytes` of it were passed over as holes.
     ///
     /// # Panics
     /// If it does not begin where the last one ended: a byte would be lost.
-    pub fn on_sealed(&mut self, span: Span, tail: Fingerprint, hole_bytes: u64) {
-        self.push(Pending { start: span.start, end: span.end, tail, hole_bytes, is_acked: false });
+    pub fn on_sealed(&mut self, span: Span, records: u32, tail: Fingerprint, hole_bytes: u64) {
+        let Span { start, end, .. } = span;
+        self.push(Pending { start, end, tail, hole_bytes, records_left: records });
     }
 
     /// Bytes were passed over that are no record: they need no acknowledgement of their own.
@@ -72,17 +74,20 @@ impl Watermark {
     /// If they do not begin where the last span ended.
     pub fn on_passed(&mut self, start: u64, end: u64, tail: Fingerprint, hole_bytes: u64) {
         self.acked_bytes += end - start - hole_bytes;
-        self.push(Pending { start, end, tail, hole_bytes, is_acked: true });
+        self.push(Pending { start, end, tail, hole_bytes, records_left: 0 });
         self.advance();
     }
 
-    /// The batch with this span is done with. Returns whether the offset moved.
-    pub fn on_ack(&mut self, span: Span) -> bool {
+    /// So many records of the batch that was sealed with this span are done with. Returns whether
+    /// the offset moved.
+    pub fn on_ack(&mut self, span: Span, records: u32) -> bool {
         let found = self.pending.binary_search_by_key(&span.start, |pending| pending.start);
         let Ok(index) = found else { return false };
         let pending = &mut self.pending[index];
         debug_assert_eq!(pending.end, span.end, "a span is acknowledged as sealed");
-        if !std::mem::replace(&mut pending.is_acked, true) {
+        let before = pending.records_left;
+        pending.records_left = before.saturating_sub(records);
+        if before > 0 && pending.records_left == 0 {
             self.acked_bytes += pending.end - pending.start - pending.hole_bytes;
         }
         self.advance()
@@ -96,7 +101,7 @@ impl Watermark {
 
     fn advance(&mut self) -> bool {
         let before = self.offset;
-        while let Some(first) = self.pending.pop_front_if(|first| first.is_acked) {
+        while let Some(first) = self.pending.pop_front_if(|first| first.records_left == 0) {
             (self.offset, self.tail) = (first.end, first.tail);
         }
         self.offset > before
@@ -121,12 +126,12 @@ mod tests {
     #[test]
     fn waits_for_the_lowest_batch() {
         let mut mark = Watermark::at(5, Fingerprint::default());
-        mark.on_sealed(span(5, 10), tail(10), 0);
-        mark.on_sealed(span(10, 20), tail(20), 0);
+        mark.on_sealed(span(5, 10), 1, tail(10), 0);
+        mark.on_sealed(span(10, 20), 1, tail(20), 0);
 
-        assert!(!mark.on_ack(span(10, 20)));
+        assert!(!mark.on_ack(span(10, 20), 1));
         assert_eq!(mark.offset(), 5);
-        assert!(mark.on_ack(span(5, 10)));
+        assert!(mark.on_ack(span(5, 10), 1));
         assert_eq!((mark.offset(), mark.tail()), (20, tail(20)));
     }
 
@@ -135,29 +140,39 @@ mod tests {
         let mut mark = Watermark::at(0, Fingerprint::default());
         mark.on_passed(0, 1, tail(1), 0);
         assert_eq!(mark.offset(), 1);
-        mark.on_sealed(span(1, 4), tail(4), 0);
+        mark.on_sealed(span(1, 4), 1, tail(4), 0);
         mark.on_passed(4, 5, tail(5), 0);
         assert_eq!(mark.offset(), 1);
-        mark.on_ack(span(1, 4));
+        mark.on_ack(span(1, 4), 1);
         assert_eq!(mark.offset(), 5);
     }
 
     #[test]
     fn a_second_acknowledgement_changes_nothing() {
         let mut mark = Watermark::at(0, Fingerprint::default());
-        mark.on_sealed(span(0, 4), tail(4), 0);
-        assert!(mark.on_ack(span(0, 4)));
-        assert!(!mark.on_ack(span(0, 4)));
+        mark.on_sealed(span(0, 4), 1, tail(4), 0);
+        assert!(mark.on_ack(span(0, 4), 1));
+        assert!(!mark.on_ack(span(0, 4), 1));
         assert_eq!(mark.acked_bytes(), 4);
+    }
+
+    #[test]
+    fn a_span_is_done_when_all_its_records_are() {
+        let mut mark = Watermark::at(0, Fingerprint::default());
+        mark.on_sealed(span(0, 4), 3, tail(4), 0);
+        assert!(!mark.on_ack(span(0, 4), 2));
+        assert_eq!((mark.offset(), mark.acked_bytes()), (0, 0));
+        assert!(mark.on_ack(span(0, 4), 1));
+        assert_eq!((mark.offset(), mark.acked_bytes()), (4, 4));
     }
 
     #[test]
     fn holes_are_not_counted_as_acknowledged() {
         let mut mark = Watermark::at(0, Fingerprint::default());
         mark.on_passed(0, 10, tail(10), 9);
-        mark.on_sealed(span(10, 50), tail(50), 30);
+        mark.on_sealed(span(10, 50), 1, tail(50), 30);
         assert_eq!((mark.offset(), mark.acked_bytes()), (10, 1));
-        mark.on_ack(span(10, 50));
+        mark.on_ack(span(10, 50), 1);
         assert_eq!((mark.offset(), mark.acked_bytes()), (50, 11));
     }
 
@@ -171,13 +186,13 @@ mod tests {
             for len in lengths {
                 spans.push(span(end, end + len));
                 end += len;
-                mark.on_sealed(span(end - len, end), tail(end), 0);
+                mark.on_sealed(span(end - len, end), 1, tail(end), 0);
             }
             let mut left = spans.clone();
             let mut rng = fastrand::Rng::with_seed(order);
             while !left.is_empty() {
                 let acked = left.swap_remove(rng.usize(..left.len()));
-                mark.on_ack(acked);
+                mark.on_ack(acked, 1);
                 let lowest = left.iter().map(|span| span.start).min().unwrap_or(end);
                 prop_assert_eq!(mark.offset(), lowest);
                 if lowest > 0 {

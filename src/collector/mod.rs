@@ -45,7 +45,7 @@ use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
 use crate::limit::pacer::Pacer;
 use crate::report::{CollectorCounters, CollectorReport, FileReport};
-use crate::sealed::{Outcome, SealedBatch};
+use crate::sealed::{Outcome, Refusal, SealedBatch};
 use crate::span::{FileKey, Span};
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
@@ -158,7 +158,7 @@ pub struct Collector {
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused batches that could not be set aside yet.
-    unparked: Vec<(SealedBatch, String, String)>,
+    unparked: Vec<(SealedBatch, Refusal)>,
     /// It was logged that files are polled.
     is_polling_logged: bool,
     /// The first discovery is done.
@@ -317,13 +317,11 @@ impl Collector {
         }
         for ack in mail.acks {
             match ack.outcome {
-                Outcome::Delivered => self.on_done(ack.span),
-                Outcome::Rejected { batch, code, message } => {
-                    match restamp(&batch, self.server_unix()) {
-                        Some(restamped) => self.push_restamped(restamped),
-                        None => self.unparked.push((batch, code, message)),
-                    }
-                }
+                Outcome::Delivered => self.on_done(ack.span, ack.lines),
+                Outcome::Refused { batch, refusal } => match restamp(&batch, self.server_unix()) {
+                    Some(restamped) => self.push_restamped(restamped),
+                    None => self.unparked.push((batch, refusal)),
+                },
             }
         }
         if !self.unparked.is_empty() {
@@ -345,17 +343,18 @@ impl Collector {
         self.handoff.push_again(batch);
     }
 
-    fn on_done(&mut self, span: Span) {
-        let (acknowledged, is_moved) = self.registry.on_ack(span);
+    fn on_done(&mut self, span: Span, records: u32) {
+        let (acknowledged, is_moved) = self.registry.on_ack(span, records);
         self.counters.acknowledged_bytes += acknowledged;
         self.is_moved |= is_moved;
     }
 
     /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
     fn park(&mut self, now: Instant) {
-        for (batch, code, message) in std::mem::take(&mut self.unparked) {
+        for (batch, refusal) in std::mem::take(&mut self.unparked) {
+            let (code, message) = refusal.words();
             let unix = clock::wall().as_secs();
-            match self.store.park(&batch, &code, &message, unix) {
+            match self.store.park(&batch, code, message, unix) {
                 Ok(parked) => {
                     tracing::error!(
                         file = %batch.path, records = batch.lines, code, reason = message,
@@ -364,12 +363,12 @@ impl Collector {
                     );
                     self.counters.batches_parked += 1;
                     self.counters.lines_parked += u64::from(batch.lines);
-                    self.on_done(batch.span);
+                    self.on_done(batch.span, batch.lines);
                 }
                 Err(error) => {
                     let meanwhile = "nothing more is read until that is possible";
                     self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
-                    self.unparked.push((batch, code, message));
+                    self.unparked.push((batch, refusal));
                     self.durable_at.get_or_insert(now + DURABLE_PERIOD);
                 }
             }
@@ -462,7 +461,7 @@ impl Collector {
         };
         *counter += 1;
         if let Some(watermark) = self.registry.watermark_mut(file) {
-            watermark.on_sealed(batch.span, tail, hole_bytes);
+            watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
         self.handoff.push(batch);
     }

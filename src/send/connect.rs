@@ -78,7 +78,7 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
         }
         Verdict::Retry { kind, .. } => kind,
         Verdict::ClockSkew { .. } => FailureKind::Clock,
-        Verdict::Reject { .. } => FailureKind::Other,
+        Verdict::Refuse(_) => FailureKind::Other,
     };
     let code = answer.error.as_ref().map(|error| error.code.as_str());
     let reason = match &answer.error {

@@ -145,8 +145,8 @@ impl Dispatch {
         let mut flight = self.in_flight.remove(&id).expect("a result is of a batch under way");
         let outcome = match verdict {
             Verdict::Delivered => Outcome::Delivered,
-            Verdict::Reject { code, message } => {
-                Outcome::Rejected { batch: flight.entry.batch.clone(), code, message }
+            Verdict::Refuse(refusal) => {
+                Outcome::Refused { batch: flight.entry.batch.clone(), refusal }
             }
             Verdict::ClockSkew { .. } => {
                 if flight.era == self.window.era() && self.gate == Gate::Probing {
@@ -165,8 +165,8 @@ impl Dispatch {
         if self.window.on_success(flight.era) {
             self.on_success(now);
         }
-        let SealedBatch { id, span, payload, .. } = flight.entry.batch;
-        Some(Ack { id, span, payload_bytes: payload.len(), outcome })
+        let SealedBatch { id, span, lines, route, payload, .. } = flight.entry.batch;
+        Some(Ack { id, span, lines, route, payload_bytes: payload.len(), outcome })
     }
 
     fn on_failure(

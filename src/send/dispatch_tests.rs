@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sealed::{Refusal, Route};
 use crate::span::{FileKey, Span};
 use crate::wire::Compression;
 
@@ -19,6 +20,8 @@ fn batch(id: u64) -> SealedBatch {
         compression: Compression::None,
         raw_bytes: 5,
         lines: 1,
+        first: 0,
+        route: Route::Any,
     }
 }
 
@@ -27,7 +30,8 @@ fn failure() -> Verdict {
 }
 
 fn rejection() -> Verdict {
-    Verdict::Reject { code: "PostBodyInvalid".to_owned(), message: "no".to_owned() }
+    let (code, message) = ("PostBodyInvalid".to_owned(), "no".to_owned());
+    Verdict::Refuse(Refusal::Malformed { code, message })
 }
 
 fn seconds(count: u64) -> Duration {
@@ -141,8 +145,8 @@ fn a_refusal_ends_the_batch_and_brings_it_back_whole() {
     let ack = dispatch.on_result(BatchId(0), rejection(), t).unwrap();
 
     assert_eq!((ack.id, ack.payload_bytes), (BatchId(0), 5));
-    let Outcome::Rejected { batch, code, .. } = ack.outcome else { panic!("{ack:?}") };
-    assert_eq!((batch.payload.len(), code.as_str()), (5, "PostBodyInvalid"));
+    let Outcome::Refused { batch, refusal } = ack.outcome else { panic!("{ack:?}") };
+    assert_eq!((batch.payload.len(), refusal.words().0), (5, "PostBodyInvalid"));
     assert!(dispatch.is_empty());
 }
 

@@ -199,8 +199,9 @@ impl Sender {
                 self.clock.on_success();
                 self.journal.on_delivered(&batch, clock::wall(), now);
             }
-            Verdict::Reject { code, message } => {
+            Verdict::Refuse(refusal) => {
                 self.clock.on_success();
+                let (code, message) = refusal.words();
                 self.journal.on_rejected(&batch, code, message, now);
             }
             Verdict::Retry { .. } | Verdict::ClockSkew { .. } => {}
@@ -242,7 +243,7 @@ impl Sender {
                     return Verdict::Retry { kind, after: answer.retry_after };
                 }
             }
-            Verdict::Delivered | Verdict::Reject { .. } => {}
+            Verdict::Delivered | Verdict::Refuse(_) => {}
         }
         verdict
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Credentials, Options};
-use crate::sealed::SealedBatch;
+use crate::sealed::{Route, SealedBatch};
 use crate::wire::{API_VERSION, CONTENT_TYPE, content_md5, sign};
 
 /// A request, ready to be sent. It has no `Debug`: it carries a token and a signature.
@@ -30,7 +30,8 @@ pub fn put_logs(
     credentials: Option<&Credentials>,
     date_unix: i64,
 ) -> Request {
-    let path = format!("/logstores/{}/shards/lb", options.logstore);
+    let (shards, query) = shards(batch.route);
+    let path = format!("/logstores/{}/shards/{shards}", options.logstore);
     let mut headers = Headers::common(options, date_unix);
     headers.add("content-type", CONTENT_TYPE);
     headers.add("content-md5", &content_md5(&batch.payload));
@@ -38,7 +39,20 @@ pub fn put_logs(
     if let Some(name) = batch.compression.header() {
         headers.add("x-log-compresstype", name);
     }
-    headers.finish("POST", options, &path, credentials, Some(Arc::clone(&batch.payload)))
+    let body = Some(Arc::clone(&batch.payload));
+    headers.finish("POST", options, &path, &query, credentials, body)
+}
+
+/// The last part of the path, and the query, that lead to a batch's shard.
+fn shards(route: Route) -> (&'static str, Vec<(String, String)>) {
+    let (key, sequence) = match route {
+        Route::Any => return ("lb", Vec::new()),
+        Route::Key(key) => (key, None),
+        Route::Once { key, sequence } => (key, Some(sequence)),
+    };
+    let mut query = vec![("key".to_owned(), format!("{key:032x}"))];
+    query.extend(sequence.map(|sequence| ("seqid".to_owned(), sequence.to_string())));
+    ("route", query)
 }
 
 /// ListShards: reads, changes nothing, and needs everything that PutLogs needs to be right.
@@ -51,7 +65,7 @@ pub fn list_shards(
     let path = format!("/logstores/{}/shards", options.logstore);
     let mut headers = Headers::common(options, date_unix);
     headers.add("x-log-bodyrawsize", "0");
-    headers.finish("GET", options, &path, credentials, None)
+    headers.finish("GET", options, &path, &[], credentials, None)
 }
 
 /// Headers being put together.
@@ -77,6 +91,7 @@ impl Headers {
         method: &'static str,
         options: &Options,
         path: &str,
+        query: &[(String, String)],
         credentials: Option<&Credentials>,
         body: Option<Arc<[u8]>>,
     ) -> Request {
@@ -85,12 +100,16 @@ impl Headers {
             if let Some(token) = &credentials.security_token {
                 self.add("x-acs-security-token", token.expose());
             }
-            let parts = sign::Parts { method, path, query: &[], headers: &self.0 };
+            let parts = sign::Parts { method, path, query, headers: &self.0 };
             let (id, secret) = (&credentials.access_key_id, &credentials.access_key_secret);
             let authorization = sign::authorization_v1(&parts, id, secret.expose());
             self.add("authorization", &authorization);
         }
-        let url = format!("{}{path}", options.endpoint.origin(&options.project));
+        let mut url = format!("{}{path}", options.endpoint.origin(&options.project));
+        for (index, (name, value)) in query.iter().enumerate() {
+            // Hexadecimal and decimal numbers need no encoding.
+            url.extend([if index == 0 { "?" } else { "&" }, name, "=", value]);
+        }
         Request { method, url, headers: self.0, body }
     }
 }
@@ -159,6 +178,8 @@ mod tests {
             compression,
             raw_bytes: 119,
             lines: 1,
+            first: 0,
+            route: Route::Any,
         }
     }
 
@@ -202,6 +223,25 @@ mod tests {
             let request = put_logs(&options(NAMED), &batch(compression), Some(&credentials), DATE);
             let authorization = format!("LOG test-access-key-id:{signature}");
             assert_eq!(request.headers.last().unwrap().1, authorization);
+        }
+    }
+
+    #[test]
+    fn a_route_is_signed_as_the_published_vectors() {
+        let key = 0x14d2_f850_ad6e_a48e_46e4_547e_dbbb_27e0;
+        let url = concat!(
+            "http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards/",
+            "route?key=14d2f850ad6ea48e46e4547edbbb27e0"
+        );
+        for (route, more, signature) in [
+            (Route::Key(key), "", "/m51o+jHi8VdXmxWfeXKoF+u8Og="),
+            (Route::Once { key, sequence: 1 }, "&seqid=1", "S0K20UdSyey3MulKmn3W8Fzuu3k="),
+        ] {
+            let batch = SealedBatch { route, ..batch(Compression::Lz4) };
+            let request = put_logs(&options(NAMED), &batch, Some(&credentials(None)), DATE);
+            let authorization = format!("LOG test-access-key-id:{signature}");
+            assert_eq!(request.headers.last().unwrap().1, authorization);
+            assert_eq!(request.url, format!("{url}{more}"));
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::handoff::{CollectorEnd, handoff};
-use crate::sealed::{Ack, BatchId, Outcome};
+use crate::sealed::{Ack, BatchId, Outcome, Route};
 use crate::span::{FileKey, Span};
 use crate::wire::{Compression, content_md5};
 
@@ -172,6 +172,8 @@ fn batch(id: u64) -> SealedBatch {
         compression: Compression::Lz4,
         raw_bytes: 20,
         lines: 2,
+        first: 0,
+        route: Route::Any,
     }
 }
 
@@ -331,8 +333,8 @@ async fn content_refused_for_good_comes_back_and_the_rest_goes_on() {
     let run = run(server.options(), 3).await;
 
     assert_eq!(run.delivered(), [1, 2]);
-    let Outcome::Rejected { batch, code, message } = &run.acks[0].outcome else { panic!() };
-    assert_eq!((code.as_str(), message.as_str()), ("PostBodyInvalid", "no such thing"));
+    let Outcome::Refused { batch, refusal } = &run.acks[0].outcome else { panic!() };
+    assert_eq!(refusal.words(), ("PostBodyInvalid", "no such thing"));
     assert_eq!(&*batch.payload, b"payload 0");
     assert_eq!(run.summary.report.batches_rejected, 1);
     assert_eq!(run.failures(), []);

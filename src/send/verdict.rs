@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::answer::Answer;
 use crate::report::FAILURE_KINDS;
+use crate::sealed::Refusal;
 
 /// What one attempt has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +29,7 @@ pub enum Verdict {
         server_unix: Option<i64>,
     },
     /// The service refuses the content as malformed; it would refuse it tomorrow too.
-    Reject {
-        /// For example `PostBodyInvalid`.
-        code: String,
-        /// The service's message.
-        message: String,
-    },
+    Refuse(Refusal),
 }
 
 impl Verdict {
@@ -53,7 +49,8 @@ impl Verdict {
             Meaning::Failure(kind) => retry(kind),
             Meaning::Skew => Self::ClockSkew { server_unix: answer.server_unix },
             Meaning::Malformed if is_the_services && (400..500).contains(&answer.status) => {
-                Self::Reject { code: error.code.clone(), message: error.message.clone() }
+                let (code, message) = (error.code.clone(), error.message.clone());
+                Self::Refuse(Refusal::Malformed { code, message })
             }
             Meaning::Malformed => retry(FailureKind::Unverified),
             Meaning::Unknown => match kind_of_status(answer.status, is_the_services) {
@@ -185,7 +182,8 @@ mod tests {
     }
 
     fn reject(code: &str) -> Verdict {
-        Verdict::Reject { code: code.to_owned(), message: "why".to_owned() }
+        let (code, message) = (code.to_owned(), "why".to_owned());
+        Verdict::Refuse(Refusal::Malformed { code, message })
     }
 
     const SKEW: Verdict = Verdict::ClockSkew { server_unix: Some(1_700_000_000) };

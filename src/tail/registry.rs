@@ -358,12 +358,12 @@ impl Registry {
         Some(&mut tracked.watermark)
     }
 
-    /// A batch is done with. Returns how many bytes are acknowledged by that for the first time,
+    /// So many records of a sealed span are done with. Returns how many bytes are acknowledged by that for the first time,
     /// and whether the watermark moved.
-    pub fn on_ack(&mut self, span: Span) -> (u64, bool) {
+    pub fn on_ack(&mut self, span: Span, records: u32) -> (u64, bool) {
         let Some(watermark) = self.watermark_mut(span.file) else { return (0, false) };
         let before = watermark.acked_bytes();
-        let is_moved = watermark.on_ack(span);
+        let is_moved = watermark.on_ack(span, records);
         (watermark.acked_bytes() - before, is_moved)
     }
 
@@ -659,9 +659,9 @@ mod tests {
         assert_eq!(registry.closable(later), []);
         registry.on_read(file, 5, none(), true, false);
         let span = Span::new(file, 0, 5);
-        registry.get_mut(file).unwrap().watermark.on_sealed(span, none(), 0);
+        registry.get_mut(file).unwrap().watermark.on_sealed(span, 1, none(), 0);
         assert_eq!(registry.closable(later), []);
-        registry.get_mut(file).unwrap().watermark.on_ack(span);
+        registry.get_mut(file).unwrap().watermark.on_ack(span, 1);
 
         assert_eq!(registry.closable(later - Duration::from_millis(1)), []);
         assert_eq!(registry.closable(later), [file]);
@@ -704,14 +704,14 @@ mod tests {
         assert_eq!(registry.on_verified(file, 100), 90);
         registry.on_read(file, 60, none(), false, false);
         let span = Span::new(file, 10, 60);
-        registry.watermark_mut(file).unwrap().on_sealed(span, none(), 5);
+        registry.watermark_mut(file).unwrap().on_sealed(span, 1, none(), 5);
         registry.get_mut(file).unwrap().hole_bytes = 5;
         registry.on_stat(file, &stat(130, 1), now);
 
         let restarted = registry.restart(file, now, 0).unwrap();
         assert_eq!(restarted.lost_bytes, 40, "what came last may be of the new text");
         assert_eq!(registry.take_settled().len(), 0);
-        assert_eq!(registry.on_ack(span), (45, true));
+        assert_eq!(registry.on_ack(span, 1), (45, true));
 
         let settled = registry.take_settled();
         assert_eq!((settled.len(), settled[0].1.size), (1, 100));

@@ -271,9 +271,9 @@ impl Agent {
             match ack.outcome {
                 Outcome::Delivered => {
                     machine.ledger.on_done((self.life, ack.id));
-                    self.is_moved |= self.registry.on_ack(ack.span).1;
+                    self.is_moved |= self.registry.on_ack(ack.span, ack.lines).1;
                 }
-                Outcome::Rejected { batch, .. } => {
+                Outcome::Refused { batch, .. } => {
                     machine.ledger.on_refused(batch.id);
                     self.unparked.push(batch);
                 }
@@ -285,7 +285,7 @@ impl Agent {
                     let id = (self.life, batch.id);
                     machine.ledger.on_parked(id, &machine.disk);
                     machine.ledger.on_done(id);
-                    self.is_moved |= self.registry.on_ack(batch.span).1;
+                    self.is_moved |= self.registry.on_ack(batch.span, batch.lines).1;
                 }
                 Err(IoError) => {
                     self.unparked.push(batch);
@@ -654,7 +654,7 @@ impl Agent {
         let Some(sealed) = self.batcher.seal(file, reason) else { return };
         let Sealed { batch, tail, hole_bytes, .. } = sealed;
         if let Some(watermark) = self.registry.watermark_mut(file) {
-            watermark.on_sealed(batch.span, tail, hole_bytes);
+            watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
         machine.note("seal", batch.id.0, batch.span.start, batch.span.end);
         let generation = self.generations[&file];
@@ -901,7 +901,7 @@ impl Agent {
         machine: &mut Machine,
     ) {
         let verdict = self.judge(offset, answer, machine.unix());
-        if matches!(verdict, Verdict::Delivered | Verdict::Reject { .. }) {
+        if matches!(verdict, Verdict::Delivered | Verdict::Refuse(_)) {
             self.clock.on_success();
         }
         if verdict == Verdict::Delivered {
