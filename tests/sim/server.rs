@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use logferry::sealed::SealedBatch;
 use logferry::send::answer::Answer;
+use logferry::send::dispatch::Load;
 
 pub struct Server {
     rng: fastrand::Rng,
@@ -14,6 +15,8 @@ pub struct Server {
     fault_share: f64,
     /// Share of the batches that the service calls malformed.
     malformed_share: f64,
+    /// It does not know package lists.
+    refuses_lists: bool,
     outages: Vec<Outage>,
     healed: bool,
     /// Server clock minus the agent's, in seconds.
@@ -78,6 +81,7 @@ impl Server {
         Self {
             fault_share: if rng.bool() { 0.0 } else { rng.f64() * 0.5 },
             malformed_share: if rng.u8(..4) == 0 { 0.1 } else { 0.0 },
+            refuses_lists: rng.u8(..6) == 0,
             outages,
             healed: false,
             clock_ahead: if rng.u8(..6) == 0 { rng.i64(-5000..5000) } else { 0 },
@@ -93,13 +97,7 @@ impl Server {
     }
 
     /// `date_unix` is the date that the agent gave the request; `unix` is its own clock.
-    pub fn on_request(
-        &mut self,
-        batch: &SealedBatch,
-        date_unix: i64,
-        unix: i64,
-        now: Instant,
-    ) -> Fate {
+    pub fn on_request(&mut self, load: &Load, date_unix: i64, unix: i64, now: Instant) -> Fate {
         let delay = Duration::from_millis(1 + self.rng.u64(..self.delay_ms_max));
         let server_unix = unix + self.clock_ahead;
         let answer = |status, wish, code: &str| Fate {
@@ -139,7 +137,11 @@ impl Server {
         if (date_unix - server_unix).abs() > 900 {
             return answer(400, None, "RequestTimeTooSkewed");
         }
-        let is_malformed = !self.healed && self.is_malformed(batch);
+        if load.is_list() && self.refuses_lists {
+            return answer(400, None, "ParameterInvalid");
+        }
+        let mut batches = load.batches.iter();
+        let is_malformed = !self.healed && batches.any(|batch| self.is_malformed(batch));
         if is_malformed {
             return answer(400, None, "PostBodyInvalid");
         }
