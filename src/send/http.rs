@@ -38,7 +38,7 @@ use tower_service::Service;
 
 use super::Options;
 use super::answer::Answer;
-use super::cause::{Cause, chain};
+use super::cause::{Cause, LookupError, chain};
 use super::lookup::Lookup;
 use super::request::Request;
 use super::tls::{TlsError, TlsInUse};
@@ -389,8 +389,14 @@ async fn read_body(response: &mut reqwest::Response) -> Vec<u8> {
     body
 }
 
-/// An error and its causes from the outside in, without repeats.
+/// An error and its causes from the outside in, without repeats. What stands above a name that was
+/// not found, or above words of TLS, says nothing more.
 fn text_of(error: &(dyn Error + 'static)) -> String {
+    let says_all =
+        |error: &&(dyn Error + 'static)| error.is::<LookupError>() || error.is::<rustls::Error>();
+    if let Some(error) = chain(error).find(says_all) {
+        return error.to_string();
+    }
     let mut text = String::new();
     for cause in chain(error) {
         let words = cause.to_string();

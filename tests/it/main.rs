@@ -38,16 +38,24 @@ mod large;
 mod lines;
 /// Links (F23 to F29).
 mod links;
+/// Names and their addresses: N11.
+mod names;
+/// What the network does to connections: N02, N03, N14.
+mod network;
 /// NUL bytes: L06.
 mod nuls;
 /// The power goes: C09.
 mod power;
+/// A forward proxy: N13.
+mod proxy;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
 mod restart;
 /// Truncation and rewriting (F10 to F15).
 mod rewrite;
 /// Rotation while the agent runs (F01, F02, F30, F32, F33).
 mod rotation;
+/// Secrets appear nowhere: S05.
+mod secrets;
 /// Two agents at one directory (F34).
 mod shared;
 /// The state directory full, read-only, gone, damaged.
@@ -56,5 +64,7 @@ mod state;
 mod support;
 /// A large backlog.
 mod tail;
+/// Certificates: N12.
+mod tls;
 /// What is no file, what may not be read: L15, L16.
 mod unreadable;

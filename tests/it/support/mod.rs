@@ -6,7 +6,11 @@
 mod admin;
 /// File systems in trouble.
 pub(crate) mod disk;
+/// A forward proxy.
+pub(crate) mod forward;
 mod ledger;
+/// Names and addresses.
+pub(crate) mod names;
 /// What came of it.
 pub(crate) mod observe;
 mod rotate;
@@ -14,6 +18,8 @@ mod rotate;
 pub(crate) mod special;
 /// strace(1) as a saboteur.
 pub(crate) mod strace;
+/// Certificates.
+pub(crate) mod tls;
 mod volume;
 /// The network in between.
 pub(crate) mod wire;
