@@ -115,13 +115,17 @@ impl App {
             read_bytes: config.memory.read_bytes,
             files_max: files_max(config.send.concurrency_max),
             tags: config.tags.clone(),
+            stop: collector::stopping::Options {
+                quiet: config.drain_quiet,
+                exit_when: config.exit_when.clone(),
+            },
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
         drop(context);
         Ok(Self { config, runtime, collector, sender, end, admin, shutdown })
     }
 
-    /// Runs until a signal has come and the drain is over.
+    /// Runs until a signal has come, or the file of `exit_when`, and the drain is over.
     ///
     /// # Errors
     /// If the collector's thread cannot be started.

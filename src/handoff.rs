@@ -123,6 +123,11 @@ impl CollectorEnd {
         !lock(&self.shared.up).acks.is_empty()
     }
 
+    /// Says that the agent is stopping, where the collector was the first to know.
+    pub fn begin_drain(&self) {
+        lock(&self.shared.up).drain = true;
+    }
+
     /// Says that no batch will follow.
     pub fn close(&mut self) {
         lock(&self.shared.down).closed = true;

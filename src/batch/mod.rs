@@ -186,6 +186,12 @@ impl Batcher {
         None
     }
 
+    /// From now on groups wait no longer than this.
+    pub fn lower_linger(&mut self, most: Duration) {
+        let linger = &mut self.shared.options.batch_linger;
+        *linger = (*linger).min(most);
+    }
+
     /// Whether the open groups together are at their limit.
     #[must_use]
     pub fn is_over(&self) -> bool {
