@@ -12,6 +12,7 @@ use std::time::Instant;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{Store, StoreError};
 use crate::collector::{self, Collector};
 use crate::config::Config;
@@ -118,6 +119,11 @@ impl App {
             stop: collector::stopping::Options {
                 quiet: config.drain_quiet,
                 exit_when: config.exit_when.clone(),
+            },
+            destination: Destination {
+                project: config.send.project.clone(),
+                logstore: config.send.logstore.clone(),
+                endpoint: config.send.endpoint.to_string(),
             },
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;

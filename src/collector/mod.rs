@@ -22,6 +22,7 @@
 mod files;
 mod opening;
 mod reading;
+mod refused;
 pub mod stopping;
 mod unpacking;
 
@@ -33,12 +34,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::Unwatched;
 use self::opening::Aside;
+use self::refused::Refused;
 use self::stopping::Drain;
 use self::unpacking::Packed;
 use crate::batch::policy::Reason;
-use crate::batch::restamp::restamp;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{Loaded, Store};
 use crate::clock;
 use crate::enrich::TagPlan;
@@ -93,6 +95,8 @@ pub struct Options {
     pub tags: TagPlan,
     /// When a drain begins by itself, and when it may end.
     pub stop: stopping::Options,
+    /// Where batches go: for those that are set aside.
+    pub destination: Destination,
 }
 
 /// How it ended.
@@ -158,8 +162,9 @@ pub struct Collector {
     left: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
-    /// Refused batches that could not be set aside yet.
+    /// Refused records that could not be set aside yet.
     unparked: Vec<(SealedBatch, Refusal)>,
+    returned: Refused,
     /// It was logged that files are polled.
     is_polling_logged: bool,
     /// The first discovery is done.
@@ -259,6 +264,7 @@ impl Collector {
             left: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
+            returned: Refused::new(options.destination),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
@@ -319,17 +325,13 @@ impl Collector {
             self.touch(now);
         }
         for ack in mail.acks {
+            self.returned.on_ended(ack.id);
             match ack.outcome {
                 Outcome::Delivered => self.on_done(ack.span, ack.lines),
-                Outcome::Refused { batch, refusal } => match restamp(&batch, self.server_unix()) {
-                    Some(restamped) => self.push_restamped(restamped),
-                    None => self.unparked.push((batch, refusal)),
-                },
+                Outcome::Refused { batch, refusal } => self.on_refused(batch, refusal),
             }
         }
-        if !self.unparked.is_empty() {
-            self.park(now);
-        }
+        self.treat_refused(now);
     }
 
     /// The time as the service has it, as far as is known.
@@ -338,44 +340,10 @@ impl Collector {
         unix.saturating_add(self.clock_offset)
     }
 
-    fn push_restamped(&mut self, batch: SealedBatch) {
-        tracing::warn!(
-            file = %batch.path, batch = batch.id.0, records = batch.lines,
-            "the service refuses the times of a batch; sending it with the time of now"
-        );
-        self.handoff.push_again(batch);
-    }
-
     fn on_done(&mut self, span: Span, records: u32) {
         let (acknowledged, is_moved) = self.registry.on_ack(span, records);
         self.counters.acknowledged_bytes += acknowledged;
         self.is_moved |= is_moved;
-    }
-
-    /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
-    fn park(&mut self, now: Instant) {
-        for (batch, refusal) in std::mem::take(&mut self.unparked) {
-            let (code, message) = refusal.words();
-            let unix = clock::wall().as_secs();
-            match self.store.park(&batch, code, message, unix) {
-                Ok(parked) => {
-                    tracing::error!(
-                        file = %batch.path, records = batch.lines, code, reason = message,
-                        parked = %parked.display(),
-                        "the service refused a batch for good; it is set aside"
-                    );
-                    self.counters.batches_parked += 1;
-                    self.counters.lines_parked += u64::from(batch.lines);
-                    self.on_done(batch.span, batch.lines);
-                }
-                Err(error) => {
-                    let meanwhile = "nothing more is read until that is possible";
-                    self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
-                    self.unparked.push((batch, refusal));
-                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
-                }
-            }
-        }
     }
 
     // === turn

@@ -28,6 +28,7 @@ pub mod dispatch;
 pub mod endpoint;
 pub mod http;
 mod journal;
+pub mod replay;
 pub mod request;
 pub mod skew;
 pub mod verdict;

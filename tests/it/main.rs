@@ -42,6 +42,8 @@ mod lines;
 mod links;
 /// NUL bytes: L06.
 mod nuls;
+/// `logferry parked`.
+mod parked;
 /// The power goes: C09.
 mod power;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
