@@ -30,11 +30,11 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
     (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::watched send::endpoint send::credentials send::tls send::lookup"),
-    (Level::Edge, "send::http send::journal send::connect"),
+    (Level::Edge, "send::http send::journal send::connect send::replay"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
     // Wiring: knows every module's options; none of them knows it.
-    (Level::Edge, "config::* shutdown app status::* state_command::*"),
+    (Level::Edge, "config::* shutdown app status::* state_command::* parked_command::*"),
     (Level::Edge, "telemetry cli lib main"),
 ];
 

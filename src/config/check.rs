@@ -255,6 +255,8 @@ pub(super) fn compose(
         state_dir,
         listen: meanings.listen(),
         drain_deadline: meanings.time("drain_deadline"),
+        drain_quiet: meanings.time("drain_quiet"),
+        exit_when: meanings.path("exit_when"),
         log_filter: meanings.text("log")?,
         log_format: match meanings.text("log_format").as_deref() {
             Some("json") => LogFormat::Json,

@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 31] = [
+pub(crate) static KEYS: [Key; 33] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -278,6 +278,26 @@ pub(crate) static KEYS: [Key; 31] = [
         bare: false,
         doc: "The longest time from SIGTERM to the exit. Keep it below the pod's \
               terminationGracePeriodSeconds, which is 30 by default.",
+    },
+    Key {
+        name: "drain_quiet",
+        kind: time(0, 60),
+        default: Some("2s"),
+        example: "",
+        bare: false,
+        doc: "After SIGTERM the files are shipped on until nothing was added to any of them for this \
+              time and all of it has arrived, within drain_deadline: the app may have been told to \
+              stop at the same moment. 0s ships what is there at the signal, and no more.",
+    },
+    Key {
+        name: "exit_when",
+        kind: Kind::Path,
+        default: None,
+        example: "/share/done",
+        bare: false,
+        doc: "A path. When something is there, the agent delivers what is left, however long that \
+              takes, and ends: for the pod of a job, whose app makes the file when it has ended. \
+              Looked for twice a second; what is there at the start counts too.",
     },
     Key {
         name: "cpu_usage_limit",

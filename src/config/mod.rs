@@ -57,6 +57,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Longest time from SIGTERM to the exit.
     pub drain_deadline: Duration,
+    /// How long files must be quiet before a drain is over.
+    pub drain_quiet: Duration,
+    /// When something is there, the agent drains and ends.
+    pub exit_when: Option<PathBuf>,
     /// What the agent logs about itself: a filter that `tracing_subscriber` takes.
     pub log_filter: String,
     /// How it writes that.

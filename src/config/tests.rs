@@ -102,6 +102,8 @@ fn defaults_are_those_of_the_contract() {
         partial_line_timeout = 5s (default)
         held_deleted_bytes_max = 1GiB (default)
         drain_deadline = 25s (default)
+        drain_quiet = 2s (default)
+        exit_when =  (not set)
         cpu_usage_limit = 2.0 (default)
         mem_usage_limit = 384 (default)
         max_bytes_per_sec = 0 (default)
@@ -764,6 +766,8 @@ fn check_prints_two_tables() {
         partial_line_timeout      5s                     default
         held_deleted_bytes_max    1GiB                   default
         drain_deadline            25s                    default
+        drain_quiet               2s                     default
+        exit_when                                        not set
         cpu_usage_limit           2.0                    default
         mem_usage_limit           64                     environment mem_usage_limit
         max_bytes_per_sec         0                      default

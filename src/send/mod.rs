@@ -31,6 +31,7 @@ pub mod endpoint;
 pub mod http;
 mod journal;
 mod lookup;
+pub mod replay;
 pub mod request;
 pub mod skew;
 pub mod tls;

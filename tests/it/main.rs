@@ -30,6 +30,8 @@ mod errors;
 mod gzip;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
+/// The pods of jobs, and sidecars that start before their app (P06, P07).
+mod jobs;
 /// Limits of notifications and descriptors, fairness, clocks: K01 to K10.
 mod kernel;
 /// Long lines, large files: L08, L09, L12, L14.
@@ -44,6 +46,8 @@ mod names;
 mod network;
 /// NUL bytes: L06.
 mod nuls;
+/// `logferry parked`.
+mod parked;
 /// The power goes: C09.
 mod power;
 /// A forward proxy: N13.

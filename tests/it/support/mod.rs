@@ -117,6 +117,7 @@ impl Pod {
             ("LOGFERRY_STATE_DIR", text("state")),
             ("LOGFERRY_LISTEN", String::new()),
             ("LOGFERRY_BATCH_LINGER", "200ms".to_owned()),
+            ("LOGFERRY_DRAIN_QUIET", "0s".to_owned()),
             ("LOGFERRY_LOG", "info,logferry=debug".to_owned()),
             ("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY_ID.to_owned()),
             ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", KEY_SECRET.to_owned()),
