@@ -718,7 +718,7 @@ impl Agent {
             Ok(Piece::More) => self.schedule.mark(file),
             Ok(Piece::Blocked) => {
                 self.is_blocked = true;
-                self.schedule.put_back(file);
+                self.schedule.mark(file);
             }
             Ok(Piece::Rewritten) => self.restart(machine, file, now),
             Err(IoError) => self.note_file_error(file),
