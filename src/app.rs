@@ -12,6 +12,7 @@ use std::time::Instant;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{Store, StoreError};
 use crate::collector::{self, Collector};
 use crate::config::Config;
@@ -115,13 +116,22 @@ impl App {
             read_bytes: config.memory.read_bytes,
             files_max: files_max(config.send.concurrency_max),
             tags: config.tags.clone(),
+            stop: collector::stopping::Options {
+                quiet: config.drain_quiet,
+                exit_when: config.exit_when.clone(),
+            },
+            destination: Destination {
+                project: config.send.project.clone(),
+                logstore: config.send.logstore.clone(),
+                endpoint: config.send.endpoint.to_string(),
+            },
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
         drop(context);
         Ok(Self { config, runtime, collector, sender, end, admin, shutdown })
     }
 
-    /// Runs until a signal has come and the drain is over.
+    /// Runs until a signal has come, or the file of `exit_when`, and the drain is over.
     ///
     /// # Errors
     /// If the collector's thread cannot be started.

@@ -11,8 +11,8 @@ use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, S
 
 use crate::config::{Flags, KEYS};
 use crate::exit::ExitCode;
-use crate::mock;
 use crate::state_command::Action;
+use crate::{mock, parked_command};
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -39,6 +39,20 @@ pub enum Invocation {
         flags: Flags,
         /// What to do with it.
         action: Action,
+    },
+    /// Look at what the service refused for good, or remove it.
+    Parked {
+        /// Settings given as flags.
+        flags: Flags,
+        /// What to do with it.
+        action: parked_command::Action,
+    },
+    /// Send it again.
+    Replay {
+        /// Settings given as flags.
+        flags: Flags,
+        /// Which pieces; none means all.
+        ids: Vec<String>,
     },
     /// Serve a local endpoint.
     Mock(mock::Command),
@@ -90,6 +104,7 @@ where
             };
             Invocation::Checkpoint { flags: settings.0, action }
         }
+        Some(Command::Parked { command }) => command.into(),
         Some(Command::Mock(args)) => Invocation::Mock(args),
         Some(Command::Demo(args)) => Invocation::Demo(args),
         Some(Command::Version) => Invocation::Version,
@@ -149,6 +164,11 @@ enum Command {
         #[command(subcommand)]
         command: CheckpointCommand,
     },
+    /// What the service refused for good: list it, show it, send it again, remove it.
+    Parked {
+        #[command(subcommand)]
+        command: ParkedCommand,
+    },
     /// Serve a local endpoint for development.
     Mock(mock::Command),
     /// Show the whole story: an endpoint, an app that writes, the agent.
@@ -182,6 +202,61 @@ enum CheckpointCommand {
         #[command(flatten)]
         settings: SettingFlags,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum ParkedCommand {
+    /// List what is set aside, also while an agent runs.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Show one piece: why it was refused, and its lines.
+    Show {
+        /// Its id, as listed.
+        id: String,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Send pieces again; what the service takes now is removed. Ends with 75 if some are left.
+    Replay {
+        /// Their ids, as listed; without any, all.
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Remove pieces for good.
+    Drop {
+        /// Their ids, as listed.
+        #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+        ids: Vec<String>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+}
+
+impl From<ParkedCommand> for Invocation {
+    fn from(command: ParkedCommand) -> Self {
+        use parked_command::Action;
+        let (settings, action) = match command {
+            ParkedCommand::List { json, settings } => (settings, Action::List { json }),
+            ParkedCommand::Show { id, settings } => (settings, Action::Show { id }),
+            ParkedCommand::Drop { ids, all, settings } => {
+                (settings, Action::Drop { ids: (!all).then_some(ids) })
+            }
+            ParkedCommand::Replay { ids, settings } => {
+                return Self::Replay { flags: settings.0, ids };
+            }
+        };
+        Self::Parked { flags: settings.0, action }
+    }
 }
 
 /// The settings that were given as flags: one flag for each key of the table.
@@ -308,6 +383,29 @@ mod tests {
     }
 
     #[test]
+    fn parked_has_four_commands_that_take_settings() {
+        use parked_command::Action;
+        let asked = |line: &str| match parsed(line) {
+            Ok(Invocation::Parked { flags, action }) => (action, flag(&flags, "state_dir")),
+            other => panic!("{line}: {other:?}"),
+        };
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let dir = Some("/s".to_owned());
+        assert_eq!(asked("parked list --json"), (Action::List { json: true }, None));
+        let shown = Action::Show { id: "1-2-3".to_owned() };
+        assert_eq!(asked("parked show 1-2-3 --state-dir /s"), (shown, dir.clone()));
+        for (line, expected) in
+            [("parked replay", ids(&[])), ("parked replay a b", ids(&["a", "b"]))]
+        {
+            let Ok(Invocation::Replay { ids, .. }) = parsed(line) else { panic!("{line}") };
+            assert_eq!(ids, expected, "{line}");
+        }
+        assert_eq!(asked("parked drop --all").0, Action::Drop { ids: None });
+        let dropped = Action::Drop { ids: Some(ids(&["a"])) };
+        assert_eq!(asked("parked drop a --state-dir=/s"), (dropped, dir));
+    }
+
+    #[test]
     fn help_ends_with_0_and_wrong_usage_with_64() {
         for line in ["--help", "help", "run --help", "--version", "check -h", "checkpoint --help"] {
             assert_eq!(parsed(line).unwrap_err().code, ExitCode::Done, "{line}");
@@ -322,6 +420,10 @@ mod tests {
             "checkpoint reset",
             "checkpoint import",
             "checkpoint show x",
+            "parked",
+            "parked show",
+            "parked drop",
+            "parked drop --all x",
         ] {
             assert_eq!(parsed(line).unwrap_err().code, ExitCode::Usage, "{line}");
         }

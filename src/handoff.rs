@@ -77,7 +77,8 @@ pub struct Mail {
 pub struct CollectorEnd {
     shared: Arc<Shared>,
     bytes_max: usize,
-    /// Payload bytes pushed whose acknowledgement has not been taken.
+    /// Payload bytes pushed whose acknowledgement has not been taken, and those of batches that
+    /// came back and are kept.
     outstanding_bytes: usize,
 }
 
@@ -88,7 +89,7 @@ impl CollectorEnd {
         self.outstanding_bytes < self.bytes_max
     }
 
-    /// Payload bytes handed over and not yet acknowledged.
+    /// Payload bytes handed over and not yet acknowledged, or kept after they came back.
     #[must_use]
     pub fn outstanding_bytes(&self) -> usize {
         self.outstanding_bytes
@@ -112,15 +113,30 @@ impl CollectorEnd {
     /// Hands a batch over that was handed over before, and whose acknowledgement has been taken:
     /// the room that it had is still there.
     pub fn push_again(&mut self, batch: SealedBatch) {
-        self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
+        self.hold(&batch);
         lock(&self.shared.down).queue.push_back(batch);
         self.shared.pushed.notify_one();
+    }
+
+    /// Keeps the room of a batch that came back and is not to go again yet.
+    pub fn hold(&mut self, batch: &SealedBatch) {
+        self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
+    }
+
+    /// Gives that room back.
+    pub fn release(&mut self, batch: &SealedBatch) {
+        self.outstanding_bytes -= batch.payload.len() + BATCH_OVERHEAD_BYTES;
     }
 
     /// Whether something has come up since the mail was taken.
     #[must_use]
     pub fn has_mail(&self) -> bool {
         !lock(&self.shared.up).acks.is_empty()
+    }
+
+    /// Says that the agent is stopping, where the collector was the first to know.
+    pub fn begin_drain(&self) {
+        lock(&self.shared.up).drain = true;
     }
 
     /// Says that no batch will follow.

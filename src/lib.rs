@@ -25,7 +25,7 @@
 //! knows files; [`mod@line`], [`batch`] and [`enrich`] make groups; [`checkpoint`] remembers;
 //! [`handoff`] joins the threads; [`send`] delivers; [`limit`] keeps it small; [`config`] gives
 //! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
-//! show it, [`state_command`] mends it. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
+//! show it, [`state_command`] mends it, [`parked_command`] deals with what was refused. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
 pub mod admin;
 pub mod app;
@@ -42,6 +42,7 @@ pub mod handoff;
 pub mod limit;
 pub mod line;
 pub mod mock;
+pub mod parked_command;
 pub mod pipeline;
 pub mod report;
 pub mod sealed;

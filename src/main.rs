@@ -10,7 +10,7 @@ use logferry::config::{self, Environment, Flags, Mistakes};
 use logferry::exit::ExitCode;
 use logferry::shutdown::Signals;
 use logferry::state_command::{self, Action};
-use logferry::{mock, send, status, telemetry};
+use logferry::{mock, parked_command, send, status, telemetry};
 
 fn main() -> ProcessExitCode {
     let env: Environment = std::env::vars_os().collect();
@@ -37,7 +37,10 @@ fn main() -> ProcessExitCode {
 
 fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode> {
     match invocation {
-        Invocation::Run(flags) => run(env, &flags),
+        Invocation::Run(flags) => {
+            keep_to_itself();
+            run(env, &flags)
+        }
         Invocation::Check { flags, connect } => check(env, &flags, connect),
         Invocation::Status { flags, json } => match config::load_local(env, &flags) {
             Ok(local) => {
@@ -45,7 +48,12 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
             }
             Err(mistakes) => Ok(refuse(&mistakes)),
         },
-        Invocation::Checkpoint { flags, action } => checkpoint(env, &flags, &action),
+        Invocation::Checkpoint { flags, action } => {
+            keep_to_itself();
+            checkpoint(env, &flags, &action)
+        }
+        Invocation::Parked { flags, action } => parked(env, &flags, &action),
+        Invocation::Replay { flags, ids } => replay(env, &flags, &ids),
         Invocation::Mock(command) => {
             let listen = command.listen;
             match runtime()?.block_on(mock::run(command)) {
@@ -69,6 +77,12 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
             Ok(ExitCode::Done)
         }
     }
+}
+
+/// What is made from here on is for the agent's user, who can read it, whatever umask came with the
+/// process.
+fn keep_to_itself() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// `logferry check | head -1`: the reader has seen enough.
@@ -122,6 +136,41 @@ fn checkpoint(env: &Environment, flags: &Flags, action: &Action) -> anyhow::Resu
     match state_command::run(action, &kept, &mut std::io::stdout()) {
         Ok(()) => Ok(ExitCode::Done),
         Err(state_command::Error::Output(error)) => Err(error.into()),
+        Err(error) => {
+            complain(&error.to_string());
+            Ok(error.exit_code())
+        }
+    }
+}
+
+fn parked(
+    env: &Environment,
+    flags: &Flags,
+    action: &parked_command::Action,
+) -> anyhow::Result<ExitCode> {
+    match config::load_local(env, flags) {
+        Ok(local) => {
+            conclude(parked_command::run(action, &local.state_dir, &mut std::io::stdout()))
+        }
+        Err(mistakes) => Ok(refuse(&mistakes)),
+    }
+}
+
+fn replay(env: &Environment, flags: &Flags, ids: &[String]) -> anyhow::Result<ExitCode> {
+    // Whoever sends needs all that an agent needs.
+    let config = match config::load(env, flags) {
+        Ok(config) => config,
+        Err(mistakes) => return Ok(refuse(&mistakes)),
+    };
+    let mut out = std::io::stdout();
+    let sent = parked_command::send_again(ids, &config.state_dir, config.send, &mut out);
+    conclude(runtime()?.block_on(sent))
+}
+
+fn conclude(done: Result<ExitCode, parked_command::Error>) -> anyhow::Result<ExitCode> {
+    match done {
+        Ok(code) => Ok(code),
+        Err(parked_command::Error::Output(error)) => Err(error.into()),
         Err(error) => {
             complain(&error.to_string());
             Ok(error.exit_code())

@@ -79,6 +79,8 @@ pub struct CollectorCounters {
     pub file_errors: u64,
     /// Notifications that the kernel had to drop (queue overflow).
     pub watch_overflows: u64,
+    /// Refused batches that were taken apart, to send the halves.
+    pub batches_split: u64,
     /// Batches refused by the service and set aside in the state directory.
     pub batches_parked: u64,
     /// Lines in those batches.

@@ -123,6 +123,7 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
         generations_unbalanced: _,
         file_errors: _,
         watch_overflows: _,
+        batches_split: _,
         batches_parked: _,
         lines_parked: _,
         checkpoint_errors: _,
@@ -199,6 +200,11 @@ fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) ->
         "watch_overflows",
         "Times the kernel dropped notifications.",
         counters.watch_overflows,
+    )?;
+    families.counter(
+        "split_batches",
+        "Batches refused by the service and taken apart, to send the halves.",
+        counters.batches_split,
     )?;
     families.counter(
         "parked_batches",

@@ -13,7 +13,7 @@ pub mod compress;
 pub mod log_group;
 pub mod pack_id;
 pub mod policy;
-pub mod restamp;
+pub mod rewrite;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -186,6 +186,32 @@ impl Batcher {
         None
     }
 
+    /// A number for a batch that is made of another one.
+    pub fn next_id(&mut self) -> BatchId {
+        self.shared.next_id()
+    }
+
+    /// How payloads are compressed.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        self.shared.compressor.compression()
+    }
+
+    /// Compresses payloads so from now on.
+    ///
+    /// # Errors
+    /// If the compressor cannot be made; then the one before stays.
+    pub fn set_compression(&mut self, compression: Compression) -> std::io::Result<()> {
+        self.shared.compressor = Compressor::new(compression)?;
+        Ok(())
+    }
+
+    /// From now on groups wait no longer than this.
+    pub fn lower_linger(&mut self, most: Duration) {
+        let linger = &mut self.shared.options.batch_linger;
+        *linger = (*linger).min(most);
+    }
+
     /// Whether the open groups together are at their limit.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -262,6 +288,12 @@ impl Writer<'_> {
 }
 
 impl Shared {
+    fn next_id(&mut self) -> BatchId {
+        let id = BatchId(self.next_batch);
+        self.next_batch += 1;
+        id
+    }
+
     fn seal(&mut self, file: FileKey, stream: &mut Stream, reason: Reason) -> Option<Sealed> {
         let open = stream.open.take()?;
         let (raw_len, lines) = (open.group.len(), open.group.lines());
@@ -269,7 +301,7 @@ impl Shared {
         let raw = open.group.finish(&stream.trailer, &stream.pack_id.next_id());
         let payload = self.compressor.compress(&raw);
         let batch = SealedBatch {
-            id: BatchId(self.next_batch),
+            id: self.next_id(),
             span: Span::new(file, open.start, open.end),
             path: Arc::clone(&stream.path),
             payload,
@@ -280,7 +312,6 @@ impl Shared {
             first: 0,
             route: Route::Any,
         };
-        self.next_batch += 1;
         if self.pool.len() < POOL_MAX {
             self.pool.push(raw);
         }

@@ -19,6 +19,6 @@ pub mod format;
 mod hold;
 pub mod logtail;
 mod murmur3;
-mod parked;
+pub mod parked;
 pub mod store;
 pub mod watermark;

@@ -5,7 +5,7 @@
 //! checkpoint.0   saved through to the disk, in turn
 //! checkpoint.1
 //! checkpoint.now saved at each move of a watermark, not waiting for the disk
-//! parked/        one file for each batch that the service refused for good
+//! parked/        one file for each record that the service refused for good
 //! ```
 //!
 //! Each file is written under a temporary name and renamed, so that a reader finds an old or a new
@@ -27,8 +27,8 @@ use rustix::fs::{AtFlags, FileType, statat};
 use super::files;
 use super::format::{self, Checkpoint};
 use super::hold::{self, Hold};
-use super::parked::{self, Refusal};
-use crate::sealed::SealedBatch;
+use super::parked::{self, Circumstances, Destination};
+use crate::sealed::{Refusal, SealedBatch};
 
 /// The state directory in use by this process.
 pub struct Store {
@@ -168,24 +168,23 @@ impl Store {
         self.left.is_none() || self.trouble().is_some()
     }
 
-    /// Sets a refused batch aside: one file in `parked/`, a line of JSON with all that is needed
-    /// to send it again, then the payload. *Durability*: an `Ok` survives the death of the machine.
+    /// Sets a refused batch aside: one file in `parked/`, with all that is needed to send it again
+    /// (see [`parked`]). *Durability*: an `Ok` survives the death of the machine.
     ///
     /// # Errors
     /// If writing fails; then the batch must be kept and parked later.
     pub fn park(
         &mut self,
         batch: &SealedBatch,
-        code: &str,
-        message: &str,
+        destination: &Destination,
+        refusal: &Refusal,
         unix: u64,
     ) -> io::Result<PathBuf> {
         self.regain()?;
-        // The generation tells runs apart that end and begin within a second.
-        let name = format!("{unix}-{}-{}.batch", self.generation, batch.id.0);
-        let refusal = Refusal { code, message, unix };
+        let name = parked::name(unix, self.generation, batch.id);
+        let circumstances = Circumstances { destination, refusal, unix };
         let dir = self.dir.join(parked::DIR);
-        parked::write(self.held().dir(), &name, batch, &refusal).map_err(explain(&dir))?;
+        parked::write(self.held().dir(), &name, batch, &circumstances).map_err(explain(&dir))?;
         Ok(dir.join(name))
     }
 
@@ -495,29 +494,5 @@ mod tests {
         store.save(&[checkpoint(1)], false).unwrap_err();
 
         assert_eq!(offsets(&peek(&dir)), [1]);
-    }
-
-    #[test]
-    fn a_parked_batch_holds_all_that_is_needed_to_send_it_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(dir.path()).unwrap().0;
-        let batch = SealedBatch {
-            id: crate::sealed::BatchId(7),
-            span: crate::span::Span::new(crate::span::FileKey(1), 10, 20),
-            path: "/share/logs/app.log".into(),
-            payload: b"payload".as_slice().into(),
-            compression: crate::wire::Compression::Lz4,
-            raw_bytes: 9,
-            lines: 2,
-            first: 0,
-            route: crate::sealed::Route::Any,
-        };
-        let path = store.park(&batch, "PostBodyInvalid", "bad", 5).unwrap();
-        let bytes = fs::read(path).unwrap();
-        let (header, payload) = bytes.split_at(bytes.iter().position(|&b| b == b'\n').unwrap());
-        assert_eq!(&payload[1..], b"payload");
-        let header: serde_json::Value = serde_json::from_slice(header).unwrap();
-        assert_eq!(header["code"], "PostBodyInvalid");
-        assert_eq!((&header["start"], &header["end"]), (&10.into(), &20.into()));
     }
 }

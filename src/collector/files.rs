@@ -373,7 +373,7 @@ impl Collector {
         }
     }
 
-    fn examine_where(&mut self, now: Instant, wanted: impl Fn(State) -> bool) {
+    pub(super) fn examine_where(&mut self, now: Instant, wanted: impl Fn(State) -> bool) {
         let files: Vec<FileKey> = self
             .registry
             .iter()

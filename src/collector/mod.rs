@@ -16,13 +16,14 @@
 //! files are the queue. CPU limit and `max_bytes_per_sec` put pauses between turns.
 //!
 //! # Stopping
-//! Told to drain, the loop discovers once more, reads every file to its end, seals what is open,
-//! closes the hand-off and stays until the last acknowledgement is saved. Told to abandon, it
-//! saves what is known and ends.
+//! Told to drain, the loop goes on until nothing is left and the files have been quiet (`stopping`).
+//! Told to abandon, it saves what is known and ends.
 
 mod files;
 mod opening;
 mod reading;
+mod refused;
+pub mod stopping;
 mod unpacking;
 
 use std::collections::{HashMap, HashSet};
@@ -33,11 +34,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::Unwatched;
 use self::opening::Aside;
+use self::refused::Refused;
+use self::stopping::Drain;
 use self::unpacking::Packed;
 use crate::batch::policy::Reason;
-use crate::batch::restamp::restamp;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{Loaded, Store};
 use crate::clock;
 use crate::enrich::TagPlan;
@@ -90,6 +93,10 @@ pub struct Options {
     pub files_max: usize,
     /// Tags and source of the groups.
     pub tags: TagPlan,
+    /// When a drain begins by itself, and when it may end.
+    pub stop: stopping::Options,
+    /// Where batches go: for those that are set aside.
+    pub destination: Destination,
 }
 
 /// How it ended.
@@ -137,8 +144,6 @@ pub struct Collector {
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
     unopened: usize,
-    /// Stopping, to look for more files has led to nothing.
-    is_last_look: bool,
     /// What the last discovery knew of files that are not watched, and since when that is so.
     unwatched: (Unwatched, Instant),
     /// The last discovery had more files to open than descriptors.
@@ -157,8 +162,9 @@ pub struct Collector {
     left: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
-    /// Refused batches that could not be set aside yet.
+    /// Refused records that could not be set aside yet.
     unparked: Vec<(SealedBatch, Refusal)>,
+    returned: Refused,
     /// It was logged that files are polled.
     is_polling_logged: bool,
     /// The first discovery is done.
@@ -184,15 +190,16 @@ pub struct Collector {
     checkpoint_error: String,
     publish_at: Option<Instant>,
     stage: Stage,
+    drain: Drain,
 }
 
 /// How far the stopping has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// Reading to the end.
+    /// Reading to the end, and waiting until all of it is acknowledged.
     Draining,
-    /// All is handed over; acknowledgements are awaited.
+    /// All is delivered, and nothing more is read.
     Closed,
 }
 
@@ -248,7 +255,6 @@ impl Collector {
             looked_at: opening::stamp(),
             unopened: 0,
             unwatched: (Unwatched::default(), now),
-            is_last_look: false,
             is_short: false,
             is_short_logged: false,
             troubled: HashSet::new(),
@@ -258,6 +264,7 @@ impl Collector {
             left: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
+            returned: Refused::new(options.destination),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
@@ -273,6 +280,7 @@ impl Collector {
             checkpoint_error: String::new(),
             publish_at: None,
             stage: Stage::Running,
+            drain: Drain::new(options.stop, now),
         })
     }
 
@@ -285,15 +293,16 @@ impl Collector {
             let mail = self.handoff.take_mail();
             let (drain, abandon) = (mail.drain, mail.abandon);
             self.on_mail(mail, now);
-            if drain && self.stage == Stage::Running {
-                self.begin_drain(now);
-            }
-            if self.stage == Stage::Running && now >= self.turn_at {
+            self.heed_wish(drain, now);
+            if self.is_looking() && now >= self.turn_at {
                 self.look(now);
             }
             self.turn(now);
             self.finish_drain(now);
             self.settle();
+            if abandon {
+                self.take_stock(now);
+            }
             let is_over = abandon
                 || (self.stage == Stage::Closed
                     && self.handoff.outstanding_bytes() == 0
@@ -316,17 +325,13 @@ impl Collector {
             self.touch(now);
         }
         for ack in mail.acks {
+            self.returned.on_ended(ack.id);
             match ack.outcome {
                 Outcome::Delivered => self.on_done(ack.span, ack.lines),
-                Outcome::Refused { batch, refusal } => match restamp(&batch, self.server_unix()) {
-                    Some(restamped) => self.push_restamped(restamped),
-                    None => self.unparked.push((batch, refusal)),
-                },
+                Outcome::Refused { batch, refusal } => self.on_refused(batch, refusal),
             }
         }
-        if !self.unparked.is_empty() {
-            self.park(now);
-        }
+        self.treat_refused(now);
     }
 
     /// The time as the service has it, as far as is known.
@@ -335,44 +340,10 @@ impl Collector {
         unix.saturating_add(self.clock_offset)
     }
 
-    fn push_restamped(&mut self, batch: SealedBatch) {
-        tracing::warn!(
-            file = %batch.path, batch = batch.id.0, records = batch.lines,
-            "the service refuses the times of a batch; sending it with the time of now"
-        );
-        self.handoff.push_again(batch);
-    }
-
     fn on_done(&mut self, span: Span, records: u32) {
         let (acknowledged, is_moved) = self.registry.on_ack(span, records);
         self.counters.acknowledged_bytes += acknowledged;
         self.is_moved |= is_moved;
-    }
-
-    /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
-    fn park(&mut self, now: Instant) {
-        for (batch, refusal) in std::mem::take(&mut self.unparked) {
-            let (code, message) = refusal.words();
-            let unix = clock::wall().as_secs();
-            match self.store.park(&batch, code, message, unix) {
-                Ok(parked) => {
-                    tracing::error!(
-                        file = %batch.path, records = batch.lines, code, reason = message,
-                        parked = %parked.display(),
-                        "the service refused a batch for good; it is set aside"
-                    );
-                    self.counters.batches_parked += 1;
-                    self.counters.lines_parked += u64::from(batch.lines);
-                    self.on_done(batch.span, batch.lines);
-                }
-                Err(error) => {
-                    let meanwhile = "nothing more is read until that is possible";
-                    self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
-                    self.unparked.push((batch, refusal));
-                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
-                }
-            }
-        }
     }
 
     // === turn
@@ -464,71 +435,6 @@ impl Collector {
             watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
         self.handoff.push(batch);
-    }
-
-    // === stopping
-
-    fn begin_drain(&mut self, now: Instant) {
-        self.stage = Stage::Draining;
-        self.publish_at = Some(now);
-        self.discover(now);
-        let files: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
-        for file in files {
-            self.schedule.mark(file);
-        }
-    }
-
-    /// When all files are read to their end: seals what is open, then closes the hand-off. Files
-    /// that could not be opened get another chance for as long as that leads on: a copy is taken
-    /// up when its original is delivered, and one archive after the other.
-    fn finish_drain(&mut self, now: Instant) {
-        if self.stage != Stage::Draining || !self.schedule.is_empty() || self.packed.is_measuring()
-        {
-            return;
-        }
-        while let Some((_, file)) = self.batcher.oldest() {
-            if !self.handoff.has_room() {
-                return;
-            }
-            self.seal(file, Reason::Shutdown);
-        }
-        if self.unopened > 0 && !self.is_last_look {
-            if self.handoff.outstanding_bytes() > 0 || !self.unparked.is_empty() {
-                return;
-            }
-            self.rest_unpacked();
-            self.settle();
-            let opened = self.counters.files_opened;
-            self.discover(now);
-            self.is_last_look = self.counters.files_opened == opened && self.packed.is_idle();
-            if !self.is_last_look || !self.schedule.is_empty() {
-                return;
-            }
-        }
-        self.handoff.close();
-        self.stage = Stage::Closed;
-    }
-
-    fn summary(&self) -> Summary {
-        let unix = clock::wall().as_secs();
-        let mut summary = Summary {
-            lines: self.counters.lines,
-            bytes: self.counters.bytes,
-            undelivered_files: self.unopened,
-            ..Summary::default()
-        };
-        for (_, tracked) in self.registry.iter() {
-            if !tracked.has_undelivered_lines() && tracked.last_error.is_empty() {
-                continue;
-            }
-            let waits = unix.saturating_sub(tracked.level_unix);
-            summary.undelivered_files += 1;
-            summary.undelivered_bytes += tracked.size - tracked.watermark.offset();
-            if summary.oldest.as_ref().is_none_or(|(_, longest)| *longest < waits) {
-                summary.oldest = Some((tracked.opened.path.clone(), waits));
-            }
-        }
-        summary
     }
 
     // === checkpoint
@@ -665,7 +571,8 @@ impl Collector {
         if is_reading {
             deadlines.push(self.paused_until);
         }
-        if self.stage == Stage::Running {
+        deadlines.push(self.stop_deadline(now));
+        if self.is_looking() {
             let scan_from = self.scan_from.max(self.turn_at);
             deadlines.push(Some(self.scan_at.max(scan_from)));
             if self.is_scan_wanted {
@@ -680,14 +587,14 @@ impl Collector {
         }
         let nearest = deadlines.into_iter().flatten().min();
         // A turn that is near is waited for without looking at events: they would only wake us.
-        let sees_events = self.stage == Stage::Running && now >= self.turn_at;
+        let sees_events = self.is_looking() && now >= self.turn_at;
         let mut polled = vec![PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
         let nearest = match self.watch.fd() {
             Some(fd) if sees_events => {
                 polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
                 nearest
             }
-            Some(_) if self.stage == Stage::Running => {
+            Some(_) if self.is_looking() => {
                 Some(nearest.map_or(self.turn_at, |at| at.min(self.turn_at)))
             }
             _ => nearest,

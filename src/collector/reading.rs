@@ -86,7 +86,7 @@ impl Collector {
             Ok(Piece::More) => self.schedule.mark(file),
             Ok(Piece::Blocked) => {
                 self.is_blocked = true;
-                self.schedule.put_back(file);
+                self.schedule.mark(file);
             }
             Ok(Piece::Packed) => self.on_packed(file),
             // A compressed file: the text up to there is decoded in slices.

@@ -22,6 +22,7 @@ mod show;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Longest time from SIGTERM to the exit.
     pub drain_deadline: Duration,
+    /// How long files must be quiet before a drain is over.
+    pub drain_quiet: Duration,
+    /// When something is there, the agent drains and ends.
+    pub exit_when: Option<PathBuf>,
     /// What the agent logs about itself: a filter that `tracing_subscriber` takes.
     pub log_filter: String,
     /// How it writes that.
@@ -95,7 +100,8 @@ pub struct Local {
     pub listen: Option<SocketAddr>,
 }
 
-/// Loads all settings. Reads the settings files, the credentials file and the container's limits.
+/// Loads all settings. Reads the settings files, those of credentials and certificates, and the
+/// container's limits.
 ///
 /// # Errors
 /// All mistakes, for a person to repair.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse as _, Response};
 
 use super::answer::{self, Answer, Refusal};
@@ -98,16 +99,22 @@ impl Endpoint {
         }
     }
 
-    fn spoil(&self, prepared: &Prepared) -> Spoiled {
+    fn spoil(&self, asked: &Asked, prepared: &Prepared) -> Spoiled {
         let seen = match prepared {
             Prepared::Put(put) => Seen {
                 is_put: true,
                 logstore: Some(&put.logstore),
                 raw_bytes: put.groups.iter().map(|group| group.raw.len() as u64).sum(),
+                sent_bytes: asked.body.len() as u64,
+                groups: &put.groups,
             },
-            Prepared::Read { reading, .. } => {
-                Seen { is_put: false, logstore: reading.logstore(), raw_bytes: 0 }
-            }
+            Prepared::Read { reading, .. } => Seen {
+                is_put: false,
+                logstore: reading.logstore(),
+                raw_bytes: 0,
+                sent_bytes: 0,
+                groups: &[],
+            },
         };
         let spoiled = self.faults.next(seen, crate::clock::now());
         for kind in &spoiled.played {
@@ -158,6 +165,10 @@ pub(super) async fn serve(
     };
     match outcome {
         Ended::CaptivePortal => Html("<h1>Please log in</h1>").into_response(),
+        Ended::TooLargeForProxy => {
+            let page = Html("<h1>413 Request Entity Too Large</h1>");
+            (StatusCode::PAYLOAD_TOO_LARGE, page).into_response()
+        }
         // Never leaves: the connection is severed.
         Ended::Severed => Response::default(),
         Ended::Answered(outcome) => {
@@ -173,6 +184,7 @@ pub(super) async fn serve(
 enum Ended {
     Answered(Result<Answer, Refusal>),
     CaptivePortal,
+    TooLargeForProxy,
     Severed,
 }
 
@@ -184,7 +196,7 @@ impl Endpoint {
             Ok(prepared) => prepared,
             Err(refusal) => return Ended::Answered(Err(refusal)),
         };
-        let spoiled = self.spoil(&prepared);
+        let spoiled = self.spoil(&asked, &prepared);
         if !spoiled.delay.is_zero() {
             tokio::time::sleep(spoiled.delay).await;
         }
@@ -192,6 +204,7 @@ impl Endpoint {
             Then::Answer => Ended::Answered(self.carry_out(&asked, prepared)),
             Then::Refuse(refusal) => Ended::Answered(Err(refusal)),
             Then::CaptivePortal => Ended::CaptivePortal,
+            Then::TooLargeForProxy => Ended::TooLargeForProxy,
             Then::Hang { stored } => {
                 if stored {
                     // Whether it was stored or refused, nobody is told.

@@ -110,6 +110,24 @@ pub enum Kind {
     /// Answers 200 with a page and without `x-log-requestid`, as a captive portal or a wrong proxy
     /// does; nothing is stored.
     CaptivePortal,
+    /// Refuses as malformed what holds a text, in any of its lines or tags.
+    Poison {
+        /// The text.
+        text: String,
+    },
+    /// Refuses what is compressed so, as the service refuses what it does not know.
+    RefuseCompression {
+        /// `lz4` or `zstd`.
+        name: String,
+    },
+    /// Refuses several LogGroups in one request, as what knows no `x-log-mode` would.
+    RefuseLists,
+    /// Answers 413 with a page and without `x-log-requestid`, as a proxy does to a body that it
+    /// finds too large.
+    BodyLimit {
+        /// Most bytes of a body as it is sent.
+        bytes: u64,
+    },
     /// Refuses what goes beyond a rate, counted in whole seconds.
     Quota {
         /// Raw bytes of LogGroups in a second.
@@ -136,6 +154,10 @@ impl Kind {
             Self::CutBefore => "cut_before",
             Self::CutAfter => "cut_after",
             Self::CaptivePortal => "captive_portal",
+            Self::Poison { .. } => "poison",
+            Self::RefuseCompression { .. } => "refuse_compression",
+            Self::RefuseLists => "refuse_lists",
+            Self::BodyLimit { .. } => "body_limit",
             Self::Quota { .. } => "quota",
         }
     }
@@ -174,9 +196,20 @@ impl std::str::FromStr for Fault {
 fn spec_to_json(text: &str) -> Result<Value, String> {
     const OF_THE_FAULT: [&str; 7] =
         ["on", "logstore", "after", "times", "every", "probability", "seed"];
-    const OF_A_KIND: [&str; 6] =
-        ["code", "status", "retry_after", "ms", "bytes_per_second", "requests_per_second"];
-    const TEXTS: [&str; 3] = ["on", "logstore", "code"];
+    const OF_A_KIND: [&str; 9] = [
+        "code",
+        "status",
+        "retry_after",
+        "ms",
+        "text",
+        "name",
+        "bytes",
+        "bytes_per_second",
+        "requests_per_second",
+    ];
+    const TEXTS: [&str; 5] = ["on", "logstore", "code", "text", "name"];
+    const WITH_MORE: [&str; 6] =
+        ["error", "delay", "poison", "refuse_compression", "body_limit", "quota"];
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
     let (mut outer, mut inner) = (Map::new(), Map::new());
     for pair in rest.split(',').filter(|pair| !pair.is_empty()) {
@@ -198,7 +231,7 @@ fn spec_to_json(text: &str) -> Result<Value, String> {
         };
         into.insert(name.to_owned(), value);
     }
-    let is_bare = inner.is_empty() && !["error", "delay", "quota"].contains(&kind);
+    let is_bare = inner.is_empty() && !WITH_MORE.contains(&kind);
     let kind = if is_bare {
         Value::String(kind.to_owned())
     } else {
@@ -231,6 +264,7 @@ mod unit {
             ("error:kode=X", "kode"),
             ("error:ms=3", "ms"),
             ("error", "`code`"),
+            ("poison", "`text`"),
             ("hang:times", "NAME=VALUE"),
             ("hang:every=0", "zero"),
             ("hang:probability=1.5", "between 0 and 1"),

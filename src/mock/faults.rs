@@ -8,10 +8,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use serde::Serialize;
 
 use super::answer::Refusal;
 use super::fault::{Fault, Kind, On};
+use super::store::NewGroup;
 
 /// The faults of a running endpoint. Shared by reference; every method locks.
 #[derive(Debug, Default)]
@@ -64,6 +66,8 @@ pub(super) enum Then {
         stored: bool,
     },
     CaptivePortal,
+    /// A proxy's 413.
+    TooLargeForProxy,
 }
 
 /// What a fault looks at in a request.
@@ -71,7 +75,12 @@ pub(super) enum Then {
 pub(super) struct Seen<'a> {
     pub(super) is_put: bool,
     pub(super) logstore: Option<&'a str>,
+    /// Of all its groups together, before compression.
     pub(super) raw_bytes: u64,
+    /// Of the body as it was sent.
+    pub(super) sent_bytes: u64,
+    /// What it wants to be stored.
+    pub(super) groups: &'a [NewGroup],
 }
 
 impl Faults {
@@ -116,6 +125,20 @@ impl Faults {
                     let status = status.unwrap_or(refusal.status);
                     Then::Refuse(Refusal { status, retry_after, ..refusal })
                 }
+                Kind::Poison { text } => {
+                    let message = format!("the LogGroup holds {text:?}");
+                    Then::Refuse(Refusal::new("PostBodyInvalid", message))
+                }
+                Kind::RefuseCompression { name } => {
+                    let message =
+                        format!("Http extend x-log-compresstype : {name} pair is invalid.");
+                    Then::Refuse(Refusal::new("ParameterInvalid", message))
+                }
+                Kind::RefuseLists => {
+                    let message = "Http extend x-log-mode : batch_group pair is invalid.";
+                    Then::Refuse(Refusal::new("ParameterInvalid", message))
+                }
+                Kind::BodyLimit { .. } => Then::TooLargeForProxy,
                 Kind::Quota { code, .. } => {
                     let code = code.unwrap_or_else(|| "WriteQuotaExceed".to_owned());
                     let message = if live.is_over_requests() {
@@ -158,12 +181,36 @@ impl Live {
         if fault.times.is_some_and(|times| self.played >= times)
             || fault.every.is_some_and(|every| turn % every != 0)
             || fault.probability.is_some_and(|chance| self.random.f64() >= chance)
+            || !self.is_about(seen)
             || !self.is_over(seen, now)
         {
             return None;
         }
         self.played += 1;
         Some(self.fault.kind.clone())
+    }
+
+    /// True unless its kind is about something else than is in the request.
+    fn is_about(&self, seen: Seen<'_>) -> bool {
+        match &self.fault.kind {
+            Kind::Poison { text } => {
+                let holds = |group: &NewGroup| memmem::find(&group.raw, text.as_bytes()).is_some();
+                seen.groups.iter().any(holds)
+            }
+            Kind::RefuseCompression { name } => {
+                seen.groups.iter().any(|group| group.compression.name() == name)
+            }
+            Kind::RefuseLists => seen.groups.len() > 1,
+            Kind::BodyLimit { bytes } => seen.sent_bytes > *bytes,
+            Kind::Error { .. }
+            | Kind::Delay { .. }
+            | Kind::Hang
+            | Kind::HangAfter
+            | Kind::CutBefore
+            | Kind::CutAfter
+            | Kind::CaptivePortal
+            | Kind::Quota { .. } => true,
+        }
     }
 
     /// True unless it is a quota with room for the request, which then takes the room.
@@ -202,7 +249,8 @@ impl Live {
 mod unit {
     use super::*;
 
-    const PUT: Seen<'static> = Seen { is_put: true, logstore: Some("ls"), raw_bytes: 100 };
+    const PUT: Seen<'static> =
+        Seen { is_put: true, logstore: Some("ls"), raw_bytes: 100, sent_bytes: 100, groups: &[] };
 
     /// Which of `count` requests, 1 ms apart, a fault plays on.
     fn plays(text: &str, count: u64) -> Vec<u64> {

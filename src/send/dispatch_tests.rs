@@ -233,7 +233,8 @@ fn what_cannot_go_together_does_not() {
     let lines = |id| SealedBatch { lines: 4000, ..small(id) };
     let raw = |id| SealedBatch { raw_bytes: 300 << 10, ..small(id) };
     let body = |id| SealedBatch { payload: Arc::from(vec![0; 130 << 10]), ..small(id) };
-    let cases: [(&str, Vec<SealedBatch>, &[&[u64]]); 7] = [
+    type Case = (&'static str, Vec<SealedBatch>, &'static [&'static [u64]]);
+    let cases: [Case; 7] = [
         ("keys", vec![key(0, 7), key(1, 8), key(2, 7)], &[&[0, 2], &[1]]),
         ("sequence ids", vec![once(0), once(1)], &[&[0], &[1]]),
         ("compression", vec![small(0), zstd(1), zstd(2)], &[&[0], &[1, 2]]),

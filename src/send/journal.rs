@@ -37,8 +37,8 @@ pub(crate) struct Journal {
 pub(crate) struct Failure {
     /// 0 without an answer.
     status: u16,
-    code: String,
-    reason: String,
+    pub(crate) code: String,
+    pub(crate) reason: String,
     request_id: String,
 }
 
@@ -106,9 +106,8 @@ impl Journal {
     }
 
     /// One of several batches is refused, or the way they are sent: it is tried which.
-    pub(crate) fn on_list_refused(&mut self, load: &Load, code: &str, reason: &str, now: Instant) {
+    pub(crate) fn on_list_refused(&mut self, load: &Load, code: &str, reason: &str) {
         self.report.lists_refused += 1;
-        self.on_recovery(now);
         let (request, batches) = (load.request.0, load.batches.len());
         debug!(request, batches, code, reason, "several batches are refused together");
     }

@@ -6,7 +6,8 @@
 //!   [`limiters`], each a [`limiter`] with its [`window`] and [`backoff`];
 //! - [`request`]: what goes over the wire, signed with the key from [`credentials`]; several
 //!   batches as a [`package_list`];
-//! - [`http`]: one attempt;
+//! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
+//!   is told by [`cause`];
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
 //! - `journal` and [`advice`]: what is said about it.
 //!
@@ -23,6 +24,7 @@
 pub mod advice;
 pub mod answer;
 pub mod backoff;
+pub mod cause;
 pub mod connect;
 pub mod credentials;
 pub mod dispatch;
@@ -31,11 +33,15 @@ pub mod http;
 mod journal;
 pub mod limiter;
 pub mod limiters;
+mod lookup;
 pub mod package_list;
 pub mod queue;
+pub mod replay;
 pub mod request;
 pub mod skew;
+pub mod tls;
 pub mod verdict;
+mod watched;
 pub mod window;
 
 use std::future::Future;
@@ -49,6 +55,8 @@ use tokio::task::JoinSet;
 pub use self::connect::connect;
 pub use self::credentials::{Credentials, CredentialsSource, Secret};
 pub use self::endpoint::Endpoint;
+pub use self::request::Signature;
+pub use self::tls::{ClientFiles, TlsFiles};
 
 use self::answer::Answer;
 use self::credentials::CredentialsInUse;
@@ -78,8 +86,12 @@ pub struct Options {
     pub verify_response: bool,
     /// Time to connect, TLS included.
     pub connect_timeout: Duration,
-    /// Time for a whole attempt.
+    /// Time for a whole attempt, and what its bytes take at the least acceptable rate.
     pub request_timeout: Duration,
+    /// Certificates of files.
+    pub tls: TlsFiles,
+    /// How requests are signed.
+    pub signature: Signature,
 }
 
 /// The sender's loop: takes batches from the hand-off, delivers them, acknowledges.
@@ -222,7 +234,7 @@ impl Sender {
                 self.clock.on_success();
                 let (code, message) = refusal.words();
                 if load.is_list() {
-                    self.journal.on_list_refused(load, code, message, now);
+                    self.journal.on_list_refused(load, code, message);
                 } else {
                     self.journal.on_rejected(&load.batches[0], code, message, now);
                 }
@@ -253,10 +265,14 @@ impl Sender {
                 return Verdict::Retry { kind, after: None };
             }
         };
-        let first = &attempted.load.batches[0];
-        let sent = Sent { route: first.route, compression: first.compression };
+        let sent = Sent::of(&attempted.load.batches[0]);
         let verdict = Verdict::of_load(answer, sent, self.options.verify_response);
         match verdict {
+            // Whether it is the list or one in it, its halves will tell.
+            Verdict::Retry { kind: FailureKind::Other, .. } if attempted.load.is_list() => {
+                let Failure { code, reason, .. } = Failure::of_answer(answer);
+                self.journal.on_list_refused(&attempted.load, &code, &reason);
+            }
             Verdict::Retry { kind, .. } => {
                 self.journal.on_failure(kind, &Failure::of_answer(answer), now);
             }
@@ -290,7 +306,7 @@ fn may_have_arrived(error: &TransportError) -> bool {
     match error {
         TransportError::Timeout(_) => true,
         // In the words of the HTTP client.
-        TransportError::Broken(words) => !words.contains("(Connect)"),
+        TransportError::Broken(broken) => !broken.text.contains("(Connect)"),
         TransportError::ConnectTimeout(_) | TransportError::Malformed(_) => false,
     }
 }

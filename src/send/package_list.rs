@@ -54,10 +54,10 @@ fn compress_type(compression: Compression) -> u8 {
 
 fn put_varint(bytes: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
+        bytes.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    bytes.push((value & 0x7f) as u8);
+    bytes.push(value.to_le_bytes()[0]);
 }
 
 fn varint_len(value: usize) -> usize {

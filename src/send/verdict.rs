@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::answer::{Answer, ServiceError};
 use crate::report::FAILURE_KINDS;
-use crate::sealed::{Refusal, Route};
+use crate::sealed::{Refusal, Route, SealedBatch};
 use crate::wire::Compression;
 
 /// What an answer is an answer to.
@@ -19,6 +19,14 @@ pub struct Sent {
     pub route: Route,
     /// How its groups are compressed.
     pub compression: Compression,
+}
+
+impl Sent {
+    /// What a batch needs to have said about it, and every other of its load.
+    #[must_use]
+    pub fn of(batch: &SealedBatch) -> Self {
+        Self { route: batch.route, compression: batch.compression }
+    }
 }
 
 /// What one attempt has come to.

@@ -124,7 +124,7 @@ impl Window {
     #[must_use]
     pub fn gap(&self, now: Instant) -> Option<Duration> {
         let present = self.seen.gap(now).filter(|_| self.seen.results >= RESULTS_MAX / 2);
-        present.or(self.last_gap).or(self.seen.gap(now))
+        present.or(self.last_gap).or_else(|| self.seen.gap(now))
     }
 
     fn judge(&mut self) -> Trend {

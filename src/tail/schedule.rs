@@ -1,7 +1,8 @@
 //! Whose turn it is.
 //!
 //! Pure. Round robin over the files that have something to read: a file that has more after its
-//! piece goes to the end, so that a busy one cannot starve a quiet one.
+//! piece goes to the end, so that a busy one cannot starve a quiet one; so does one that stopped for want
+//! of room, or it would take each bit of room that comes.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -29,19 +30,6 @@ impl Schedule {
         Some(file)
     }
 
-    /// Puts a file back to the front: its turn could not be taken.
-    pub fn put_back(&mut self, file: FileKey) {
-        if self.queued.insert(file) {
-            self.queue.push_front(file);
-        }
-    }
-
-    /// How many files wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Whether no file waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -65,16 +53,5 @@ mod tests {
         assert_eq!(schedule.next_file(), Some(quiet));
         assert_eq!(schedule.next_file(), Some(busy));
         assert_eq!(schedule.next_file(), None);
-    }
-
-    #[test]
-    fn a_turn_that_was_not_taken_comes_first_again() {
-        let mut schedule = Schedule::default();
-        schedule.mark(FileKey(1));
-        schedule.mark(FileKey(2));
-        let file = schedule.next_file().unwrap();
-        schedule.put_back(file);
-        assert_eq!(schedule.next_file(), Some(FileKey(1)));
-        assert_eq!(schedule.len(), 1);
     }
 }

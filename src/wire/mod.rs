@@ -55,6 +55,12 @@ impl Compression {
     pub fn name(self) -> &'static str {
         self.header().unwrap_or("none")
     }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Lz4, Self::Zstd, Self::None].into_iter().find(|one| one.name() == name)
+    }
 }
 
 /// The upper-case hexadecimal MD5 of a body, as `Content-MD5` wants it.

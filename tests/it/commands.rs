@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use logferry::mock;
+
 use crate::support::{Pod, run};
 
 #[test]
@@ -55,10 +57,51 @@ fn check_connect_tells_whether_delivery_would_work() {
         assert_eq!(code, 78, "{out}\n{complaint}");
         assert!(complaint.contains(word), "no {word:?} in:\n{complaint}");
     };
-    wrong("LOGFERRY_LOGSTORE", "missing", "LogStoreNotExist");
-    wrong("LOGFERRY_PROJECT", "missing", "ProjectNotExist");
-    wrong("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "wrong", "SignatureNotMatch");
-    wrong("LOGFERRY_ENDPOINT", "http://127.0.0.1:1", "refused");
+    wrong("LOGFERRY_LOGSTORE", "missing", "logstore: status 404, LogStoreNotExist");
+    wrong("LOGFERRY_LOGSTORE", "missing", "create logstore missing");
+    wrong("LOGFERRY_PROJECT", "missing", "project: status 404, ProjectNotExist");
+    wrong("LOGFERRY_PROJECT", "missing", "create project missing");
+    wrong("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "wrong", "credentials: status 401, SignatureNotMatch");
+    wrong("LOGFERRY_ENDPOINT", "http://127.0.0.1:1", "connection refused");
+    wrong("LOGFERRY_ENDPOINT", "http://127.0.0.1:1", "the host and the port");
+}
+
+#[test]
+fn check_connect_tells_a_clock_that_is_off() {
+    let options = mock::Options { clock_offset_seconds: 3600, ..mock::Options::default() };
+    let pod = Pod::with_endpoint(options);
+
+    let (code, out, complaint) = run(&["check", "--connect"], &pod.environment());
+
+    assert_eq!(code, 78, "{out}");
+    assert!(complaint.contains("clock: status 400, RequestTimeExpired"), "{complaint}");
+    assert!(complaint.contains("set the clock of this machine"), "{complaint}");
+}
+
+#[test]
+fn check_connect_does_not_wait_for_packets_that_vanish() {
+    let mut pod = Pod::new();
+    let wire = pod.wire();
+    wire.lose_packets(true);
+
+    let (code, out, complaint) = run(&["check", "--connect"], &pod.environment());
+
+    assert_eq!(code, 78, "{out}");
+    assert!(complaint.contains("no answer in time: no connection within 5s"), "{complaint}");
+    assert!(complaint.contains("network policy"), "{complaint}");
+}
+
+/// The port of something else.
+#[test]
+fn check_connect_tells_an_answer_of_somebody_else() {
+    let mut pod = Pod::new();
+    let wire = pod.wire();
+    wire.rewrite_answers(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec());
+
+    let (code, out, complaint) = run(&["check", "--connect"], &pod.environment());
+
+    assert_eq!(code, 78, "{out}");
+    assert!(complaint.contains("somebody else answers: status 200"), "{complaint}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! from there on, and the agent goes on shipping.
 //!
 //! A *life* is a short run in which everything happens that writes to the directory: the start,
-//! finding a file, acknowledgements while later lines still wait, a refused batch that is set
+//! finding a file, acknowledgements while later lines still wait, a refused line that is set
 //! aside, the last save. strace(1) counts the calls of one thread; *main* opens the directory, and
 //! *collect* saves. An undisturbed life is recorded first, to know which calls there are, and that
 //! none of them escapes the count.
@@ -75,7 +75,7 @@ struct Trial {
     harm: &'static str,
     /// The calls that follow fail too.
     is_lasting: bool,
-    /// The endpoint refuses a batch for good.
+    /// The endpoint refuses a line for good.
     refuses: bool,
 }
 
@@ -194,7 +194,7 @@ impl Life {
         let mut pod = Pod::new();
         pod.set("LOGFERRY_BATCH_LINES", "10").set("LOGFERRY_BATCH_LINGER", "20ms");
         pod.set("LOGFERRY_READ_LINGER", "5ms").set("send_request_concurrency", "1");
-        // To find the lines of a batch that was set aside.
+        // To find the line that was set aside.
         pod.set("LOGFERRY_COMPRESSION", "none");
         let log = pod.path("data/pod/logs/app.log");
         fs::create_dir_all(log.parent().unwrap()).unwrap();
@@ -202,10 +202,12 @@ impl Life {
         if thread != Thread::First {
             life.live_earlier();
         }
+        let poisoned = life.pod.ledger.lines.len() + 12;
         life.pod.ledger.append(&life.log, 20);
         // The second batch is late: what is saved before must not speak of it.
         let late = Fault { after: 1, times: Some(1), ..Fault::new(Kind::CutBefore) };
-        let refused = Fault { after: 2, times: Some(1), ..Fault::error("PostBodyInvalid") };
+        let text = life.pod.ledger.lines[poisoned].clone();
+        let refused = Fault::new(Kind::Poison { text });
         life.pod.mock.faults().set(if refuses { vec![late, refused] } else { vec![late] });
         life
     }

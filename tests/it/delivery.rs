@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use logferry::mock;
+
 use crate::support::{Agent, LOGSTORE, PROJECT, Pod, append_to, wait_for};
 
 fn lines(pod: &Pod) -> Vec<String> {
@@ -142,4 +144,26 @@ fn the_agents_own_log_is_not_shipped() {
     let agent = Agent::start(&pod.environment(), &pod.path("data/pod/logs/agent.log"));
 
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// Also where the clock is off: the date is part of the signature.
+#[test]
+fn v4_signatures_are_accepted_and_follow_the_services_clock() {
+    for clock_offset_seconds in [0, 3600] {
+        let options = mock::Options { clock_offset_seconds, ..mock::Options::default() };
+        let mut pod = Pod::with_endpoint(options);
+        pod.link("data/pod/logs");
+        pod.set("LOGFERRY_SIGNATURE", "v4").set("LOGFERRY_REGION", "cn-hangzhou");
+        pod.set("ALIBABA_CLOUD_SECURITY_TOKEN", "test-security-token");
+        let wire = pod.wire();
+        let log = pod.path("data/pod/logs/app.log");
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0);
+
+        let heard = String::from_utf8_lossy(&wire.heard()).into_owned();
+        assert!(heard.contains("SLS4-HMAC-SHA256 Credential=test-access-key-id/"), "{heard}");
+        assert!(heard.contains("/cn-hangzhou/sls/aliyun_v4_request,Signature="), "{heard}");
+    }
 }

@@ -1,29 +1,30 @@
-//! SIGTERM: what is on disk is delivered, or said to be left.
+//! SIGTERM: what is on disk is delivered, or said to be left (P01 to P05).
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
+use logferry::clock;
 use logferry::mock::{Fault, Kind};
 use rustix::process::Signal;
 
-use crate::support::special::make_node;
+use crate::support::special::{make_node, skipped};
 use crate::support::{Pod, append_to, pause, wait_for};
 
-fn write_40_mb(pod: &mut Pod) {
+fn write_50_mb(pod: &mut Pod) {
     let log = pod.path("data/pod/logs/app.log");
-    let target = pod.ledger.bytes() + (40 << 20);
+    let target = pod.ledger.bytes() + (50 << 20);
     while pod.ledger.bytes() < target {
         pod.ledger.append(&log, 20_000);
     }
 }
 
 #[test]
-fn with_40_mb_unread_everything_is_delivered() {
+fn p01_with_50_mb_unread_everything_is_delivered() {
     let mut pod = Pod::new();
     pod.link("data/pod/logs");
-    write_40_mb(&mut pod);
+    write_50_mb(&mut pod);
     // Slow answers keep the backlog from being gone before the signal.
     pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 100 })]);
     let agent = pod.start();
@@ -41,7 +42,7 @@ fn with_40_mb_unread_everything_is_delivered() {
 }
 
 #[test]
-fn with_the_endpoint_down_it_ends_in_time_and_the_next_start_delivers() {
+fn p03_with_the_endpoint_down_it_ends_in_time_and_the_next_start_delivers() {
     let (mut pod, log) = Pod::with_log();
     pod.set("LOGFERRY_DRAIN_DEADLINE", "4s");
     pod.ledger.append(&log, 1000);
@@ -60,24 +61,146 @@ fn with_the_endpoint_down_it_ends_in_time_and_the_next_start_delivers() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// Whichever of the two signals each of them is.
 #[test]
-fn a_second_signal_ends_it_at_once_and_safely() {
+fn p04_a_second_signal_ends_it_at_once_and_safely() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT)] {
+        let (mut pod, log) = Pod::with_log();
+        pod.set("LOGFERRY_DRAIN_DEADLINE", "60s");
+        pod.mock.stop();
+        pod.ledger.append(&log, 5000);
+        let agent = pod.start();
+        pod.wait_for_log("shipping a file", 1);
+        agent.signal(first);
+        pod.wait_for_log("stopping: delivering", 1);
+
+        agent.signal(second);
+
+        let asked_at = clock::now();
+        assert_eq!(agent.exit_code(), 75);
+        let took = clock::now() - asked_at;
+        assert!(took < Duration::from_secs(30), "{took:?}, and the deadline is 60 s");
+        pod.mock.resume().unwrap();
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0);
+    }
+}
+
+/// The app has got the signal at the same moment, and still writes, also into a file that it makes
+/// after that: all of it is delivered.
+#[test]
+fn p02_what_the_app_writes_after_the_signal_is_delivered() {
+    const QUIET: Duration = Duration::from_secs(3);
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_QUIET", "3s").set("LOGFERRY_DRAIN_DEADLINE", "120s");
+    pod.ledger.append(&log, 100);
+    let mut agent = pod.start();
+    pod.expect_all();
+    agent.terminate();
+    pod.wait_for_log("stopping: delivering", 1);
+
+    let mut written_at = clock::now();
+    let mut longest = Duration::ZERO;
+    for round in 0..40 {
+        let log = if round < 20 { log.clone() } else { log.with_file_name("last.log") };
+        pod.ledger.append(&log, 5);
+        let now = clock::now();
+        (longest, written_at) = (longest.max(now - written_at), now);
+        pause(Duration::from_millis(100));
+    }
+    if longest > QUIET / 2 {
+        return skipped("this machine is too slow to write without a pause");
+    }
+
+    assert!(!agent.has_ended(), "it waits for the app to be quiet");
+    assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+    pod.expect_sound();
+}
+
+/// Where the kernel tells nothing of writes, the drain looks by itself before it ends.
+#[test]
+fn p02_it_looks_a_last_time_where_nothing_is_announced() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_QUIET", "1s").set("LOGFERRY_DRAIN_DEADLINE", "60s");
+    let Some(agent) = pod.start_with_user_limit("max_inotify_instances", 0) else { return };
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+    agent.terminate();
+    pod.wait_for_log("stopping: delivering", 1);
+
+    pod.ledger.append(&log, 100);
+
+    assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+}
+
+/// One that never stops writing has the deadline, and the next start goes on there.
+#[test]
+fn p02_an_app_that_never_stops_has_the_deadline() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_QUIET", "60s").set("LOGFERRY_DRAIN_DEADLINE", "3s");
+    let mut agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+
+    agent.terminate();
+    while !agent.has_ended() {
+        pod.ledger.append(&log, 5);
+        pause(Duration::from_millis(20));
+    }
+
+    // Either is true of the moment at which it ended.
+    let code = agent.exit_code();
+    assert!([0, 75].contains(&code), "{code}");
+    let log_text = pod.agent_log();
+    assert!(log_text.contains("the drain deadline is near"), "{log_text}");
+    let agent = pod.start();
+    pod.finish(agent);
+}
+
+/// With nothing to wait for, only what was there at the signal counts.
+#[test]
+fn p02_without_a_quiet_time_a_busy_app_holds_up_nothing() {
     let (mut pod, log) = Pod::with_log();
     pod.set("LOGFERRY_DRAIN_DEADLINE", "60s");
-    pod.mock.stop();
-    pod.ledger.append(&log, 5000);
-    let agent = pod.start();
-    wait_for("the first attempt", || pod.agent_log().contains("shipping a file"));
+    let mut agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+
     agent.terminate();
-    wait_for("the drain", || pod.agent_log().contains("stopping: delivering"));
+    while !agent.has_ended() {
+        pod.ledger.append(&log, 5);
+        pause(Duration::from_millis(20));
+    }
 
-    let (code, took) = agent.stop();
-
-    assert_eq!(code, 75);
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    pod.mock.resume().unwrap();
+    assert!([0, 75].contains(&agent.exit_code()));
+    assert!(!pod.agent_log().contains("the drain deadline is near"));
     let agent = pod.start();
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// Killed while it drains: the next start delivers what is left, and repeats what was in flight.
+#[test]
+fn p05_a_kill_during_the_drain_loses_nothing() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_BATCH_LINES", "100").set("LOGFERRY_DRAIN_DEADLINE", "60s");
+    pod.ledger.append(&log, 5000);
+    pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 30 })]);
+    let agent = pod.start();
+    wait_for("the first lines", || pod.mock.store().line_count() > 0);
+    agent.terminate();
+    pod.wait_for_log("stopping: delivering", 1);
+    let before = pod.mock.store().line_count();
+    wait_for("some of the drain", || pod.mock.store().line_count() > before);
+
+    agent.kill();
+
+    pod.mock.faults().clear();
+    let agent = pod.start();
+    let repeats = pod.finish(agent);
+    assert!(repeats <= 8 * 100 * 2, "{repeats} lines came again; 8 batches can be in flight");
 }
 
 #[test]

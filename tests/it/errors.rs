@@ -2,11 +2,13 @@
 //! aside.
 
 use std::fs;
+use std::io::Write as _;
 use std::time::Duration;
 
-use logferry::mock::{Access, Fault, Kind};
+use logferry::mock::{self, Access, Fault, Kind};
 
-use crate::support::{Pod, pause, wait_for};
+use crate::parked::id;
+use crate::support::{Pod, append_to, pause, run, wait_for};
 
 /// Each error lasts for some requests; nothing is dropped, nothing comes twice.
 #[test]
@@ -64,27 +66,122 @@ fn a_200_of_somebody_else_is_no_acknowledgement() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// One bad line in a batch of a thousand: it alone is set aside, the others arrive, and it too once
+/// the endpoint takes it.
 #[test]
-fn what_is_refused_as_malformed_is_set_aside_and_the_rest_goes_on() {
+fn n08_a_line_that_spoils_its_batch_is_set_aside_alone() {
     let (mut pod, log) = Pod::with_log();
-    pod.set("LOGFERRY_BATCH_LINES", "100").set("send_request_concurrency", "1");
     pod.ledger.append(&log, 1000);
-    pod.mock.faults().set(vec![Fault { times: Some(1), ..Fault::error("PostBodyInvalid") }]);
+    let poison = pod.ledger.lines[617].clone();
+    pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: poison.clone() })]);
     let agent = pod.start();
-    wait_for("the other nine batches", || pod.mock.store().line_count() >= 900);
+
+    wait_for("the other lines", || pod.mock.store().line_count() >= 999);
+    pod.wait_for_log("is set aside", 1);
+    pod.ledger.append(&log, 10);
+    wait_for("later lines", || pod.mock.store().line_count() >= 1009);
     assert_eq!(agent.stop().0, 0, "what is set aside is not undelivered");
 
-    let parked: Vec<_> = fs::read_dir(pod.path("state/parked")).unwrap().flatten().collect();
-    assert_eq!(parked.len(), 1);
-    let bytes = fs::read(parked[0].path()).unwrap();
-    let end = bytes.iter().position(|&byte| byte == b'\n').unwrap();
-    let header: serde_json::Value = serde_json::from_slice(&bytes[..end]).unwrap();
-    assert_eq!((&header["code"], &header["lines"]), (&"PostBodyInvalid".into(), &100.into()));
-    let raw_bytes = usize::try_from(header["raw_bytes"].as_u64().unwrap()).unwrap();
-    let raw = lz4_flex::block::decompress(&bytes[end + 1..], raw_bytes).unwrap();
-    assert_eq!(memchr::memmem::find_iter(&raw, b"line 0000").count(), 100);
-    assert_eq!(pod.ledger.missing(&pod.mock).len(), 100);
-    assert!(pod.agent_log().contains("it is set aside"));
+    assert_eq!(pod.ledger.missing(&pod.mock), [poison.as_str()]);
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+    let pieces = pod.parked();
+    assert_eq!(pieces.len(), 1, "{pieces:?}");
+    let piece = &pieces[0];
+    assert_eq!((&piece["code"], &piece["lines"]), (&"PostBodyInvalid".into(), &1.into()));
+    assert_eq!(piece["first"], 617);
+    let (code, shown, _) = run(&["parked", "show", id(piece)], &pod.environment());
+    assert_eq!(code, 0);
+    assert!(shown.lines().any(|line| line.ends_with(&poison)), "{shown}");
+
+    pod.mock.faults().clear();
+    let (code, said, _) = run(&["parked", "replay"], &pod.environment());
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+    assert!(pod.parked().is_empty());
+}
+
+/// Several in a row, at the edges, and in more than one batch; with few requests at once.
+#[test]
+fn n08_each_of_many_bad_lines_is_found() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_BATCH_LINES", "100").set("send_request_concurrency", "2");
+    pod.ledger.append(&log, 1000);
+    let bad = [0, 99, 100, 500, 501, 502, 503, 750, 999];
+    let poison = |&at: &usize| Fault::new(Kind::Poison { text: pod.ledger.lines[at].clone() });
+    pod.mock.faults().set(bad.iter().map(poison).collect());
+    let agent = pod.start();
+
+    wait_for("all lines, here or there", || {
+        pod.mock.store().line_count() >= 991 && pod.parked().len() == bad.len()
+    });
+    assert_eq!(agent.stop().0, 0);
+
+    assert_eq!(pod.ledger.missing_numbers(&pod.mock), bad);
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+    pod.expect_sound();
+    pod.mock.faults().clear();
+    assert_eq!(run(&["parked", "replay"], &pod.environment()).0, 0);
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+}
+
+/// What has been found out is not lost with the agent: after a kill in the middle of it nothing is
+/// missing.
+#[test]
+fn n08_a_kill_while_the_bad_line_is_searched_for_loses_nothing() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("send_request_concurrency", "1");
+    pod.ledger.append(&log, 1000);
+    let poison = pod.ledger.lines[333].clone();
+    let poison = Fault::new(Kind::Poison { text: poison });
+    // Slow enough to be killed between two halves.
+    pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 50 }), poison]);
+    let agent = pod.start();
+    wait_for("a part of it", || pod.mock.store().line_count() >= 500);
+    agent.kill();
+
+    let agent = pod.start();
+    wait_for("the bad line", || !pod.parked().is_empty());
+    assert_eq!(agent.stop().0, 0);
+
+    assert_eq!(pod.ledger.missing_numbers(&pod.mock), [333]);
+    pod.ledger.check(&pod.mock);
+}
+
+/// The service takes groups of 20 KiB. What is larger goes in halves, and the line that is larger
+/// by itself is set aside.
+#[test]
+fn n07_what_is_too_large_goes_in_halves() {
+    let limits = mock::Limits { group_bytes_max: 20 << 10, ..mock::Limits::default() };
+    let mut pod = Pod::with_endpoint(mock::Options { limits, ..mock::Options::default() });
+    pod.link("data/pod/logs");
+    let log = pod.path("data/pod/logs/app.log");
+    pod.ledger.append(&log, 3000);
+    let long = "x".repeat(30 << 10);
+    append_to(&log).write_all(format!("{long}\n").as_bytes()).unwrap();
+    pod.ledger.append(&log, 1000);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+    let pieces = pod.parked();
+    assert_eq!(pieces.len(), 1, "{pieces:?}");
+    assert_eq!((&pieces[0]["code"], &pieces[0]["lines"]), (&"PostBodyTooLarge".into(), &1.into()));
+    let (_, shown, _) = run(&["parked", "show", id(&pieces[0])], &pod.environment());
+    assert!(shown.contains(&long), "the line is whole");
+}
+
+/// A proxy in between refuses large bodies with a page of its own.
+#[test]
+fn n07_a_413_of_somebody_else_is_obeyed_too() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_COMPRESSION", "none");
+    pod.ledger.append(&log, 3000);
+    pod.mock.faults().set(vec![Fault::new(Kind::BodyLimit { bytes: 20 << 10 })]);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+    assert!(pod.parked().is_empty());
+    assert!(pod.mock.store().counts().faults["body_limit"] > 0);
 }
 
 /// Down from the start, for some seconds: delivered soon after it is back.

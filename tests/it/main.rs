@@ -30,6 +30,8 @@ mod errors;
 mod gzip;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
+/// The pods of jobs, and sidecars that start before their app (P06, P07).
+mod jobs;
 /// Limits of notifications and descriptors, fairness, clocks: K01 to K10.
 mod kernel;
 /// Long lines, large files: L08, L09, L12, L14.
@@ -38,16 +40,28 @@ mod large;
 mod lines;
 /// Links (F23 to F29).
 mod links;
+/// Names and their addresses: N11.
+mod names;
+/// What the network does to connections: N02, N03, N14.
+mod network;
 /// NUL bytes: L06.
 mod nuls;
+/// `logferry parked`.
+mod parked;
 /// The power goes: C09.
 mod power;
+/// A forward proxy: N13.
+mod proxy;
+/// The pace of requests, and lists of several batches: N05, N06, N10, N16.
+mod quota;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
 mod restart;
 /// Truncation and rewriting (F10 to F15).
 mod rewrite;
 /// Rotation while the agent runs (F01, F02, F30, F32, F33).
 mod rotation;
+/// Secrets appear nowhere: S05.
+mod secrets;
 /// Two agents at one directory (F34).
 mod shared;
 /// The state directory full, read-only, gone, damaged.
@@ -56,5 +70,7 @@ mod state;
 mod support;
 /// A large backlog.
 mod tail;
+/// Certificates: N12.
+mod tls;
 /// What is no file, what may not be read: L15, L16.
 mod unreadable;

@@ -68,7 +68,7 @@ fn c09_what_was_not_synced_costs_repeats_and_no_loss() {
 fn c09_what_was_synced_is_there_after_a_power_cut() {
     let Some((mut pod, log, _disk)) = on_a_disk_of_its_own() else { return };
     for round in 0..3 {
-        pod.ledger.append(&log, 100);
+        pod.ledger.append(&log, if round == 1 { 1 } else { 100 });
         let refused = Fault { times: Some(1), ..Fault::error("PostBodyInvalid") };
         pod.mock.faults().set(if round == 1 { vec![refused] } else { Vec::new() });
         let agent = pod.start();

@@ -5,9 +5,10 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use logferry::checkpoint::{format, store};
-use logferry::mock::Fault;
+use logferry::mock::{Fault, Kind};
 
 use crate::support::disk::Disk;
 use crate::support::observe::{free_address, get, metric};
@@ -461,7 +462,7 @@ fn c10_damaged_parked_batches_are_left_alone() {
         let refuse = |pod: &mut Pod, count: usize| {
             let fault = Fault { times: Some(1), ..Fault::error("PostBodyInvalid") };
             pod.mock.faults().set(vec![fault]);
-            pod.ledger.append(&log, 10);
+            pod.ledger.append(&log, 1);
             let agent = pod.start();
             wait_for("a batch set aside", || {
                 pod.agent_log().matches("is set aside").count() == count
@@ -565,4 +566,51 @@ fn files(state: &Path) -> Vec<PathBuf> {
 fn newest(state: &Path) -> PathBuf {
     let generation = |path: &PathBuf| format::decode(&fs::read(path).unwrap()).unwrap().0;
     files(state).into_iter().max_by_key(generation).unwrap()
+}
+
+/// Whatever umask the agent is started with, and wherever its directory stands: what it makes is for
+/// its user alone, and can be read by that user.
+#[test]
+fn s07_what_it_writes_is_for_its_user_alone() {
+    for (umask, is_made_before) in [("0000", false), ("0000", true), ("0777", false)] {
+        let (mut pod, log) = pod();
+        for open_to_all in ["share", "."] {
+            fs::set_permissions(pod.path(open_to_all), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let state = pod.path("deep/state");
+        if is_made_before {
+            fs::create_dir_all(state.join("parked")).unwrap();
+            for dir in [state.clone(), state.join("parked")] {
+                fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+            }
+        }
+        pod.set("LOGFERRY_STATE_DIR", state.to_str().unwrap());
+        pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: "refused".to_owned() })]);
+        let mut shell = Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_logferry");
+        shell.args(["-c", "umask $0 && exec $1", umask, binary]);
+        let agent = pod.start_with(shell);
+        append_to(&log).write_all(b"refused\n").unwrap();
+        pod.ledger.append(&log, 100);
+        pod.expect_all();
+        pod.wait_for_log("is set aside", 1);
+        assert_eq!(agent.stop().0, 0);
+
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        if !is_made_before {
+            assert_eq!(mode(&state), 0o700, "umask {umask}");
+        }
+        assert_eq!(mode(&state.join("parked")), 0o700, "umask {umask}");
+        let mut files = 0;
+        for dir in [state.clone(), state.join("parked")] {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    files += 1;
+                    assert_eq!(mode(&path), 0o600, "umask {umask}: {}", path.display());
+                }
+            }
+        }
+        assert!(files >= 4, "lock, checkpoints and a piece: {files}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The agent as the simulation runs it: the crate's own pure structs, under a copy of the glue.
 //!
-//! This mirrors `collector::{mod, files}`, `tail::remembered`, `handoff` and the loop of
+//! This mirrors `collector::{mod, files, refused, stopping}`, `tail::remembered`, `handoff` and the loop of
 //! `send::Sender`, in the same order: mail → look → turn → save → wait. It has no logging, no
 //! counters, no limit of descriptors and no pacing of large saves. Where the glue changes, this
 //! changes with it; what can be decided by a pure function should be, so that this gets shorter.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use logferry::batch::policy::Reason;
-use logferry::batch::{Batcher, Sealed, log_group};
+use logferry::batch::{Batcher, Sealed, log_group, rewrite};
 use logferry::checkpoint::format::Checkpoint;
 use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 use logferry::handoff::BATCH_OVERHEAD_BYTES;
@@ -18,7 +18,7 @@ use logferry::limit::bucket::Bucket;
 use logferry::limit::pacer::Pacer;
 use logferry::line::split;
 use logferry::pipeline::{self, Input, Stop};
-use logferry::sealed::{Ack, Outcome, SealedBatch};
+use logferry::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::{Dispatch, Load};
 use logferry::send::skew::ServerClock;
@@ -37,6 +37,8 @@ const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
 const DURABLE_PERIOD: Duration = Duration::from_secs(5);
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
 const READS_PER_TURN: usize = 8;
+const DRAIN_LINGER_MAX: Duration = Duration::from_millis(200);
+pub const PARTS_MAX: usize = 32;
 
 #[derive(Clone)]
 pub struct Options {
@@ -49,6 +51,7 @@ pub struct Options {
     /// Bytes of a file that may be taken in one turn.
     pub piece_bytes: usize,
     pub cpu_cores: f64,
+    pub drain_quiet: Duration,
 }
 
 /// A mistake that is made on purpose, to see that an invariant notices it.
@@ -88,6 +91,9 @@ pub struct Agent {
     cpu: Duration,
     rng: fastrand::Rng,
     unparked: Vec<SealedBatch>,
+    /// Refused batches that are to be split, the last refused first, and parts under way.
+    returned: Vec<SealedBatch>,
+    trying: HashSet<BatchId>,
     is_scan_wanted: bool,
     scan_at: Instant,
     turn_at: Instant,
@@ -99,6 +105,8 @@ pub struct Agent {
     /// Files that the last discovery could not open.
     unopened: usize,
     stage: Stage,
+    drain_asked_at: Instant,
+    looked_after: Option<Instant>,
     // The hand-off.
     down: VecDeque<SealedBatch>,
     outstanding_bytes: usize,
@@ -157,6 +165,8 @@ impl Agent {
             pacer: Pacer::new(options.cpu_cores, Duration::ZERO, now),
             cpu: Duration::ZERO,
             unparked: Vec::new(),
+            returned: Vec::new(),
+            trying: HashSet::new(),
             is_scan_wanted: true,
             scan_at: now,
             turn_at: now,
@@ -167,6 +177,8 @@ impl Agent {
             publish_at: None,
             unopened: 0,
             stage: Stage::Running,
+            drain_asked_at: now,
+            looked_after: None,
             down: VecDeque::new(),
             outstanding_bytes: 0,
             acks: Vec::new(),
@@ -195,14 +207,17 @@ impl Agent {
                 }
             }
             Step::Look => {
-                if self.stage == Stage::Running && now >= self.turn_at {
+                if self.is_looking() && now >= self.turn_at {
                     self.look(machine, now);
                 }
             }
             Step::Turn => {
                 self.turn(machine, now);
-                self.finish_drain(machine);
+                self.finish_drain(machine, now);
                 self.settle(machine);
+                if self.is_abandoned && self.stage != Stage::Closed {
+                    self.examine_where(machine, now, |_| true);
+                }
                 machine.ledger.on_turn(self.batcher.open_bytes());
             }
             Step::Save => {
@@ -263,6 +278,7 @@ impl Agent {
         }
         self.progress += acks.len() as u64;
         for ack in acks {
+            self.trying.remove(&ack.id);
             let room = ack.payload_bytes + BATCH_OVERHEAD_BYTES;
             let rounds = if self.flaw == Some(Flaw::RoomTwice) { 2 } else { 1 };
             for _ in 0..rounds {
@@ -273,12 +289,39 @@ impl Agent {
                     machine.ledger.on_done((self.life, ack.id));
                     self.is_moved |= self.registry.on_ack(ack.span, ack.lines).1;
                 }
-                Outcome::Refused { batch, .. } => {
-                    machine.ledger.on_refused(batch.id);
-                    self.unparked.push(batch);
-                }
+                Outcome::Refused { batch, refusal } => self.on_refused(machine, batch, &refusal),
             }
         }
+        self.treat_refused(machine, now);
+    }
+
+    fn on_refused(&mut self, machine: &mut Machine, batch: SealedBatch, refusal: &Refusal) {
+        machine.ledger.on_refused(batch.id);
+        if batch.lines > 1 && *refusal != Refusal::Compression {
+            self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
+            self.returned.push(batch);
+        } else {
+            self.unparked.push(batch);
+        }
+    }
+
+    fn treat_refused(&mut self, machine: &mut Machine, now: Instant) {
+        self.park(machine, now);
+        while self.unparked.is_empty() && self.trying.len() < PARTS_MAX {
+            let Some(batch) = self.returned.pop() else { break };
+            self.outstanding_bytes -= batch.payload.len() + BATCH_OVERHEAD_BYTES;
+            let ids = [self.batcher.next_id(), self.batcher.next_id()];
+            let parts = rewrite::split(&batch, ids).expect("what was sealed can be opened");
+            machine.ledger.on_split((self.life, batch.id), self.life, &parts);
+            for part in parts {
+                self.trying.insert(part.id);
+                self.outstanding_bytes += part.payload.len() + BATCH_OVERHEAD_BYTES;
+                self.down.push_back(part);
+            }
+        }
+    }
+
+    fn park(&mut self, machine: &mut Machine, now: Instant) {
         for batch in std::mem::take(&mut self.unparked) {
             match machine.write_state() {
                 Ok(()) => {
@@ -675,7 +718,7 @@ impl Agent {
             Ok(Piece::More) => self.schedule.mark(file),
             Ok(Piece::Blocked) => {
                 self.is_blocked = true;
-                self.schedule.put_back(file);
+                self.schedule.mark(file);
             }
             Ok(Piece::Rewritten) => self.restart(machine, file, now),
             Err(IoError) => self.note_file_error(file),
@@ -784,6 +827,8 @@ impl Agent {
 
     fn begin_drain(&mut self, machine: &mut Machine, now: Instant) {
         self.stage = Stage::Draining;
+        self.drain_asked_at = now;
+        self.batcher.lower_linger(DRAIN_LINGER_MAX);
         self.publish_at = Some(now);
         self.discover(machine, now);
         let files: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
@@ -792,8 +837,26 @@ impl Agent {
         }
     }
 
-    fn finish_drain(&mut self, machine: &mut Machine) {
-        if self.stage != Stage::Draining || !self.schedule.is_empty() {
+    fn is_looking(&self) -> bool {
+        match self.stage {
+            Stage::Running => true,
+            Stage::Draining => !self.options.drain_quiet.is_zero(),
+            Stage::Closed => false,
+        }
+    }
+
+    fn grown_at(&self) -> Instant {
+        let grown = self.registry.iter().map(|(_, tracked)| tracked.grown_at);
+        grown.fold(self.drain_asked_at, Instant::max)
+    }
+
+    fn quiet_at(&self) -> Instant {
+        self.grown_at() + self.options.drain_quiet
+    }
+
+    fn finish_drain(&mut self, machine: &mut Machine, now: Instant) {
+        let is_reading = !self.schedule.is_empty();
+        if self.stage != Stage::Draining || is_reading || now < self.quiet_at() {
             return;
         }
         while let Some((_, file)) = self.batcher.oldest() {
@@ -801,6 +864,17 @@ impl Agent {
                 return;
             }
             self.seal(machine, file, Reason::Shutdown);
+        }
+        if self.outstanding_bytes > 0 || !self.unparked.is_empty() {
+            return;
+        }
+        let grown_at = self.grown_at();
+        if self.is_looking() && self.looked_after != Some(grown_at) {
+            self.looked_after = Some(grown_at);
+            self.discover(machine, now);
+            if !self.schedule.is_empty() || now < self.quiet_at() {
+                return;
+            }
         }
         self.stage = Stage::Closed;
     }
@@ -852,7 +926,10 @@ impl Agent {
         }
         let paused_until = self.paused_until.filter(|_| is_reading);
         let mut deadlines = vec![self.durable_at, self.publish_at, paused_until];
-        if self.stage == Stage::Running {
+        if self.stage == Stage::Draining {
+            deadlines.push(Some(self.quiet_at()).filter(|at| *at > now));
+        }
+        if self.is_looking() {
             deadlines.push(Some(self.scan_at.max(self.turn_at)));
             if self.is_scan_wanted {
                 deadlines.push(Some(self.turn_at));
@@ -865,8 +942,8 @@ impl Agent {
             deadlines.push(self.batcher.deadline());
         }
         let nearest = deadlines.into_iter().flatten().min();
-        self.sees_events = self.stage == Stage::Running && now >= self.turn_at;
-        let has_watch = machine.disk.watch.works && self.stage == Stage::Running;
+        self.sees_events = self.is_looking() && now >= self.turn_at;
+        let has_watch = machine.disk.watch.works && self.is_looking();
         self.wake_at = if has_watch && !self.sees_events {
             Some(nearest.map_or(self.turn_at, |at| at.min(self.turn_at)))
         } else {
@@ -902,8 +979,7 @@ impl Agent {
         answer: Option<Answer>,
         machine: &mut Machine,
     ) {
-        let first = &load.batches[0];
-        let sent = Sent { route: first.route, compression: first.compression };
+        let sent = Sent::of(&load.batches[0]);
         let verdict = self.judge(sent, offset, answer, machine.unix());
         if matches!(verdict, Verdict::Delivered | Verdict::Refuse(_)) {
             self.clock.on_success();

@@ -11,6 +11,7 @@
 //! as long as the agent lives and holds it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use logferry::batch;
@@ -22,10 +23,14 @@ use logferry::span::FileKey;
 use logferry::wire::{Compression, GROUP_LINES_MAX, sls_logs};
 use prost::Message as _;
 
+use crate::agent::PARTS_MAX;
 use crate::disk::{DIR, Disk};
 
 /// What was acknowledged is written through to the disk within this time.
 const DURABLE_WITHIN: Duration = Duration::from_secs(6);
+
+/// More than the tags of a group take.
+const TAGS_BYTES_MAX: usize = 512;
 
 /// Which batch of which life of the agent.
 pub type Batch = (u32, BatchId);
@@ -75,6 +80,7 @@ pub struct Counts {
     pub stored_again: u64,
     pub repeated_bytes: u64,
     pub parked: u64,
+    pub split: u64,
     pub saves: u64,
     pub closed: u64,
     pub restarts: u64,
@@ -120,6 +126,14 @@ enum Owed {
 }
 
 struct Facts {
+    /// The batch that was sealed, where this is a part of it; else itself.
+    whole: Batch,
+    /// Which of the lines of the whole are in it.
+    lines: Range<u32>,
+    /// Of a whole: which of its lines were stored or set aside, be it in a part of it, and how many
+    /// the collector has taken into account.
+    safe_lines: BTreeSet<u32>,
+    done_lines: usize,
     generation: usize,
     start: u64,
     end: u64,
@@ -317,6 +331,10 @@ impl Ledger {
         self.check(held < handoff_max, || format!("{name} went into a full hand-off: {held}"));
         self.outstanding.insert(batch.id, batch.payload.len() + BATCH_OVERHEAD_BYTES);
         let facts = Facts {
+            whole: (life, batch.id),
+            lines: 0..batch.lines,
+            safe_lines: BTreeSet::new(),
+            done_lines: 0,
             generation,
             start,
             end,
@@ -325,6 +343,35 @@ impl Ledger {
             is_attempted: false,
         };
         self.facts.insert((life, batch.id), facts);
+    }
+
+    /// A refused batch was taken apart.
+    pub fn on_split(&mut self, batch: Batch, life: u32, parts: &[SealedBatch]) {
+        self.counts.split += 1;
+        self.refused.remove(&batch.1);
+        let facts = &self.facts[&batch];
+        let (whole, generation, start, end) =
+            (facts.whole, facts.generation, facts.start, facts.end);
+        let mut lines = 0;
+        for part in parts {
+            lines += part.lines;
+            self.outstanding.insert(part.id, part.payload.len() + BATCH_OVERHEAD_BYTES);
+            let facts = Facts {
+                whole,
+                lines: part.first..part.first + part.lines,
+                safe_lines: BTreeSet::new(),
+                done_lines: 0,
+                generation,
+                start,
+                end,
+                stored: 0,
+                is_acknowledged: false,
+                is_attempted: false,
+            };
+            self.facts.insert((life, part.id), facts);
+        }
+        let is_same = lines == self.facts[&batch].lines.len() as u32;
+        self.check(is_same, || format!("the parts of {batch:?} have {lines} lines"));
     }
 
     fn check_limits(&mut self, batch: &SealedBatch, group: &sls_logs::LogGroup, name: &str) {
@@ -382,6 +429,9 @@ impl Ledger {
             let is_open = !facts.is_acknowledged;
             return self.check(is_open, || format!("batch {batch:?} went again after its end"));
         }
+        if facts.whole != batch {
+            return;
+        }
         let (generation, start, end) = (facts.generation, facts.start, facts.end);
         let account = self.account(generation);
         let is_in_order = start >= account.attempted_to;
@@ -394,8 +444,12 @@ impl Ledger {
         let facts = self.facts.get_mut(&batch).expect("what is stored was sealed");
         facts.stored += 1;
         let (generation, start, end) = (facts.generation, facts.start, facts.end);
+        let is_again = facts.stored > 1;
         self.counts.stored += 1;
-        if facts.stored > 1 {
+        if !is_again && !self.is_all_safe(batch) {
+            return;
+        }
+        if is_again {
             // An earlier attempt was stored and its answer was lost.
             self.counts.stored_again += 1;
         } else if let Some((from, to)) = self.accounts[generation].first_overlap(start, end) {
@@ -412,7 +466,17 @@ impl Ledger {
                 )
             });
         }
-        self.cover(generation, start, end, disk);
+        if !is_again {
+            self.cover(generation, start, end, disk);
+        }
+    }
+
+    /// The lines of a batch are safe. Whether all of the batch that it is a part of are now.
+    fn is_all_safe(&mut self, batch: Batch) -> bool {
+        let (whole, lines) = (self.facts[&batch].whole, self.facts[&batch].lines.clone());
+        let whole = self.facts.get_mut(&whole).expect("what has parts was sealed");
+        whole.safe_lines.extend(lines);
+        whole.safe_lines.len() == whole.lines.len()
     }
 
     fn cover(&mut self, generation: usize, start: u64, end: u64, disk: &Disk) {
@@ -432,6 +496,12 @@ impl Ledger {
         self.outstanding.remove(&batch.1);
         let Some(facts) = self.facts.get(&batch) else { return };
         let (generation, start) = (facts.generation, facts.start);
+        let (whole, lines) = (facts.whole, facts.lines.len());
+        let whole = self.facts.get_mut(&whole).expect("what has parts was sealed");
+        whole.done_lines += lines;
+        if whole.done_lines < whole.lines.len() {
+            return;
+        }
         let account = self.account(generation);
         if let Some(pending) = account.pending.iter_mut().find(|pending| pending.0 == start) {
             pending.2 = true;
@@ -445,7 +515,9 @@ impl Ledger {
     pub fn on_refused(&mut self, id: BatchId) {
         self.refused.extend(self.outstanding.remove_entry(&id));
         let held: usize = self.refused.values().sum();
-        let most = 2 * self.bounds.handoff_bytes_max + self.most_open();
+        // Few parts of refused batches are under way, and they repeat the tags.
+        let parts = PARTS_MAX * (BATCH_OVERHEAD_BYTES + TAGS_BYTES_MAX);
+        let most = 2 * self.bounds.handoff_bytes_max + self.most_open() + parts;
         self.check(held <= most, || format!("{held} refused bytes are held, and {most} may be"));
     }
 
@@ -455,7 +527,11 @@ impl Ledger {
         self.refused.remove(&batch.1);
         let Some(facts) = self.facts.get(&batch) else { return };
         let (generation, start, end) = (facts.generation, facts.start, facts.end);
-        self.cover(generation, start, end, disk);
+        let lines = facts.lines.len();
+        self.check(lines == 1, || format!("batch {batch:?} was set aside with {lines} lines"));
+        if self.is_all_safe(batch) {
+            self.cover(generation, start, end, disk);
+        }
     }
 
     // === checkpoints

@@ -109,6 +109,7 @@ fn storms_bring_all_that_they_are_meant_to_bring() {
         all.counts.stored_again += tale.counts.stored_again;
         all.counts.repeated_bytes += tale.counts.repeated_bytes;
         all.counts.parked += tale.counts.parked;
+        all.counts.split += tale.counts.split;
         all.counts.closed += tale.counts.closed;
         all.counts.restarts += tale.counts.restarts;
     }
@@ -125,6 +126,7 @@ fn storms_bring_all_that_they_are_meant_to_bring() {
         ("batches stored twice", counts.stored_again, 20),
         ("bytes repeated", counts.repeated_bytes, 1000),
         ("batches set aside", counts.parked, 5),
+        ("batches taken apart", counts.split, 20),
         ("files closed", counts.closed, 5),
         ("files begun anew", counts.restarts, 50),
     ] {

@@ -114,7 +114,7 @@ impl<E: FnMut(Instant, &Load) -> (Duration, Verdict)> World<E> {
             }
             self.now = next;
             if supply == Some(next) {
-                let (_, batches) = self.supply.pop_first().unwrap();
+                let (_, batches) = self.supply.pop_first().expect("it was just seen");
                 batches.into_iter().for_each(|batch| self.dispatch.on_batch(batch));
             } else if arrival == Some(next) {
                 self.take_result();
@@ -139,7 +139,7 @@ impl<E: FnMut(Instant, &Load) -> (Duration, Verdict)> World<E> {
     }
 
     fn take_result(&mut self) {
-        let (_, (load, verdict)) = self.results.pop_first().unwrap();
+        let (_, (load, verdict)) = self.results.pop_first().expect("a result is due");
         for ack in self.dispatch.on_result(load.request, verdict, self.now) {
             let is_new = match ack.outcome {
                 Outcome::Delivered => self.delivered.insert(ack.id.0, self.now).is_none(),
@@ -158,13 +158,13 @@ impl<E: FnMut(Instant, &Load) -> (Duration, Verdict)> World<E> {
         let at: Vec<Instant> =
             self.started.iter().map(|one| one.0).filter(|at| *at >= from).collect();
         let within = |first: &Instant| {
-            at.iter().filter(|at| (*first..*first + stretch).contains(at)).count()
+            at.iter().filter(|at| (*first..*first + stretch).contains(*at)).count()
         };
         at.iter().map(within).max().unwrap_or(0)
     }
 
     fn delivered_in(&self, from: Instant, to: Instant) -> usize {
-        self.delivered.values().filter(|at| (from..to).contains(at)).count()
+        self.delivered.values().filter(|at| (from..to).contains(*at)).count()
     }
 }
 
@@ -231,7 +231,7 @@ fn an_outage_is_no_storm_and_ends_soon_and_wholly() {
                 world.started.iter().map(|one| one.0).filter(|at| *at < up).collect();
             let settled = down + seconds(60);
             let in_minute = |first: &Instant| {
-                later.iter().filter(|at| (*first..*first + seconds(60)).contains(at)).count()
+                later.iter().filter(|at| (*first..*first + seconds(60)).contains(*at)).count()
             };
             let most = later.iter().filter(|at| **at >= settled).map(in_minute).max();
             minute = minute.max(most.unwrap_or(0));

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use logferry::batch::rewrite;
 use logferry::sealed::SealedBatch;
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::Load;
@@ -13,10 +14,12 @@ pub struct Server {
     rng: fastrand::Rng,
     /// Share of the requests outside of outages that fail.
     fault_share: f64,
-    /// Share of the batches that the service calls malformed.
+    /// Share of the lines that the service calls malformed.
     malformed_share: f64,
     /// It does not know package lists.
     refuses_lists: bool,
+    /// Larger groups are refused.
+    group_bytes_max: u32,
     outages: Vec<Outage>,
     healed: bool,
     /// Server clock minus the agent's, in seconds.
@@ -80,8 +83,9 @@ impl Server {
             .collect();
         Self {
             fault_share: if rng.bool() { 0.0 } else { rng.f64() * 0.5 },
-            malformed_share: if rng.u8(..4) == 0 { 0.1 } else { 0.0 },
+            malformed_share: if rng.u8(..4) == 0 { 0.02 } else { 0.0 },
             refuses_lists: rng.u8(..6) == 0,
+            group_bytes_max: if rng.u8(..6) == 0 { rng.u32(250..1500) } else { u32::MAX },
             outages,
             healed: false,
             clock_ahead: if rng.u8(..6) == 0 { rng.i64(-5000..5000) } else { 0 },
@@ -145,6 +149,10 @@ impl Server {
         if is_malformed {
             return answer(400, None, "PostBodyInvalid");
         }
+        let largest = load.batches.iter().map(|batch| batch.raw_bytes).max();
+        if !self.healed && largest > Some(self.group_bytes_max) {
+            return answer(400, None, "PostBodyTooLarge");
+        }
         let answered_after = delay + Duration::from_millis(self.rng.u64(..3));
         Fate { stored_after: Some(delay), answered_after, ..answer(200, None, "") }
     }
@@ -160,9 +168,12 @@ impl Server {
         (self.rng.f64() < self.fault_share).then(|| FAULTS[self.rng.usize(..FAULTS.len())])
     }
 
-    /// The same bytes are malformed each time.
+    /// The same lines are malformed each time, whatever they are sent with.
     fn is_malformed(&self, batch: &SealedBatch) -> bool {
-        f64::from(crc32fast::hash(&batch.payload) % 1000) < self.malformed_share * 1000.0
+        let most = self.malformed_share * 1000.0;
+        let is_bad = |value: &[u8]| f64::from(crc32fast::hash(value) % 1000) < most;
+        let group = rewrite::opened(batch).expect("the agent encodes groups");
+        most > 0.0 && group.logs.iter().any(|log| is_bad(&log.contents[0].value))
     }
 }
 

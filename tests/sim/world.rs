@@ -426,5 +426,6 @@ fn options(rng: &mut fastrand::Rng) -> Options {
         piece_bytes: if rng.u8(..4) == 0 { rng.usize(1..500) } else { usize::MAX },
         bytes_per_second: if rng.u8(..6) == 0 { rng.u64(4000..20_000) } else { 0 },
         cpu_cores: if rng.u8(..6) == 0 { 0.01 } else { 2.0 },
+        drain_quiet: Duration::from_millis([0, 0, 300, 2000][rng.usize(..4)]),
     }
 }

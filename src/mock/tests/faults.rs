@@ -125,6 +125,41 @@ fn a_captive_portal_says_200_and_stores_nothing() {
 }
 
 #[test]
+fn poison_refuses_what_holds_it_and_nothing_else() {
+    let mock = start_with(&["poison:text=7"]);
+    let with = |lines: &[&[u8]]| Ask::put(&group_of(lines), Compression::Lz4);
+
+    assert_eq!(with(&[b"line 6", b"line 7"]).code(mock.address()), "PostBodyInvalid");
+    assert_eq!(with(&[b"line 6"]).code(mock.address()), "");
+    assert_eq!(mock.store().line_count(), 1);
+    assert_eq!(mock.store().counts().faults["poison"], 1);
+}
+
+#[test]
+fn a_compression_that_is_refused_is_named_as_the_service_names_it() {
+    let mock = start_with(&["refuse_compression:name=zstd"]);
+    let with = |compression| Ask::put(&group_of(&[b"line"]), compression);
+
+    let reply = with(Compression::Zstd).send(mock.address()).unwrap();
+    assert_eq!((reply.status, &reply.json()["errorCode"]), (400, &"ParameterInvalid".into()));
+    let message = reply.json()["errorMessage"].as_str().unwrap().to_owned();
+    assert!(message.contains("x-log-compresstype : zstd"), "{message}");
+    assert_eq!(with(Compression::Lz4).code(mock.address()), "");
+    assert_eq!(with(Compression::None).code(mock.address()), "");
+}
+
+#[test]
+fn a_proxys_limit_is_about_the_body_as_it_is_sent() {
+    let mock = start_with(&["body_limit:bytes=2000"]);
+    let long = [b'x'; 5000];
+    let with = |compression| Ask::put(&group_of(&[&long]), compression);
+
+    let reply = with(Compression::None).send(mock.address()).unwrap();
+    assert_eq!((reply.status, reply.header("x-log-requestid")), (413, ""));
+    assert_eq!(with(Compression::Lz4).code(mock.address()), "");
+}
+
+#[test]
 fn a_quota_refuses_what_is_over_it() {
     let mock =
         start_with(&["quota:requests_per_second=0,code=ShardWriteQuotaExceed,logstore=full"]);

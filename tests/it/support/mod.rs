@@ -6,7 +6,11 @@
 mod admin;
 /// File systems in trouble.
 pub(crate) mod disk;
+/// A forward proxy.
+pub(crate) mod forward;
 mod ledger;
+/// Names and addresses.
+pub(crate) mod names;
 /// What came of it.
 pub(crate) mod observe;
 mod rotate;
@@ -14,7 +18,11 @@ mod rotate;
 pub(crate) mod special;
 /// strace(1) as a saboteur.
 pub(crate) mod strace;
+/// Certificates.
+pub(crate) mod tls;
 mod volume;
+/// The network in between.
+pub(crate) mod wire;
 
 pub(crate) use admin::Admin;
 pub(crate) use ledger::{FIXED, Ledger, Repeats};
@@ -109,6 +117,7 @@ impl Pod {
             ("LOGFERRY_STATE_DIR", text("state")),
             ("LOGFERRY_LISTEN", String::new()),
             ("LOGFERRY_BATCH_LINGER", "200ms".to_owned()),
+            ("LOGFERRY_DRAIN_QUIET", "0s".to_owned()),
             ("LOGFERRY_LOG", "info,logferry=debug".to_owned()),
             ("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY_ID.to_owned()),
             ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", KEY_SECRET.to_owned()),

@@ -25,7 +25,7 @@ pub(crate) fn is_root() -> bool {
 impl Pod {
     /// Starts an agent by way of another program, which must end in `exec "$@"`. `None` if that
     /// program cannot do here what it should.
-    fn start_by(&self, wrap: impl Fn() -> Command) -> Option<Agent> {
+    pub(super) fn start_by(&self, wrap: impl Fn() -> Command) -> Option<Agent> {
         let can = wrap().arg("true").stdin(Stdio::null()).output();
         if !can.is_ok_and(|output| output.status.success()) {
             return None;
@@ -96,7 +96,7 @@ impl Pod {
 }
 
 /// Runs a script, which must end in `exec "$@"`, in a mount namespace of its own.
-fn apart(script: &str) -> Command {
+pub(super) fn apart(script: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args([if is_root() { "-m" } else { "-rm" }, "sh", "-c", script, "sh"]);
     command

@@ -1,0 +1,176 @@
+//! Batches that the service will never take as they are.
+//!
+//! ```text
+//! times out of bounds     ─▶ the time of now ─────┐
+//! compression not known   ─▶ LZ4 ─────────────────┼─▶ sent again
+//! too large, or malformed ─▶ two halves ──────────┘
+//!   and a single record   ─▶ set aside on disk
+//! ```
+//!
+//! So the record that spoils a batch is found and set aside, and the others are delivered.
+//!
+//! # Limits
+//! A batch that comes back keeps its room in the hand-off until it is taken apart, and it is taken
+//! apart only when few parts are under way: the last refused first, so that one batch is dealt with
+//! before the next. While a record cannot be set aside nothing is taken apart and nothing is read.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::{Collector, DURABLE_PERIOD};
+use crate::batch::rewrite;
+use crate::checkpoint::parked::Destination;
+use crate::clock;
+use crate::limit::repeat::{Repeat, Say};
+use crate::sealed::{BatchId, Refusal, SealedBatch};
+use crate::wire::Compression;
+
+/// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
+const PARTS_MAX: usize = 32;
+/// What is set aside is said at most this often.
+const SAY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The refused batches.
+pub(super) struct Refused {
+    destination: Destination,
+    /// To be changed and sent again, the last refused first.
+    waiting: Vec<(SealedBatch, Refusal)>,
+    /// What has been made of some, and is under way.
+    trying: HashSet<BatchId>,
+    parked: Repeat<()>,
+}
+
+impl Refused {
+    pub(super) fn new(destination: Destination) -> Self {
+        Self {
+            destination,
+            waiting: Vec::new(),
+            trying: HashSet::new(),
+            parked: Repeat::new(SAY_INTERVAL),
+        }
+    }
+
+    /// A batch has ended, one way or the other.
+    pub(super) fn on_ended(&mut self, id: BatchId) {
+        self.trying.remove(&id);
+    }
+}
+
+impl Collector {
+    /// Decides what becomes of a refused batch.
+    pub(super) fn on_refused(&mut self, batch: SealedBatch, refusal: Refusal) {
+        let can_help = match &refusal {
+            Refusal::Malformed { .. } => {
+                if let Some(restamped) = rewrite::restamp(&batch, self.server_unix()) {
+                    return self.push_restamped(restamped);
+                }
+                batch.lines > 1
+            }
+            Refusal::TooLarge { .. } => batch.lines > 1,
+            Refusal::Compression => batch.compression != FALLBACK,
+        };
+        if can_help {
+            self.handoff.hold(&batch);
+            self.returned.waiting.push((batch, refusal));
+        } else {
+            self.unparked.push((batch, refusal));
+        }
+    }
+
+    fn push_restamped(&mut self, batch: SealedBatch) {
+        tracing::warn!(
+            file = %batch.path, batch = batch.id.0, records = batch.lines,
+            "the service refuses the times of a batch; sending it with the time of now"
+        );
+        self.handoff.push_again(batch);
+    }
+
+    /// Sets aside what must be, and sends what was made of the others.
+    pub(super) fn treat_refused(&mut self, now: Instant) {
+        if !self.unparked.is_empty() {
+            self.park(now);
+        }
+        while self.unparked.is_empty() && self.returned.trying.len() < PARTS_MAX {
+            let Some((batch, refusal)) = self.returned.waiting.pop() else { break };
+            self.handoff.release(&batch);
+            self.change(batch, refusal);
+            self.park(now);
+        }
+    }
+
+    fn change(&mut self, batch: SealedBatch, refusal: Refusal) {
+        let parts = match refusal {
+            Refusal::Compression => self.recompressed(&batch).map(|batch| vec![batch]),
+            Refusal::Malformed { .. } | Refusal::TooLarge { .. } => {
+                let ids = [self.batcher.next_id(), self.batcher.next_id()];
+                self.counters.batches_split += 1;
+                rewrite::split(&batch, ids).map(Vec::from)
+            }
+        };
+        let Some(parts) = parts else {
+            // Made by this program and not understood by it: kept as it is.
+            self.unparked.push((batch, refusal));
+            return;
+        };
+        for part in parts {
+            tracing::debug!(
+                file = %part.path, batch = part.id.0, of = batch.id.0, records = part.lines,
+                "a refused batch is sent again, changed"
+            );
+            self.returned.trying.insert(part.id);
+            self.handoff.push_again(part);
+        }
+    }
+
+    /// The batch as the service takes it; all that follow will be compressed so from the start.
+    fn recompressed(&mut self, batch: &SealedBatch) -> Option<SealedBatch> {
+        if self.batcher.compression() != FALLBACK {
+            self.batcher.set_compression(FALLBACK).ok()?;
+            tracing::warn!(
+                refused = batch.compression.name(),
+                instead = FALLBACK.name(),
+                "the service does not take this compression; going on with another"
+            );
+        }
+        rewrite::recompress(batch, FALLBACK)
+    }
+
+    /// Sets refused records aside. What cannot be written stays, and its watermark with it.
+    fn park(&mut self, now: Instant) {
+        for (batch, refusal) in std::mem::take(&mut self.unparked) {
+            let unix = clock::wall().as_secs();
+            match self.store.park(&batch, &self.returned.destination, &refusal, unix) {
+                Ok(parked) => {
+                    self.counters.batches_parked += 1;
+                    self.counters.lines_parked += u64::from(batch.lines);
+                    self.say_parked(&batch, &refusal, &parked.display().to_string(), now);
+                    self.on_done(batch.span, batch.lines);
+                }
+                Err(error) => {
+                    let meanwhile = "nothing more is read until that is possible";
+                    self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
+                    self.unparked.push((batch, refusal));
+                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
+                }
+            }
+        }
+    }
+
+    fn say_parked(&mut self, batch: &SealedBatch, refusal: &Refusal, parked: &str, now: Instant) {
+        let Some(say) = self.returned.parked.on_fault((), now) else { return };
+        let (code, reason) = refusal.words();
+        let times = match say {
+            Say::First => 1,
+            Say::Again { count, .. } => count,
+        };
+        tracing::error!(
+            file = %batch.path, offset = batch.span.start, record = batch.first,
+            records = batch.lines, code, reason, parked, times,
+            hint = "logferry parked list",
+            "the service refuses a record for good; it is set aside"
+        );
+    }
+}
+
+/// Every era of the service takes it.
+const FALLBACK: Compression = Compression::Lz4;

@@ -1,0 +1,191 @@
+//! Stopping: from the wish to the end of the last file.
+//!
+//! A drain begins with a signal, or when the file that `exit_when` names is there. From then on
+//! files are looked at and read as before, for the app may still write: the signal has reached it
+//! at the same moment. It is over when no file has grown for `quiet` and all is acknowledged, which
+//! a last look must confirm. With a `quiet` of zero only what was there at the wish is read.
+//!
+//! The deadline is nobody's business here: whoever has one tells the collector to abandon.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Collector, Stage, Summary};
+use crate::batch::policy::Reason;
+use crate::clock;
+use crate::span::FileKey;
+
+/// How often the file that ends the agent is looked for.
+const EXIT_PERIOD: Duration = Duration::from_millis(500);
+/// Groups wait no longer once the end is near: what is under way when the deadline comes is lost
+/// time for the next start.
+const LINGER_MAX: Duration = Duration::from_millis(200);
+
+/// When a drain begins by itself, and when it may end.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// No file must have grown for so long.
+    pub quiet: Duration,
+    /// A drain begins when something is there.
+    pub exit_when: Option<PathBuf>,
+}
+
+/// How far a drain has come, beside its [`Stage`].
+pub(super) struct Drain {
+    options: Options,
+    /// When the file of `exit_when` is looked for next.
+    exit_look_at: Instant,
+    /// When the drain began.
+    asked_at: Instant,
+    /// The growth after which a last look was taken.
+    looked_after: Option<Instant>,
+    /// To look for files that could not be opened has led to nothing.
+    is_last_look: bool,
+}
+
+impl Drain {
+    pub(super) fn new(options: Options, now: Instant) -> Self {
+        Self { options, exit_look_at: now, asked_at: now, looked_after: None, is_last_look: false }
+    }
+
+    /// Whether the file that ends the agent is there; not asked more often than need be.
+    fn is_exit_there(&mut self, now: Instant) -> bool {
+        let Some(path) = self.options.exit_when.as_ref().filter(|_| self.exit_look_at <= now)
+        else {
+            return false;
+        };
+        self.exit_look_at = now + EXIT_PERIOD;
+        let is_there = fs::symlink_metadata(path).is_ok();
+        if is_there {
+            tracing::info!(
+                file = %path.display(),
+                "stopping: what LOGFERRY_EXIT_WHEN names is there; delivering what is left"
+            );
+        }
+        is_there
+    }
+}
+
+impl Collector {
+    /// Begins the drain if that is wished for, by whoever runs the process or by a file.
+    pub(super) fn heed_wish(&mut self, is_asked: bool, now: Instant) {
+        if self.stage != Stage::Running || !(is_asked || self.drain.is_exit_there(now)) {
+            return;
+        }
+        self.handoff.begin_drain();
+        self.stage = Stage::Draining;
+        self.drain.asked_at = now;
+        self.batcher.lower_linger(LINGER_MAX);
+        self.publish_at = Some(now);
+        self.discover(now);
+        let files: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
+        for file in files {
+            self.schedule.mark(file);
+        }
+    }
+
+    /// Whether files are looked at: while running, and while they may still be written.
+    pub(super) fn is_looking(&self) -> bool {
+        match self.stage {
+            Stage::Running => true,
+            Stage::Draining => !self.drain.options.quiet.is_zero(),
+            Stage::Closed => false,
+        }
+    }
+
+    /// When there may be something to do for the stopping that nothing else calls for.
+    pub(super) fn stop_deadline(&self, now: Instant) -> Option<Instant> {
+        match self.stage {
+            Stage::Running => {
+                self.drain.options.exit_when.as_ref().map(|_| self.drain.exit_look_at)
+            }
+            Stage::Draining => Some(self.quiet_at()).filter(|at| *at > now),
+            Stage::Closed => None,
+        }
+    }
+
+    /// The last growth of a file; the beginning of the drain, if none has grown since.
+    fn grown_at(&self) -> Instant {
+        let grown = self.registry.iter().map(|(_, tracked)| tracked.grown_at);
+        grown.fold(self.drain.asked_at, Instant::max)
+    }
+
+    /// When it has been quiet for long enough, if it stays so.
+    fn quiet_at(&self) -> Instant {
+        self.grown_at() + self.drain.options.quiet
+    }
+
+    /// When all files are read to their end and have been quiet: seals what is open, and when all of
+    /// it is acknowledged and a last look finds nothing more, closes the hand-off.
+    pub(super) fn finish_drain(&mut self, now: Instant) {
+        let is_reading = !self.schedule.is_empty() || self.packed.is_measuring();
+        if self.stage != Stage::Draining || is_reading || now < self.quiet_at() {
+            return;
+        }
+        while let Some((_, file)) = self.batcher.oldest() {
+            if !self.handoff.has_room() {
+                return;
+            }
+            self.seal(file, Reason::Shutdown);
+        }
+        if self.handoff.outstanding_bytes() > 0 || !self.unparked.is_empty() {
+            return;
+        }
+        if self.finds_more(now) {
+            return;
+        }
+        self.handoff.close();
+        self.stage = Stage::Closed;
+    }
+
+    /// Looks once more: for growth that nothing told of, and for files that could not be opened,
+    /// which get another chance for as long as that leads on. (A copy is taken up when its original
+    /// is delivered, and one archive after the other.)
+    fn finds_more(&mut self, now: Instant) -> bool {
+        let grown_at = self.grown_at();
+        let is_unsure = self.is_looking() && self.drain.looked_after != Some(grown_at);
+        let has_chance = self.unopened > 0 && !self.drain.is_last_look;
+        if !(is_unsure || has_chance) {
+            return false;
+        }
+        self.drain.looked_after = Some(grown_at);
+        self.rest_unpacked();
+        self.settle();
+        let opened = self.counters.files_opened;
+        self.discover(now);
+        self.drain.is_last_look = self.counters.files_opened == opened && self.packed.is_idle();
+        let has_chance = self.unopened > 0 && !self.drain.is_last_look;
+        has_chance || !self.schedule.is_empty() || now < self.quiet_at()
+    }
+
+    /// Told to end at once, looks at the sizes a last time: what was written since is not delivered,
+    /// and must not be taken for it.
+    pub(super) fn take_stock(&mut self, now: Instant) {
+        if self.stage != Stage::Closed {
+            self.examine_where(now, |_| true);
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let unix = clock::wall().as_secs();
+        let mut summary = Summary {
+            lines: self.counters.lines,
+            bytes: self.counters.bytes,
+            undelivered_files: self.unopened,
+            ..Summary::default()
+        };
+        for (_, tracked) in self.registry.iter() {
+            if !tracked.has_undelivered_lines() && tracked.last_error.is_empty() {
+                continue;
+            }
+            let waits = unix.saturating_sub(tracked.level_unix);
+            summary.undelivered_files += 1;
+            summary.undelivered_bytes += tracked.size - tracked.watermark.offset();
+            if summary.oldest.as_ref().is_none_or(|(_, longest)| *longest < waits) {
+                summary.oldest = Some((tracked.opened.path.clone(), waits));
+            }
+        }
+        summary
+    }
+}
