@@ -20,7 +20,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
-    (Level::Pure, "send::request send::skew send::advice"),
+    (Level::Pure, "send::request send::skew send::cause send::advice"),
     // Edges: each the only door to one part of the system.
     (
         Level::Edge,
@@ -29,10 +29,8 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "limit::cgroup enrich::host"),
     (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
     (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
-    (
-        Level::Edge,
-        "send::endpoint send::credentials send::http send::journal send::connect send::replay",
-    ),
+    (Level::Edge, "send::watched send::endpoint send::credentials send::tls send::lookup"),
+    (Level::Edge, "send::http send::journal send::connect send::replay"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
     // Wiring: knows every module's options; none of them knows it.

@@ -10,7 +10,7 @@ use super::keys::{self, KEYS};
 use super::kind::{Kind, Meaning};
 use super::layers::{Environment, FILE_VARIABLE, Found, LOGTAIL_VARIABLE, not_utf8, variable};
 use super::mistake::{Mistake, Mistakes, quoted, shown};
-use super::{Config, Effective, LogFormat, credentials, endpoint};
+use super::{Config, Effective, LogFormat, credentials, endpoint, tls};
 use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
@@ -20,7 +20,7 @@ use crate::{batch, limit, send, tail};
 
 /// Time to connect, TLS included. Not a setting: nobody who waits longer is better off.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a whole attempt, as the service's own agent has it.
+/// Time for a whole attempt, and what its bytes take, as the service's own agent has it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most bytes of all tags from the environment, so that a group stays within the service's limit.
 const ENV_TAGS_BYTES_MAX: usize = 32 << 10;
@@ -58,25 +58,25 @@ impl Meanings {
         Self(meanings)
     }
 
-    fn origin(&self, name: &str) -> &str {
+    pub(super) fn origin(&self, name: &str) -> &str {
         self.0.get(name).map_or("", |(_, origin)| origin)
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         match self.0.get(name) {
             Some((Meaning::Text(text), _)) => Some(text.clone()),
             _ => None,
         }
     }
 
-    fn endpoint(&self) -> Option<Endpoint> {
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
         match self.0.get("endpoint") {
             Some((Meaning::Endpoint(endpoint), _)) => Some(endpoint.clone()),
             _ => None,
         }
     }
 
-    fn path(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         match self.0.get(name) {
             Some((Meaning::Path(path), _)) => Some(path.clone()),
             _ => None,
@@ -158,6 +158,17 @@ impl Meanings {
         }
     }
 
+    /// Finds the region where it is needed and nobody has set it.
+    fn find_region(&mut self, env: &Environment) {
+        let is_needed = self.text("signature").as_deref() == Some("v4");
+        if !is_needed || self.0.contains_key("region") {
+            return;
+        }
+        if let Some((region, origin)) = tls::region(self, env) {
+            self.0.insert("region", (Meaning::Text(region), origin));
+        }
+    }
+
     fn effective(&self) -> Vec<Effective> {
         let row = |key: &keys::Key| {
             let (value, origin) = match self.0.get(key.name) {
@@ -183,10 +194,13 @@ pub(super) fn compose(
 ) -> Option<Config> {
     let mut meanings = Meanings::read(found, mistakes);
     meanings.lower_to(container);
+    meanings.find_region(env);
     check_required(found, mistakes);
     check_project_not_in_endpoint(&meanings, mistakes);
     check_group_fits(&meanings, mistakes);
     let credentials = credentials(env, found, &meanings, mistakes);
+    let tls = tls::files(&meanings, mistakes);
+    let signature = tls::signature(&meanings, mistakes);
     let tags = tags(env, &meanings, mistakes);
     let compression = match meanings.text("compression").as_deref() {
         Some("zstd") => Compression::Zstd,
@@ -213,6 +227,8 @@ pub(super) fn compose(
             verify_response: meanings.switch("verify_response"),
             connect_timeout: CONNECT_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
+            tls: tls?,
+            signature: signature?,
         },
         tail: tail::Options {
             paths: meanings.patterns("paths"),

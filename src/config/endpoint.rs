@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::logtail;
 use crate::send::Endpoint;
 
 /// Parses `http://host[:port]`, `https://host[:port]` or a bare host name, which means https.
@@ -45,6 +46,15 @@ pub(super) fn print(endpoint: &Endpoint) -> String {
     } else {
         format!("{scheme}://{host}:{port}")
     }
+}
+
+/// The region in the name of one of the service's endpoints:
+/// `cn-hangzhou-intranet.log.aliyuncs.com`.
+pub(super) fn region(host: &str) -> Option<String> {
+    let name = host.strip_suffix(".log.aliyuncs.com")?;
+    let network = ["-intranet", "-share"].iter().find_map(|network| name.strip_suffix(network));
+    let region = network.unwrap_or(name);
+    logtail::is_region(region).then(|| region.to_owned())
 }
 
 /// Hides what stands before an `@`, for messages.
@@ -147,6 +157,21 @@ mod tests {
             ("http://a..b", "! it holds no host name"),
         ] {
             assert_eq!(printed(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_region_is_in_the_names_of_the_service() {
+        for (host, expected) in [
+            ("cn-hangzhou.log.aliyuncs.com", Some("cn-hangzhou")),
+            ("ap-southeast-1-intranet.log.aliyuncs.com", Some("ap-southeast-1")),
+            ("cn-shanghai-finance-1-share.log.aliyuncs.com", Some("cn-shanghai-finance-1")),
+            ("log-global.aliyuncs.com", None),
+            ("shop.cn-hangzhou.log.aliyuncs.com", None),
+            ("sls.example.com", None),
+            ("127.0.0.1", None),
+        ] {
+            assert_eq!(region(host).as_deref(), expected, "{host}");
         }
     }
 

@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 28] = [
+pub(crate) static KEYS: [Key; 33] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -95,6 +95,52 @@ pub(crate) static KEYS: [Key; 28] = [
               security_token. It is read again when it changes and wins over \
               ALIBABA_CLOUD_ACCESS_KEY_ID, ALIBABA_CLOUD_ACCESS_KEY_SECRET and \
               ALIBABA_CLOUD_SECURITY_TOKEN. Secrets themselves are never settings.",
+    },
+    Key {
+        name: "ca_file",
+        kind: Kind::Path,
+        default: None,
+        example: "/etc/logferry/ca.pem",
+        bare: false,
+        doc: "A file with certificates in PEM that are trusted beside the roots inside the program: \
+              for an endpoint or a proxy with a private authority. It is read again when it \
+              changes. Verification cannot be switched off.",
+    },
+    Key {
+        name: "client_cert_file",
+        kind: Kind::Path,
+        default: None,
+        example: "/etc/logferry/client.pem",
+        bare: false,
+        doc: "The agent's own certificate in PEM, with those above it, for a gateway that asks for \
+              one. Together with client_key_file. It is read again when it changes.",
+    },
+    Key {
+        name: "client_key_file",
+        kind: Kind::Path,
+        default: None,
+        example: "/etc/logferry/client-key.pem",
+        bare: false,
+        doc: "The key of the agent's own certificate in PEM, not encrypted. Together with \
+              client_cert_file. It is read again when it changes.",
+    },
+    Key {
+        name: "signature",
+        kind: Kind::OneOf(&["v1", "v4"]),
+        default: Some("v1"),
+        example: "",
+        bare: false,
+        doc: "How requests are signed: v1 is HMAC-SHA1 and works everywhere; v4 is HMAC-SHA256, \
+              which some projects demand, and needs the region.",
+    },
+    Key {
+        name: "region",
+        kind: Kind::Name { what: "region", most: 48, underscore: false },
+        default: None,
+        example: "cn-hangzhou",
+        bare: false,
+        doc: "The region of the project; only signature = v4 needs it. Without this key it comes \
+              from the endpoint's name, or from the directory that ALIYUN_LOGTAIL_CONFIG names.",
     },
     Key {
         name: "paths",

@@ -49,24 +49,32 @@ pub(super) fn from_json(text: &str) -> Result<Vec<(&'static str, ValueKind)>, St
 /// network when left out. `None` when the name does not look like a region.
 pub(super) fn endpoint_of_directory(name: &str) -> Option<String> {
     let name = name.to_ascii_lowercase();
-    let without = |network: &str| name.strip_suffix(network)?.strip_suffix(['-', '_']);
-    let region_endpoint = |region: &str, infix: &str| format!("{region}{infix}.log.aliyuncs.com");
-    let (region, endpoint) = if let Some(region) = without("internet") {
-        (region, region_endpoint(region, ""))
-    } else if let Some(region) = without("intranet") {
-        (region, region_endpoint(region, "-intranet"))
-    } else if let Some(region) = without("inner") {
-        (region, region_endpoint(region, "-share"))
-    } else if let Some(region) = without("acceleration") {
-        (region, "log-global.aliyuncs.com".to_owned())
-    } else {
-        (name.as_str(), region_endpoint(&name, "-intranet"))
-    };
-    is_region(region).then_some(endpoint)
+    let (region, network) = split(&name);
+    is_region(region).then(|| match network {
+        "acceleration" => "log-global.aliyuncs.com".to_owned(),
+        "internet" => format!("{region}.log.aliyuncs.com"),
+        "inner" => format!("{region}-share.log.aliyuncs.com"),
+        _ => format!("{region}-intranet.log.aliyuncs.com"),
+    })
+}
+
+/// The region of such a directory.
+pub(super) fn region_of_directory(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    let (region, _) = split(&name);
+    is_region(region).then(|| region.to_owned())
+}
+
+/// Region and network type.
+fn split(name: &str) -> (&str, &str) {
+    ["internet", "intranet", "inner", "acceleration"]
+        .into_iter()
+        .find_map(|network| Some((name.strip_suffix(network)?.strip_suffix(['-', '_'])?, network)))
+        .unwrap_or((name, ""))
 }
 
 /// `cn-hangzhou`, `ap-southeast-1`, `cn-shanghai-finance-1`.
-fn is_region(text: &str) -> bool {
+pub(super) fn is_region(text: &str) -> bool {
     let mut parts = text.split('-');
     let is_first = |part: &str| part.len() >= 2 && part.bytes().all(|b| b.is_ascii_lowercase());
     let is_part = |part: &str| {
@@ -113,6 +121,14 @@ mod tests {
         ] {
             assert_eq!(endpoint_of_directory(name).as_deref(), Some(endpoint), "{name}");
         }
+    }
+
+    #[test]
+    fn the_region_is_the_same_for_every_network() {
+        for name in ["cn-hangzhou", "cn-hangzhou-internet", "CN-Hangzhou_acceleration"] {
+            assert_eq!(region_of_directory(name).as_deref(), Some("cn-hangzhou"), "{name}");
+        }
+        assert_eq!(region_of_directory("conf"), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod show;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,8 @@ pub struct Local {
     pub listen: Option<SocketAddr>,
 }
 
-/// Loads all settings. Reads the settings files, the credentials file and the container's limits.
+/// Loads all settings. Reads the settings files, those of credentials and certificates, and the
+/// container's limits.
 ///
 /// # Errors
 /// All mistakes, for a person to repair.

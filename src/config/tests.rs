@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
-use crate::send::{CredentialsSource, Endpoint};
+use crate::send::{CredentialsSource, Endpoint, Signature};
 use crate::wire::Compression;
 
 /// The least that makes a good start.
@@ -82,6 +82,11 @@ fn defaults_are_those_of_the_contract() {
         project = demo (environment LOGFERRY_PROJECT)
         logstore = app-log (environment LOGFERRY_LOGSTORE)
         credentials_file =  (not set)
+        ca_file =  (not set)
+        client_cert_file =  (not set)
+        client_key_file =  (not set)
+        signature = v1 (default)
+        region =  (not set)
         paths = /share/logs/**/*.log (default)
         exclude =  (default)
         link_roots =  (default)
@@ -741,6 +746,11 @@ fn check_prints_two_tables() {
         project                   demo                   environment LOGFERRY_PROJECT
         logstore                  app-log                environment LOGFERRY_LOGSTORE
         credentials_file                                 not set
+        ca_file                                          not set
+        client_cert_file                                 not set
+        client_key_file                                  not set
+        signature                 v1                     default
+        region                                           not set
         paths                     /share/logs/**/*.log   default
         exclude                                          default
         link_roots                                       default
@@ -856,7 +866,71 @@ fn the_examples_in_the_reference_are_right() {
     let mistakes = load_env(&env(&[("LOGFERRY_CONFIG", &file.path)])).unwrap_err();
 
     let keys: Vec<_> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
-    assert_eq!(keys, ["credentials_file"], "only the file that does not exist here: {mistakes}");
+    let missing = ["credentials_file", "ca_file", "client_cert_file"];
+    assert_eq!(keys, missing, "only the files that do not exist here: {mistakes}");
+}
+
+#[test]
+fn the_region_of_v4_comes_from_the_setting_the_endpoint_or_the_directory() {
+    const KEY: [(&str, &str); 2] =
+        [("ALIBABA_CLOUD_ACCESS_KEY_ID", "id"), ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")];
+    let of = |pairs: &[(&str, &str)]| {
+        let v4 = [("LOGFERRY_SIGNATURE", "v4")];
+        let config = load_env(&good(&[&KEY[..], &v4, pairs].concat())).unwrap();
+        let region = effective(&config, "region").0.to_owned();
+        assert_eq!(config.send.signature, Signature::V4 { region: region.clone() });
+        region
+    };
+    let hangzhou = ("LOGFERRY_ENDPOINT", "cn-hangzhou-intranet.log.aliyuncs.com");
+    let directory = ("ALIYUN_LOGTAIL_CONFIG", "/nowhere/us-west-1-internet/ilogtail_config.json");
+
+    assert_eq!(of(&[hangzhou, directory]), "cn-hangzhou");
+    assert_eq!(of(&[hangzhou, ("LOGFERRY_REGION", "eu-central-1")]), "eu-central-1");
+    assert_eq!(of(&[directory]), "us-west-1");
+    complain(
+        load_env(&good(&[&KEY[..], &[("LOGFERRY_SIGNATURE", "v4")]].concat())),
+        expect![[r#"
+            1 mistake in the settings:
+              region: not set, and the endpoint's name does not tell it, but signature = v4 needs it; set LOGFERRY_REGION to the region of the project, such as cn-hangzhou"#]],
+    );
+    complain(
+        load_env(&good(&[("LOGFERRY_SIGNATURE", "v4"), ("LOGFERRY_REGION", "Hang Zhou")])),
+        expect![[r#"
+            1 mistake in the settings:
+              region = "Hang Zhou", from environment LOGFERRY_REGION: expected the name of a region: 1 to 48 lower-case letters, digits and hyphens, with a letter or digit at both ends"#]],
+    );
+    let v1 = load_env(&good(&[directory])).unwrap();
+    assert_eq!(effective(&v1, "region").0, "", "it needs none");
+}
+
+#[test]
+fn a_certificate_and_its_key_are_set_together_and_are_checked() {
+    let broken = file("broken.pem", "no certificate");
+    let (set, path) = (|name, path| (name, path), broken.path.as_str());
+
+    complain(
+        load_env(&good(&[set("LOGFERRY_CLIENT_CERT_FILE", path)])),
+        expect![[r#"
+        1 mistake in the settings:
+          client_key_file: not set, although client_cert_file is: set both or none"#]],
+    );
+    complain(
+        load_env(&good(&[set("LOGFERRY_CLIENT_KEY_FILE", path)])),
+        expect![[r#"
+        1 mistake in the settings:
+          client_cert_file: not set, although client_key_file is: set both or none"#]],
+    );
+    let all = [
+        set("LOGFERRY_CA_FILE", path),
+        set("LOGFERRY_CLIENT_CERT_FILE", path),
+        set("LOGFERRY_CLIENT_KEY_FILE", path),
+    ];
+    let mistakes = load_env(&good(&all)).unwrap_err().to_string();
+    let mistakes = mistakes.replace(broken.directory.path().to_str().unwrap(), "DIR");
+    expect![[r#"
+        2 mistakes in the settings:
+          ca_file = "DIR/broken.pem", from environment LOGFERRY_CA_FILE: DIR/broken.pem holds no certificate in PEM (-----BEGIN CERTIFICATE-----)
+          client_cert_file = "DIR/broken.pem", from environment LOGFERRY_CLIENT_CERT_FILE: DIR/broken.pem holds no certificate in PEM (-----BEGIN CERTIFICATE-----)"#]].assert_eq(&mistakes);
 }
 
 #[test]

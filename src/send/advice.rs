@@ -1,5 +1,6 @@
 //! What a person can do about a failure. Pure: words only, and none of them secret.
 
+use super::cause::Cause;
 use super::verdict::FailureKind;
 use super::{CredentialsSource, Options};
 
@@ -9,7 +10,8 @@ pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> Strin
     let Options { endpoint, project, logstore, .. } = options;
     match kind {
         FailureKind::Network => format!(
-            "check that {endpoint} can be reached from here: name resolution, network policy, proxy"
+            "check that {endpoint} can be reached from here (name resolution, network policy, proxy, \
+             certificates); `logferry check --connect` tells which"
         ),
         FailureKind::Server => "nothing to do here: the service is unwell".to_owned(),
         FailureKind::Quota => {
@@ -28,6 +30,55 @@ pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> Strin
         FailureKind::Other => {
             "go by the service's message: a setting or the version may not fit".to_owned()
         }
+    }
+}
+
+/// The same about a request that got no answer, as far as its cause is known.
+#[must_use]
+pub fn advice_on(cause: Cause, options: &Options) -> String {
+    let Options { endpoint, project, .. } = options;
+    match cause {
+        Cause::NameNotFound => format!(
+            "check LOGFERRY_ENDPOINT ({endpoint}) and LOGFERRY_PROJECT ({project}), which stands in \
+             front of it: a project has a name only in its own region"
+        ),
+        Cause::NameService => {
+            "check the name servers in /etc/resolv.conf, and that they can be reached".to_owned()
+        }
+        Cause::Refused => format!(
+            "check the host and the port of LOGFERRY_ENDPOINT ({endpoint}), or those of the proxy"
+        ),
+        Cause::Unreachable | Cause::TooLate => format!(
+            "check that packets to {endpoint} and back are let through: route, network policy, \
+             firewall; or set HTTPS_PROXY or HTTP_PROXY if a proxy is the way out"
+        ),
+        Cause::Untrusted => format!(
+            "set LOGFERRY_CA_FILE to the authority that has signed the certificate of {endpoint}, \
+             or find out who answers in its place"
+        ),
+        Cause::Expired => {
+            format!("renew the certificate of {endpoint}, or set the clock of this machine")
+        }
+        Cause::NotYetValid => {
+            format!("set the clock of this machine, or wait for the certificate of {endpoint}")
+        }
+        Cause::WrongName => format!(
+            "name the host in LOGFERRY_ENDPOINT ({endpoint}) as its certificate does, or have the \
+             name added to the certificate"
+        ),
+        Cause::ClientCertificate => {
+            "set LOGFERRY_CLIENT_CERT_FILE and LOGFERRY_CLIENT_KEY_FILE to a certificate that the \
+             other side accepts and that has not expired"
+                .to_owned()
+        }
+        Cause::Tls => format!(
+            "check that {endpoint} speaks TLS on this port; if it does not, write http:// in \
+             LOGFERRY_ENDPOINT"
+        ),
+        Cause::Proxy => "check HTTPS_PROXY or HTTP_PROXY, its user and password, and that the \
+                         proxy lets the endpoint through; or name the endpoint in NO_PROXY"
+            .to_owned(),
+        Cause::Other => format!("check what answers at {endpoint}"),
     }
 }
 
@@ -76,7 +127,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
-    use super::super::{Credentials, Endpoint, Secret};
+    use super::super::{Credentials, Endpoint, Secret, Signature, TlsFiles};
     use super::*;
 
     fn options(credentials: CredentialsSource) -> Options {
@@ -90,6 +141,8 @@ mod tests {
             verify_response: true,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(1),
+            tls: TlsFiles::default(),
+            signature: Signature::V1,
         }
     }
 

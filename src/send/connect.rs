@@ -1,6 +1,7 @@
 //! `check --connect`: one signed, read-only request that tells whether delivery would work.
 
-use super::advice::advice;
+use super::advice::{advice, advice_on};
+use super::cause::Cause;
 use super::credentials::{CredentialsError, CredentialsInUse};
 use super::http::{Client, ClientError, TransportError};
 use super::verdict::{FailureKind, Verdict};
@@ -38,16 +39,20 @@ pub enum ConnectError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// No answer.
-    #[error("no answer: {error}: {advice}")]
+    #[error("{what}: {error}: {advice}")]
     Transport {
+        /// What stands in between, in a few words.
+        what: &'static str,
         /// What happened.
         error: TransportError,
         /// What to do.
         advice: String,
     },
     /// An answer, but not the one.
-    #[error("status {status}, {reason}: {advice}")]
+    #[error("{what}: status {status}, {reason}: {advice}")]
     Refused {
+        /// What is wrong, in a few words.
+        what: &'static str,
         /// HTTP status.
         status: u16,
         /// The service's code and message.
@@ -67,8 +72,9 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
     let request =
         request::list_shards(options, credentials.current(crate::clock::now())?, local_unix);
     let answer = Client::new(options)?.send(request).await.map_err(|error| {
-        let advice = advice(FailureKind::Network, None, options);
-        ConnectError::Transport { error, advice }
+        let cause = error.cause();
+        let (what, advice) = (what_stands_between(cause), advice_on(cause, options));
+        ConnectError::Transport { what, error, advice }
     })?;
 
     let kind = match Verdict::of(&answer, options.verify_response) {
@@ -85,6 +91,41 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
         Some(error) => format!("{}: {}", error.code, error.message),
         None => "without the service's request id or error code".to_owned(),
     };
-    let advice = advice(kind, code, options);
-    Err(ConnectError::Refused { status: answer.status, reason, advice })
+    let (what, advice) = match answer.status {
+        407 => ("proxy", advice_on(Cause::Proxy, options)),
+        _ => (what_is_wrong(kind, code), advice(kind, code, options)),
+    };
+    Err(ConnectError::Refused { what, status: answer.status, reason, advice })
+}
+
+fn what_stands_between(cause: Cause) -> &'static str {
+    match cause {
+        Cause::NameNotFound => "name not found",
+        Cause::NameService => "the name service does not answer",
+        Cause::Refused => "connection refused",
+        Cause::Unreachable => "unreachable",
+        Cause::TooLate => "no answer in time",
+        Cause::Untrusted => "TLS: the certificate is not trusted",
+        Cause::Expired => "TLS: the certificate has expired",
+        Cause::NotYetValid => "TLS: the certificate is not valid yet",
+        Cause::WrongName => "TLS: the certificate is for another name",
+        Cause::ClientCertificate => "TLS: our certificate is missing or not accepted",
+        Cause::Tls => "TLS",
+        Cause::Proxy => "proxy",
+        Cause::Other => "no answer",
+    }
+}
+
+fn what_is_wrong(kind: FailureKind, code: Option<&str>) -> &'static str {
+    match (kind, code) {
+        (FailureKind::Clock, _) => "clock",
+        (FailureKind::Credentials, _) => "credentials",
+        (
+            FailureKind::Missing,
+            Some("LogStoreNotExist" | "ShardNotExist" | "LogStoreWithoutShard"),
+        ) => "logstore",
+        (FailureKind::Missing, _) => "project",
+        (FailureKind::Unverified, _) => "somebody else answers",
+        _ => "refused",
+    }
 }

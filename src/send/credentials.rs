@@ -1,19 +1,18 @@
 //! Access keys: what they are, and the ones to sign with now.
 //!
-//! A credentials file is looked at no more than once a second, and only when something is to be
-//! signed; it is read when its modification time, inode or size has changed, so a file that is
-//! replaced (a mounted secret is: by a link to another directory) is taken up within a second.
-//! While it cannot be read, or is half written, the last good credentials stay in use. Nothing
-//! here prints a secret, nor a message of the JSON parser: those quote the text.
+//! A credentials file that is replaced is taken up within a second, when something is to be signed
+//! (see [`super::watched`]). Nothing here prints a secret, nor a message of the JSON parser: those
+//! quote the text.
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use serde::Deserialize;
 use tracing::{info, warn};
+
+use super::watched::{Look, Watched};
 
 /// Where credentials come from.
 #[derive(Clone, Debug)]
@@ -143,32 +142,22 @@ fn parse(text: &[u8]) -> Result<Credentials, String> {
 
 /// The credentials in use.
 #[derive(Debug)]
-pub(crate) struct CredentialsInUse {
-    source: CredentialsSource,
-    /// The last good ones of a file.
-    good: Option<Credentials>,
-    /// The file that `good` was read from.
-    stamp: Option<Stamp>,
-    looked_at: Option<Instant>,
-    /// A warning has been given and the file has not been good since.
-    warned: bool,
+pub(crate) enum CredentialsInUse {
+    Unsigned,
+    Fixed(Credentials),
+    File { path: PathBuf, watched: Watched<Credentials> },
 }
-
-/// Tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    device: u64,
-    inode: u64,
-    bytes: u64,
-}
-
-/// Least time between two looks at the file.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl CredentialsInUse {
     pub(crate) fn new(source: CredentialsSource) -> Self {
-        Self { source, good: None, stamp: None, looked_at: None, warned: false }
+        match source {
+            CredentialsSource::Unsigned => Self::Unsigned,
+            CredentialsSource::Fixed(credentials) => Self::Fixed(credentials),
+            CredentialsSource::File(path) => {
+                let watched = Watched::new(vec![path.clone()]);
+                Self::File { path, watched }
+            }
+        }
     }
 
     /// The credentials to sign with now; `None` to leave the request unsigned.
@@ -179,72 +168,29 @@ impl CredentialsInUse {
         &mut self,
         now: Instant,
     ) -> Result<Option<&Credentials>, CredentialsError> {
-        match &self.source {
-            CredentialsSource::Unsigned => return Ok(None),
-            CredentialsSource::Fixed(_) => {}
-            CredentialsSource::File(path) => {
-                let path = path.clone();
-                self.look_at(&path, now)?;
-            }
-        }
-        Ok(match &self.source {
-            CredentialsSource::Fixed(credentials) => Some(credentials),
-            CredentialsSource::Unsigned | CredentialsSource::File(_) => self.good.as_ref(),
-        })
-    }
-
-    fn look_at(&mut self, path: &Path, now: Instant) -> Result<(), CredentialsError> {
-        let is_due = self.looked_at.is_none_or(|at| now >= at + LOOK_INTERVAL);
-        if self.good.is_some() && !is_due {
-            return Ok(());
-        }
-        self.looked_at = Some(now);
-        let stamp = Stamp::of(path);
-        if self.good.is_some() && stamp.is_some() && stamp == self.stamp {
-            return Ok(());
-        }
-        match read_credentials(path) {
-            Ok(credentials) => {
-                self.take_up(path, credentials);
-                // Changed while it was read: the next look reads it again.
-                self.stamp = stamp.filter(|stamp| Stamp::of(path) == Some(*stamp));
-                Ok(())
-            }
-            Err(error) if self.good.is_some() => {
-                if !self.warned {
-                    warn!(%error, "keeping the last good credentials");
-                    self.warned = true;
+        match self {
+            Self::Unsigned => Ok(None),
+            Self::Fixed(credentials) => Ok(Some(credentials)),
+            Self::File { path, watched } => {
+                match watched.look(now, || read_credentials(path))? {
+                    Look::Same => {}
+                    Look::Fresh => {
+                        let id = watched.good().map_or("", |fresh| fresh.access_key_id.as_str());
+                        info!(file = %path.display(), access_key_id = id, "credentials read");
+                    }
+                    Look::Bad(error) => warn!(%error, "keeping the last good credentials"),
                 }
-                Ok(())
+                Ok(watched.good())
             }
-            Err(error) => Err(error),
         }
-    }
-
-    fn take_up(&mut self, path: &Path, credentials: Credentials) {
-        if self.good.as_ref() != Some(&credentials) {
-            let access_key_id = credentials.access_key_id.as_str();
-            info!(file = %path.display(), access_key_id, "credentials read");
-        }
-        self.good = Some(credentials);
-        self.warned = false;
-    }
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: metadata.modified().ok(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::watched::LOOK_INTERVAL;
     use super::*;
 
     const GOOD: &str = r#"{"access_key_id": "id-1", "access_key_secret": "s3cret-1"}"#;

@@ -5,7 +5,8 @@
 //! - [`dispatch`]: which batch goes now; with [`window`], how many at once, and [`backoff`], when
 //!   to try again;
 //! - [`request`]: what goes over the wire, signed with the key from [`credentials`];
-//! - [`http`]: one attempt;
+//! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
+//!   is told by [`cause`];
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
 //! - `journal` and [`advice`]: what is said about it.
 //!
@@ -22,16 +23,20 @@
 pub mod advice;
 pub mod answer;
 pub mod backoff;
+pub mod cause;
 pub mod connect;
 pub mod credentials;
 pub mod dispatch;
 pub mod endpoint;
 pub mod http;
 mod journal;
+mod lookup;
 pub mod replay;
 pub mod request;
 pub mod skew;
+pub mod tls;
 pub mod verdict;
+mod watched;
 pub mod window;
 
 use std::future::Future;
@@ -44,6 +49,8 @@ use tokio::task::JoinSet;
 pub use self::connect::connect;
 pub use self::credentials::{Credentials, CredentialsSource, Secret};
 pub use self::endpoint::Endpoint;
+pub use self::request::Signature;
+pub use self::tls::{ClientFiles, TlsFiles};
 
 use self::answer::Answer;
 use self::credentials::CredentialsInUse;
@@ -74,8 +81,12 @@ pub struct Options {
     pub verify_response: bool,
     /// Time to connect, TLS included.
     pub connect_timeout: Duration,
-    /// Time for a whole attempt.
+    /// Time for a whole attempt, and what its bytes take at the least acceptable rate.
     pub request_timeout: Duration,
+    /// Certificates of files.
+    pub tls: TlsFiles,
+    /// How requests are signed.
+    pub signature: Signature,
 }
 
 /// The sender's loop: takes batches from the hand-off, delivers them, acknowledges.

@@ -98,6 +98,8 @@ impl Server {
             verify_response: true,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_millis(500),
+            tls: TlsFiles::default(),
+            signature: Signature::V1,
         }
     }
 

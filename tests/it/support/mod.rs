@@ -15,6 +15,8 @@ pub(crate) mod special;
 /// strace(1) as a saboteur.
 pub(crate) mod strace;
 mod volume;
+/// The network in between.
+pub(crate) mod wire;
 
 pub(crate) use admin::Admin;
 pub(crate) use ledger::{FIXED, Ledger, Repeats};
