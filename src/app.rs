@@ -115,6 +115,8 @@ impl App {
             read_bytes: config.memory.read_bytes,
             files_max: files_max(config.send.concurrency_max),
             tags: config.tags.clone(),
+            shard_hash_keys: config.shard_hash_keys.clone(),
+            once: config.exactly_once.then_some(config.send.concurrency_max),
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
         drop(context);

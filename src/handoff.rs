@@ -100,19 +100,20 @@ impl CollectorEnd {
         self.bytes_max
     }
 
-    /// Hands a batch over.
-    ///
-    /// # Panics
-    /// If there is no room: ask first, and leave the lines in their file.
+    /// Hands a batch over. A new one only if there is room: ask first, and leave the lines in their
+    /// file. One that was handed over before, or a part of it, still has the room that it had.
     pub fn push(&mut self, batch: SealedBatch) {
-        assert!(self.has_room(), "a batch is only sealed when there is room for it");
-        self.push_again(batch);
+        self.hold(batch.payload.len());
+        self.release(batch);
     }
 
-    /// Hands a batch over that was handed over before, and whose acknowledgement has been taken:
-    /// the room that it had is still there.
-    pub fn push_again(&mut self, batch: SealedBatch) {
-        self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
+    /// Counts a batch as handed over that has to wait on this side for something.
+    pub fn hold(&mut self, payload_bytes: usize) {
+        self.outstanding_bytes += payload_bytes + BATCH_OVERHEAD_BYTES;
+    }
+
+    /// Hands a batch over that was held.
+    pub fn release(&mut self, batch: SealedBatch) {
         lock(&self.shared.down).queue.push_back(batch);
         self.shared.pushed.notify_one();
     }

@@ -17,12 +17,14 @@
 //!
 //! # Stopping
 //! Told to drain, the loop discovers once more, reads every file to its end, seals what is open,
-//! closes the hand-off and stays until the last acknowledgement is saved. Told to abandon, it
-//! saves what is known and ends.
+//! and stays until the last acknowledgement is there; then it closes the hand-off, saves and ends.
+//! Told to abandon, it saves what is known and ends.
 
 mod files;
+mod once;
 mod opening;
 mod reading;
+mod rereading;
 mod unpacking;
 
 use std::collections::{HashMap, HashSet};
@@ -32,6 +34,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::Unwatched;
+use self::once::Once;
 use self::opening::Aside;
 use self::unpacking::Packed;
 use crate::batch::policy::Reason;
@@ -45,7 +48,7 @@ use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
 use crate::limit::pacer::Pacer;
 use crate::report::{CollectorCounters, CollectorReport, FileReport};
-use crate::sealed::{Outcome, Refusal, SealedBatch};
+use crate::sealed::{Outcome, Refusal, Route, SealedBatch};
 use crate::span::{FileKey, Span};
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
@@ -90,6 +93,10 @@ pub struct Options {
     pub files_max: usize,
     /// Tags and source of the groups.
     pub tags: TagPlan,
+    /// Names of the tags whose values decide the shard; empty for any shard.
+    pub shard_hash_keys: Vec<String>,
+    /// How many requests may be under way, if each line is to arrive exactly once.
+    pub once: Option<usize>,
 }
 
 /// How it ended.
@@ -114,6 +121,8 @@ pub struct Collector {
     files_max: usize,
     topic: String,
     tags: TagPlan,
+    shard_hash_keys: Vec<String>,
+    once: Once,
     patterns: Patterns,
     watch: Watch,
     registry: Registry,
@@ -217,9 +226,14 @@ impl Collector {
         assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
         let (now, unix) = (clock::now(), clock::wall().as_secs());
         let rate = options.limit.bytes_per_second;
+        let topic = options.batch.topic.clone();
+        let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
+        if options.once.is_some() {
+            batcher.end_groups_with_partial_lines();
+        }
         Ok(Self {
-            topic: options.batch.topic.clone(),
-            batcher: Batcher::new(options.batch, options.open_bytes_max)?,
+            topic,
+            batcher,
             piece_bytes: match rate {
                 0 => usize::MAX,
                 rate => usize::try_from(rate / 10).unwrap_or(usize::MAX).max(PIECE_BYTES_MIN),
@@ -235,6 +249,8 @@ impl Collector {
             tail: options.tail,
             files_max: options.files_max,
             tags: options.tags,
+            shard_hash_keys: options.shard_hash_keys,
+            once: Once::new(options.once),
             patterns,
             watch: Watch::new(),
             registry: Registry::default(),
@@ -298,6 +314,10 @@ impl Collector {
                 || (self.stage == Stage::Closed
                     && self.handoff.outstanding_bytes() == 0
                     && self.unparked.is_empty());
+            if is_over {
+                // What was refused may have come again until now.
+                self.handoff.close();
+            }
             self.save(now, is_over);
             self.publish(now, is_over);
             if is_over {
@@ -317,7 +337,7 @@ impl Collector {
         }
         for ack in mail.acks {
             match ack.outcome {
-                Outcome::Delivered => self.on_done(ack.span, ack.lines),
+                Outcome::Delivered => self.on_done(ack.span, ack.lines, ack.route),
                 Outcome::Refused { batch, refusal } => match restamp(&batch, self.server_unix()) {
                     Some(restamped) => self.push_restamped(restamped),
                     None => self.unparked.push((batch, refusal)),
@@ -340,13 +360,34 @@ impl Collector {
             file = %batch.path, batch = batch.id.0, records = batch.lines,
             "the service refuses the times of a batch; sending it with the time of now"
         );
-        self.handoff.push_again(batch);
+        self.hand_over(batch);
     }
 
-    fn on_done(&mut self, span: Span, records: u32) {
+    /// So many records of a batch with this route are delivered, or set aside.
+    fn on_done(&mut self, span: Span, records: u32, route: Route) {
         let (acknowledged, is_moved) = self.registry.on_ack(span, records);
         self.counters.acknowledged_bytes += acknowledged;
         self.is_moved |= is_moved;
+        self.is_moved |= self.once.on_done(span, route);
+        if is_moved {
+            self.on_watermark(span.file);
+        }
+    }
+
+    fn on_watermark(&mut self, file: FileKey) {
+        if let Some(watermark) = self.registry.watermark_mut(file) {
+            self.once.on_watermark(file, watermark.offset());
+        }
+    }
+
+    /// The only way to the sender: of batches that were sealed, of refused ones that were changed,
+    /// and of parts of those.
+    fn hand_over(&mut self, batch: SealedBatch) {
+        let payload_bytes = batch.payload.len();
+        match self.once.on_batch(batch) {
+            Some(batch) => self.handoff.push(batch),
+            None => self.handoff.hold(payload_bytes),
+        }
     }
 
     /// Sets refused batches aside. One that cannot be written stays, and its watermark with it.
@@ -363,7 +404,7 @@ impl Collector {
                     );
                     self.counters.batches_parked += 1;
                     self.counters.lines_parked += u64::from(batch.lines);
-                    self.on_done(batch.span, batch.lines);
+                    self.on_done(batch.span, batch.lines, batch.route);
                 }
                 Err(error) => {
                     let meanwhile = "nothing more is read until that is possible";
@@ -463,7 +504,12 @@ impl Collector {
         if let Some(watermark) = self.registry.watermark_mut(file) {
             watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
-        self.handoff.push(batch);
+        let again = self.once.take_saved(file, batch.span.start);
+        if !again.is_empty() {
+            return self.hand_over_again(batch, tail, again);
+        }
+        self.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+        self.hand_over(batch);
     }
 
     // === stopping
@@ -478,7 +524,7 @@ impl Collector {
         }
     }
 
-    /// When all files are read to their end: seals what is open, then closes the hand-off. Files
+    /// When all files are read to their end: seals what is open, then reads no more. Files
     /// that could not be opened get another chance for as long as that leads on: a copy is taken
     /// up when its original is delivered, and one archive after the other.
     fn finish_drain(&mut self, now: Instant) {
@@ -505,7 +551,6 @@ impl Collector {
                 return;
             }
         }
-        self.handoff.close();
         self.stage = Stage::Closed;
     }
 
@@ -536,25 +581,30 @@ impl Collector {
     fn save(&mut self, now: Instant, is_last: bool) {
         let is_durable_due = self.durable_at.is_some_and(|at| at <= now);
         let is_fast_due = self.is_moved && self.save_at <= now;
-        if !(is_fast_due || is_durable_due || is_last) {
+        let is_assigning = self.once.assign();
+        if !(is_fast_due || is_durable_due || is_assigning || is_last) {
             return;
         }
         let started = clock::now();
-        let is_durable = is_durable_due || is_last;
+        let is_durable = is_durable_due || is_assigning || is_last;
         let unix = clock::wall().as_secs();
         let mut checkpoints: Vec<Checkpoint> =
-            self.registry.iter().map(|(_, tracked)| self.checkpoint(tracked, unix)).collect();
+            self.registry.iter().map(|(file, one)| self.checkpoint(file, one, unix)).collect();
         // Of what has ended only a copy can be met again.
         let ended = self.registry.ended();
-        let gone = |ended: &Tracked| {
-            let checkpoint = self.checkpoint(ended, unix);
+        let gone = |file, ended: &Tracked| {
+            let checkpoint = self.checkpoint(file, ended, unix);
             Checkpoint { inode: 0, ..checkpoint }
         };
-        checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(ended.map(|(file, ended)| gone(file, ended)));
         checkpoints.extend(self.delivered_copies());
         checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
+                if is_durable {
+                    let batches = self.once.on_saved();
+                    batches.into_iter().for_each(|batch| self.handoff.release(batch));
+                }
                 self.counters.checkpoint_saves += 1;
                 self.checkpoint_saved_unix = unix;
                 if !self.checkpoint_error.is_empty() && self.unparked.is_empty() {
@@ -569,7 +619,12 @@ impl Collector {
                 };
             }
             Err(error) => {
-                let meanwhile = "shipping goes on, and a restart would repeat what was sent since";
+                let meanwhile = if self.once.is_on() {
+                    "nothing more is sent until that is possible"
+                } else {
+                    "shipping goes on, and a restart would repeat what was sent since"
+                };
+                self.once.has_failed = true;
                 self.note_checkpoint_error("save the checkpoint", meanwhile, &error);
                 self.durable_at = Some(now + DURABLE_PERIOD);
             }
@@ -581,8 +636,9 @@ impl Collector {
         }
     }
 
-    fn checkpoint(&self, tracked: &Tracked, unix: u64) -> Checkpoint {
-        Checkpoint { looked_at: self.looked_at, ..tracked.checkpoint(unix) }
+    fn checkpoint(&self, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
+        let ranges = self.once.ranges(file, tracked.watermark.offset());
+        Checkpoint { looked_at: self.looked_at, ranges, ..tracked.checkpoint(unix) }
     }
 
     fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {
