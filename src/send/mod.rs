@@ -62,7 +62,7 @@ use self::verdict::{FailureKind, Verdict};
 use crate::clock;
 use crate::handoff::SenderEnd;
 use crate::report::SenderReport;
-use crate::sealed::SealedBatch;
+use crate::sealed::{Route, SealedBatch};
 
 /// What the sender must know. Every field comes from the settings.
 #[derive(Clone, Debug)]
@@ -239,7 +239,17 @@ impl Sender {
                 return Verdict::Retry { kind, after: None };
             }
         };
-        let verdict = Verdict::of(answer, self.options.verify_response);
+        let is_old = |answer: &Answer| {
+            let error = answer.error.as_ref();
+            answer.request_id.is_some() && error.is_some_and(|e| e.code == "InvalidSequenceId")
+        };
+        let verdict = match attempted.batch.route {
+            // It was stored, and the answer was lost.
+            Route::Once { .. } if is_old(answer) => Verdict::Delivered,
+            Route::Once { .. } | Route::Key(_) | Route::Any => {
+                Verdict::of(answer, self.options.verify_response)
+            }
+        };
         match verdict {
             Verdict::Retry { kind, .. } => {
                 self.journal.on_failure(kind, &Failure::of_answer(answer), now);
