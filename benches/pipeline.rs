@@ -56,6 +56,7 @@ fn read_buffer_to_batches<const COMPRESSION: usize>(bencher: Bencher<'_, '_>, li
             time: 1_700_000_000,
             now,
             flush_partial: false,
+            is_range_end: false,
         };
         loop {
             let progress = pipeline::advance(&input, 512 << 10, &mut batcher.writer(file));

@@ -125,6 +125,8 @@ impl App {
                 logstore: config.send.logstore.clone(),
                 endpoint: config.send.endpoint.to_string(),
             },
+            shard_hash_keys: config.shard_hash_keys.clone(),
+            once: config.exactly_once.then_some(config.send.concurrency_max),
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
         drop(context);

@@ -101,31 +101,27 @@ impl CollectorEnd {
         self.bytes_max
     }
 
-    /// Hands a batch over.
-    ///
-    /// # Panics
-    /// If there is no room: ask first, and leave the lines in their file.
+    /// Hands a batch over. A new one only if there is room: ask first, and leave the lines in their
+    /// file. One that was handed over before, or a part of it, still has the room that it had.
     pub fn push(&mut self, batch: SealedBatch) {
-        assert!(self.has_room(), "a batch is only sealed when there is room for it");
-        self.push_again(batch);
+        self.reserve(batch.payload.len());
+        self.send(batch);
     }
 
-    /// Hands a batch over that was handed over before, and whose acknowledgement has been taken:
-    /// the room that it had is still there.
-    pub fn push_again(&mut self, batch: SealedBatch) {
-        self.hold(&batch);
-        lock(&self.shared.down).queue.push_back(batch);
-        self.shared.pushed.notify_one();
-    }
-
-    /// Keeps the room of a batch that came back and is not to go again yet.
-    pub fn hold(&mut self, batch: &SealedBatch) {
-        self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
+    /// Counts a batch as handed over that has to wait on this side for something.
+    pub fn reserve(&mut self, payload_bytes: usize) {
+        self.outstanding_bytes += payload_bytes + BATCH_OVERHEAD_BYTES;
     }
 
     /// Gives that room back.
-    pub fn release(&mut self, batch: &SealedBatch) {
-        self.outstanding_bytes -= batch.payload.len() + BATCH_OVERHEAD_BYTES;
+    pub fn free(&mut self, payload_bytes: usize) {
+        self.outstanding_bytes -= payload_bytes + BATCH_OVERHEAD_BYTES;
+    }
+
+    /// Hands a batch over that has its room already.
+    pub fn send(&mut self, batch: SealedBatch) {
+        lock(&self.shared.down).queue.push_back(batch);
+        self.shared.pushed.notify_one();
     }
 
     /// Whether something has come up since the mail was taken.

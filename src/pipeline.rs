@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::batch::Writer;
 use crate::batch::policy::Reason;
 use crate::fingerprint::Fingerprint;
-use crate::line::split::{Line, next_line, partial_line};
+use crate::line::split::{Line, last_line, next_line, partial_line};
 
 /// Some bytes of one file, and when they were read.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub struct Input<'a> {
     pub now: Instant,
     /// The file has been quiet long enough for its unfinished last line to be sent as it is.
     pub flush_partial: bool,
+    /// A record ended where `bytes` end when they were read before: what is left there is whole.
+    pub is_range_end: bool,
 }
 
 /// Why the stages stopped.
@@ -82,6 +84,10 @@ pub fn advance(input: &Input<'_>, line_bytes_max: usize, writer: &mut Writer<'_>
         let left = &input.bytes[at..];
         let (line, is_partial) = match next_line(left, is_mid_line, line_bytes_max) {
             Some(line) => (line, false),
+            None if input.is_range_end => match last_line(left, line_bytes_max) {
+                Some(line) => (line, false),
+                None => break,
+            },
             None if input.flush_partial => match partial_line(left, line_bytes_max) {
                 Some(line) => (line, true),
                 None => break,
@@ -92,7 +98,10 @@ pub fn advance(input: &Input<'_>, line_bytes_max: usize, writer: &mut Writer<'_>
             progress.stop = Stop::Seal(reason);
             break;
         }
-        progress.sent_partial |= is_partial;
+        if is_partial {
+            progress.sent_partial = true;
+            writer.on_partial();
+        }
         at += line.consumed;
         is_mid_line = line.is_cut;
     }
@@ -157,7 +166,15 @@ mod tests {
 
     fn input(bytes: &[u8], lead: usize, offset: u64) -> Input<'_> {
         let now = crate::clock::now();
-        Input { bytes, lead, offset, time: 1_700_000_000, now, flush_partial: false }
+        Input {
+            bytes,
+            lead,
+            offset,
+            time: 1_700_000_000,
+            now,
+            flush_partial: false,
+            is_range_end: false,
+        }
     }
 
     fn values(sealed: &Sealed) -> Vec<String> {

@@ -88,6 +88,7 @@ fn ship(plan: &Plan<'_>, sizes: &[usize], flush_partial: bool) -> Shipped {
             time: 1_700_000_000,
             now: clock::now(),
             flush_partial,
+            is_range_end: false,
         };
         assert!(tail.matches_start_of(input.bytes), "the tail is what stands before the offset");
         loop {

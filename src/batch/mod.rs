@@ -63,6 +63,8 @@ struct Shared {
     ages: VecDeque<(Instant, FileKey, u64)>,
     next_serial: u64,
     next_batch: u64,
+    /// A group goes no further than an unfinished line that was sent.
+    ends_with_partial: bool,
     compressor: Compressor,
     pool: Vec<Vec<u8>>,
 }
@@ -73,12 +75,17 @@ struct Stream {
     trailer: Arc<[u8]>,
     pack_id: PackId,
     open: Option<Open>,
+    /// Where its batches go.
+    route: Route,
+    /// Its open group covers a range that is known, and is sealed at the end of that and not before.
+    is_held: bool,
     /// No line will follow; the stream goes with its last group.
     is_ended: bool,
 }
 
 struct Open {
     group: LogGroup,
+    opened_at: Instant,
     serial: u64,
     /// `Time / 60` of its lines.
     minute: u32,
@@ -87,6 +94,8 @@ struct Open {
     end: u64,
     /// How many of these are holes.
     hole_bytes: u64,
+    /// It gets no more lines.
+    is_complete: bool,
     /// The bytes of the file just before `end`.
     tail: Fingerprint,
 }
@@ -118,6 +127,7 @@ impl Batcher {
             ages: VecDeque::new(),
             next_serial: 0,
             next_batch: 0,
+            ends_with_partial: false,
             compressor,
             pool: Vec::new(),
         };
@@ -128,7 +138,46 @@ impl Batcher {
     /// `source_id` names the stream for `__pack_id__`.
     pub fn begin(&mut self, file: FileKey, path: Arc<str>, trailer: Arc<[u8]>, source_id: &str) {
         let pack_id = PackId::new(source_id);
-        self.streams.insert(file, Stream { path, trailer, pack_id, open: None, is_ended: false });
+        let route = Route::Any;
+        let (open, is_held, is_ended) = (None, false, false);
+        let stream = Stream { path, trailer, pack_id, open, route, is_held, is_ended };
+        self.streams.insert(file, stream);
+    }
+
+    /// Says where the batches of a file go; to any shard, if that is not said.
+    pub fn set_route(&mut self, file: FileKey, route: Route) {
+        if let Some(stream) = self.streams.get_mut(&file) {
+            stream.route = route;
+        }
+    }
+
+    /// From now on a group ends with the first unfinished line that was sent, and with the end of
+    /// that line if it comes: so the same bytes make the same records when they are read again.
+    pub fn end_groups_with_partial_lines(&mut self) {
+        self.shared.ends_with_partial = true;
+    }
+
+    /// The next group of a file is sealed when [`Self::seal`] says so, or the stream has ended; its
+    /// size, age and times ask for nothing. Until the next seal.
+    ///
+    /// # Panics
+    /// If a group is open: that one would be sealed for its age.
+    pub fn hold(&mut self, file: FileKey) {
+        let Some(stream) = self.streams.get_mut(&file) else { return };
+        assert!(stream.open.is_none(), "what is open is sealed before a range begins");
+        stream.is_held = true;
+    }
+
+    /// Whether the group of a file, open or not yet, is held.
+    #[must_use]
+    pub fn is_held(&self, file: FileKey) -> bool {
+        self.streams.get(&file).is_some_and(|stream| stream.is_held)
+    }
+
+    /// Whether a file has an open group.
+    #[must_use]
+    pub fn is_open(&self, file: FileKey) -> bool {
+        self.streams.get(&file).is_some_and(|stream| stream.open.is_some())
     }
 
     /// Ends the stream of a file: its open group is sealed like any other, and nothing follows.
@@ -142,9 +191,8 @@ impl Batcher {
             // It will get no more lines, so it is due at once: to the front.
             Some(open) => {
                 let oldest = self.shared.ages.front().map(|(opened_at, ..)| *opened_at);
-                if let Some(oldest) = oldest {
-                    self.shared.ages.push_front((oldest, file, open.serial));
-                }
+                let opened_at = oldest.unwrap_or(open.opened_at);
+                self.shared.ages.push_front((opened_at, file, open.serial));
             }
         }
     }
@@ -227,6 +275,7 @@ impl Batcher {
     /// Seals the open group of `file`, if there is one.
     pub fn seal(&mut self, file: FileKey, reason: Reason) -> Option<Sealed> {
         let stream = self.streams.get_mut(&file)?;
+        stream.is_held = false;
         let sealed = self.shared.seal(file, stream, reason);
         if stream.is_ended {
             self.streams.remove(&file);
@@ -246,7 +295,10 @@ impl Writer<'_> {
     /// Whether the open group must be sealed before a value of `value_len` bytes read at `time`.
     #[must_use]
     pub fn seal_before(&self, value_len: usize, time: u32) -> Option<Reason> {
-        let open = self.stream.open.as_ref()?;
+        let open = self.stream.open.as_ref().filter(|_| !self.stream.is_held)?;
+        if open.is_complete {
+            return Some(Reason::Full);
+        }
         let (bytes, lines) = (open.group.len(), open.group.lines());
         let added = LogGroup::appended_len(value_len);
         policy::seal_before(&self.shared.options, bytes, lines, open.minute, added, time)
@@ -254,14 +306,26 @@ impl Writer<'_> {
 
     /// Appends a value read at `time` that covers the bytes `[start, end)` of the file.
     pub fn append(&mut self, value: &[u8], start: u64, end: u64, time: u32, now: Instant) {
-        let shared = &mut *self.shared;
+        let (shared, is_held) = (&mut *self.shared, self.stream.is_held);
         let open = self.stream.open.get_or_insert_with(|| {
             let serial = shared.next_serial;
             shared.next_serial += 1;
-            shared.ages.push_back((now, self.file, serial));
+            if !is_held {
+                shared.ages.push_back((now, self.file, serial));
+            }
             let group = LogGroup::in_buffer(shared.pool.pop().unwrap_or_default());
             let tail = Fingerprint::default();
-            Open { group, serial, minute: time / 60, start, end: start, hole_bytes: 0, tail }
+            Open {
+                group,
+                opened_at: now,
+                serial,
+                minute: time / 60,
+                start,
+                end: start,
+                hole_bytes: 0,
+                is_complete: false,
+                tail,
+            }
         });
         debug_assert_eq!(open.end, start, "a span has no holes");
         let before = open.group.len();
@@ -279,6 +343,13 @@ impl Writer<'_> {
         true
     }
 
+    /// The line that was appended last is not finished.
+    pub fn on_partial(&mut self) {
+        if let Some(open) = &mut self.stream.open {
+            open.is_complete = self.shared.ends_with_partial;
+        }
+    }
+
     /// Sets the fingerprint of the bytes before the end of the open group.
     pub fn set_tail(&mut self, tail: Fingerprint) {
         if let Some(open) = &mut self.stream.open {
@@ -289,9 +360,8 @@ impl Writer<'_> {
 
 impl Shared {
     fn next_id(&mut self) -> BatchId {
-        let id = BatchId(self.next_batch);
         self.next_batch += 1;
-        id
+        BatchId(self.next_batch - 1)
     }
 
     fn seal(&mut self, file: FileKey, stream: &mut Stream, reason: Reason) -> Option<Sealed> {
@@ -310,7 +380,7 @@ impl Shared {
                 .expect("the settings bound a group far below 4 GiB"),
             lines,
             first: 0,
-            route: Route::Any,
+            route: stream.route,
         };
         if self.pool.len() < POOL_MAX {
             self.pool.push(raw);

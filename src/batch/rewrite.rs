@@ -4,10 +4,12 @@
 //!   quarter of an hour ahead of its own clock: read by a wrong clock, or kept for too long. The
 //!   lines are as good as others, so they get a time that it takes.
 //! - [`split`]: two halves, by records: to be smaller, or to find the record that spoils the others.
+//! - [`part`]: some of its records, where others have arrived.
 //! - [`recompress`]: the same group in another compression.
 //!
 //! Pure; the only place where a sealed payload is opened again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use prost::Message as _;
@@ -37,26 +39,23 @@ pub fn restamp(batch: &SealedBatch, server_unix: i64) -> Option<SealedBatch> {
     if is_changed { closed(batch, &group) } else { None }
 }
 
-/// The two halves of a batch, under these ids: each with the tags of the whole and the same span,
-/// in which it says where its records begin. `None` if it has less than two records.
+/// The records with these indexes in the payload of a batch, as a batch with another number. It
+/// keeps tags and span, and says where in that its records begin. `None` if it has no such records.
+#[must_use]
+pub fn part(batch: &SealedBatch, records: Range<u32>, id: BatchId) -> Option<SealedBatch> {
+    let mut group = opened(batch)?;
+    let (start, end) = (records.start as usize, records.end as usize);
+    group.logs = group.logs.get(start..end).filter(|logs| !logs.is_empty())?.to_vec();
+    let first = batch.first.checked_add(records.start)?;
+    let lines = records.end - records.start;
+    Some(SealedBatch { id, lines, first, ..closed(batch, &group)? })
+}
+
+/// The two halves of a batch, under these ids. `None` if it has less than two records.
 #[must_use]
 pub fn split(batch: &SealedBatch, ids: [BatchId; 2]) -> Option<[SealedBatch; 2]> {
-    let mut front = opened(batch)?;
-    let count = front.logs.len();
-    if count < 2 || u32::try_from(count) != Ok(batch.lines) {
-        return None;
-    }
-    let middle = count / 2;
-    let back = LogGroup { logs: front.logs.split_off(middle), ..front.clone() };
-    let middle = u32::try_from(middle).ok()?;
-    let front = SealedBatch { id: ids[0], lines: middle, ..closed(batch, &front)? };
-    let back = SealedBatch {
-        id: ids[1],
-        first: batch.first.checked_add(middle)?,
-        lines: batch.lines - middle,
-        ..closed(batch, &back)?
-    };
-    Some([front, back])
+    let middle = batch.lines / 2;
+    Some([part(batch, 0..middle, ids[0])?, part(batch, middle..batch.lines, ids[1])?])
 }
 
 /// The batch in another compression.
@@ -151,6 +150,11 @@ mod tests {
             assert_eq!((back.id, back.first, back.span), (BatchId(8), 12, whole.span));
             assert_eq!(lines(&front), ["a", "b"]);
             assert_eq!(lines(&back), ["c", "d", "e"]);
+            let last = part(&back, 2..3, BatchId(9)).unwrap();
+            assert_eq!((last.id, last.first, last.lines), (BatchId(9), 14, 1));
+            assert_eq!(lines(&last), ["e"]);
+            assert!(part(&back, 2..4, BatchId(9)).is_none());
+            assert!(part(&back, 1..1, BatchId(9)).is_none());
         }
     }
 

@@ -18,6 +18,14 @@
 //!   born                  8  when it was made, in nanoseconds since 1970; 0 for not known
 //!   flags                 4  bit 0: done (see `Checkpoint::is_done`)
 //!   looked_at             8  when names were last looked at, in nanoseconds since 1970
+//!   count                 4  ranges above `offset`; left out, with all that follows, if there are none
+//!   range × count
+//!     start end          16  the bytes, and
+//!     first records       8  which of their records
+//!     line_bytes_max      4  as which they were cut into records
+//!     tail                8  fingerprint of the bytes just before `end`
+//!     flags               4  bit 0: done; else assigned to
+//!     key sequence       24  a hash key and a sequence id
 //! CRC-32                  4  of all bytes before it
 //! ```
 
@@ -59,6 +67,42 @@ pub struct Checkpoint {
     /// When the names in its directory were last looked at, in nanoseconds since 1970: what is born
     /// later has not been seen.
     pub looked_at: i64,
+    /// What was sent, or may have been, of the bytes above `offset`, in order. Only where each line
+    /// is to arrive exactly once.
+    pub ranges: Vec<Range>,
+}
+
+/// Some records of a range of bytes that were sent under an id, or may have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Offset of the first byte.
+    pub start: u64,
+    /// Offset just past the last byte.
+    pub end: u64,
+    /// Which record of these bytes is the first one.
+    pub first: u32,
+    /// How many they are.
+    pub records: u32,
+    /// Longer lines were cut there: the same bytes make the same records only with the same limit.
+    pub line_bytes_max: u32,
+    /// The bytes just before `end`.
+    pub tail: Fingerprint,
+    /// Whether they have arrived.
+    pub state: RangeState,
+}
+
+/// Whether a range has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeState {
+    /// It has.
+    Done,
+    /// It may have, and the service knows under which id.
+    Assigned {
+        /// Hash key.
+        key: u128,
+        /// Sequence id.
+        sequence: u64,
+    },
 }
 
 /// Why bytes are no checkpoint file.
@@ -117,8 +161,29 @@ fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
     bytes.extend_from_slice(&entry.born.to_le_bytes());
     bytes.extend_from_slice(&(if entry.is_done { DONE } else { 0 }).to_le_bytes());
     bytes.extend_from_slice(&entry.looked_at.to_le_bytes());
-    let len = u32::try_from(bytes.len() - at - 4).expect("two paths are short");
+    if !entry.ranges.is_empty() {
+        put_len(bytes, entry.ranges.len());
+        entry.ranges.iter().for_each(|range| encode_range(bytes, range));
+    }
+    let len =
+        u32::try_from(bytes.len() - at - 4).expect("two paths and what is in flight are short");
     bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+fn encode_range(bytes: &mut Vec<u8>, range: &Range) {
+    let (flags, key, sequence) = match range.state {
+        RangeState::Done => (DONE, 0, 0),
+        RangeState::Assigned { key, sequence } => (0, key, sequence),
+    };
+    for number in [range.start, range.end] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    let Fingerprint { len, crc32 } = range.tail;
+    for number in [range.first, range.records, range.line_bytes_max, len, crc32, flags] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&key.to_le_bytes());
+    bytes.extend_from_slice(&sequence.to_le_bytes());
 }
 
 fn put_len(bytes: &mut Vec<u8>, len: usize) {
@@ -166,7 +231,23 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
         born: entry.u64()?.cast_signed(),
         is_done: entry.u32()? & DONE != 0,
         looked_at: entry.u64()?.cast_signed(),
+        ranges: if entry.left.is_empty() { Vec::new() } else { decode_ranges(&mut entry)? },
     })
+}
+
+fn decode_ranges(entry: &mut Reader<'_>) -> Result<Vec<Range>, FormatError> {
+    let count = entry.u32()?;
+    (0..count).map(|_| decode_range(entry)).collect()
+}
+
+fn decode_range(entry: &mut Reader<'_>) -> Result<Range, FormatError> {
+    let (start, end) = (entry.u64()?, entry.u64()?);
+    let (first, records, line_bytes_max) = (entry.u32()?, entry.u32()?, entry.u32()?);
+    let tail = Fingerprint { len: entry.u32()?, crc32: entry.u32()? };
+    let is_done = entry.u32()? & DONE != 0;
+    let (key, sequence) = (entry.array().map(u128::from_le_bytes)?, entry.u64()?);
+    let state = if is_done { RangeState::Done } else { RangeState::Assigned { key, sequence } };
+    Ok(Range { start, end, first, records, line_bytes_max, tail, state })
 }
 
 struct Reader<'a> {
@@ -207,6 +288,22 @@ mod tests {
     use super::*;
 
     prop_compose! {
+        fn range()(
+            numbers in any::<[u64; 3]>(),
+            small in any::<[u32; 5]>(),
+            key in any::<u128>(),
+            is_done in any::<bool>(),
+        ) -> Range {
+            let [start, end, sequence] = numbers;
+            let [first, records, line_bytes_max, len, crc32] = small;
+            let state =
+                if is_done { RangeState::Done } else { RangeState::Assigned { key, sequence } };
+            let tail = Fingerprint { len, crc32 };
+            Range { start, end, first, records, line_bytes_max, tail, state }
+        }
+    }
+
+    prop_compose! {
         fn checkpoint()(
             numbers in any::<[u64; 4]>(),
             prints in any::<[u32; 4]>(),
@@ -215,6 +312,7 @@ mod tests {
             looked_at in any::<i64>(),
             path in proptest::collection::vec(any::<u8>(), 0..40),
             resolved in proptest::collection::vec(any::<u8>(), 0..40),
+            ranges in proptest::collection::vec(range(), 0..3),
         ) -> Checkpoint {
             Checkpoint {
                 path: OsString::from_vec(path).into(),
@@ -226,6 +324,7 @@ mod tests {
                 born,
                 is_done,
                 looked_at,
+                ranges,
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
                 tail: Fingerprint { len: prints[2], crc32: prints[3] },
             }

@@ -358,7 +358,8 @@ impl Collector {
             }
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
-            let checkpoint = self.checkpoint(&ended, clock::wall().as_secs());
+            let checkpoint = self.checkpoint(file, &ended, clock::wall().as_secs());
+            self.once.forget(file);
             let is_done = ended.left_bytes == 0;
             if is_done {
                 self.on_original_delivered(file);

@@ -20,9 +20,11 @@
 //! Told to abandon, it saves what is known and ends.
 
 mod files;
+mod once;
 mod opening;
 mod reading;
 mod refused;
+mod rereading;
 pub mod stopping;
 mod unpacking;
 
@@ -33,6 +35,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::Unwatched;
+use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
 use self::stopping::Drain;
@@ -48,7 +51,7 @@ use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
 use crate::limit::pacer::Pacer;
 use crate::report::{CollectorCounters, CollectorReport, FileReport};
-use crate::sealed::{Outcome, Refusal, SealedBatch};
+use crate::sealed::{Outcome, Refusal, Route, SealedBatch};
 use crate::span::{FileKey, Span};
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
@@ -97,6 +100,10 @@ pub struct Options {
     pub stop: stopping::Options,
     /// Where batches go: for those that are set aside.
     pub destination: Destination,
+    /// Names of the tags whose values decide the shard; empty for any shard.
+    pub shard_hash_keys: Vec<String>,
+    /// How many requests may be under way, if each line is to arrive exactly once.
+    pub once: Option<usize>,
 }
 
 /// How it ended.
@@ -121,6 +128,8 @@ pub struct Collector {
     files_max: usize,
     topic: String,
     tags: TagPlan,
+    shard_hash_keys: Vec<String>,
+    once: Once,
     patterns: Patterns,
     watch: Watch,
     registry: Registry,
@@ -224,9 +233,14 @@ impl Collector {
         assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
         let (now, unix) = (clock::now(), clock::wall().as_secs());
         let rate = options.limit.bytes_per_second;
+        let topic = options.batch.topic.clone();
+        let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
+        if options.once.is_some() {
+            batcher.end_groups_with_partial_lines();
+        }
         Ok(Self {
-            topic: options.batch.topic.clone(),
-            batcher: Batcher::new(options.batch, options.open_bytes_max)?,
+            topic,
+            batcher,
             piece_bytes: match rate {
                 0 => usize::MAX,
                 rate => usize::try_from(rate / 10).unwrap_or(usize::MAX).max(PIECE_BYTES_MIN),
@@ -242,6 +256,8 @@ impl Collector {
             tail: options.tail,
             files_max: options.files_max,
             tags: options.tags,
+            shard_hash_keys: options.shard_hash_keys,
+            once: Once::new(options.once),
             patterns,
             watch: Watch::new(),
             registry: Registry::default(),
@@ -307,6 +323,10 @@ impl Collector {
                 || (self.stage == Stage::Closed
                     && self.handoff.outstanding_bytes() == 0
                     && self.unparked.is_empty());
+            if is_over {
+                // What was refused may have come again until now.
+                self.handoff.close();
+            }
             self.save(now, is_over);
             self.publish(now, is_over);
             if is_over {
@@ -327,7 +347,7 @@ impl Collector {
         for ack in mail.acks {
             self.returned.on_ended(ack.id);
             match ack.outcome {
-                Outcome::Delivered => self.on_done(ack.span, ack.lines),
+                Outcome::Delivered => self.on_done(ack.span, ack.lines, ack.route),
                 Outcome::Refused { batch, refusal } => self.on_refused(batch, refusal),
             }
         }
@@ -340,10 +360,31 @@ impl Collector {
         unix.saturating_add(self.clock_offset)
     }
 
-    fn on_done(&mut self, span: Span, records: u32) {
+    /// So many records of a batch with this route are delivered, or set aside.
+    fn on_done(&mut self, span: Span, records: u32, route: Route) {
         let (acknowledged, is_moved) = self.registry.on_ack(span, records);
         self.counters.acknowledged_bytes += acknowledged;
         self.is_moved |= is_moved;
+        self.is_moved |= self.once.on_done(span, route);
+        if is_moved {
+            self.on_watermark(span.file);
+        }
+    }
+
+    fn on_watermark(&mut self, file: FileKey) {
+        if let Some(watermark) = self.registry.watermark_mut(file) {
+            self.once.on_watermark(file, watermark.offset());
+        }
+    }
+
+    /// The only way to the sender: of batches that were sealed, of refused ones that were changed,
+    /// and of parts of those.
+    fn hand_over(&mut self, batch: SealedBatch) {
+        let payload_bytes = batch.payload.len();
+        match self.once.on_batch(batch) {
+            Some(batch) => self.handoff.push(batch),
+            None => self.handoff.reserve(payload_bytes),
+        }
     }
 
     // === turn
@@ -434,7 +475,12 @@ impl Collector {
         if let Some(watermark) = self.registry.watermark_mut(file) {
             watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
-        self.handoff.push(batch);
+        let again = self.once.take_saved(file, batch.span.start);
+        if !again.is_empty() {
+            return self.hand_over_again(batch, tail, again);
+        }
+        self.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+        self.hand_over(batch);
     }
 
     // === checkpoint
@@ -442,25 +488,30 @@ impl Collector {
     fn save(&mut self, now: Instant, is_last: bool) {
         let is_durable_due = self.durable_at.is_some_and(|at| at <= now);
         let is_fast_due = self.is_moved && self.save_at <= now;
-        if !(is_fast_due || is_durable_due || is_last) {
+        let is_assigning = self.once.assign();
+        if !(is_fast_due || is_durable_due || is_assigning || is_last) {
             return;
         }
         let started = clock::now();
-        let is_durable = is_durable_due || is_last;
+        let is_durable = is_durable_due || is_assigning || is_last;
         let unix = clock::wall().as_secs();
         let mut checkpoints: Vec<Checkpoint> =
-            self.registry.iter().map(|(_, tracked)| self.checkpoint(tracked, unix)).collect();
+            self.registry.iter().map(|(file, one)| self.checkpoint(file, one, unix)).collect();
         // Of what has ended only a copy can be met again.
         let ended = self.registry.ended();
-        let gone = |ended: &Tracked| {
-            let checkpoint = self.checkpoint(ended, unix);
+        let gone = |file, ended: &Tracked| {
+            let checkpoint = self.checkpoint(file, ended, unix);
             Checkpoint { inode: 0, ..checkpoint }
         };
-        checkpoints.extend(ended.map(|(_, ended)| gone(ended)));
+        checkpoints.extend(ended.map(|(file, ended)| gone(file, ended)));
         checkpoints.extend(self.delivered_copies());
         checkpoints.extend(self.remembered.checkpoints().cloned());
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
+                if is_durable {
+                    let batches = self.once.on_saved();
+                    batches.into_iter().for_each(|batch| self.handoff.send(batch));
+                }
                 self.counters.checkpoint_saves += 1;
                 self.checkpoint_saved_unix = unix;
                 if !self.checkpoint_error.is_empty() && self.unparked.is_empty() {
@@ -475,7 +526,12 @@ impl Collector {
                 };
             }
             Err(error) => {
-                let meanwhile = "shipping goes on, and a restart would repeat what was sent since";
+                let meanwhile = if self.once.is_on() {
+                    "nothing more is sent until that is possible"
+                } else {
+                    "shipping goes on, and a restart would repeat what was sent since"
+                };
+                self.once.has_failed = true;
                 self.note_checkpoint_error("save the checkpoint", meanwhile, &error);
                 self.durable_at = Some(now + DURABLE_PERIOD);
             }
@@ -487,8 +543,9 @@ impl Collector {
         }
     }
 
-    fn checkpoint(&self, tracked: &Tracked, unix: u64) -> Checkpoint {
-        Checkpoint { looked_at: self.looked_at, ..tracked.checkpoint(unix) }
+    fn checkpoint(&self, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
+        let ranges = self.once.ranges(file, tracked.watermark.offset());
+        Checkpoint { looked_at: self.looked_at, ranges, ..tracked.checkpoint(unix) }
     }
 
     fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {

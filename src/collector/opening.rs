@@ -17,6 +17,8 @@ use super::Collector;
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
+use crate::enrich;
+use crate::sealed::Route;
 use crate::span::FileKey;
 use crate::tail::discover::{Found, Refused};
 use crate::tail::identity::{Match, Stat};
@@ -500,7 +502,8 @@ impl Collector {
                 return Err(error);
             }
         };
-        let (offset, tail) = saved.map(|saved| (saved.offset, saved.tail)).unwrap_or_default();
+        let (offset, tail, ranges) =
+            saved.map(|saved| (saved.offset, saved.tail, saved.ranges)).unwrap_or_default();
         let Stat { device, inode, born, .. } = stat;
         let opened = Opened { path, resolved, device, inode, born, head, offset, tail };
         tracing::info!(
@@ -509,6 +512,8 @@ impl Collector {
         );
         let unix = clock::wall().as_secs();
         let file = self.registry.open(opened, now, unix);
+        self.once.adopt(file, offset, ranges);
+        self.make_room_to_read_again(file);
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.state = state;
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
@@ -534,6 +539,9 @@ impl Collector {
         let trailer = log_group::trailer(&self.topic, source, &tags);
         let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
         self.batcher.begin(file, label, trailer.into(), &source_id);
+        if let Some(key) = enrich::hash_key(&self.shard_hash_keys, &tags, source, &self.topic) {
+            self.batcher.set_route(file, Route::Key(key));
+        }
     }
 }
 
@@ -583,6 +591,7 @@ fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint>
         seen_unix: clock::wall().as_secs(),
         is_done: true,
         looked_at: 0,
+        ranges: Vec::new(),
     })
 }
 

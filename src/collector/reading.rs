@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Collector;
+use super::rereading::{Ahead, Within};
 use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split;
@@ -130,6 +131,11 @@ impl Collector {
                 tracked.opened.head = head;
             }
         }
+        let within = match self.ahead(file)? {
+            Ahead::Read(within) => within,
+            Ahead::Passed => return Ok(Piece::More),
+            Ahead::Full => return Ok(Piece::Blocked),
+        };
         let is_to_end = from + bytes.len() as u64 >= stat.size;
         let time = u32::try_from(self.server_unix()).unwrap_or_default();
         let input = Input {
@@ -139,8 +145,9 @@ impl Collector {
             time,
             now,
             flush_partial: flush_partial && is_to_end,
+            is_range_end: false,
         };
-        self.feed(file, input, is_to_end)
+        self.feed(file, input, is_to_end, within)
     }
 
     /// Lets the stages take what they can, sealing as they ask for it and as there is room.
@@ -149,19 +156,23 @@ impl Collector {
         file: FileKey,
         mut input: Input<'_>,
         mut is_to_end: bool,
+        within: Within,
     ) -> io::Result<Piece> {
+        if within.cuts_off(&mut input) {
+            is_to_end = false;
+        }
         // Under a rate limit a turn takes a piece of it, unless a single line is longer. The end
         // of a piece is not the end of the file, so nothing unfinished is sent there.
-        let (whole, whole_is_to_end, whole_flush) = (input.bytes, is_to_end, input.flush_partial);
+        let (whole, whole_is_to_end) = (input, is_to_end);
         let piece = input.lead.saturating_add(self.piece_bytes);
-        if piece < whole.len() {
-            input.bytes = &whole[..piece];
-            input.flush_partial = false;
+        if piece < whole.bytes.len() {
+            input.bytes = &whole.bytes[..piece];
+            (input.flush_partial, input.is_range_end) = (false, false);
             is_to_end = false;
         }
         loop {
             let mut writer = self.batcher.writer(file);
-            let progress = pipeline::advance(&input, self.tail.line_bytes_max, &mut writer);
+            let progress = pipeline::advance(&input, within.line_bytes_max, &mut writer);
             input.lead += progress.consumed;
             let before = input.offset;
             input.offset += progress.consumed as u64;
@@ -186,16 +197,20 @@ impl Collector {
                 let hole_bytes = progress.passed_hole_bytes as u64;
                 self.pass(file, before, end, Fingerprint::of_tail(passed), hole_bytes);
             }
-            let is_stuck = progress.consumed == 0 && input.bytes.len() < whole.len();
+            let is_stuck = progress.consumed == 0 && input.bytes.len() < whole.bytes.len();
+            if within.ends_at(input.offset) {
+                return Ok(if self.end_range(file) { Piece::More } else { Piece::Blocked });
+            }
             match progress.stop {
                 Stop::NeedsBytes if is_stuck => {
-                    input.bytes = whole;
-                    input.flush_partial = whole_flush;
+                    input.bytes = whole.bytes;
+                    input.flush_partial = whole.flush_partial;
+                    input.is_range_end = whole.is_range_end;
                     is_to_end = whole_is_to_end;
                 }
                 Stop::NeedsBytes if is_to_end => return Ok(Piece::Done),
                 Stop::NeedsBytes if progress.consumed == 0 && is_idle => {
-                    return self.jump(file, input.offset, left.len() as u64);
+                    return self.jump(file, input.offset, left.len() as u64, within);
                 }
                 // It has a size and does not give the bytes: the next examination asks again.
                 Stop::NeedsBytes if progress.consumed == 0 => return Ok(Piece::Done),
@@ -211,7 +226,14 @@ impl Collector {
     }
 
     /// Bytes `[start, end)` are no record and no group is open to cover them.
-    fn pass(&mut self, file: FileKey, start: u64, end: u64, tail: Fingerprint, hole_bytes: u64) {
+    pub(super) fn pass(
+        &mut self,
+        file: FileKey,
+        start: u64,
+        end: u64,
+        tail: Fingerprint,
+        hole_bytes: u64,
+    ) {
         if let Some(watermark) = self.registry.watermark_mut(file) {
             watermark.on_passed(start, end, tail, hole_bytes);
             self.counters.acknowledged_bytes += end - start - hole_bytes;
@@ -229,7 +251,7 @@ impl Collector {
 
     /// The read buffer holds nothing but `nuls` NUL bytes, and the file goes on: to the text behind
     /// them, if there is any yet.
-    fn jump(&mut self, file: FileKey, offset: u64, nuls: u64) -> io::Result<Piece> {
+    fn jump(&mut self, file: FileKey, offset: u64, nuls: u64, within: Within) -> io::Result<Piece> {
         let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
         let Some(text) = reader.text_after(offset + nuls)? else {
             if let Some(tracked) = self.registry.get(file) {
@@ -237,6 +259,7 @@ impl Collector {
             }
             return Ok(Piece::Done);
         };
+        let text = within.end.map_or(text, |end| text.min(end));
         let (bytes, tail) = (text - offset, Fingerprint::of_tail(&[0; TAIL_BYTES_MAX]));
         let mut writer = self.batcher.writer(file);
         let is_covered = writer.cover(text, bytes);

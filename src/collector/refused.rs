@@ -70,7 +70,7 @@ impl Collector {
             Refusal::Compression => batch.compression != FALLBACK,
         };
         if can_help {
-            self.handoff.hold(&batch);
+            self.handoff.reserve(batch.payload.len());
             self.returned.waiting.push((batch, refusal));
         } else {
             self.unparked.push((batch, refusal));
@@ -82,7 +82,7 @@ impl Collector {
             file = %batch.path, batch = batch.id.0, records = batch.lines,
             "the service refuses the times of a batch; sending it with the time of now"
         );
-        self.handoff.push_again(batch);
+        self.hand_over(batch);
     }
 
     /// Sets aside what must be, and sends what was made of the others.
@@ -92,7 +92,7 @@ impl Collector {
         }
         while self.unparked.is_empty() && self.returned.trying.len() < PARTS_MAX {
             let Some((batch, refusal)) = self.returned.waiting.pop() else { break };
-            self.handoff.release(&batch);
+            self.handoff.free(batch.payload.len());
             self.change(batch, refusal);
             self.park(now);
         }
@@ -118,7 +118,7 @@ impl Collector {
                 "a refused batch is sent again, changed"
             );
             self.returned.trying.insert(part.id);
-            self.handoff.push_again(part);
+            self.hand_over(part);
         }
     }
 
@@ -144,7 +144,7 @@ impl Collector {
                     self.counters.batches_parked += 1;
                     self.counters.lines_parked += u64::from(batch.lines);
                     self.say_parked(&batch, &refusal, &parked.display().to_string(), now);
-                    self.on_done(batch.span, batch.lines);
+                    self.on_done(batch.span, batch.lines, batch.route);
                 }
                 Err(error) => {
                     let meanwhile = "nothing more is read until that is possible";

@@ -167,7 +167,10 @@ impl Collector {
             return Ok(None);
         }
         // Where a file with these first bytes may have been left.
-        let saved = self.remembered.checkpoints().map(|saved| (saved.head, saved.offset));
+        let saved = self.remembered.checkpoints().flat_map(|saved| {
+            let ends = saved.ranges.iter().map(|range| range.end);
+            ends.chain([saved.offset]).map(|offset| (saved.head, offset))
+        });
         let files = self.registry.iter().map(|(_, file)| (file.opened.head, file.read_offset));
         let offsets: Vec<u64> = saved
             .chain(files)
@@ -255,6 +258,7 @@ impl Collector {
     /// or was emptied. It is opened anew as what it is.
     pub(super) fn on_packed(&mut self, file: FileKey) {
         self.counters.skipped_truncated_bytes += self.registry.forget(file);
+        self.once.forget(file);
         self.batcher.end(file);
         self.readers.remove(&file);
         self.is_scan_wanted = true;

@@ -98,6 +98,13 @@ impl Meanings {
         }
     }
 
+    fn tags(&self, name: &str) -> Vec<String> {
+        match self.0.get(name) {
+            Some((Meaning::Tags(tags), _)) => tags.clone(),
+            _ => unreachable!("{name} has a default that is a list of tags"),
+        }
+    }
+
     fn number(&self, name: &str) -> u64 {
         match self.0.get(name) {
             Some((Meaning::Size(number) | Meaning::Count(number), _)) => *number,
@@ -198,6 +205,7 @@ pub(super) fn compose(
     check_required(found, mistakes);
     check_project_not_in_endpoint(&meanings, mistakes);
     check_group_fits(&meanings, mistakes);
+    check_one_route(&meanings, mistakes);
     let credentials = credentials(env, found, &meanings, mistakes);
     let tls = tls::files(&meanings, mistakes);
     let signature = tls::signature(&meanings, mistakes);
@@ -262,6 +270,8 @@ pub(super) fn compose(
             Some("json") => LogFormat::Json,
             _ => LogFormat::Text,
         },
+        exactly_once: meanings.switch("exactly_once"),
+        shard_hash_keys: meanings.tags("shard_hash_keys"),
         tags: tags?,
         effective,
     })
@@ -317,6 +327,23 @@ fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
             )
             .value(size(batch).to_string())
             .origin(meanings.origin("batch_bytes")),
+        );
+    }
+}
+
+/// Both say where a request goes.
+fn check_one_route(meanings: &Meanings, mistakes: &mut Mistakes) {
+    let names = meanings.tags("shard_hash_keys");
+    if !names.is_empty() && meanings.switch("exactly_once") {
+        let advice = format!(
+            "it cannot be together with exactly_once = true (from {}), which has hash keys of its \
+             own; leave one of them out",
+            meanings.origin("exactly_once")
+        );
+        mistakes.push(
+            Mistake::new("shard_hash_keys", advice)
+                .value(quoted(&names.join(",")))
+                .origin(meanings.origin("shard_hash_keys")),
         );
     }
 }

@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 33] = [
+pub(crate) static KEYS: [Key; 35] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -334,6 +334,30 @@ pub(crate) static KEYS: [Key; 33] = [
         example: "",
         bare: true,
         doc: "Most requests in flight at once.",
+    },
+    Key {
+        name: "exactly_once",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "",
+        bare: false,
+        doc: "Each line arrives once, whatever dies: no line comes again after a kill or a lost \
+              answer. What is sent is noted through to the disk of state_dir before, so it costs \
+              two flushes for as many requests as can go at once, and while state_dir cannot be \
+              written nothing is sent. Requests go to the shards by random hash keys, as many as \
+              send_request_concurrency.",
+    },
+    Key {
+        name: "shard_hash_keys",
+        kind: Kind::Tags,
+        default: Some(""),
+        example: "",
+        bare: false,
+        doc: "Names of tags, __source__ and __topic__ among them, whose values decide the shard: \
+              what is equal in all of them goes to the same one, so that a reader of it sees all of \
+              a pod or of a file. Empty lets the service spread the load. Not together with \
+              exactly_once. Separated by commas in the environment and in flags, a list in the \
+              file.",
     },
     Key {
         name: "verify_response",

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Patterns { least: usize },
     /// Absolute directories.
     Directories,
+    /// Names of tags.
+    Tags,
     /// Any text of at most this many bytes, without control characters.
     Text { most: usize },
     /// An absolute path.
@@ -54,6 +56,7 @@ pub(crate) enum Meaning {
     Patterns(Vec<String>),
     Path(PathBuf),
     Directories(Vec<PathBuf>),
+    Tags(Vec<String>),
     Listen(Option<SocketAddr>),
     Size(u64),
     Count(u64),
@@ -65,7 +68,7 @@ pub(crate) enum Meaning {
 impl Kind {
     /// Whether an empty text is a value rather than none.
     pub(crate) fn takes_empty(&self) -> bool {
-        let is_list = matches!(self, Self::Patterns { least: 0 } | Self::Directories);
+        let is_list = matches!(self, Self::Patterns { least: 0 } | Self::Directories | Self::Tags);
         is_list || matches!(self, Self::Listen | Self::Text { .. })
     }
 
@@ -89,6 +92,7 @@ impl Kind {
             }
             Self::Patterns { least } => patterns_of(value, *least).map(Meaning::Patterns),
             Self::Directories => directories(value).map(Meaning::Directories),
+            Self::Tags => tags(value).map(Meaning::Tags),
             Self::Text { most } => plain_text(&text()?, *most).map(Meaning::Text),
             Self::Path => absolute_path(text()?.trim()).map(Meaning::Path),
             Self::Listen => listen(text()?.trim()).map(Meaning::Listen),
@@ -140,6 +144,7 @@ impl fmt::Display for Kind {
                 f.write_str("absolute globs of files, such as /share/logs/**/*.log")
             }
             Self::Directories => f.write_str("absolute directories, such as /data, or nothing"),
+            Self::Tags => f.write_str("names of tags, such as _pod_name_,__path__, or nothing"),
             Self::Text { most } => {
                 write!(f, "a text of at most {most} bytes without control characters")
             }
@@ -175,7 +180,7 @@ impl fmt::Display for Meaning {
         match self {
             Self::Endpoint(address) => f.write_str(&endpoint::print(address)),
             Self::Text(text) => f.write_str(text),
-            Self::Patterns(patterns) => f.write_str(&patterns.join(",")),
+            Self::Patterns(list) | Self::Tags(list) => f.write_str(&list.join(",")),
             Self::Path(path) => path.display().fmt(f),
             Self::Directories(dirs) => {
                 let texts: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
@@ -243,11 +248,19 @@ fn texts(
     }
 }
 
+fn split_at_commas(text: &str) -> Vec<String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(str::to_owned).collect()
+}
+
+fn tags(value: &ValueKind) -> Result<Vec<String>, Option<String>> {
+    let names = texts(value, split_at_commas)?;
+    let odd = names.iter().find(|name| name.is_empty() || name.contains([',', '\0', '\n']));
+    odd.map_or(Ok(()), |name| Err(Some(format!("{name:?} is no name"))))?;
+    Ok(names)
+}
+
 fn directories(value: &ValueKind) -> Result<Vec<PathBuf>, Option<String>> {
-    let split = |text: &str| {
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        items.map(str::to_owned).collect()
-    };
     let one = |text: &String| {
         let why = |what: &str| Some(format!("{text:?} {what}"));
         let path = absolute_path(text.trim()).map_err(|_| why("is no absolute path"))?;
@@ -257,7 +270,7 @@ fn directories(value: &ValueKind) -> Result<Vec<PathBuf>, Option<String>> {
         // Tidied: without doubled slashes, `.` parts and a slash at the end.
         Ok(path.components().collect())
     };
-    texts(value, split)?.iter().map(one).collect()
+    texts(value, split_at_commas)?.iter().map(one).collect()
 }
 
 fn plain_text(text: &str, most: usize) -> Result<String, Option<String>> {

@@ -65,6 +65,10 @@ pub struct Config {
     pub log_filter: String,
     /// How it writes that.
     pub log_format: LogFormat,
+    /// Whether each line is to arrive exactly once.
+    pub exactly_once: bool,
+    /// Names of the tags whose values decide the shard; empty for any shard.
+    pub shard_hash_keys: Vec<String>,
     /// The tags of every group, and the pod's address.
     pub tags: TagPlan,
     /// Every setting with its value and origin, for `check`. Holds no secrets.

@@ -76,6 +76,27 @@ pub fn env_tags(
         .collect()
 }
 
+/// The hash key that leads to a file's shard: the MD5 of what the named tags hold, joined with `_`;
+/// one that there is not is empty. `__source__` and `__topic__` are the fields of the group. `None`
+/// without names: then any shard will do.
+#[must_use]
+pub fn hash_key(
+    names: &[String],
+    tags: &[(String, Vec<u8>)],
+    source: &str,
+    topic: &str,
+) -> Option<u128> {
+    use md5::Digest as _;
+    let value = |name: &String| match name.as_str() {
+        "__source__" => source.as_bytes(),
+        "__topic__" => topic.as_bytes(),
+        name => tags.iter().find(|(key, _)| key == name).map_or(&b""[..], |(_, value)| value),
+    };
+    let joined = names.iter().map(value).collect::<Vec<_>>().join(&b'_');
+    let digest: [u8; 16] = md5::Md5::digest(joined).into();
+    (!names.is_empty()).then_some(u128::from_be_bytes(digest))
+}
+
 /// A set of identifiers out of a comma-separated list: sorted, joined with one space, cut.
 fn user_defined_id(list: &str) -> String {
     let ids: BTreeSet<&str> = list.split(',').map(str::trim).filter(|id| !id.is_empty()).collect();
@@ -143,6 +164,25 @@ mod tests {
             tags,
             [("gone".to_owned(), vec![]), ("_raw_".to_owned(), vec![b' ', 0xff, b'\n'])]
         );
+    }
+
+    #[test]
+    fn the_hash_key_is_the_digest_of_the_joined_values() {
+        let names = |list: &str| list.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let tags = plan("", env_tags("_pod_name_", |_| Some("pod-1".into()))).tags_for(b"/a.log");
+        let key = |list: &str| hash_key(&names(list), &tags, "10.7.0.37", "topic").unwrap();
+
+        // md5sum(1) of "pod-1_/a.log_", "10.7.0.37_topic" and of nothing.
+        assert_eq!(
+            format!("{:032x}", key("_pod_name_,__path__,gone")),
+            "c51c0fe423877c78a3ed41b510c56a45"
+        );
+        assert_eq!(
+            format!("{:032x}", key("__source__,__topic__")),
+            "1ccc497460e81bb4aa4cd440f5525a5f"
+        );
+        assert_eq!(format!("{:032x}", key("gone")), "d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(hash_key(&[], &tags, "", ""), None);
     }
 
     #[test]

@@ -75,6 +75,22 @@ pub fn partial_line(bytes: &[u8], line_bytes_max: usize) -> Option<Line<'_>> {
     (!text.is_empty()).then_some(line)
 }
 
+/// What is left before an offset at which a record ended when the bytes were read before: the same
+/// pieces as then, although what stands behind them is out of sight. `None` if nothing is left.
+#[must_use]
+pub fn last_line(bytes: &[u8], line_bytes_max: usize) -> Option<Line<'_>> {
+    if bytes.starts_with(&[0; HOLE_BYTES_MIN]) {
+        let consumed = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len());
+        return Some(Line { value: None, consumed, is_cut: true, is_hole: true });
+    }
+    let is_long = bytes.len() > line_bytes_max;
+    let end = if is_long { cut_before(bytes, line_bytes_max) } else { bytes.len() };
+    let text = without_nuls(&bytes[..end]);
+    let end = if end - text.len() < HOLE_BYTES_MIN { end } else { text.len() };
+    let line = Line { value: Some(&bytes[..end]), consumed: end, is_cut: true, is_hole: false };
+    (!bytes.is_empty()).then_some(line)
+}
+
 /// Whether `bytes`, left at the end of a file, are nothing that would ever be sent by themselves.
 #[must_use]
 pub fn is_idle(bytes: &[u8]) -> bool {
@@ -203,7 +219,39 @@ mod tests {
         assert_eq!(partial_line(b"\r", 9), None);
     }
 
+    /// All pieces of `file`, holes too, with what is left at its end taken for whole if it is said so.
+    fn pieces(file: &[u8], is_range_end: bool, start: usize) -> Vec<(Option<Vec<u8>>, usize)> {
+        let (mut out, mut offset) = (Vec::new(), start);
+        let mut is_mid_line = start > 0 && file[start - 1] != b'\n';
+        loop {
+            let left = &file[offset..];
+            let line = next_line(left, is_mid_line, 8);
+            let Some(line) = line.or_else(|| last_line(left, 8).filter(|_| is_range_end)) else {
+                return out;
+            };
+            offset += line.consumed;
+            out.push((line.value.map(<[u8]>::to_vec), offset));
+            is_mid_line = line.is_cut;
+        }
+    }
+
     proptest! {
+        /// From the end of any piece to that of any other the same pieces come out, although what
+        /// follows is cut off.
+        #[test]
+        fn a_range_makes_the_same_pieces_again(
+            file in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), Just(0xc3), Just(0xa4), Just(0), Just(0), Just(0), Just(0)], 0..80),
+            ends in any::<(proptest::sample::Index, proptest::sample::Index)>(),
+        ) {
+            let whole = pieces(&file, false, 0);
+            if !whole.is_empty() {
+                let (one, other) = (ends.0.index(whole.len()), ends.1.index(whole.len()));
+                let (from, to) = (one.min(other), one.max(other));
+                let again = pieces(&file[..whole[to].1], true, whole[from].1);
+                prop_assert_eq!(&again, &whole[from + 1..=to]);
+            }
+        }
+
         /// Splitting is the same whatever the reads were, and joins back to the file.
         #[test]
         fn chunking_changes_nothing(

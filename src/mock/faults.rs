@@ -9,11 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memchr::memmem;
+use prost::Message as _;
 use serde::Serialize;
 
 use super::answer::Refusal;
 use super::fault::{Fault, Kind, On};
 use super::store::NewGroup;
+use crate::wire::sls_logs::LogGroup;
 
 /// The faults of a running endpoint. Shared by reference; every method locks.
 #[derive(Debug, Default)]
@@ -193,10 +195,7 @@ impl Live {
     /// True unless its kind is about something else than is in the request.
     fn is_about(&self, seen: Seen<'_>) -> bool {
         match &self.fault.kind {
-            Kind::Poison { text } => {
-                let holds = |group: &NewGroup| memmem::find(&group.raw, text.as_bytes()).is_some();
-                seen.groups.iter().any(holds)
-            }
+            Kind::Poison { text } => seen.groups.iter().any(|group| holds(group, text)),
             Kind::RefuseCompression { name } => {
                 seen.groups.iter().any(|group| group.compression.name() == name)
             }
@@ -243,6 +242,13 @@ impl Live {
             _ => false,
         }
     }
+}
+
+/// Whether a value of some log holds this text.
+fn holds(group: &NewGroup, text: &str) -> bool {
+    let logs = LogGroup::decode(group.raw.as_slice()).map(|group| group.logs).unwrap_or_default();
+    let mut contents = logs.iter().flat_map(|log| &log.contents);
+    contents.any(|content| memmem::find(&content.value, text.as_bytes()).is_some())
 }
 
 #[cfg(test)]

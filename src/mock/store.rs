@@ -18,6 +18,9 @@ use super::journal::Journal;
 use crate::wire::Compression;
 use crate::wire::sls_logs;
 
+/// Refused sequence ids that are remembered.
+const OLD_MAX: usize = 10_000;
+
 /// An accepted LogGroup.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -45,6 +48,10 @@ pub struct Group {
     pub compression: Compression,
     /// Bytes on the way.
     pub sent_size: usize,
+    /// The hash key that it came with, if it did.
+    pub key: Option<u128>,
+    /// The sequence id of the request, if it had one.
+    pub sequence: Option<u64>,
     /// The request that brought it; those of one `batch_group` request share it.
     pub request_id: String,
     raw: Vec<u8>,
@@ -201,6 +208,8 @@ struct Inner {
     counts: Counts,
     /// Last sequence number by project, logstore and hash key.
     sequences: HashMap<(String, String, u128), u64>,
+    /// Hash keys and sequence ids that were refused as old, the last ones.
+    old: VecDeque<(u128, u64)>,
     journal: Option<Journal>,
 }
 
@@ -226,6 +235,13 @@ impl Store {
     #[must_use]
     pub fn line_count(&self) -> u64 {
         self.lock().counts.lines
+    }
+
+    /// Hash keys and sequence ids of requests that were refused because of them, oldest first; of
+    /// very many the last ones.
+    #[must_use]
+    pub fn refused_sequences(&self) -> Vec<(u128, u64)> {
+        self.lock().old.iter().copied().collect()
     }
 
     /// A copy of all counts.
@@ -259,8 +275,16 @@ impl Store {
     pub(super) fn accept(&self, request: Accepted, received: Duration) -> Result<(), NotStored> {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let sequence = inner.new_sequence(&request)?;
+        let sequence = inner.new_sequence(&request);
+        if sequence.is_err() {
+            inner.note_old(request.route);
+        }
+        let sequence = sequence?;
         let shard = self.shard_of(request.route, inner.counts.puts);
+        let (key, seqid) = match request.route {
+            Route::Any => (None, None),
+            Route::Key { key, sequence } => (Some(key), sequence),
+        };
         let mut number = inner.counts.groups;
         let mut first_line = inner.counts.lines;
         let groups: Vec<Arc<Group>> = request
@@ -280,6 +304,8 @@ impl Store {
                     line_count: new.line_count,
                     compression: new.compression,
                     sent_size: new.sent_size,
+                    key,
+                    sequence: seqid,
                     request_id: request.request_id.clone(),
                     raw: new.raw,
                 };
@@ -375,6 +401,15 @@ impl Inner {
         match self.sequences.get(&key) {
             Some(last) if sequence <= *last => Err(NotStored::OldSequence(*last)),
             _ => Ok(Some((key, sequence))),
+        }
+    }
+
+    fn note_old(&mut self, route: Route) {
+        if let Route::Key { key, sequence: Some(sequence) } = route {
+            self.old.push_back((key, sequence));
+            if self.old.len() > OLD_MAX {
+                self.old.pop_front();
+            }
         }
     }
 

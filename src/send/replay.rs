@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::advice::advice;
+use super::advice::{advice, advice_on};
 use super::credentials::{CredentialsError, CredentialsInUse};
 use super::http::{Client, ClientError};
 use super::skew::ServerClock;
@@ -82,7 +82,7 @@ impl Replay {
             let answer = match self.client.send(request).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let advice = advice(FailureKind::Network, None, &self.options);
+                    let advice = advice_on(error.cause(), &self.options);
                     let reason = format!("no answer: {error}: {advice}");
                     return Ok(Replayed::Failed { reason, again: Some(None) });
                 }

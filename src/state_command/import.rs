@@ -186,6 +186,7 @@ impl Takeover {
             seen_unix: self.unix,
             is_done: false,
             looked_at: 0,
+            ranges: Vec::new(),
         };
         Ok(Outcome::Imported { checkpoint: Box::new(checkpoint), bytes: stat.size })
     }

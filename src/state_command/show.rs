@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::find::Finder;
 use super::{Error, is_there};
-use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::format::{Checkpoint, Range, RangeState};
 use crate::checkpoint::store;
 use crate::clock;
 use crate::config::{Kept, Reach};
@@ -63,6 +63,9 @@ pub struct HeldFile {
     pub offset: u64,
     /// Size now; `None` if it is not found.
     pub size: Option<u64>,
+    /// Parts of what follows that were sent, or may have been, and are not known to have arrived:
+    /// they are sent again under the ids that are saved with them.
+    pub unresolved: usize,
     /// Of its first bytes.
     pub head: Print,
     /// Of the bytes just before `offset`.
@@ -152,6 +155,12 @@ impl HeldFile {
             Ok(_) => {}
             Err(error) => notes.push(error.to_string()),
         }
+        let is_open = |range: &&Range| range.state != RangeState::Done;
+        let unresolved = one.ranges.iter().filter(is_open).count();
+        if unresolved > 0 {
+            let end = one.ranges.last().map_or(one.offset, |last| last.end);
+            notes.push(format!("{unresolved} requests assigned, up to byte {end}"));
+        }
         if one.is_done {
             notes.push("delivered and closed".to_owned());
         }
@@ -169,6 +178,7 @@ impl HeldFile {
             inode: one.inode,
             born: one.born,
             offset: one.offset,
+            unresolved,
             head: print(one.head),
             tail: print(one.tail),
             seen_unix: one.seen_unix,

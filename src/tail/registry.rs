@@ -525,6 +525,7 @@ impl Tracked {
             seen_unix: self.unpacked_unix.unwrap_or(unix),
             is_done: false,
             looked_at: 0,
+            ranges: Vec::new(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use logferry::checkpoint::logtail::Signature;
-use logferry::mock::Fault;
+use logferry::mock::{Fault, Kind};
 use serde_json::{Value, json};
 
 use crate::support::{Pod, append_to, run, wait_for};
@@ -65,16 +65,17 @@ fn show_tells_what_is_delivered_beside_an_agent_and_after_it() {
 #[test]
 fn c12_orphaned_state_is_listed() {
     let (mut pod, log) = Pod::with_log();
-    pod.set("LOGFERRY_BATCH_LINES", "100").set("send_request_concurrency", "1");
     pod.ledger.append(&log, 300);
-    pod.mock.faults().set(vec![Fault { times: Some(1), ..Fault::error("PostBodyInvalid") }]);
+    let text_of_one = pod.ledger.lines[123].clone();
+    pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: text_of_one })]);
     let agent = pod.start();
-    wait_for("the other two batches", || pod.mock.store().line_count() >= 200);
+    wait_for("the other lines", || pod.mock.store().line_count() >= 299);
+    pod.wait_for_log("is set aside", 1);
     assert_eq!(agent.stop().0, 0);
     let gone = pod.path("data/pod/logs/gone.log");
     pod.ledger.append(&gone, 100);
     let agent = pod.start();
-    wait_for("one more", || pod.mock.store().line_count() >= 300);
+    wait_for("those of another file", || pod.mock.store().line_count() >= 399);
     assert_eq!(agent.stop().0, 0);
     fs::remove_file(&gone).unwrap();
     pod.set("LOGFERRY_PATHS", &text(&pod.path("share/logs/other/*.log")));

@@ -22,7 +22,7 @@ use crate::support::{Ledger, Pod, Repeats, append_to, pause, wait_for};
 fn c01_thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     const WINDOW: usize = 2;
     const BATCH_LINES: usize = 200;
-    let kills = kills();
+    let kills = kills(30);
     let (mut pod, log) = Pod::with_log();
     pod.set("send_request_concurrency", &WINDOW.to_string());
     pod.set("LOGFERRY_BATCH_LINES", &BATCH_LINES.to_string());
@@ -82,8 +82,9 @@ fn c01_thirty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     assert!(total <= bound * repeated.len(), "{repeated:?}, and {bound} a kill could be");
 }
 
-fn kills() -> usize {
-    let Some(text) = std::env::var_os("LOGFERRY_KILLS") else { return 30 };
+/// `LOGFERRY_KILLS`, or so many.
+pub(crate) fn kills(default: usize) -> usize {
+    let Some(text) = std::env::var_os("LOGFERRY_KILLS") else { return default };
     let number = text.to_str().and_then(|text| text.parse().ok());
     number.unwrap_or_else(|| panic!("LOGFERRY_KILLS is a number, not {text:?}"))
 }

@@ -51,20 +51,35 @@ struct Sweep {
 
 #[test]
 fn c02_death_at_any_call_on_the_state_directory_loses_nothing() {
-    Trial { what: "died", harm: "signal=KILL", is_lasting: false, refuses: true }.at_every_call();
+    Trial { what: "died", harm: "signal=KILL", is_lasting: false, refuses: true, is_once: false }
+        .at_every_call();
+}
+
+/// The same where each line is to arrive exactly once: none comes twice.
+#[test]
+fn n04_death_at_any_call_on_the_state_directory_repeats_nothing() {
+    Trial { what: "died", harm: "signal=KILL", is_lasting: false, refuses: true, is_once: true }
+        .at_every_call();
 }
 
 #[test]
 fn c02_a_call_on_the_state_directory_that_fails_does_not_stop_shipping() {
-    Trial { what: "failed", harm: "error=EIO", is_lasting: false, refuses: true }.at_every_call();
+    Trial { what: "failed", harm: "error=EIO", is_lasting: false, refuses: true, is_once: false }
+        .at_every_call();
 }
 
 /// From any moment on. A refused batch that cannot be set aside would hold up all others, as it
 /// should; so there is none.
 #[test]
 fn c02_a_disk_that_becomes_full_does_not_stop_shipping() {
-    Trial { what: "found it full", harm: "error=ENOSPC", is_lasting: true, refuses: false }
-        .at_every_call();
+    Trial {
+        what: "found it full",
+        harm: "error=ENOSPC",
+        is_lasting: true,
+        refuses: false,
+        is_once: false,
+    }
+    .at_every_call();
 }
 
 /// What is done to the agent at each call.
@@ -77,6 +92,8 @@ struct Trial {
     is_lasting: bool,
     /// The endpoint refuses a line for good.
     refuses: bool,
+    /// Each line is to arrive exactly once.
+    is_once: bool,
 }
 
 impl Trial {
@@ -86,8 +103,10 @@ impl Trial {
             return skipped("strace cannot trace here");
         }
         let threads = [Thread::First, Thread::Again, Thread::Collect];
-        let mut sweeps: Vec<Sweep> =
-            threads.into_iter().flat_map(|thread| record(thread, self.refuses)).collect();
+        let mut sweeps: Vec<Sweep> = threads
+            .into_iter()
+            .flat_map(|thread| record(thread, self.refuses, self.is_once))
+            .collect();
         // Taken from the end: the longest first.
         sweeps.sort_by_key(|sweep| sweep.recorded);
         let queue = Mutex::new(sweeps);
@@ -122,7 +141,7 @@ impl Trial {
     fn at(&self, sweep: &Sweep, nth: usize) -> bool {
         let when = format!("{nth}{}", if self.is_lasting { "+" } else { "" });
         let injection = Injection { call: sweep.call.clone(), when, harm: self.harm };
-        let mut life = Life::new(sweep.thread, self.refuses);
+        let mut life = Life::new(sweep.thread, self.refuses, self.is_once);
         let ended = life.live(injection);
         let is_hit = life.was_harmed(ended);
         if !(is_hit && ended.signal() == Some(9)) {
@@ -134,8 +153,8 @@ impl Trial {
 }
 
 /// The kinds of calls on the state directory in an undisturbed life, and how many there are.
-fn record(thread: Thread, refuses: bool) -> Vec<Sweep> {
-    let mut life = Life::new(thread, refuses);
+fn record(thread: Thread, refuses: bool, is_once: bool) -> Vec<Sweep> {
+    let mut life = Life::new(thread, refuses, is_once);
     life.pod.link("data/pod/logs");
     let out = life.pod.path("strace.out");
     let binary = env!("CARGO_BIN_EXE_logferry");
@@ -176,6 +195,7 @@ struct Life {
     pod: Pod,
     log: PathBuf,
     thread: Thread,
+    is_once: bool,
     injection: Option<Injection>,
 }
 
@@ -190,15 +210,18 @@ impl Drop for Life {
 
 impl Life {
     /// The app has written; nothing leads to it yet.
-    fn new(thread: Thread, refuses: bool) -> Self {
+    fn new(thread: Thread, refuses: bool, is_once: bool) -> Self {
         let mut pod = Pod::new();
         pod.set("LOGFERRY_BATCH_LINES", "10").set("LOGFERRY_BATCH_LINGER", "20ms");
         pod.set("LOGFERRY_READ_LINGER", "5ms").set("send_request_concurrency", "1");
         // To find the line that was set aside.
         pod.set("LOGFERRY_COMPRESSION", "none");
+        if is_once {
+            pod.set("LOGFERRY_EXACTLY_ONCE", "true");
+        }
         let log = pod.path("data/pod/logs/app.log");
         fs::create_dir_all(log.parent().unwrap()).unwrap();
-        let mut life = Self { pod, log, thread, injection: None };
+        let mut life = Self { pod, log, thread, is_once, injection: None };
         if thread != Thread::First {
             life.live_earlier();
         }
@@ -330,7 +353,10 @@ impl Life {
         for (index, line) in self.pod.ledger.lines.iter().enumerate() {
             let is_saved = self.thread != Thread::First && index < EARLIER && is_read;
             let count = arrivals.remove(line.as_bytes()).unwrap_or(0);
-            assert!(count <= if is_saved { 1 } else { 2 }, "{line:?} came {count} times");
+            assert!(
+                count <= if is_saved || self.is_once { 1 } else { 2 },
+                "{line:?} came {count} times"
+            );
         }
         assert!(arrivals.is_empty(), "never written: {arrivals:?}");
     }

@@ -26,6 +26,8 @@ mod delivery;
 mod drain;
 /// Errors of the endpoint.
 mod errors;
+/// Exactly once: N04, P05.
+mod exactly_once;
 /// Compressed generations (F07 to F09).
 mod gzip;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
@@ -62,6 +64,8 @@ mod rewrite;
 mod rotation;
 /// Secrets appear nowhere: S05.
 mod secrets;
+/// Which shard.
+mod shards;
 /// Two agents at one directory (F34).
 mod shared;
 /// The state directory full, read-only, gone, damaged.

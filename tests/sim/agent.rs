@@ -758,7 +758,8 @@ impl Agent {
         let time = u32::try_from(machine.unix()).unwrap_or(u32::MAX);
         let flush_partial = flush_partial && is_to_end;
         let offset = from + lead as u64;
-        let input = Input { bytes: &bytes, lead, offset, time, now, flush_partial };
+        let input =
+            Input { bytes: &bytes, lead, offset, time, now, flush_partial, is_range_end: false };
         Ok(self.feed(machine, file, input, is_to_end))
     }
 

@@ -322,4 +322,12 @@ fn a_sequence_number_must_grow_for_its_key() {
     assert_eq!(put("a", "123", "7"), "ParameterInvalid");
     assert_eq!(put("a", "+0000000000000000000000000000000", "7"), "ParameterInvalid");
     assert_eq!(mock.store().lines(), [b"5", b"1", b"1", b"6"]);
+    let stored: Vec<_> =
+        mock.store().groups().iter().map(|group| (group.key, group.sequence)).collect();
+    let all = u128::MAX;
+    assert_eq!(
+        stored,
+        [(0, 5), (all, 1), (0, 1), (0, 6)].map(|(key, seqid)| (Some(key), Some(seqid)))
+    );
+    assert_eq!(mock.store().refused_sequences(), [(0, 5), (0, 4)]);
 }

@@ -1,0 +1,187 @@
+//! Reading again what was sent before a restart, range by range, exactly as it was sent.
+//!
+//! ```text
+//!  offset                        range                   range
+//!    ├── the end of a line, a hole ┤├── assigned: read ────┤├── done: passed over ──┤├── new ──▶
+//! ```
+//!
+//! A turn of reading goes no further than the next beginning or end of a range. A group ends there,
+//! and within a range nowhere else. [`super::once`] says why.
+
+use std::io;
+
+use super::Collector;
+use crate::batch::policy::Reason;
+use crate::batch::rewrite::part;
+use crate::checkpoint::format::{Range, RangeState};
+use crate::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
+use crate::line::split;
+use crate::pipeline::Input;
+use crate::sealed::SealedBatch;
+use crate::span::{FileKey, Span};
+
+/// How far a turn may read, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within {
+    /// Where a range begins or ends.
+    pub(super) end: Option<u64>,
+    /// Longer lines are cut there.
+    pub(super) line_bytes_max: usize,
+}
+
+/// What a turn may do.
+pub(super) enum Ahead {
+    /// Read.
+    Read(Within),
+    /// Begin anew: a range was passed over or ended.
+    Passed,
+    /// Wait: a group is to be sealed, and there is no room.
+    Full,
+}
+
+impl Within {
+    /// Takes away what stands behind the end. Whether the input comes so far.
+    pub(super) fn cuts_off(self, input: &mut Input<'_>) -> bool {
+        let left = self.end.map(|end| usize::try_from(end - input.offset).unwrap_or(usize::MAX));
+        let len = left.map(|left| input.lead.saturating_add(left));
+        let Some(len) = len.filter(|len| *len <= input.bytes.len()) else { return false };
+        input.bytes = &input.bytes[..len];
+        (input.flush_partial, input.is_range_end) = (false, true);
+        true
+    }
+
+    /// Whether there is nothing more to read before the end.
+    pub(super) fn ends_at(self, offset: u64) -> bool {
+        self.end == Some(offset)
+    }
+}
+
+impl Collector {
+    /// Says how far the next turn of a file may read. Its bytes before the offset are known to be
+    /// the right ones. *Cost*: nothing, unless there are ranges to be read again.
+    pub(super) fn ahead(&mut self, file: FileKey) -> io::Result<Ahead> {
+        let (free, offset) = match (self.once.saved(file), self.registry.get(file)) {
+            (Some(_), Some(tracked)) => (self.tail.line_bytes_max, tracked.read_offset),
+            _ => {
+                let line_bytes_max = self.tail.line_bytes_max;
+                return Ok(Ahead::Read(Within { end: None, line_bytes_max }));
+            }
+        };
+        while let Some(&range) = self.once.saved(file) {
+            let Range { start, end, tail, .. } = range;
+            let within =
+                |end, line_bytes_max| Ahead::Read(Within { end: Some(end), line_bytes_max });
+            if self.batcher.is_held(file) && offset < end {
+                return Ok(within(end, range.line_bytes_max as usize));
+            }
+            if self.batcher.is_held(file) {
+                return Ok(if self.end_range(file) { Ahead::Passed } else { Ahead::Full });
+            }
+            let Some(reader) = self.readers.get(&file) else { break };
+            if offset > start || !reader.has_tail(tail, end)? {
+                self.give_up_range(file, range);
+                continue;
+            }
+            if offset < start {
+                return Ok(within(start, free));
+            }
+            if self.batcher.is_open(file) {
+                return Ok(if self.end_range(file) { Ahead::Passed } else { Ahead::Full });
+            }
+            if self.once.is_saved_done(file) {
+                self.pass_range(file, range);
+                return Ok(Ahead::Passed);
+            }
+            self.batcher.hold(file);
+            return Ok(within(end, range.line_bytes_max as usize));
+        }
+        Ok(Ahead::Read(Within { end: None, line_bytes_max: free }))
+    }
+
+    /// A range, or what stands before one, was read to its end: what is open is sealed. `false` if
+    /// there is no room for that.
+    pub(super) fn end_range(&mut self, file: FileKey) -> bool {
+        if self.batcher.is_open(file) {
+            if !self.handoff.has_room() {
+                return false;
+            }
+            self.seal(file, Reason::Full);
+        } else if self.batcher.is_held(file) {
+            // There was no record in it.
+            self.batcher.seal(file, Reason::Full);
+            if let Some(&Range { start, .. }) = self.once.saved(file) {
+                self.once.take_saved(file, start);
+            }
+        }
+        true
+    }
+
+    fn give_up_range(&mut self, file: FileKey, range: Range) {
+        let Range { start, end, .. } = range;
+        self.once.take_saved(file, start);
+        let Some(tracked) = self.registry.get(file) else { return };
+        tracing::warn!(
+            file = %tracked.opened.path.display(), offset = start, bytes = end - start,
+            "other bytes stand where lines were sent from that are not known to have arrived; \
+             reading what is there"
+        );
+    }
+
+    /// All of it has arrived.
+    fn pass_range(&mut self, file: FileKey, range: Range) {
+        let Range { start, end, tail, .. } = range;
+        let parts = self.once.take_saved(file, start);
+        self.once.on_read_again(Span::new(file, start, end), &parts);
+        self.registry.on_read(file, end, tail, false, false);
+        self.pass(file, start, end, tail, 0);
+        self.on_watermark(file);
+    }
+
+    /// A range was read again, or as much of it as is still there: each part that may not have
+    /// arrived goes under its old id.
+    pub(super) fn hand_over_again(
+        &mut self,
+        batch: SealedBatch,
+        tail: Fingerprint,
+        mut parts: Vec<Range>,
+    ) {
+        let records = parts.iter().map(|part| u64::from(part.records)).sum::<u64>();
+        tracing::info!(
+            file = %batch.path, offset = batch.span.start, bytes = batch.span.bytes(),
+            records = batch.lines, parts = parts.len(), "sending again under the same id"
+        );
+        if let [whole] = &mut parts[..] {
+            // The same bytes, whatever they are cut into.
+            whole.records = batch.lines;
+        } else if records != u64::from(batch.lines) {
+            tracing::warn!(
+                file = %batch.path, offset = batch.span.start, records = batch.lines,
+                "other lines stand where some of a refused batch may have arrived; sending all"
+            );
+            self.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+            return self.hand_over(batch);
+        }
+        self.once.on_read_again(batch.span, &parts);
+        if let [_] = &parts[..] {
+            return self.hand_over(batch);
+        }
+        for Range { first, records, state, .. } in parts {
+            if state == RangeState::Done {
+                self.on_done(batch.span, records, batch.route);
+                continue;
+            }
+            let id = self.batcher.next_id();
+            let wanted = part(&batch, first..first + records, id);
+            self.hand_over(wanted.expect("a sealed batch has the records that it counts"));
+        }
+    }
+
+    /// What is to be read again may hold longer lines than the settings of now allow.
+    pub(super) fn make_room_to_read_again(&mut self, file: FileKey) {
+        let longest = self.once.longest_line(file);
+        let least = split::lookahead(longest) + TAIL_BYTES_MAX;
+        if longest > 0 && self.buffer.len() < least {
+            self.buffer.resize(least, 0);
+        }
+    }
+}
