@@ -232,6 +232,10 @@ pub(super) fn compose(
             logstore: meanings.text("logstore")?,
             credentials,
             concurrency_max: meanings.count("send_request_concurrency"),
+            together: send::queue::Together {
+                raw_bytes_max: meanings.count("batch_bytes"),
+                lines_max: u32::try_from(meanings.number("batch_lines")).ok()?,
+            },
             verify_response: meanings.switch("verify_response"),
             connect_timeout: CONNECT_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,

@@ -43,7 +43,7 @@ use std::time::Instant;
 use super::backoff;
 use super::limiter::{Failed, Ready};
 use super::limiters::{Eras, Limiters};
-use super::queue::{Entry, Queue};
+use super::queue::{Entry, Queue, Together};
 use super::verdict::{FailureKind, Verdict};
 use crate::sealed::{Ack, Outcome, SealedBatch};
 
@@ -89,9 +89,9 @@ struct Flight {
 impl Dispatch {
     /// An empty queue with all gates open. `rng` draws the jitter.
     #[must_use]
-    pub fn new(concurrency_max: usize, rng: fastrand::Rng) -> Self {
+    pub fn new(concurrency_max: usize, together: Together, rng: fastrand::Rng) -> Self {
         Self {
-            queue: Queue::default(),
+            queue: Queue::new(together),
             in_flight: BTreeMap::new(),
             next: RequestId(0),
             limiters: Limiters::new(concurrency_max),

@@ -63,6 +63,7 @@ use self::credentials::CredentialsInUse;
 use self::dispatch::{Dispatch, Load};
 use self::http::{Client, ClientError, TransportError};
 use self::journal::{Failure, Journal};
+use self::queue::Together;
 use self::skew::ServerClock;
 use self::verdict::{FailureKind, Sent, Verdict};
 use crate::clock;
@@ -82,6 +83,8 @@ pub struct Options {
     pub credentials: CredentialsSource,
     /// Most requests in flight (`send_request_concurrency`, at least 1).
     pub concurrency_max: usize,
+    /// How many lines and bytes may go together in one request.
+    pub together: Together,
     /// A 200 counts only with `x-log-requestid` (`verify_response`).
     pub verify_response: bool,
     /// Time to connect, TLS included.
@@ -136,7 +139,7 @@ impl Sender {
         Ok(Self {
             client: Client::new(&options)?,
             credentials: CredentialsInUse::new(options.credentials.clone()),
-            dispatch: Dispatch::new(options.concurrency_max, rng),
+            dispatch: Dispatch::new(options.concurrency_max, options.together, rng),
             clock: ServerClock::default(),
             journal: Journal::new(Arc::clone(&options)),
             attempts: JoinSet::new(),

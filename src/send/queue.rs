@@ -11,9 +11,9 @@
 //! it goes first when it returns.
 //!
 //! # Which go together
-//! Small ones that are due, in one *load*: a package list. All of a load goes to the same shard and
-//! is compressed the same way; what has a sequence id goes alone. A full batch goes alone too: it
-//! would gain nothing, and a list is a copy in memory and comes again as a whole.
+//! Small ones that are due, in one *load*: a package list, no larger than a full batch ([`Together`]).
+//! All of a load goes to the same shard and is compressed the same way; what has a sequence id goes
+//! alone.
 //!
 //! A load fails as one. So that nobody suffers from what travels with it, its members may then be
 //! no more than half as many together ([`Entry::together_max`]), until the culprit is alone. Where
@@ -28,15 +28,19 @@ use super::verdict::FailureKind;
 use crate::sealed::{BatchId, Route, SealedBatch};
 use crate::wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
 
-/// The limits of a load of several: those of one group that every era of the service takes, and
-/// much less in bytes.
-const LIST_LINES_MAX: u32 = GROUP_LINES_MAX;
-/// What a batch of the usual size has.
-const LIST_RAW_BYTES_MAX: usize = 512 * 1024;
+/// How much goes together: no more than a full batch holds, since it comes again as a whole, and
+/// whatever does not let a large batch pass would not let it pass either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Together {
+    /// Most bytes before compression (`batch_bytes`).
+    pub raw_bytes_max: usize,
+    /// Most lines (`batch_lines`).
+    pub lines_max: u32,
+}
+
 /// The body of a list is a copy of its payloads.
-const LIST_BODY_BYTES_MAX: usize = 256 * 1024;
-const _: () = assert!(LIST_RAW_BYTES_MAX <= GROUP_BYTES_MAX);
-const _: () = assert!(LIST_BODY_BYTES_MAX <= GROUP_BYTES_MAX);
+const BODY_BYTES_MAX: usize = 256 * 1024;
+const _: () = assert!(BODY_BYTES_MAX <= GROUP_BYTES_MAX, "every era of the service takes it");
 
 /// Batches that are looked at for one list, so that a long queue costs no more than a short one.
 const LOOK_MAX: usize = 512;
@@ -47,8 +51,9 @@ const REFUSED_LISTS_MAX: u32 = 6;
 pub const ALONE_TIME: Duration = Duration::from_secs(10 * 60);
 
 /// Batches that are not under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
+    together: Together,
     waiting: BTreeMap<BatchId, Entry>,
     /// Lists that were refused since one was taken.
     refused_lists: u32,
@@ -72,6 +77,17 @@ pub struct Entry {
 }
 
 impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(together: Together) -> Self {
+        let Together { raw_bytes_max, lines_max } = together;
+        let together = Together {
+            raw_bytes_max: raw_bytes_max.min(GROUP_BYTES_MAX),
+            lines_max: lines_max.min(GROUP_LINES_MAX),
+        };
+        Self { together, waiting: BTreeMap::new(), refused_lists: 0, alone_until: None }
+    }
+
     /// Takes a new batch in.
     ///
     /// # Panics
@@ -126,7 +142,7 @@ impl Queue {
         let mut list = List::of(first);
         if self.alone_until.is_none_or(|until| now >= until) {
             // One that does not fit ends it: no younger one of its file may overtake it.
-            due.take(LOOK_MAX).try_for_each(|entry| list.offer(entry).then_some(()));
+            due.take(LOOK_MAX).try_for_each(|entry| list.offer(entry, self.together).then_some(()));
         }
         list.ids.iter().filter_map(|id| self.waiting.remove(id)).collect()
     }
@@ -221,7 +237,7 @@ impl List {
     }
 
     /// Takes it along if it fits; returns whether to go on. What goes elsewhere is passed over.
-    fn offer(&mut self, entry: &Entry) -> bool {
+    fn offer(&mut self, entry: &Entry, most: Together) -> bool {
         let batch = &entry.batch;
         if batch.route != self.route {
             return true;
@@ -232,9 +248,9 @@ impl List {
         let body_bytes = self.body_bytes.saturating_add(package_list::package_len(batch));
         let fits = self.ids.len() < together_max
             && batch.compression == self.compression
-            && lines <= LIST_LINES_MAX
-            && raw_bytes <= LIST_RAW_BYTES_MAX
-            && body_bytes <= LIST_BODY_BYTES_MAX;
+            && lines <= most.lines_max
+            && raw_bytes <= most.raw_bytes_max
+            && body_bytes <= BODY_BYTES_MAX;
         if fits {
             self.ids.push(batch.id);
             self.lines = lines;

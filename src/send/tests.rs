@@ -95,6 +95,7 @@ impl Server {
                 security_token: None,
             }),
             concurrency_max: 4,
+            together: Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
             verify_response: true,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_millis(500),

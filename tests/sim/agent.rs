@@ -21,6 +21,7 @@ use logferry::pipeline::{self, Input, Stop};
 use logferry::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::{Dispatch, Load};
+use logferry::send::queue::Together;
 use logferry::send::skew::ServerClock;
 use logferry::send::verdict::{FailureKind, Sent, Verdict};
 use logferry::span::FileKey;
@@ -152,6 +153,10 @@ impl Agent {
     ) -> Self {
         let bounds = options.bounds.clone();
         let rate = options.bytes_per_second;
+        // More than a batch, so that there are lists of full ones too.
+        let batch = &options.bounds.batch;
+        let together =
+            Together { raw_bytes_max: 4 * batch.batch_bytes, lines_max: 4 * batch.batch_lines };
         Self {
             life,
             flaw,
@@ -184,7 +189,7 @@ impl Agent {
             acks: Vec::new(),
             wants_drain: false,
             is_abandoned: false,
-            dispatch: Dispatch::new(options.concurrency_max, rng.fork()),
+            dispatch: Dispatch::new(options.concurrency_max, together, rng.fork()),
             clock: ServerClock::default(),
             wake_at: Some(now),
             sees_events: true,

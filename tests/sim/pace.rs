@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use logferry::sealed::{BatchId, Outcome, Refusal, Route, SealedBatch};
 use logferry::send::backoff::PAUSE_MAX;
 use logferry::send::dispatch::{Dispatch, Load};
+use logferry::send::queue::Together;
 use logferry::send::verdict::{FailureKind, Verdict};
 use logferry::span::{FileKey, Span};
 use logferry::wire::Compression;
@@ -72,8 +73,9 @@ struct World<E> {
 
 impl<E: FnMut(Instant, &Load) -> (Duration, Verdict)> World<E> {
     fn new(seed: u64, concurrency_max: usize, now: Instant, endpoint: E) -> Self {
+        let together = Together { raw_bytes_max: 512 * 1024, lines_max: 4000 };
         Self {
-            dispatch: Dispatch::new(concurrency_max, fastrand::Rng::with_seed(seed)),
+            dispatch: Dispatch::new(concurrency_max, together, fastrand::Rng::with_seed(seed)),
             now,
             endpoint,
             endless: None,
