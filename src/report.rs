@@ -140,6 +140,13 @@ pub struct SenderReport {
     pub batches_rejected: u64,
     /// Requests sent, repeats included.
     pub attempts: u64,
+    /// Of these, how many carried several batches.
+    pub lists: u64,
+    /// Of these, how many were refused and sent again in halves.
+    pub lists_refused: u64,
+    /// Batches delivered after an attempt that ended without an answer: the endpoint may have them
+    /// twice.
+    pub possible_duplicates: u64,
     /// Failed attempts by kind, in the order of [`FAILURE_KINDS`].
     pub failures: [u64; FAILURE_KINDS.len()],
     /// Requests under way.
@@ -157,5 +164,14 @@ pub struct SenderReport {
 }
 
 /// Kinds of failed attempts, as the label `kind` of the metric names them.
-pub const FAILURE_KINDS: [&str; 8] =
-    ["network", "server", "quota", "credentials", "missing", "clock", "unverified", "other"];
+pub const FAILURE_KINDS: [&str; 9] = [
+    "network",
+    "server",
+    "quota",
+    "shard_quota",
+    "credentials",
+    "missing",
+    "clock",
+    "unverified",
+    "other",
+];

@@ -19,7 +19,8 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "tail::schedule"),
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
-    (Level::Pure, "send::answer send::verdict send::backoff send::window send::dispatch"),
+    (Level::Pure, "send::answer send::verdict send::backoff send::window send::package_list"),
+    (Level::Pure, "send::limiter send::limiters send::queue send::dispatch"),
     (Level::Pure, "send::request send::skew send::cause send::advice"),
     // Edges: each the only door to one part of the system.
     (

@@ -301,6 +301,17 @@ fn encode_delivery(families: &mut Families<'_>, report: &SenderReport) -> fmt::R
         report.batches_rejected,
     )?;
     families.counter("requests", "Requests sent, repeats included.", report.attempts)?;
+    families.counter("request_lists", "Requests that carried several batches.", report.lists)?;
+    families.counter(
+        "request_lists_refused",
+        "Of these, those that were refused and sent again in halves.",
+        report.lists_refused,
+    )?;
+    families.counter(
+        "possible_duplicate_batches",
+        "Batches acknowledged after an attempt that ended without an answer.",
+        report.possible_duplicates,
+    )?;
     let failures = FAILURE_KINDS.into_iter().zip(report.failures);
     families.counters("request_failures", "Failed attempts, by kind.", "kind", failures)
 }

@@ -104,6 +104,12 @@ pub struct SenderStatus {
     pub batches_rejected: u64,
     /// Requests sent, repeats included.
     pub attempts: u64,
+    /// Of these, how many carried several batches.
+    pub lists: u64,
+    /// Of these, how many were refused and sent again in halves.
+    pub lists_refused: u64,
+    /// Batches delivered after an attempt without an answer.
+    pub possible_duplicates: u64,
     /// Failed attempts by kind ([`FAILURE_KINDS`]).
     pub failures: BTreeMap<String, u64>,
     /// Requests under way.
@@ -202,6 +208,9 @@ impl SenderStatus {
             payload_bytes_delivered: report.payload_bytes_delivered,
             batches_rejected: report.batches_rejected,
             attempts: report.attempts,
+            lists: report.lists,
+            lists_refused: report.lists_refused,
+            possible_duplicates: report.possible_duplicates,
             failures,
             in_flight: report.in_flight,
             waiting: report.waiting,

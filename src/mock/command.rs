@@ -20,6 +20,7 @@ Misbehave (may be repeated): KIND[:NAME=VALUE,…], or JSON as for PUT /mock/fau
   captive_portal                                     answer 200 as a wrong proxy would
   poison:text=TEXT                                   refuse what holds this text as malformed
   refuse_compression:name=lz4|zstd                   refuse what is compressed so
+  refuse_lists                                       refuse several LogGroups in one request
   body_limit:bytes=N                                 answer 413 to larger bodies as a proxy would
   quota:bytes_per_second=N[,requests_per_second=N][,code=CODE]
 

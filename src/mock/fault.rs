@@ -120,6 +120,8 @@ pub enum Kind {
         /// `lz4` or `zstd`.
         name: String,
     },
+    /// Refuses several LogGroups in one request, as what knows no `x-log-mode` would.
+    RefuseLists,
     /// Answers 413 with a page and without `x-log-requestid`, as a proxy does to a body that it
     /// finds too large.
     BodyLimit {
@@ -154,6 +156,7 @@ impl Kind {
             Self::CaptivePortal => "captive_portal",
             Self::Poison { .. } => "poison",
             Self::RefuseCompression { .. } => "refuse_compression",
+            Self::RefuseLists => "refuse_lists",
             Self::BodyLimit { .. } => "body_limit",
             Self::Quota { .. } => "quota",
         }

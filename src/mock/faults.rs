@@ -136,6 +136,10 @@ impl Faults {
                         format!("Http extend x-log-compresstype : {name} pair is invalid.");
                     Then::Refuse(Refusal::new("ParameterInvalid", message))
                 }
+                Kind::RefuseLists => {
+                    let message = "Http extend x-log-mode : batch_group pair is invalid.";
+                    Then::Refuse(Refusal::new("ParameterInvalid", message))
+                }
                 Kind::BodyLimit { .. } => Then::TooLargeForProxy,
                 Kind::Quota { code, .. } => {
                     let code = code.unwrap_or_else(|| "WriteQuotaExceed".to_owned());
@@ -197,6 +201,7 @@ impl Live {
             Kind::RefuseCompression { name } => {
                 seen.groups.iter().any(|group| group.compression.name() == name)
             }
+            Kind::RefuseLists => seen.groups.len() > 1,
             Kind::BodyLimit { bytes } => seen.sent_bytes > *bytes,
             Kind::Error { .. }
             | Kind::Delay { .. }

@@ -14,8 +14,9 @@ pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> Strin
              certificates); `logferry check --connect` tells which"
         ),
         FailureKind::Server => "nothing to do here: the service is unwell".to_owned(),
-        FailureKind::Quota => {
-            format!("split a shard of logstore {logstore}, or raise the quota of project {project}")
+        FailureKind::Quota => format!("raise the quota of project {project}"),
+        FailureKind::ShardQuota => {
+            format!("split a shard of logstore {logstore}, or let the service do so by itself")
         }
         FailureKind::Credentials => format!(
             "{}, and that the key may write to logstore {logstore} of project {project}",

@@ -3,17 +3,21 @@
 //! Pure. The pause doubles with each failure in a row, up to [`PAUSE_MAX`], and every pause is
 //! drawn from its upper half, so that a thousand agents do not come back in step. It is counted
 //! from the start of the attempt that failed: an attempt that hung until its timeout has already
-//! waited. So an endpoint that recovers is found within [`PAUSE_MAX`].
+//! waited. So an endpoint that recovers is found within [`PAUSE_MAX`], unless it has asked for a
+//! longer pause itself.
 
 use std::time::{Duration, Instant};
 
 use super::verdict::FailureKind;
 
-/// The longest pause, jitter included. A longer wish of the endpoint is cut to this: one request
-/// in that time is no load, and a stranger's `Retry-After: 86400` must not cost a day.
+/// The longest pause, jitter included, without a wish of the endpoint.
 pub const PAUSE_MAX: Duration = Duration::from_secs(24);
 
 const _: () = assert!(PAUSE_MAX.as_secs() <= 25, "30 s after its recovery an endpoint is in use");
+
+/// A longer wish of the endpoint is cut to this: a stranger's `Retry-After: 86400` must not cost a
+/// day.
+pub const WISH_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The shortest pause after a failure has come in, however long its attempt took.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -50,7 +54,7 @@ impl Backoff {
 /// What a wish of the endpoint comes to.
 #[must_use]
 pub fn wish_granted(wish: Option<Duration>) -> Duration {
-    wish.unwrap_or_default().min(PAUSE_MAX)
+    wish.unwrap_or_default().min(WISH_MAX)
 }
 
 /// The pause after `failures` earlier failures in a row.
@@ -60,14 +64,14 @@ pub fn pause(kind: FailureKind, failures: u32, rng: &mut fastrand::Rng) -> Durat
     doubled.min(PAUSE_MAX).mul_f64(0.5 + rng.f64() / 2.0)
 }
 
-/// Each kind has its pace: a hiccup is over at once, a quota with its second or minute, and a
-/// person takes longer than either.
+/// Each kind has its pace: a hiccup is over at once, a quota with the present second or minute, and
+/// a person takes longer than either.
 fn first_pause(kind: FailureKind) -> Duration {
     match kind {
         FailureKind::Network | FailureKind::Server | FailureKind::Unverified => {
             Duration::from_millis(250)
         }
-        FailureKind::Quota => Duration::from_secs(1),
+        FailureKind::Quota | FailureKind::ShardQuota => Duration::from_millis(500),
         FailureKind::Credentials
         | FailureKind::Missing
         | FailureKind::Clock
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_of_the_endpoint_is_honoured_up_to_the_longest_pause() {
+    fn a_wish_of_the_endpoint_is_honoured_up_to_five_minutes() {
         let (now, mut rng) = (crate::clock::now(), rng());
         let mut after = |seconds| {
             let wish = Some(Duration::from_secs(seconds));
@@ -130,12 +134,13 @@ mod tests {
         };
 
         assert_eq!(after(10), Duration::from_secs(10));
-        assert_eq!(after(86_400), PAUSE_MAX);
+        assert_eq!(after(300), Duration::from_secs(300));
+        assert_eq!(after(86_400), WISH_MAX);
     }
 
     proptest! {
         #[test]
-        fn no_pause_is_longer_than_the_longest(
+        fn no_pause_is_longer_than_the_longest_or_the_wish(
             failures in 0_u32..200,
             seed: u64,
             wish in prop::option::of(any::<u32>()),
@@ -149,8 +154,9 @@ mod tests {
 
             let at = backoff.on_failure(FailureKind::Other, wish, started, now, &mut rng);
 
-            prop_assert!(at > now && at - now <= PAUSE_MAX);
-            prop_assert!(wish.is_none_or(|wish| at - now >= wish.min(PAUSE_MAX)));
+            let longest = PAUSE_MAX.max(wish_granted(wish));
+            prop_assert!(at > now && at - now <= longest);
+            prop_assert!(at - now >= wish_granted(wish));
         }
     }
 }

@@ -1,90 +1,100 @@
-//! Which batch goes next, and when: the queue in front of one destination.
+//! What is sent now: the queue in front of one destination.
 //!
 //! Pure. Four verbs: [`Dispatch::on_batch`], [`Dispatch::on_result`], [`Dispatch::poll`] and
-//! [`Dispatch::deadline`]. It holds batches until they end, and it has no way to let go of one
-//! otherwise: there is no limit of tries, of age or of number.
-//!
-//! # The gate
+//! [`Dispatch::deadline`]. It gives *loads*: a batch, or several small ones in one request. It holds
+//! batches until they end; nothing is ever given up.
 //!
 //! ```text
-//!           a request fails                    the pause is over
-//!   Open ───────────────────▶ Closed { until } ─────────────────▶ Probing
-//!    ▲                               ▲                            │    │
-//!    └───────────────────────────────┼──────── it succeeds ───────┘    │
-//!                                    └──────── it fails ───────────────┘
+//!              take: oldest due, and what may go with it; for a probe the least failed, alone
+//!  on_batch ─▶ Queue ─────────────────────────────▶ in flight ── delivered, or refused alone ─▶ Ack
+//!                ▲        when all three Limiters        │
+//!                │        let a request start            │
+//!                └──── failed; refused with others ──────┘
 //! ```
 //!
-//! A failure is the destination's affair first: everything waits for the back-off, then *one*
-//! request asks how things are. Its success opens the gate again, and the [`Window`] grows from
-//! where the failure has left it. Requests that were under way when the gate closed are old news:
-//! if they fail, it was the same trouble; if they succeed, that batch is done and nothing else
-//! follows.
+//! - [`super::limiters`]: when a request may start, and how many at once. They are told of every
+//!   result, and one of several batches is one result.
+//! - [`super::queue`]: whose turn it is, and which go together.
 //!
-//! # Whose turn it is
+//! # What a result does
 //!
-//! The oldest batch first. But a failure may be the batch's own affair (a body that some proxy does
-//! not pass), and it must not stand in the way of all others: so probes go through the batches that
-//! have failed least, and a batch that failed while another one then succeeded steps back for a
-//! pause of its own. It never steps back for longer than [`backoff::PAUSE_MAX`], and it goes
-//! first when it returns.
+//! | verdict                          | to the limiters | to the batches                        |
+//! |----------------------------------|-----------------|---------------------------------------|
+//! | delivered                        | success         | end                                   |
+//! | refused, alone                   | success         | ends                                  |
+//! | refused, together                | success         | part in halves, due at once           |
+//! | failed for no known reason, together | nothing     | part in halves, due at once           |
+//! | the date was wrong               | nothing         | due at once                           |
+//! | failed, a gate is closed now     | failure         | wait for the gate                     |
+//! | failed, the gates stay open      | failure         | wait for a pause of their own         |
+//!
+//! In the last two those that were together part in halves as well, where what they carry may be the
+//! reason, and it is not held against any of them: who is to blame shows when it is alone.
+//!
+//! # Promises
+//! While nothing comes through, a minute sees a handful of requests, whatever the backlog. An
+//! endpoint that has recovered is found within [`super::backoff::PAUSE_MAX`] of the end of what is
+//! under way, or when the pause that it asked for is over. While it works, no batch waits for
+//! another one that does not come through.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::backoff::{self, Backoff};
+use super::backoff;
+use super::limiter::{Failed, Ready};
+use super::limiters::{Eras, Limiters};
+use super::queue::{Entry, Queue};
 use super::verdict::{FailureKind, Verdict};
-use super::window::{Era, Window};
-use crate::sealed::{Ack, BatchId, Outcome, SealedBatch};
+use crate::sealed::{Ack, Outcome, SealedBatch};
 
 /// The batches on their way to the destination.
 #[derive(Debug)]
 pub struct Dispatch {
-    waiting: BTreeMap<BatchId, Entry>,
-    in_flight: BTreeMap<BatchId, Flight>,
-    gate: Gate,
-    window: Window,
-    backoff: Backoff,
+    queue: Queue,
+    in_flight: BTreeMap<RequestId, Flight>,
+    /// The request to come.
+    next: RequestId,
+    limiters: Limiters,
     rng: fastrand::Rng,
 }
 
-#[derive(Debug)]
-struct Entry {
-    batch: SealedBatch,
-    /// Attempts that failed since the gate was last open.
-    failures: u32,
-    /// Times it failed where another batch succeeded.
-    set_back: u32,
-    /// While the gate is open, it waits until then.
-    not_before: Option<Instant>,
+/// Number of a request in this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// What one request carries.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Number of the request.
+    pub request: RequestId,
+    /// At least one. All have the same route and compression, and several have no sequence id.
+    pub batches: Vec<SealedBatch>,
+}
+
+impl Load {
+    /// Whether it is a package list.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.batches.len() > 1
+    }
 }
 
 #[derive(Debug)]
 struct Flight {
-    entry: Entry,
+    entries: Vec<Entry>,
     started: Instant,
-    era: Era,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gate {
-    Open,
-    Closed {
-        until: Instant,
-    },
-    /// Closed, with one request of the present era under way.
-    Probing,
+    eras: Eras,
 }
 
 impl Dispatch {
-    /// An empty queue with its gate open. `rng` draws the jitter.
+    /// An empty queue with all gates open. `rng` draws the jitter.
     #[must_use]
     pub fn new(concurrency_max: usize, rng: fastrand::Rng) -> Self {
         Self {
-            waiting: BTreeMap::new(),
+            queue: Queue::default(),
             in_flight: BTreeMap::new(),
-            gate: Gate::Open,
-            window: Window::new(concurrency_max),
-            backoff: Backoff::default(),
+            next: RequestId(0),
+            limiters: Limiters::new(concurrency_max),
             rng,
         }
     }
@@ -92,146 +102,188 @@ impl Dispatch {
     /// Takes a batch in.
     ///
     /// # Panics
-    /// If a batch of that number is here already: the collector counts wrong.
+    /// If a batch of that number waits already: the collector counts wrong.
     pub fn on_batch(&mut self, batch: SealedBatch) {
-        let id = batch.id;
-        assert!(!self.in_flight.contains_key(&id), "a batch is handed over once");
-        let entry = Entry { batch, failures: 0, set_back: 0, not_before: None };
-        assert!(self.waiting.insert(id, entry).is_none(), "a batch is handed over once");
+        self.queue.push(batch);
     }
 
-    /// The batch to attempt now; it counts as under way until its result comes. Ask until `None`.
+    /// The load to send now; it counts as under way until its result comes. Ask until `None`.
     ///
-    /// *Cost*: the copy shares the payload.
-    pub fn poll(&mut self, now: Instant) -> Option<SealedBatch> {
-        let id = match self.gate {
-            Gate::Open if self.in_flight.len() < self.window.size() => self.oldest_ready(now)?,
-            Gate::Closed { until } if now >= until => {
-                // Requests from before may still hang; one of them has ended, or the gate would
-                // not have closed, so there is room for the probe.
-                debug_assert!(self.in_flight.len() < self.window.size_max());
-                let id = self.least_failed()?;
-                self.gate = Gate::Probing;
-                id
-            }
-            Gate::Open | Gate::Closed { .. } | Gate::Probing => return None,
+    /// *Cost*: the copies share the payloads.
+    pub fn poll(&mut self, now: Instant) -> Option<Load> {
+        let may_start = match self.limiters.ready(self.in_flight.len()) {
+            Ready::Now => true,
+            Ready::At(at) => now >= at,
+            Ready::AfterResult => false,
         };
-        let entry = self.waiting.remove(&id)?;
-        let batch = entry.batch.clone();
-        self.in_flight.insert(id, Flight { entry, started: now, era: self.window.era() });
-        Some(batch)
+        if !may_start || self.queue.is_empty() {
+            return None;
+        }
+        let is_probe = !self.limiters.are_open();
+        let entries = if is_probe { self.queue.take_probe() } else { self.queue.take_due(now) };
+        if entries.is_empty() {
+            return None;
+        }
+        let request = self.next;
+        self.next.0 += 1;
+        let batches = entries.iter().map(|entry| entry.batch.clone()).collect();
+        let eras = self.limiters.on_start(now);
+        self.in_flight.insert(request, Flight { entries, started: now, eras });
+        Some(Load { request, batches })
     }
 
     /// When [`Self::poll`] has something, if neither a batch nor a result comes first.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        match self.gate {
-            Gate::Closed { until } if !self.waiting.is_empty() => Some(until),
-            Gate::Open if self.in_flight.len() < self.window.size() => {
-                self.waiting.values().filter_map(|entry| entry.not_before).min()
-            }
-            Gate::Open | Gate::Closed { .. } | Gate::Probing => None,
-        }
+        let due = self.queue.due()?;
+        let start = match self.limiters.ready(self.in_flight.len()) {
+            Ready::Now => None,
+            Ready::At(at) => Some(at),
+            Ready::AfterResult => return None,
+        };
+        // `None` is now, and less than any instant. A probe takes what is not due, too.
+        if self.limiters.are_open() { start.max(due) } else { start }
     }
 
-    /// An attempt has ended; returns the acknowledgement if its batch has.
-    ///
-    /// [`Verdict::ClockSkew`] means that the clock has been set right: the batch goes again
-    /// without a pause. Without that, it is a [`Verdict::Retry`].
+    /// A request has ended; returns the batches that ended with it.
     ///
     /// # Panics
-    /// If the batch is not under way.
-    pub fn on_result(&mut self, id: BatchId, verdict: Verdict, now: Instant) -> Option<Ack> {
-        let mut flight = self.in_flight.remove(&id).expect("a result is of a batch under way");
-        let outcome = match verdict {
-            Verdict::Delivered => Outcome::Delivered,
+    /// If no such request is under way.
+    pub fn on_result(&mut self, request: RequestId, verdict: Verdict, now: Instant) -> Vec<Ack> {
+        let flight = self.in_flight.remove(&request).expect("a result belongs to a request");
+        let is_list = flight.entries.len() > 1;
+        match verdict {
+            Verdict::Delivered => {
+                self.on_success(flight.eras, now);
+                if is_list {
+                    self.queue.on_list_taken();
+                }
+                return flight.end(&Outcome::Delivered);
+            }
             Verdict::Refuse(refusal) => {
-                Outcome::Refused { batch: flight.entry.batch.clone(), refusal }
+                self.on_success(flight.eras, now);
+                if !is_list {
+                    let batch = flight.entries[0].batch.clone();
+                    return flight.end(&Outcome::Refused { batch, refusal });
+                }
+                self.part(flight, now);
+            }
+            Verdict::Retry { kind: FailureKind::Other, .. } if is_list => {
+                self.limiters.on_silence(flight.eras, now);
+                self.part(flight, now);
             }
             Verdict::ClockSkew { .. } => {
-                if flight.era == self.window.era() && self.gate == Gate::Probing {
-                    self.gate = Gate::Closed { until: now };
-                }
-                self.waiting.insert(id, flight.entry);
-                return None;
+                self.limiters.on_silence(flight.eras, now);
+                self.put_back(flight.entries);
             }
             Verdict::Retry { kind, after } => {
-                flight.entry.failures += 1;
-                self.on_failure(&flight, kind, after, now);
-                self.waiting.insert(id, flight.entry);
-                return None;
+                let failed = Failed { kind, wish: after, started: flight.started };
+                self.on_failure(flight, failed, now);
             }
-        };
-        if self.window.on_success(flight.era) {
-            self.on_success(now);
         }
-        let SealedBatch { id, span, lines, route, payload, .. } = flight.entry.batch;
-        Some(Ack { id, span, lines, route, payload_bytes: payload.len(), outcome })
+        Vec::new()
     }
 
-    fn on_failure(
-        &mut self,
-        flight: &Flight,
-        kind: FailureKind,
-        wish: Option<std::time::Duration>,
-        now: Instant,
-    ) {
-        if self.window.on_failure(flight.era) {
-            let (started, rng) = (flight.started, &mut self.rng);
-            let until = self.backoff.on_failure(kind, wish, started, now, rng);
-            self.gate = Gate::Closed { until };
-        } else if let Gate::Closed { until } = &mut self.gate {
-            *until = (*until).max(now + backoff::wish_granted(wish));
+    fn on_success(&mut self, eras: Eras, now: Instant) {
+        if self.limiters.on_success(eras, now) {
+            self.queue.step_back(now, &mut self.rng);
         }
     }
 
-    fn on_success(&mut self, now: Instant) {
-        self.backoff.on_success();
-        if self.gate == Gate::Open {
-            return;
-        }
-        self.gate = Gate::Open;
-        for entry in self.waiting.values_mut().filter(|entry| entry.failures > 0) {
-            let pause = backoff::pause(FailureKind::Network, entry.set_back, &mut self.rng);
-            entry.not_before = Some(now + pause);
-            entry.set_back += 1;
-            entry.failures = 0;
-        }
+    /// A list was refused: its halves go again at once.
+    fn part(&mut self, mut flight: Flight, now: Instant) {
+        self.queue.on_list_refused(now);
+        let len = flight.entries.len();
+        flight.entries.iter_mut().for_each(|entry| entry.part_from(len));
+        self.put_back(flight.entries);
     }
 
-    fn oldest_ready(&self, now: Instant) -> Option<BatchId> {
-        let ready = |entry: &Entry| entry.not_before.is_none_or(|at| now >= at);
-        self.waiting.iter().find(|(_, entry)| ready(entry)).map(|(id, _)| *id)
+    fn on_failure(&mut self, flight: Flight, failed: Failed, now: Instant) {
+        let Flight { mut entries, eras, .. } = flight;
+        if self.limiters.on_failure(eras, failed, now, &mut self.rng) {
+            self.queue.step_back(now, &mut self.rng);
+        }
+        let Failed { kind, wish, .. } = failed;
+        let len = entries.len();
+        let is_shared = len > 1 && may_be_its_own(kind);
+        let (are_open, rng) = (self.limiters.are_open(), &mut self.rng);
+        for entry in &mut entries {
+            match (are_open, is_shared) {
+                (true, true) => entry.rest(kind, now, rng),
+                (true, false) => entry.step_back(kind, now, rng),
+                (false, true) => {}
+                (false, false) => entry.on_failure(),
+            }
+            if is_shared {
+                entry.part_from(len);
+            }
+            if wish.is_some() {
+                entry.wait_at_least(backoff::wish_granted(wish), now);
+            }
+        }
+        self.put_back(entries);
     }
 
-    /// The batch for a probe: one that stepped back only if there is no other.
-    fn least_failed(&self) -> Option<BatchId> {
-        let order = |(id, entry): &(&BatchId, &Entry)| (entry.failures, entry.set_back, **id);
-        self.waiting.iter().min_by_key(order).map(|(id, _)| *id)
+    fn put_back(&mut self, entries: Vec<Entry>) {
+        entries.into_iter().for_each(|entry| self.queue.put_back(entry));
     }
 
     /// Batches that are not under way.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.queue.len()
     }
 
-    /// Batches under way.
+    /// Requests under way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
+    /// Batches that have not ended.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        let under_way = self.in_flight.values().map(|flight| flight.entries.len());
+        self.queue.len() + under_way.sum::<usize>()
+    }
+
     /// Whether every batch has ended.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+        self.queue.is_empty() && self.in_flight.is_empty()
     }
 
     /// Requests that may be under way now.
     #[must_use]
     pub fn window(&self) -> usize {
-        if self.gate == Gate::Open { self.window.size() } else { 1 }
+        self.limiters.window()
+    }
+}
+
+impl Flight {
+    fn end(self, outcome: &Outcome) -> Vec<Ack> {
+        let end = |entry: Entry| {
+            let SealedBatch { id, span, lines, route, payload, .. } = entry.batch;
+            let (payload_bytes, outcome) = (payload.len(), outcome.clone());
+            Ack { id, span, lines, route, payload_bytes, outcome }
+        };
+        self.entries.into_iter().map(end).collect()
+    }
+}
+
+/// Whether what a request carries can be the reason for such a failure: somebody on the way does
+/// not pass it, or the endpoint stumbles over it.
+fn may_be_its_own(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::Network
+        | FailureKind::Server
+        | FailureKind::Unverified
+        | FailureKind::Other => true,
+        FailureKind::Quota
+        | FailureKind::ShardQuota
+        | FailureKind::Credentials
+        | FailureKind::Missing
+        | FailureKind::Clock => false,
     }
 }
 

@@ -1,17 +1,20 @@
-//! The queue against a made-up endpoint: time is an argument, so an outage of hours takes no time.
+//! The queue by single steps: time is an argument. Whole outages are in `tests/sim/pace.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::sealed::{Refusal, Route};
+use crate::sealed::{BatchId, Refusal, Route};
+use crate::send::queue::ALONE_TIME;
 use crate::span::{FileKey, Span};
 use crate::wire::Compression;
 
+/// A batch that goes alone: it is as large as a list may be.
 fn batch(id: u64) -> SealedBatch {
+    SealedBatch { raw_bytes: 512 * 1024, ..small(id) }
+}
+
+fn small(id: u64) -> SealedBatch {
     SealedBatch {
         id: BatchId(id),
         span: Span::new(FileKey(0), id * 10, id * 10 + 10),
@@ -25,8 +28,12 @@ fn batch(id: u64) -> SealedBatch {
     }
 }
 
+fn retry(kind: FailureKind) -> Verdict {
+    Verdict::Retry { kind, after: None }
+}
+
 fn failure() -> Verdict {
-    Verdict::Retry { kind: FailureKind::Server, after: None }
+    retry(FailureKind::Server)
 }
 
 fn rejection() -> Verdict {
@@ -38,313 +45,274 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-fn dispatch(concurrency_max: usize, batches: u64) -> (Dispatch, Instant) {
+fn dispatch(concurrency_max: usize, batches: impl IntoIterator<Item = SealedBatch>) -> Dispatch {
     let mut dispatch = Dispatch::new(concurrency_max, fastrand::Rng::with_seed(1));
-    (0..batches).for_each(|id| dispatch.on_batch(batch(id)));
-    (dispatch, crate::clock::now())
+    batches.into_iter().for_each(|batch| dispatch.on_batch(batch));
+    dispatch
 }
 
-fn polled(dispatch: &mut Dispatch, now: Instant) -> Vec<u64> {
-    std::iter::from_fn(|| dispatch.poll(now)).map(|batch| batch.id.0).collect()
+fn ids(load: &Load) -> Vec<u64> {
+    load.batches.iter().map(|batch| batch.id.0).collect()
+}
+
+/// Which batches start now, request by request.
+fn polled(dispatch: &mut Dispatch, now: Instant) -> Vec<Load> {
+    std::iter::from_fn(|| dispatch.poll(now)).collect()
+}
+
+fn polled_ids(dispatch: &mut Dispatch, now: Instant) -> Vec<Vec<u64>> {
+    polled(dispatch, now).iter().map(ids).collect()
 }
 
 /// Delivers until the window is at its most.
-fn grow(dispatch: &mut Dispatch, now: Instant) {
-    while dispatch.window.size() < dispatch.window.size_max() {
-        let id = dispatch.poll(now).unwrap().id;
-        dispatch.on_result(id, Verdict::Delivered, now).unwrap();
+fn grow(dispatch: &mut Dispatch, size: usize, now: Instant) {
+    while dispatch.window() < size {
+        let request = dispatch.poll(now).unwrap().request;
+        assert!(!dispatch.on_result(request, Verdict::Delivered, now).is_empty());
     }
 }
 
 #[test]
 fn sends_the_oldest_first_and_no_more_than_the_window() {
-    let (mut dispatch, t) = dispatch(3, 20);
-    assert_eq!(polled(&mut dispatch, t), [0]);
+    let (mut dispatch, t) = (dispatch(3, (0..100).map(batch)), crate::clock::now());
+    let first = polled(&mut dispatch, t);
+    assert_eq!(first.iter().map(ids).collect::<Vec<_>>(), [[0]]);
+    dispatch.on_result(first[0].request, Verdict::Delivered, t);
 
-    dispatch.on_result(BatchId(0), Verdict::Delivered, t).unwrap();
-    assert_eq!(polled(&mut dispatch, t), [1, 2]);
-    dispatch.on_result(BatchId(2), Verdict::Delivered, t).unwrap();
-    dispatch.on_result(BatchId(1), Verdict::Delivered, t).unwrap();
+    grow(&mut dispatch, 3, t);
 
-    assert_eq!(polled(&mut dispatch, t), [3, 4, 5]);
+    assert_eq!(polled_ids(&mut dispatch, t), [[20], [21], [22]]);
     assert_eq!(dispatch.deadline(), None, "the next event is a result");
 }
 
 #[test]
-fn after_a_failure_all_wait_and_one_request_probes() {
-    let (mut dispatch, t) = dispatch(4, 30);
-    grow(&mut dispatch, t);
+fn after_a_run_of_failures_all_wait_and_one_request_probes() {
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    grow(&mut dispatch, 4, t);
     let under_way = polled(&mut dispatch, t);
     assert_eq!(under_way.len(), 4);
 
-    for id in under_way {
-        assert!(dispatch.on_result(BatchId(id), failure(), t).is_none());
+    for load in &under_way[..2] {
+        assert!(dispatch.on_result(load.request, failure(), t).is_empty());
+        assert_eq!(dispatch.window(), 4, "two failures are chance");
+    }
+    for load in &under_way[2..] {
+        dispatch.on_result(load.request, failure(), t);
     }
     assert!(polled(&mut dispatch, t).is_empty());
     let until = dispatch.deadline().unwrap();
-    assert!(until > t && until <= t + seconds(1), "one failure, not four, is counted");
+    assert!(until > t && until <= t + seconds(1), "one run, not four failures, is counted");
 
     let probe = polled(&mut dispatch, until);
     assert_eq!(probe.len(), 1);
     assert!(polled(&mut dispatch, until + seconds(60)).is_empty(), "one request probes");
-    dispatch.on_result(BatchId(probe[0]), Verdict::Delivered, until).unwrap();
+    dispatch.on_result(probe[0].request, Verdict::Delivered, until);
 
-    assert_eq!(polled(&mut dispatch, until).len(), 2, "the window was halved");
+    assert_eq!(dispatch.window(), 4, "it may have been chance");
+}
+
+#[test]
+fn a_probe_that_fails_halves_the_window_once() {
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    grow(&mut dispatch, 4, t);
+    for load in polled(&mut dispatch, t) {
+        dispatch.on_result(load.request, failure(), t);
+    }
+    let mut pauses = vec![t];
+    for verdict in [failure(), failure(), failure(), Verdict::Delivered] {
+        let until = dispatch.deadline().unwrap();
+        let probe = dispatch.poll(until).unwrap();
+        dispatch.on_result(probe.request, verdict, until);
+        pauses.push(until);
+    }
+
+    assert_eq!(dispatch.window(), 2);
+    assert!(pauses[4] - pauses[3] > pauses[1] - pauses[0], "pauses grow: {pauses:?}");
 }
 
 #[test]
 fn an_old_request_that_fails_late_does_not_close_the_gate_again() {
-    let (mut dispatch, t) = dispatch(2, 30);
-    grow(&mut dispatch, t);
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    grow(&mut dispatch, 4, t);
     let under_way = polled(&mut dispatch, t);
-    dispatch.on_result(BatchId(under_way[0]), failure(), t);
+    for load in &under_way[..3] {
+        dispatch.on_result(load.request, failure(), t);
+    }
     let until = dispatch.deadline().unwrap();
     let probe = polled(&mut dispatch, until);
-    dispatch.on_result(BatchId(probe[0]), Verdict::Delivered, until).unwrap();
+    dispatch.on_result(probe[0].request, Verdict::Delivered, until);
 
-    dispatch.on_result(BatchId(under_way[1]), failure(), until);
+    dispatch.on_result(under_way[3].request, failure(), until);
 
-    assert_eq!(dispatch.gate, Gate::Open);
-    assert_eq!(polled(&mut dispatch, until).len(), 2, "the window has grown to 2 again");
+    assert_eq!(dispatch.window(), 4);
+    assert_eq!(polled(&mut dispatch, until).len(), 4);
 }
 
 #[test]
-fn the_wish_of_a_late_failure_prolongs_the_pause() {
-    let (mut dispatch, t) = dispatch(2, 30);
-    grow(&mut dispatch, t);
+fn a_wish_closes_the_gate_at_once_and_a_later_one_prolongs_the_pause() {
+    let (mut dispatch, t) = (dispatch(2, (0..50).map(batch)), crate::clock::now());
+    grow(&mut dispatch, 2, t);
     let under_way = polled(&mut dispatch, t);
-    dispatch.on_result(BatchId(under_way[0]), failure(), t);
+    let busy = |s| Verdict::Retry { kind: FailureKind::Server, after: Some(seconds(s)) };
 
-    let after = Some(seconds(20));
-    let wish = Verdict::Retry { kind: FailureKind::Server, after };
-    dispatch.on_result(BatchId(under_way[1]), wish, t);
+    dispatch.on_result(under_way[0].request, busy(7), t);
+    assert_eq!(dispatch.deadline(), Some(t + seconds(7)));
+    dispatch.on_result(under_way[1].request, busy(200), t);
 
-    assert_eq!(dispatch.deadline(), Some(t + seconds(20)));
+    assert_eq!(dispatch.deadline(), Some(t + seconds(200)));
 }
 
 #[test]
 fn a_corrected_clock_sends_the_batch_again_at_once() {
-    let (mut dispatch, t) = dispatch(2, 1);
-    polled(&mut dispatch, t);
+    let (mut dispatch, t) = (dispatch(2, [batch(0)]), crate::clock::now());
+    let skew = || Verdict::ClockSkew { server_unix: None };
+    let load = dispatch.poll(t).unwrap();
 
-    dispatch.on_result(BatchId(0), Verdict::ClockSkew { server_unix: None }, t);
-    assert_eq!(polled(&mut dispatch, t), [0]);
-    dispatch.on_result(BatchId(0), failure(), t);
+    dispatch.on_result(load.request, skew(), t);
+    let load = dispatch.poll(t).unwrap();
+    dispatch.on_result(load.request, failure(), t);
     let until = dispatch.deadline().unwrap();
-    assert_eq!(polled(&mut dispatch, until), [0]);
-    dispatch.on_result(BatchId(0), Verdict::ClockSkew { server_unix: None }, until);
+    let load = dispatch.poll(until).unwrap();
+    dispatch.on_result(load.request, skew(), until);
 
-    assert_eq!(polled(&mut dispatch, until), [0], "a probe too");
+    assert_eq!(polled_ids(&mut dispatch, until), [[0]], "a probe too");
 }
 
 #[test]
 fn a_refusal_ends_the_batch_and_brings_it_back_whole() {
-    let (mut dispatch, t) = dispatch(1, 1);
-    polled(&mut dispatch, t);
+    let (mut dispatch, t) = (dispatch(1, [batch(0)]), crate::clock::now());
+    let load = dispatch.poll(t).unwrap();
 
-    let ack = dispatch.on_result(BatchId(0), rejection(), t).unwrap();
+    let acks = dispatch.on_result(load.request, rejection(), t);
 
+    let [ack] = acks.as_slice() else { panic!("{acks:?}") };
     assert_eq!((ack.id, ack.payload_bytes), (BatchId(0), 5));
-    let Outcome::Refused { batch, refusal } = ack.outcome else { panic!("{ack:?}") };
+    let Outcome::Refused { batch, refusal } = &ack.outcome else { panic!("{ack:?}") };
     assert_eq!((batch.payload.len(), refusal.words().0), (5, "PostBodyInvalid"));
     assert!(dispatch.is_empty());
 }
 
-/// A made-up endpoint: how long a request takes, and what comes of it, decided when it starts.
-struct World<F> {
-    dispatch: Dispatch,
-    now: Instant,
-    /// Results on their way, by the time they arrive.
-    results: BTreeMap<(Instant, u64), Verdict>,
-    answer: F,
-    started: Vec<(Instant, u64)>,
-    ended: Vec<(Instant, u64)>,
+#[test]
+fn the_quotas_and_the_network_have_a_pause_each() {
+    let (mut dispatch, t) = (dispatch(1, (0..9).map(batch)), crate::clock::now());
+    let mut fail = |kind, now| {
+        let load = dispatch.poll(now).unwrap();
+        dispatch.on_result(load.request, retry(kind), now);
+        dispatch.deadline().unwrap() - now
+    };
+
+    // Each is the first of its kind; had they one pause, it would double.
+    let mut now = t;
+    for kind in [FailureKind::Quota, FailureKind::ShardQuota, FailureKind::Network] {
+        let pause = fail(kind, now);
+        assert!(pause <= Duration::from_millis(500), "{kind:?}: {pause:?}");
+        now += seconds(1);
+    }
+    let pauses = [0, 1, 2].map(|i| fail(FailureKind::Quota, now + seconds(30 * i)));
+    assert!(pauses[2] > seconds(1), "and in a row it doubles: {pauses:?}");
 }
 
-impl<F: FnMut(Instant, u64) -> (Duration, Verdict)> World<F> {
-    fn new(dispatch: Dispatch, now: Instant, answer: F) -> Self {
-        let (results, started, ended) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { dispatch, now, results, answer, started, ended }
-    }
+#[test]
+fn small_batches_go_together_and_end_together() {
+    let (mut dispatch, t) = (dispatch(1, (0..100).map(small)), crate::clock::now());
 
-    /// Runs until `end`, or until nothing is left.
-    fn run_until(&mut self, end: Instant) {
-        loop {
-            while let Some(batch) = self.dispatch.poll(self.now) {
-                let id = batch.id.0;
-                let (took, verdict) = (self.answer)(self.now, id);
-                self.started.push((self.now, id));
-                assert!(self.results.insert((self.now + took, id), verdict).is_none());
-                assert!(self.dispatch.in_flight() <= self.dispatch.window.size_max());
-            }
-            assert_eq!(self.results.len(), self.dispatch.in_flight());
-            let arrival = self.results.keys().next().map(|(at, _)| *at);
-            let Some(next) = arrival.into_iter().chain(self.dispatch.deadline()).min() else {
-                assert!(self.dispatch.is_empty(), "batches wait and nothing will wake them");
-                return;
-            };
-            if next > end {
-                self.now = end;
-                return;
-            }
-            assert!(next >= self.now);
-            self.now = next;
-            if arrival == Some(next) {
-                let ((_, id), verdict) = self.results.pop_first().unwrap();
-                if self.dispatch.on_result(BatchId(id), verdict, next).is_some() {
-                    self.ended.push((next, id));
-                }
-            }
+    let load = dispatch.poll(t).unwrap();
+    assert_eq!(ids(&load), (0..100).collect::<Vec<_>>());
+    assert_eq!((dispatch.in_flight(), dispatch.unfinished()), (1, 100));
+    let acks = dispatch.on_result(load.request, Verdict::Delivered, t);
+
+    assert_eq!(acks.len(), 100);
+    assert!(dispatch.is_empty());
+}
+
+#[test]
+fn what_cannot_go_together_does_not() {
+    let key = |id, key| SealedBatch { route: Route::Key(key), ..small(id) };
+    let once = |id| SealedBatch { route: Route::Once { key: 1, sequence: id + 1 }, ..small(id) };
+    let zstd = |id| SealedBatch { compression: Compression::Zstd, ..small(id) };
+    let lines = |id| SealedBatch { lines: 4000, ..small(id) };
+    let raw = |id| SealedBatch { raw_bytes: 300 << 10, ..small(id) };
+    let body = |id| SealedBatch { payload: Arc::from(vec![0; 130 << 10]), ..small(id) };
+    type Case = (&'static str, Vec<SealedBatch>, &'static [&'static [u64]]);
+    let cases: [Case; 7] = [
+        ("keys", vec![key(0, 7), key(1, 8), key(2, 7)], &[&[0, 2], &[1]]),
+        ("sequence ids", vec![once(0), once(1)], &[&[0], &[1]]),
+        ("compression", vec![small(0), zstd(1), zstd(2)], &[&[0], &[1, 2]]),
+        ("lines", vec![small(0), lines(1), lines(2)], &[&[0, 1], &[2]]),
+        ("raw bytes", vec![raw(0), raw(1), small(2)], &[&[0], &[1, 2]]),
+        ("body", vec![body(0), small(1), body(2)], &[&[0, 1], &[2]]),
+        // One that does not fit is not overtaken.
+        ("order", vec![raw(0), raw(1), raw(2), small(3)], &[&[0], &[1], &[2, 3]]),
+    ];
+    for (what, batches, expected) in cases {
+        let (mut dispatch, t) = (dispatch(1, batches), crate::clock::now());
+        let mut loads = Vec::new();
+        while let Some(load) = dispatch.poll(t) {
+            dispatch.on_result(load.request, Verdict::Delivered, t);
+            loads.push(ids(&load));
         }
-    }
-
-    fn most_attempts_in(&self, stretch: Duration) -> usize {
-        let at: Vec<Instant> = self.started.iter().map(|(at, _)| *at).collect();
-        (0..at.len())
-            .map(|first| at[first..].iter().take_while(|time| **time < at[first] + stretch).count())
-            .max()
-            .unwrap_or(0)
+        assert_eq!(loads, expected, "{what}");
     }
 }
 
+/// Until the culprit is alone: a refused list costs nobody else anything.
 #[test]
-fn an_outage_of_eight_hours_costs_few_attempts_and_ends_within_the_pause() {
-    let (dispatch, t) = dispatch(8, 200);
-    let recovery = t + seconds(8 * 3600);
-    let answer = move |now, _| {
-        let verdict = if now < recovery { failure() } else { Verdict::Delivered };
-        (Duration::from_millis(5), verdict)
-    };
-    let mut world = World::new(dispatch, t, answer);
-
-    world.run_until(recovery + seconds(120));
-
-    let first = world.ended[0].0;
-    assert!(first <= recovery + backoff::PAUSE_MAX + seconds(1), "{:?}", first - recovery);
-    assert_eq!(world.ended.len(), 200);
-    assert!(world.started.len() < 8 * 3600 / 12 + 250, "{} attempts", world.started.len());
-    let (last, _) = world.ended[199];
-    assert!(last <= first + seconds(5), "all others follow at once, {:?}", last - first);
-}
-
-#[test]
-fn requests_that_hang_do_not_delay_the_recovery_further() {
-    let (dispatch, t) = dispatch(8, 50);
-    let recovery = t + seconds(601);
-    let answer = move |now, _| {
-        if now < recovery {
-            (seconds(15), Verdict::Retry { kind: FailureKind::Network, after: None })
-        } else {
-            (Duration::from_millis(5), Verdict::Delivered)
+fn a_refused_list_is_halved_until_the_culprit_is_alone() {
+    for kind in [rejection(), retry(FailureKind::Other)] {
+        let is_refused = matches!(kind, Verdict::Refuse(_));
+        let (mut dispatch, mut now) = (dispatch(1, (0..64).map(small)), crate::clock::now());
+        let mut sizes = Vec::new();
+        let mut acks = Vec::new();
+        while acks.len() < 63 || (is_refused && !dispatch.is_empty()) {
+            // Alone, the culprit closes the gate for a moment.
+            now = dispatch.deadline().unwrap_or(now).max(now);
+            let load = dispatch.poll(now).unwrap();
+            let is_bad = ids(&load).contains(&37);
+            sizes.push(load.batches.len());
+            let verdict = if is_bad { kind.clone() } else { Verdict::Delivered };
+            acks.extend(dispatch.on_result(load.request, verdict, now));
         }
-    };
-    let mut world = World::new(dispatch, t, answer);
 
-    world.run_until(recovery + seconds(60));
-
-    assert!(world.ended[0].0 <= recovery + seconds(25), "{:?}", world.ended[0].0 - recovery);
-    assert_eq!(world.ended.len(), 50);
-}
-
-#[test]
-fn batches_that_always_fail_do_not_stop_the_others_and_are_tried_for_ever() {
-    let (dispatch, t) = dispatch(4, 1000);
-    let poison: BTreeSet<u64> = [0, 1, 2, 3, 50].into();
-    let bad = poison.clone();
-    let answer = move |_, id| {
-        let verdict = if bad.contains(&id) { failure() } else { Verdict::Delivered };
-        (Duration::from_millis(20), verdict)
-    };
-    let mut world = World::new(dispatch, t, answer);
-
-    world.run_until(t + seconds(3600));
-
-    assert_eq!(world.ended.len(), 995);
-    let (last, _) = *world.ended.last().unwrap();
-    assert!(last < t + seconds(60), "the last good one waited {:?}", last - t);
-    for id in poison {
-        let late = world.started.iter().filter(|(at, tried)| *tried == id && *at > last);
-        assert!(late.count() > 20, "batch {id} is given up");
+        let delivered = acks.iter().filter(|ack| matches!(ack.outcome, Outcome::Delivered));
+        assert_eq!(delivered.count(), 63, "{kind:?}: {sizes:?}");
+        assert!(sizes.len() <= 16, "{sizes:?}");
+        assert_eq!(dispatch.is_empty(), is_refused, "a refusal ends it, a failure does not");
     }
 }
 
 #[test]
-fn an_endpoint_that_refuses_a_tenth_still_takes_everything_soon() {
-    let (dispatch, t) = dispatch(8, 1000);
-    let mut coin = fastrand::Rng::with_seed(3);
-    let answer = move |_, _| {
-        let verdict = if coin.u8(..10) == 0 { failure() } else { Verdict::Delivered };
-        (Duration::from_millis(10), verdict)
+fn an_endpoint_that_knows_no_lists_is_asked_seldom() {
+    let (mut dispatch, t) = (dispatch(1, (0..1000).map(small)), crate::clock::now());
+    let run = |dispatch: &mut Dispatch, now| {
+        let mut refused = 0;
+        while let Some(load) = dispatch.poll(now) {
+            let verdict = if load.is_list() { rejection() } else { Verdict::Delivered };
+            refused += usize::from(load.is_list());
+            dispatch.on_result(load.request, verdict, now);
+        }
+        refused
     };
-    let mut world = World::new(dispatch, t, answer);
 
-    world.run_until(t + seconds(120));
-
-    assert_eq!(world.ended.len(), 1000, "in two minutes");
+    assert_eq!(run(&mut dispatch, t), 6);
+    (1000..2000).for_each(|id| dispatch.on_batch(small(id)));
+    assert_eq!(run(&mut dispatch, t + ALONE_TIME / 2), 0);
+    (2000..3000).for_each(|id| dispatch.on_batch(small(id)));
+    assert_eq!(run(&mut dispatch, t + ALONE_TIME), 6);
+    assert!(dispatch.is_empty());
 }
 
-proptest! {
-    /// Whatever the endpoint does for a while: no storm, no more under way than allowed, and once
-    /// it behaves each batch ends exactly once and nothing is left.
-    #[test]
-    fn each_batch_ends_exactly_once(
-        seed: u64,
-        batches in 1_u64..60,
-        concurrency_max in 1_usize..12,
-        trouble_seconds in 0_u64..600,
-        // Of each ten answers in trouble: these are failures, the next refusals or skews.
-        failures in 0_u8..=10,
-    ) {
-        let mut dispatch = Dispatch::new(concurrency_max, fastrand::Rng::with_seed(seed));
-        let t = crate::clock::now();
-        (0..batches).for_each(|id| dispatch.on_batch(batch(id)));
-        let mut dice = fastrand::Rng::with_seed(seed ^ 1);
-        let trouble_end = t + seconds(trouble_seconds);
-        let answer = move |now, _| {
-            let took = Duration::from_millis(dice.u64(1..3000));
-            let roll = dice.u8(..10);
-            let verdict = if now >= trouble_end {
-                Verdict::Delivered
-            } else if roll < failures {
-                let after = dice.bool().then(|| Duration::from_secs(dice.u64(..100)));
-                Verdict::Retry { kind: FailureKind::Quota, after }
-            } else {
-                [Verdict::Delivered, rejection()][usize::from(dice.bool())].clone()
-            };
-            (took, verdict)
-        };
-        let mut world = World::new(dispatch, t, answer);
+/// A list that the network breaks may be broken by one of its members.
+#[test]
+fn a_list_that_does_not_come_through_is_halved_too() {
+    let (mut dispatch, t) = (dispatch(1, (0..8).map(small)), crate::clock::now());
+    let load = dispatch.poll(t).unwrap();
+    assert_eq!(load.batches.len(), 8);
 
-        world.run_until(trouble_end + seconds(24 + 3 * batches + 60));
+    dispatch.on_result(load.request, retry(FailureKind::Network), t);
+    let until = dispatch.deadline().unwrap();
+    let probe = dispatch.poll(until).unwrap();
+    assert_eq!(ids(&probe), [0], "a probe is a batch alone");
+    dispatch.on_result(probe.request, Verdict::Delivered, until);
 
-        let mut ended: Vec<u64> = world.ended.iter().map(|(_, id)| *id).collect();
-        ended.sort_unstable();
-        prop_assert_eq!(ended, (0..batches).collect::<Vec<_>>());
-        prop_assert!(world.dispatch.is_empty());
-    }
-
-    /// While nothing gets through, a minute sees no more than a handful of attempts.
-    #[test]
-    fn an_outage_is_no_storm(
-        seed: u64,
-        batches in 1_u64..100,
-        concurrency_max in 1_usize..12,
-        latency_millis in 0_u64..2000,
-    ) {
-        let mut dispatch = Dispatch::new(concurrency_max, fastrand::Rng::with_seed(seed));
-        (0..batches).for_each(|id| dispatch.on_batch(batch(id)));
-        let kind = FailureKind::Network;
-        let answer = move |_, _| {
-            (Duration::from_millis(latency_millis), Verdict::Retry { kind, after: None })
-        };
-        let t = crate::clock::now();
-        let mut world = World::new(dispatch, t, answer);
-
-        world.run_until(t + seconds(1200));
-
-        let most = world.most_attempts_in(seconds(60));
-        prop_assert!(most <= 14, "{most} attempts in a minute");
-        let every_half_minute = world.started.len() >= 1200 / 26;
-        prop_assert!(every_half_minute, "{} attempts in 20 minutes", world.started.len());
-    }
+    assert_eq!(polled_ids(&mut dispatch, until), [[1, 2, 3, 4]]);
 }

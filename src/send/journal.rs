@@ -4,6 +4,7 @@
 //! Names the project, the logstore, the endpoint and what to do; never the content of a batch and
 //! never a secret.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use tracing::{debug, error, info, warn};
 use super::Options;
 use super::advice::advice;
 use super::answer::Answer;
+use super::dispatch::Load;
 use super::verdict::FailureKind;
 use crate::limit::repeat::{Repeat, Say};
 use crate::report::SenderReport;
-use crate::sealed::SealedBatch;
+use crate::sealed::{BatchId, SealedBatch};
 
 /// Least time between two lines about the same kind of fault.
 const SUM_UP_INTERVAL: Duration = Duration::from_secs(30);
@@ -26,6 +28,8 @@ pub(crate) struct Journal {
     pub(crate) report: SenderReport,
     faults: Repeat<FailureKind>,
     refusals: Repeat<()>,
+    /// Batches of which an attempt has ended without an answer.
+    unanswered: BTreeSet<BatchId>,
 }
 
 /// A failed attempt, in words.
@@ -33,8 +37,8 @@ pub(crate) struct Journal {
 pub(crate) struct Failure {
     /// 0 without an answer.
     status: u16,
-    code: String,
-    reason: String,
+    pub(crate) code: String,
+    pub(crate) reason: String,
     request_id: String,
 }
 
@@ -63,29 +67,49 @@ impl Journal {
             report: SenderReport::default(),
             faults: Repeat::new(SUM_UP_INTERVAL),
             refusals: Repeat::new(SUM_UP_INTERVAL),
+            unanswered: BTreeSet::new(),
         }
     }
 
-    pub(crate) fn on_attempt(&mut self, batch: &SealedBatch) {
+    pub(crate) fn on_attempt(&mut self, load: &Load) {
         self.report.attempts += 1;
-        debug!(
-            batch = batch.id.0,
-            file = %batch.path,
-            lines = batch.lines,
-            bytes = batch.payload.len(),
-            "batch on its way"
-        );
+        self.report.lists += u64::from(load.is_list());
+        for batch in &load.batches {
+            debug!(
+                request = load.request.0,
+                batch = batch.id.0,
+                file = %batch.path,
+                lines = batch.lines,
+                bytes = batch.payload.len(),
+                "batch on its way"
+            );
+        }
     }
 
-    pub(crate) fn on_delivered(&mut self, batch: &SealedBatch, wall: Duration, now: Instant) {
+    pub(crate) fn on_delivered(&mut self, load: &Load, wall: Duration, now: Instant) {
         let report = &mut self.report;
-        report.batches_delivered += 1;
-        report.lines_delivered += u64::from(batch.lines);
-        report.raw_bytes_delivered += u64::from(batch.raw_bytes);
-        report.payload_bytes_delivered += batch.payload.len() as u64;
+        for batch in &load.batches {
+            report.batches_delivered += 1;
+            report.lines_delivered += u64::from(batch.lines);
+            report.raw_bytes_delivered += u64::from(batch.raw_bytes);
+            report.payload_bytes_delivered += batch.payload.len() as u64;
+            report.possible_duplicates += u64::from(self.unanswered.remove(&batch.id));
+            debug!(request = load.request.0, batch = batch.id.0, "batch delivered");
+        }
         report.delivered_unix = wall.as_secs();
         self.on_recovery(now);
-        debug!(batch = batch.id.0, "batch delivered");
+    }
+
+    /// The endpoint may have taken it, and has not said so.
+    pub(crate) fn on_unanswered(&mut self, load: &Load) {
+        self.unanswered.extend(load.batches.iter().map(|batch| batch.id));
+    }
+
+    /// One of several batches is refused, or the way they are sent: it is tried which.
+    pub(crate) fn on_list_refused(&mut self, load: &Load, code: &str, reason: &str) {
+        self.report.lists_refused += 1;
+        let (request, batches) = (load.request.0, load.batches.len());
+        debug!(request, batches, code, reason, "several batches are refused together");
     }
 
     /// The endpoint is in order even where it refuses.
@@ -97,6 +121,7 @@ impl Journal {
         now: Instant,
     ) {
         self.report.batches_rejected += 1;
+        self.unanswered.remove(&batch.id);
         self.on_recovery(now);
         let Some(say) = self.refusals.on_fault((), now) else { return };
         error!(

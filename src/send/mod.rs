@@ -2,9 +2,10 @@
 //!
 //! [`Sender`] is the async loop around the pure parts. In reading order:
 //!
-//! - [`dispatch`]: which batch goes now; with [`window`], how many at once, and [`backoff`], when
-//!   to try again;
-//! - [`request`]: what goes over the wire, signed with the key from [`credentials`];
+//! - [`dispatch`]: what is sent now; whose turn it is by [`queue`], when and how many at once by
+//!   [`limiters`], each a [`limiter`] with its [`window`] and [`backoff`];
+//! - [`request`]: what goes over the wire, signed with the key from [`credentials`]; several
+//!   batches as a [`package_list`];
 //! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
 //!   is told by [`cause`];
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
@@ -13,8 +14,8 @@
 //! It sees payloads and never a line or a file: the path of a batch is for its log lines.
 //!
 //! # Errors and retries
-//! A batch ends when the endpoint has acknowledged it or has refused its content as malformed.
-//! Everything else is tried again for ever.
+//! A batch ends when the endpoint has acknowledged it or will never take it as it is. Everything
+//! else is tried again for ever.
 //!
 //! # Cancellation
 //! [`Sender::run`] can be given up at any time; what was under way is cut off and may arrive twice
@@ -30,7 +31,11 @@ pub mod dispatch;
 pub mod endpoint;
 pub mod http;
 mod journal;
+pub mod limiter;
+pub mod limiters;
 mod lookup;
+pub mod package_list;
+pub mod queue;
 pub mod replay;
 pub mod request;
 pub mod skew;
@@ -42,6 +47,7 @@ pub mod window;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -54,15 +60,14 @@ pub use self::tls::{ClientFiles, TlsFiles};
 
 use self::answer::Answer;
 use self::credentials::CredentialsInUse;
-use self::dispatch::Dispatch;
+use self::dispatch::{Dispatch, Load};
 use self::http::{Client, ClientError, TransportError};
 use self::journal::{Failure, Journal};
 use self::skew::ServerClock;
-use self::verdict::{FailureKind, Verdict};
+use self::verdict::{FailureKind, Sent, Verdict};
 use crate::clock;
 use crate::handoff::SenderEnd;
 use crate::report::SenderReport;
-use crate::sealed::{Route, SealedBatch};
 
 /// What the sender must know. Every field comes from the settings.
 #[derive(Clone, Debug)]
@@ -114,7 +119,7 @@ pub struct Summary {
 
 /// An attempt that has come back.
 struct Attempted {
-    batch: SealedBatch,
+    load: Load,
     /// The offset of the clock that dated it.
     clock_offset: i64,
     result: Result<Answer, TransportError>,
@@ -148,6 +153,7 @@ impl Sender {
     pub async fn run(mut self, give_up: impl Future<Output = ()>) -> Summary {
         let mut give_up = pin!(give_up);
         loop {
+            self.take_batches();
             self.start_attempts();
             self.publish();
             if self.closed && self.dispatch.is_empty() {
@@ -168,57 +174,74 @@ impl Sender {
                 () = sleep_until(pause), if pause.is_some() => {}
             }
         }
-        let unfinished = self.dispatch.waiting() + self.dispatch.in_flight() + self.end.queued();
+        let unfinished = self.dispatch.unfinished() + self.end.queued();
         Summary { report: self.journal.report, unfinished }
+    }
+
+    /// Takes all that has been handed over, so that what is due together can go together.
+    fn take_batches(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        while !self.closed {
+            // Asked once and given up: nothing is lost with it.
+            match pin!(self.end.next_batch()).poll(&mut context) {
+                Poll::Ready(Some(batch)) => self.dispatch.on_batch(batch),
+                Poll::Ready(None) => self.closed = true,
+                Poll::Pending => return,
+            }
+        }
     }
 
     fn start_attempts(&mut self) {
         let now = clock::now();
-        while let Some(batch) = self.dispatch.poll(now) {
-            self.start(batch, now);
+        while let Some(load) = self.dispatch.poll(now) {
+            self.start(load, now);
         }
     }
 
-    fn start(&mut self, batch: SealedBatch, now: Instant) {
+    fn start(&mut self, load: Load, now: Instant) {
         let credentials = match self.credentials.current(now) {
             Ok(credentials) => credentials,
             Err(error) => {
                 let kind = FailureKind::Credentials;
                 self.journal.on_failure(kind, &Failure::of_error(&error), now);
                 let verdict = Verdict::Retry { kind, after: None };
-                let ended = self.dispatch.on_result(batch.id, verdict, now);
-                debug_assert!(ended.is_none(), "a retry ends nothing");
+                let ended = self.dispatch.on_result(load.request, verdict, now);
+                debug_assert!(ended.is_empty(), "a retry ends nothing");
                 return;
             }
         };
         let clock_offset = self.clock.offset_seconds();
         let date_unix = local_unix().saturating_add(clock_offset);
-        let request = request::put_logs(&self.options, &batch, credentials, date_unix);
-        self.journal.on_attempt(&batch);
+        let request = request::put_logs(&self.options, &load.batches, credentials, date_unix);
+        self.journal.on_attempt(&load);
         let client = self.client.clone();
         self.attempts.spawn(async move {
             let result = client.send(request).await;
-            Attempted { batch, clock_offset, result }
+            Attempted { load, clock_offset, result }
         });
     }
 
     fn on_attempted(&mut self, attempted: Attempted) {
         let now = clock::now();
         let verdict = self.judge(&attempted, now);
-        let Attempted { batch, .. } = attempted;
+        let load = &attempted.load;
         match &verdict {
             Verdict::Delivered => {
                 self.clock.on_success();
-                self.journal.on_delivered(&batch, clock::wall(), now);
+                self.journal.on_delivered(load, clock::wall(), now);
             }
             Verdict::Refuse(refusal) => {
                 self.clock.on_success();
                 let (code, message) = refusal.words();
-                self.journal.on_rejected(&batch, code, message, now);
+                if load.is_list() {
+                    self.journal.on_list_refused(load, code, message);
+                } else {
+                    self.journal.on_rejected(&load.batches[0], code, message, now);
+                }
             }
             Verdict::Retry { .. } | Verdict::ClockSkew { .. } => {}
         }
-        if let Some(ack) = self.dispatch.on_result(batch.id, verdict, now) {
+        for ack in self.dispatch.on_result(load.request, verdict, now) {
             self.end.ack(ack);
         }
     }
@@ -235,22 +258,21 @@ impl Sender {
                     | TransportError::Timeout(_)
                     | TransportError::Broken(_) => FailureKind::Network,
                 };
+                if may_have_arrived(error) {
+                    self.journal.on_unanswered(&attempted.load);
+                }
                 self.journal.on_failure(kind, &Failure::of_error(error), now);
                 return Verdict::Retry { kind, after: None };
             }
         };
-        let is_old = |answer: &Answer| {
-            let error = answer.error.as_ref();
-            answer.request_id.is_some() && error.is_some_and(|e| e.code == "InvalidSequenceId")
-        };
-        let verdict = match attempted.batch.route {
-            // It was stored, and the answer was lost.
-            Route::Once { .. } if is_old(answer) => Verdict::Delivered,
-            Route::Once { .. } | Route::Key(_) | Route::Any => {
-                Verdict::of(answer, self.options.verify_response)
-            }
-        };
+        let sent = Sent::of(&attempted.load.batches[0]);
+        let verdict = Verdict::of_load(answer, sent, self.options.verify_response);
         match verdict {
+            // Whether it is the list or one in it, its halves will tell.
+            Verdict::Retry { kind: FailureKind::Other, .. } if attempted.load.is_list() => {
+                let Failure { code, reason, .. } = Failure::of_answer(answer);
+                self.journal.on_list_refused(&attempted.load, &code, &reason);
+            }
             Verdict::Retry { kind, .. } => {
                 self.journal.on_failure(kind, &Failure::of_answer(answer), now);
             }
@@ -276,6 +298,16 @@ impl Sender {
         report.waiting = (self.dispatch.waiting() + self.end.queued()) as u64;
         report.window = self.dispatch.window() as u64;
         self.end.publish(report.clone());
+    }
+}
+
+/// Whether the request may have reached the endpoint: there was a connection.
+fn may_have_arrived(error: &TransportError) -> bool {
+    match error {
+        TransportError::Timeout(_) => true,
+        // In the words of the HTTP client.
+        TransportError::Broken(broken) => !broken.text.contains("(Connect)"),
+        TransportError::ConnectTimeout(_) | TransportError::Malformed(_) => false,
     }
 }
 

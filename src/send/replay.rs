@@ -9,7 +9,7 @@ use super::advice::{advice, advice_on};
 use super::credentials::{CredentialsError, CredentialsInUse};
 use super::http::{Client, ClientError};
 use super::skew::ServerClock;
-use super::verdict::{FailureKind, Verdict};
+use super::verdict::{FailureKind, Sent, Verdict};
 use super::{Options, request};
 use crate::sealed::{Refusal, SealedBatch};
 
@@ -73,7 +73,12 @@ impl Replay {
             let clock_offset = self.clock.offset_seconds();
             let date_unix = self.server_unix();
             let credentials = self.credentials.current(crate::clock::now())?;
-            let request = request::put_logs(&self.options, batch, credentials, date_unix);
+            let request = request::put_logs(
+                &self.options,
+                std::slice::from_ref(batch),
+                credentials,
+                date_unix,
+            );
             let answer = match self.client.send(request).await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -82,7 +87,8 @@ impl Replay {
                     return Ok(Replayed::Failed { reason, again: Some(None) });
                 }
             };
-            let (kind, after) = match Verdict::of(&answer, self.options.verify_response) {
+            let verify = self.options.verify_response;
+            let (kind, after) = match Verdict::of_load(&answer, Sent::of(batch), verify) {
                 Verdict::Delivered => return Ok(Replayed::Delivered),
                 Verdict::Refuse(refusal) => return Ok(Replayed::Refused(refusal)),
                 Verdict::Retry { kind, after } => (kind, after),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::{Credentials, Options};
+use super::{Credentials, Options, package_list};
 use crate::sealed::{Route, SealedBatch};
 use crate::wire::{API_VERSION, CONTENT_TYPE, content_md5, hex_lower, sign};
 
@@ -37,25 +37,40 @@ pub struct Request {
     pub body: Option<Arc<[u8]>>,
 }
 
-/// PutLogs: one batch to any shard. `date_unix` is the time by the service's clock.
+/// PutLogs: the batches of one load, which have the same route and compression. Several are a
+/// package list. `date_unix` is the time by the service's clock.
+///
+/// # Panics
+/// Without a batch.
 #[must_use]
 pub fn put_logs(
     options: &Options,
-    batch: &SealedBatch,
+    batches: &[SealedBatch],
     credentials: Option<&Credentials>,
     date_unix: i64,
 ) -> Request {
-    let (shards, query) = shards(batch.route);
+    let first = batches.first().expect("a load holds a batch");
+    let (body, raw_bytes, mode) = match batches {
+        [one] => (Arc::clone(&one.payload), one.raw_bytes as usize, None),
+        several => {
+            let list: Arc<[u8]> = package_list::encode(several).into();
+            (Arc::clone(&list), list.len(), Some("batch_group"))
+        }
+    };
+    let (shards, query) = shards(first.route);
     let path = format!("/logstores/{}/shards/{shards}", options.logstore);
     let mut headers = Headers::common(options, date_unix);
     headers.add("content-type", CONTENT_TYPE);
-    headers.add("content-md5", &content_md5(&batch.payload));
-    headers.add("x-log-bodyrawsize", &batch.raw_bytes.to_string());
-    if let Some(name) = batch.compression.header() {
+    headers.add("content-md5", &content_md5(&body));
+    headers.add("x-log-bodyrawsize", &raw_bytes.to_string());
+    // Of the packages, where there are several: a list itself is never compressed.
+    if let Some(name) = first.compression.header() {
         headers.add("x-log-compresstype", name);
     }
-    let body = Some(Arc::clone(&batch.payload));
-    headers.finish("POST", options, &path, &query, credentials, date_unix, body)
+    if let Some(mode) = mode {
+        headers.add("x-log-mode", mode);
+    }
+    headers.finish("POST", options, &path, &query, credentials, date_unix, Some(body))
 }
 
 /// The last part of the path, and the query, that lead to a batch's shard.
@@ -236,7 +251,7 @@ mod tests {
     fn put_logs_is_signed_as_the_published_vectors() {
         let token = credentials(Some("test-security-token"));
         check(
-            &put_logs(&options(NAMED), &batch(Compression::Lz4), Some(&token), DATE),
+            &put_logs(&options(NAMED), &[batch(Compression::Lz4)], Some(&token), DATE),
             &expect![[r#"
                 POST http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards/lb
                 host: test-project.cn-hangzhou.log.aliyuncs.com
@@ -258,7 +273,8 @@ mod tests {
             (Compression::None, "ko3uX6FgUeEesSc7eKkr+g55IU8="),
         ] {
             let credentials = credentials(None);
-            let request = put_logs(&options(NAMED), &batch(compression), Some(&credentials), DATE);
+            let request =
+                put_logs(&options(NAMED), &[batch(compression)], Some(&credentials), DATE);
             let authorization = format!("LOG test-access-key-id:{signature}");
             assert_eq!(request.headers.last().unwrap().1, authorization);
         }
@@ -276,7 +292,7 @@ mod tests {
             (Route::Once { key, sequence: 1 }, "&seqid=1", "S0K20UdSyey3MulKmn3W8Fzuu3k="),
         ] {
             let batch = SealedBatch { route, ..batch(Compression::Lz4) };
-            let request = put_logs(&options(NAMED), &batch, Some(&credentials(None)), DATE);
+            let request = put_logs(&options(NAMED), &[batch], Some(&credentials(None)), DATE);
             let authorization = format!("LOG test-access-key-id:{signature}");
             assert_eq!(request.headers.last().unwrap().1, authorization);
             assert_eq!(request.url, format!("{url}{more}"));
@@ -323,7 +339,7 @@ mod tests {
             ),
         ] {
             let batch = SealedBatch { route, ..batch(compression) };
-            let request = put_logs(&options, &batch, Some(&credentials(token)), DATE);
+            let request = put_logs(&options, &[batch], Some(&credentials(token)), DATE);
             let authorization = format!(
                 "SLS4-HMAC-SHA256 Credential=test-access-key-id/20231114/cn-hangzhou/sls/\
                  aliyun_v4_request,Signature={signature}"
@@ -335,7 +351,7 @@ mod tests {
     #[test]
     fn unsigned_put_logs_to_an_address_names_the_project_in_host_only() {
         check(
-            &put_logs(&options("127.0.0.1"), &batch(Compression::None), None, DATE),
+            &put_logs(&options("127.0.0.1"), &[batch(Compression::None)], None, DATE),
             &expect![[r#"
                 POST http://127.0.0.1/logstores/test-logstore/shards/lb
                 host: test-project.127.0.0.1
@@ -347,6 +363,27 @@ mod tests {
                 x-log-bodyrawsize: 119
             "#]],
         );
+    }
+
+    #[test]
+    fn several_batches_are_a_package_list() {
+        let batches = [batch(Compression::Lz4), batch(Compression::Lz4)];
+
+        let request = put_logs(&options(NAMED), &batches, Some(&credentials(None)), DATE);
+
+        let body = request.body.as_deref().unwrap();
+        assert_eq!(body, package_list::encode(&batches));
+        let header = |name: &str| {
+            let found = request.headers.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(header("x-log-mode"), Some("batch_group"));
+        assert_eq!(header("x-log-compresstype"), Some("lz4"));
+        assert_eq!(header("x-log-bodyrawsize"), Some(body.len().to_string().as_str()));
+        assert_eq!(header("content-md5"), Some(content_md5(body).as_str()));
+        let alone = put_logs(&options(NAMED), &batches[..1], None, DATE);
+        assert_eq!(request.url, alone.url);
+        assert!(alone.headers.iter().all(|(name, _)| name != "x-log-mode"));
     }
 
     #[test]

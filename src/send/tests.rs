@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::handoff::{CollectorEnd, handoff};
-use crate::sealed::{Ack, BatchId, Outcome, Route};
+use crate::sealed::{Ack, BatchId, Outcome, Route, SealedBatch};
 use crate::span::{FileKey, Span};
 use crate::wire::{Compression, content_md5};
 
@@ -165,7 +165,14 @@ async fn read_request(stream: &mut TcpStream) -> Option<Seen> {
     Some(seen)
 }
 
+/// Raw size of a full batch, which goes alone.
+const FULL: u32 = 512 * 1024;
+
 fn batch(id: u64) -> SealedBatch {
+    SealedBatch { raw_bytes: FULL, ..small(id) }
+}
+
+fn small(id: u64) -> SealedBatch {
     SealedBatch {
         id: BatchId(id),
         span: Span::new(FileKey(0), id * 10, id * 10 + 10),
@@ -206,10 +213,14 @@ fn start(options: Options) -> (CollectorEnd, Sender) {
     (collector, Sender::new(options, end, 7).unwrap())
 }
 
-/// Hands `batches` over, closes, and lets the sender finish.
+/// Hands batches over, closes, and lets the sender finish.
 async fn run(options: Options, batches: u64) -> Run {
+    run_with(options, (0..batches).map(batch)).await
+}
+
+async fn run_with(options: Options, batches: impl Iterator<Item = SealedBatch>) -> Run {
     let (mut collector, sender) = start(options);
-    (0..batches).for_each(|id| collector.push(batch(id)));
+    batches.for_each(|batch| collector.push(batch));
     collector.close();
     let deadline = Duration::from_secs(30);
     let summary = tokio::time::timeout(deadline, sender.run(std::future::pending())).await;
@@ -225,7 +236,10 @@ async fn delivers_each_batch_once_within_the_window_and_over_kept_connections() 
     assert_eq!(run.delivered(), (0..40).collect::<Vec<_>>());
     let report = &run.summary.report;
     assert_eq!((report.batches_delivered, report.lines_delivered), (40, 80));
-    assert_eq!((report.raw_bytes_delivered, report.payload_bytes_delivered), (800, 390));
+    assert_eq!(
+        (report.raw_bytes_delivered, report.payload_bytes_delivered),
+        (40 * u64::from(FULL), 390)
+    );
     assert_eq!((report.attempts, report.in_flight, report.waiting), (40, 0, 0));
     assert!(report.delivered_unix > 0);
     assert_eq!(run.failures(), []);
@@ -246,11 +260,33 @@ async fn the_request_is_what_the_service_expects() {
     assert_eq!(seen.header("host"), "shop.127.0.0.1");
     assert_eq!(seen.body, b"payload 0");
     assert_eq!(seen.header("content-md5"), content_md5(b"payload 0"));
-    assert_eq!(seen.header("x-log-bodyrawsize"), "20");
+    assert_eq!(seen.header("x-log-bodyrawsize"), FULL.to_string());
     assert!(seen.header("authorization").starts_with("LOG id:"));
     assert_eq!(seen.header("transfer-encoding"), "");
     let hosts = seen.head.lines().filter(|line| line.to_lowercase().starts_with("host:"));
     assert_eq!(hosts.count(), 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_due_together_goes_together() {
+    let server = Server::start([]).await;
+
+    let run = run_with(server.options(), (0..40).map(small)).await;
+
+    assert_eq!(run.delivered(), (0..40).collect::<Vec<_>>());
+    let report = &run.summary.report;
+    assert_eq!((report.attempts, report.lists, report.batches_delivered), (1, 1, 40));
+    assert_eq!(server.seen()[0].header("x-log-mode"), "batch_group");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_may_have_arrived_twice_is_counted() {
+    let server = Server::start([Reply::Reset]).await;
+
+    let run = run(server.options(), 3).await;
+
+    assert_eq!(run.delivered(), [0, 1, 2]);
+    assert_eq!(run.summary.report.possible_duplicates, 1);
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -379,7 +415,7 @@ async fn a_connection_closed_while_idle_costs_no_failure() {
 
     let (summary, ()) = tokio::join!(sender.run(std::future::pending()), work);
 
-    assert_eq!(summary.report.failures, [0; 8]);
+    assert_eq!(summary.report.failures, [0; crate::report::FAILURE_KINDS.len()]);
     assert_eq!((summary.report.attempts, summary.report.batches_delivered), (3, 3));
     assert_eq!(server.state.lock().unwrap().connections, 3);
 }

@@ -54,6 +54,8 @@ mod parked;
 mod power;
 /// A forward proxy: N13.
 mod proxy;
+/// The pace of requests, and lists of several batches: N05, N06, N10, N16.
+mod quota;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F18).
 mod restart;
 /// Truncation and rewriting (F10 to F15).

@@ -20,9 +20,9 @@ use logferry::line::split;
 use logferry::pipeline::{self, Input, Stop};
 use logferry::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
 use logferry::send::answer::Answer;
-use logferry::send::dispatch::Dispatch;
+use logferry::send::dispatch::{Dispatch, Load};
 use logferry::send::skew::ServerClock;
-use logferry::send::verdict::{FailureKind, Verdict};
+use logferry::send::verdict::{FailureKind, Sent, Verdict};
 use logferry::span::FileKey;
 use logferry::tail::identity::{Match, Seen, Stat, compare};
 use logferry::tail::registry::{Change, Opened, Registry, State, Tracked};
@@ -959,10 +959,12 @@ impl Agent {
         for batch in self.down.drain(..) {
             self.dispatch.on_batch(batch);
         }
-        while let Some(batch) = self.dispatch.poll(machine.now) {
-            machine.note("attempt", batch.id.0, 0, 0);
-            machine.ledger.on_attempt((self.life, batch.id));
-            machine.request((self.life, batch), self.clock.offset_seconds());
+        while let Some(load) = self.dispatch.poll(machine.now) {
+            for batch in &load.batches {
+                machine.note("attempt", batch.id.0, load.request.0, 0);
+                machine.ledger.on_attempt((self.life, batch.id));
+            }
+            machine.request(self.life, load, self.clock.offset_seconds());
         }
     }
 
@@ -973,26 +975,29 @@ impl Agent {
     /// An attempt has ended: with an answer, or without.
     pub fn on_answer(
         &mut self,
-        id: BatchId,
+        load: &Load,
         offset: i64,
         answer: Option<Answer>,
         machine: &mut Machine,
     ) {
-        let verdict = self.judge(offset, answer, machine.unix());
+        let sent = Sent::of(&load.batches[0]);
+        let verdict = self.judge(sent, offset, answer, machine.unix());
         if matches!(verdict, Verdict::Delivered | Verdict::Refuse(_)) {
             self.clock.on_success();
         }
         if verdict == Verdict::Delivered {
-            machine.ledger.on_acknowledged((self.life, id));
+            for batch in &load.batches {
+                machine.ledger.on_acknowledged((self.life, batch.id));
+            }
         }
-        self.acks.extend(self.dispatch.on_result(id, verdict, machine.now));
+        self.acks.extend(self.dispatch.on_result(load.request, verdict, machine.now));
     }
 
-    fn judge(&mut self, offset: i64, answer: Option<Answer>, unix: u64) -> Verdict {
+    fn judge(&mut self, sent: Sent, offset: i64, answer: Option<Answer>, unix: u64) -> Verdict {
         let Some(answer) = answer else {
             return Verdict::Retry { kind: FailureKind::Network, after: None };
         };
-        let verdict = Verdict::of(&answer, self.flaw != Some(Flaw::TrustsStrangers));
+        let verdict = Verdict::of_load(&answer, sent, self.flaw != Some(Flaw::TrustsStrangers));
         if let Verdict::ClockSkew { server_unix } = verdict
             && !self.clock.on_complaint(offset, server_unix, unix.cast_signed())
         {

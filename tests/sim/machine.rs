@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use logferry::checkpoint::format::Checkpoint;
 use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
-use logferry::sealed::{BatchId, SealedBatch};
+use logferry::sealed::BatchId;
 use logferry::send::answer::Answer;
+use logferry::send::dispatch::Load;
 use logferry::tail::identity::Stat;
 
 use crate::disk::{DIR, Disk, Fd, StateDir};
@@ -25,7 +26,7 @@ const UNIX_START: u64 = 1_700_000_000;
 pub enum Event {
     Write(usize),
     Store((u32, BatchId)),
-    Answer { batch: (u32, BatchId), offset: i64, answer: Option<Answer> },
+    Answer { life: u32, load: Load, offset: i64, answer: Option<Answer> },
     Start,
     Kill,
     Drain,
@@ -233,13 +234,15 @@ impl Machine {
     // === the network
 
     /// A request leaves. What it comes to will not be undone by the death of who sent it.
-    pub fn request(&mut self, (life, batch): (u32, SealedBatch), offset: i64) {
+    pub fn request(&mut self, life: u32, load: Load, offset: i64) {
         let unix = self.unix().cast_signed();
-        let fate = self.server.on_request(&batch, unix + offset, unix, self.now);
-        let batch = (life, batch.id);
+        let fate = self.server.on_request(&load, unix + offset, unix, self.now);
         if let Some(after) = fate.stored_after {
-            self.plan(after, Event::Store(batch));
+            for batch in &load.batches {
+                self.plan(after, Event::Store((life, batch.id)));
+            }
         }
-        self.plan(fate.answered_after, Event::Answer { batch, offset, answer: fate.answer });
+        let answer = fate.answer;
+        self.plan(fate.answered_after, Event::Answer { life, load, offset, answer });
     }
 }

@@ -19,6 +19,7 @@ mod agent;
 mod disk;
 mod invariants;
 mod machine;
+mod pace;
 mod server;
 mod workload;
 mod world;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use logferry::batch::rewrite;
 use logferry::sealed::SealedBatch;
 use logferry::send::answer::Answer;
+use logferry::send::dispatch::Load;
 
 pub struct Server {
     rng: fastrand::Rng,
@@ -15,6 +16,8 @@ pub struct Server {
     fault_share: f64,
     /// Share of the lines that the service calls malformed.
     malformed_share: f64,
+    /// It does not know package lists.
+    refuses_lists: bool,
     /// Larger groups are refused.
     group_bytes_max: u32,
     outages: Vec<Outage>,
@@ -81,6 +84,7 @@ impl Server {
         Self {
             fault_share: if rng.bool() { 0.0 } else { rng.f64() * 0.5 },
             malformed_share: if rng.u8(..4) == 0 { 0.02 } else { 0.0 },
+            refuses_lists: rng.u8(..6) == 0,
             group_bytes_max: if rng.u8(..6) == 0 { rng.u32(250..1500) } else { u32::MAX },
             outages,
             healed: false,
@@ -97,13 +101,7 @@ impl Server {
     }
 
     /// `date_unix` is the date that the agent gave the request; `unix` is its own clock.
-    pub fn on_request(
-        &mut self,
-        batch: &SealedBatch,
-        date_unix: i64,
-        unix: i64,
-        now: Instant,
-    ) -> Fate {
+    pub fn on_request(&mut self, load: &Load, date_unix: i64, unix: i64, now: Instant) -> Fate {
         let delay = Duration::from_millis(1 + self.rng.u64(..self.delay_ms_max));
         let server_unix = unix + self.clock_ahead;
         let answer = |status, wish, code: &str| Fate {
@@ -143,11 +141,16 @@ impl Server {
         if (date_unix - server_unix).abs() > 900 {
             return answer(400, None, "RequestTimeTooSkewed");
         }
-        let is_malformed = !self.healed && self.is_malformed(batch);
+        if load.is_list() && self.refuses_lists {
+            return answer(400, None, "ParameterInvalid");
+        }
+        let mut batches = load.batches.iter();
+        let is_malformed = !self.healed && batches.any(|batch| self.is_malformed(batch));
         if is_malformed {
             return answer(400, None, "PostBodyInvalid");
         }
-        if !self.healed && batch.raw_bytes > self.group_bytes_max {
+        let largest = load.batches.iter().map(|batch| batch.raw_bytes).max();
+        if !self.healed && largest > Some(self.group_bytes_max) {
             return answer(400, None, "PostBodyTooLarge");
         }
         let answered_after = delay + Duration::from_millis(self.rng.u64(..3));

@@ -244,11 +244,11 @@ impl World {
                 machine.note("store", u64::from(batch.0), batch.1.0, 0);
                 machine.ledger.on_stored(batch, &machine.disk);
             }
-            Event::Answer { batch, offset, answer } => {
+            Event::Answer { life, load, offset, answer } => {
                 let status = answer.as_ref().map_or(0, |answer| u64::from(answer.status));
-                machine.note("answer", u64::from(batch.0), batch.1.0, status);
-                if let Some(agent) = self.agent.as_mut().filter(|agent| agent.life == batch.0) {
-                    agent.on_answer(batch.1, offset, answer, machine);
+                machine.note("answer", u64::from(life), load.request.0, status);
+                if let Some(agent) = self.agent.as_mut().filter(|agent| agent.life == life) {
+                    agent.on_answer(&load, offset, answer, machine);
                 }
             }
             Event::Start => self.start(),

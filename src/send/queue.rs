@@ -1,0 +1,247 @@
+//! The batches that wait: whose turn it is, and which go together.
+//!
+//! Pure. It holds batches until they are taken, and it has no way to let go of one otherwise: there
+//! is no limit of tries, of age or of number.
+//!
+//! # Whose turn it is
+//! The oldest batch first. But a failure may be the batch's own affair (a body that some proxy does
+//! not pass), and it must not stand in the way of all others: so probes go through the batches that
+//! have failed least, and a batch that failed while the destination works steps back for a pause of
+//! its own. It never steps back for longer than [`backoff::PAUSE_MAX`] or the endpoint's wish, and
+//! it goes first when it returns.
+//!
+//! # Which go together
+//! Small ones that are due, in one *load*: a package list. All of a load goes to the same shard and
+//! is compressed the same way; what has a sequence id goes alone. A full batch goes alone too: it
+//! would gain nothing, and a list is a copy in memory and comes again as a whole.
+//!
+//! A load fails as one. So that nobody suffers from what travels with it, its members may then be
+//! no more than half as many together ([`Entry::together_max`]), until the culprit is alone. Where
+//! list after list is refused it is the list: then batches go alone for [`ALONE_TIME`].
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::backoff;
+use super::package_list;
+use super::verdict::FailureKind;
+use crate::sealed::{BatchId, Route, SealedBatch};
+use crate::wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
+
+/// The limits of a load of several: those of one group that every era of the service takes, and
+/// much less in bytes.
+const LIST_LINES_MAX: u32 = GROUP_LINES_MAX;
+/// What a batch of the usual size has.
+const LIST_RAW_BYTES_MAX: usize = 512 * 1024;
+/// The body of a list is a copy of its payloads.
+const LIST_BODY_BYTES_MAX: usize = 256 * 1024;
+const _: () = assert!(LIST_RAW_BYTES_MAX <= GROUP_BYTES_MAX);
+const _: () = assert!(LIST_BODY_BYTES_MAX <= GROUP_BYTES_MAX);
+
+/// Batches that are looked at for one list, so that a long queue costs no more than a short one.
+const LOOK_MAX: usize = 512;
+
+/// So many lists refused, and none taken between them.
+const REFUSED_LISTS_MAX: u32 = 6;
+/// How long batches go alone then.
+pub const ALONE_TIME: Duration = Duration::from_secs(10 * 60);
+
+/// Batches that are not under way.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: BTreeMap<BatchId, Entry>,
+    /// Lists that were refused since one was taken.
+    refused_lists: u32,
+    /// No lists before that.
+    alone_until: Option<Instant>,
+}
+
+/// A batch and what has become of it so far.
+#[derive(Debug)]
+pub struct Entry {
+    /// The batch.
+    pub batch: SealedBatch,
+    /// Attempts that failed since the gates were last open.
+    failures: u32,
+    /// Times it failed where others succeed.
+    set_back: u32,
+    /// While the gates are open, it waits until then.
+    not_before: Option<Instant>,
+    /// It travels with so many at most, itself included.
+    together_max: usize,
+}
+
+impl Queue {
+    /// Takes a new batch in.
+    ///
+    /// # Panics
+    /// If a batch of that number is here already: the collector counts wrong.
+    pub fn push(&mut self, batch: SealedBatch) {
+        let (failures, set_back, not_before, together_max) = (0, 0, None, usize::MAX);
+        self.put_back(Entry { batch, failures, set_back, not_before, together_max });
+    }
+
+    /// Takes a batch back that was under way.
+    pub fn put_back(&mut self, entry: Entry) {
+        let id = entry.batch.id;
+        assert!(self.waiting.insert(id, entry).is_none(), "a batch is handed over once");
+    }
+
+    /// Batches.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether a batch is here.
+    #[must_use]
+    pub fn contains(&self, id: BatchId) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
+    /// When [`Self::take_due`] has something: `Some(None)` is now.
+    #[must_use]
+    pub fn due(&self) -> Option<Option<Instant>> {
+        // `None` is less than any instant.
+        let mut soonest = None;
+        for entry in self.waiting.values() {
+            soonest = Some(soonest.map_or(entry.not_before, |at| entry.not_before.min(at)));
+            if entry.not_before.is_none() {
+                break;
+            }
+        }
+        soonest
+    }
+
+    /// Takes the oldest batch that is due, and what may go with it.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Entry> {
+        let mut due = self.waiting.values().filter(|entry| entry.is_due(now));
+        let Some(first) = due.next() else { return Vec::new() };
+        let mut list = List::of(first);
+        if self.alone_until.is_none_or(|until| now >= until) {
+            // One that does not fit ends it: no younger one of its file may overtake it.
+            due.take(LOOK_MAX).try_for_each(|entry| list.offer(entry).then_some(()));
+        }
+        list.ids.iter().filter_map(|id| self.waiting.remove(id)).collect()
+    }
+
+    /// Takes a batch for a probe, alone: one that stepped back only if there is no other.
+    pub fn take_probe(&mut self) -> Vec<Entry> {
+        let order = |(id, entry): &(&BatchId, &Entry)| (entry.failures, entry.set_back, **id);
+        let id = self.waiting.iter().min_by_key(order).map(|(id, _)| *id);
+        id.and_then(|id| self.waiting.remove(&id)).into_iter().collect()
+    }
+
+    /// The gates have opened: what failed while they were closed steps back, since another one
+    /// has succeeded.
+    pub fn step_back(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+        for entry in self.waiting.values_mut().filter(|entry| entry.failures > 0) {
+            entry.step_back(FailureKind::Network, now, rng);
+        }
+    }
+
+    /// A list was refused.
+    pub fn on_list_refused(&mut self, now: Instant) {
+        self.refused_lists += 1;
+        if self.refused_lists >= REFUSED_LISTS_MAX {
+            self.refused_lists = 0;
+            self.alone_until = Some(now + ALONE_TIME);
+        }
+    }
+
+    /// A list was taken.
+    pub fn on_list_taken(&mut self) {
+        self.refused_lists = 0;
+    }
+}
+
+impl Entry {
+    /// It has failed while the gates are closed.
+    pub fn on_failure(&mut self) {
+        self.failures += 1;
+    }
+
+    /// It has failed, or is suspected of it, where others succeed.
+    pub fn step_back(&mut self, kind: FailureKind, now: Instant, rng: &mut fastrand::Rng) {
+        self.rest(kind, now, rng);
+        self.set_back += 1;
+        self.failures = 0;
+    }
+
+    /// Waits as long as if it had stepped back.
+    pub fn rest(&mut self, kind: FailureKind, now: Instant, rng: &mut fastrand::Rng) {
+        self.not_before = Some(now + backoff::pause(kind, self.set_back, rng));
+    }
+
+    /// The endpoint wants to be left alone.
+    pub fn wait_at_least(&mut self, wish: Duration, now: Instant) {
+        self.not_before = self.not_before.max(Some(now + wish));
+    }
+
+    /// It has failed together with others: `len` in all.
+    pub fn part_from(&mut self, len: usize) {
+        self.together_max = (len / 2).max(1);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| now >= at)
+    }
+}
+
+/// A load being put together.
+struct List {
+    ids: Vec<BatchId>,
+    route: Route,
+    compression: Compression,
+    lines: u32,
+    raw_bytes: usize,
+    body_bytes: usize,
+    together_max: usize,
+}
+
+impl List {
+    fn of(entry: &Entry) -> Self {
+        let batch = &entry.batch;
+        let is_once = matches!(batch.route, Route::Once { .. });
+        Self {
+            ids: vec![batch.id],
+            route: batch.route,
+            compression: batch.compression,
+            lines: batch.lines,
+            raw_bytes: batch.raw_bytes as usize,
+            body_bytes: package_list::package_len(batch),
+            together_max: if is_once { 1 } else { entry.together_max },
+        }
+    }
+
+    /// Takes it along if it fits; returns whether to go on. What goes elsewhere is passed over.
+    fn offer(&mut self, entry: &Entry) -> bool {
+        let batch = &entry.batch;
+        if batch.route != self.route {
+            return true;
+        }
+        let together_max = self.together_max.min(entry.together_max);
+        let lines = self.lines.saturating_add(batch.lines);
+        let raw_bytes = self.raw_bytes.saturating_add(batch.raw_bytes as usize);
+        let body_bytes = self.body_bytes.saturating_add(package_list::package_len(batch));
+        let fits = self.ids.len() < together_max
+            && batch.compression == self.compression
+            && lines <= LIST_LINES_MAX
+            && raw_bytes <= LIST_RAW_BYTES_MAX
+            && body_bytes <= LIST_BODY_BYTES_MAX;
+        if fits {
+            self.ids.push(batch.id);
+            self.lines = lines;
+            self.raw_bytes = raw_bytes;
+            self.body_bytes = body_bytes;
+            self.together_max = together_max;
+        }
+        fits
+    }
+}
