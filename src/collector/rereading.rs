@@ -11,8 +11,8 @@
 use std::io;
 
 use super::Collector;
-use crate::batch::rewrite::part;
 use crate::batch::policy::Reason;
+use crate::batch::rewrite::part;
 use crate::checkpoint::format::{Range, RangeState};
 use crate::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 use crate::line::split;

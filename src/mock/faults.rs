@@ -195,9 +195,7 @@ impl Live {
     /// True unless its kind is about something else than is in the request.
     fn is_about(&self, seen: Seen<'_>) -> bool {
         match &self.fault.kind {
-            Kind::Poison { text } => {
-                seen.groups.iter().any(|group| holds(group, text))
-            }
+            Kind::Poison { text } => seen.groups.iter().any(|group| holds(group, text)),
             Kind::RefuseCompression { name } => {
                 seen.groups.iter().any(|group| group.compression.name() == name)
             }
