@@ -464,6 +464,33 @@ fn what_is_refused_for_good_is_set_aside_once() {
     assert_eq!(pod.ledger.check(&pod.mock), 0);
 }
 
+/// Batches are taken apart for one bad line each, the agent dies again and again meanwhile, and
+/// answers are lost: the good lines arrive once.
+#[test]
+fn n08_the_parts_of_refused_batches_arrive_once_whatever_dies() {
+    const BAD: [usize; 3] = [37, 61, 222];
+    let (mut pod, log) = pod();
+    pod.ledger.append(&log, 400);
+    let poison = |number: usize| (Kind::Poison { text: pod.ledger.lines[number].clone() }, 1.0);
+    let [one, two, three] = BAD.map(poison);
+    let slow = (Kind::Delay { ms: 10 }, 1.0);
+    for _ in 0..10 {
+        let lost = (Kind::CutAfter, 0.2);
+        faults(&pod, &[slow.clone(), one.clone(), two.clone(), three.clone(), lost]);
+        let agent = pod.start();
+        agent.wait_until_open(&log);
+        pause(Duration::from_millis(fastrand::u64(30..400)));
+        agent.kill();
+    }
+    faults(&pod, &[one, two, three]);
+    let agent = pod.start();
+    wait_for("the good lines", || pod.ledger.missing_numbers(&pod.mock) == BAD);
+
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing_numbers(&pod.mock), BAD);
+    assert_eq!(pod.ledger.check(&pod.mock), 0, "nothing came twice");
+}
+
 /// Without the setting nothing of it is to be seen.
 #[test]
 fn without_the_setting_requests_have_no_id_and_checkpoints_no_ranges() {
