@@ -202,7 +202,8 @@ fn what_was_acknowledged_out_of_order_does_not_go_again() {
     pod.ledger.append(&log, 100);
     wait_for("the others to be saved", || {
         let ranges = saved(&pod).into_iter().flat_map(|one| one.ranges);
-        ranges.filter(|range| range.state == RangeState::Done).count() >= 2
+        let done = ranges.filter(|range| range.state == RangeState::Done);
+        done.map(|range| range.records).sum::<u32>() >= 100
     });
     agent.kill();
     assert_eq!(assigned(&pod), 1);
@@ -433,6 +434,26 @@ fn a_state_directory_that_cannot_be_written_holds_sending_up() {
     fs::rename(&away, &state).unwrap();
     assert_eq!(pod.finish(agent), 0);
     expect_ids(&pod);
+}
+
+/// Lines that nobody else has any more, for their file was emptied, and that still wait here.
+#[test]
+fn what_waits_for_its_id_is_undelivered_when_the_agent_ends() {
+    let (mut pod, log) = pod();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    let state = pod.path("state");
+    fs::rename(&state, pod.path("state.away")).unwrap();
+    fs::write(&state, "in the way").unwrap();
+    pod.ledger.append(&log, 500);
+    pod.wait_for_log("nothing more is sent until that is possible", 1);
+    File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    pod.wait_for_log("it was truncated or rewritten", 1);
+
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+    assert_eq!(pod.mock.store().line_count(), 100);
 }
 
 /// The service refuses a batch for good: its lines are set aside once, and all others arrive once.
