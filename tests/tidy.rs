@@ -257,14 +257,17 @@ fn the_tests_behind_the_promises_exist() {
     assert!(count > 30, "the promises are found");
 }
 
-/// The catalogue of what breaks log shippers: files, lines, the kernel's limits, remembering. Each
-/// has a test by its name, and a row in `docs/reliability.md`.
-const SCENARIOS: [&str; 4] = [
+/// The catalogue of what breaks log shippers: files, lines, the kernel's limits, remembering, stopping,
+/// the network, security. Each has a test by its name, and a row in `docs/reliability.md`.
+const SCENARIOS: [&str; 7] = [
     "F01 F02 F03 F04 F05 F06 F07 F08 F09 F10 F11 F12 F13 F14 F15 F16 F17 F18 F20 F21 F23 F24 F25 \
      F26 F27 F29 F30 F32 F33 F34 F35 F36 F37",
     "L01 L02 L03 L05 L06 L07 L08 L09 L10 L11 L12 L13 L14 L15 L16",
     "K01 K02 K03 K06 K07 K08 K09 K10",
     "C01 C02 C03 C05 C06 C07 C08 C09 C10 C11 C12",
+    "P01 P02 P03 P04 P05 P06 P07",
+    "N01 N02 N03 N04 N05 N06 N07 N08 N09 N10 N11 N12 N13 N14 N15 N16 N17 N18",
+    "S05 S07 S08",
 ];
 
 /// A row names its tests as `it::rotation::f01_…`: all in that module whose names begin so.
@@ -273,7 +276,7 @@ fn each_scenario_has_its_tests_and_its_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();
     let is_id = |cell: &str| {
-        cell.len() == 3 && cell.starts_with(['F', 'L', 'K', 'C']) && cell[1..].parse::<u8>().is_ok()
+        cell.len() == 3 && cell.starts_with(['F', 'L', 'K', 'C', 'P', 'N', 'S']) && cell[1..].parse::<u8>().is_ok()
     };
     let mut rows = Vec::new();
     for row in text.lines().filter_map(|line| line.strip_prefix("| ")) {

@@ -16,6 +16,8 @@ pub struct Watermark {
     /// The bytes of the file just before `offset`.
     tail: Fingerprint,
     /// Sealed spans that end above `offset`, in order. Each begins where the one before it ends.
+    /// Those that are done and stand side by side are one: while one batch does not arrive, there
+    /// may be thousands behind it.
     pending: VecDeque<Pending>,
     /// Bytes of acknowledged spans, without holes: added up for themselves, not taken from `offset`.
     acked_bytes: u64,
@@ -75,6 +77,7 @@ impl Watermark {
     pub fn on_passed(&mut self, start: u64, end: u64, tail: Fingerprint, hole_bytes: u64) {
         self.acked_bytes += end - start - hole_bytes;
         self.push(Pending { start, end, tail, hole_bytes, records_left: 0 });
+        self.join(self.pending.len() - 1);
         self.advance();
     }
 
@@ -84,13 +87,32 @@ impl Watermark {
         let found = self.pending.binary_search_by_key(&span.start, |pending| pending.start);
         let Ok(index) = found else { return false };
         let pending = &mut self.pending[index];
+        if pending.records_left == 0 {
+            return false;
+        }
         debug_assert_eq!(pending.end, span.end, "a span is acknowledged as sealed");
-        let before = pending.records_left;
-        pending.records_left = before.saturating_sub(records);
-        if before > 0 && pending.records_left == 0 {
+        pending.records_left = pending.records_left.saturating_sub(records);
+        if pending.records_left == 0 {
             self.acked_bytes += pending.end - pending.start - pending.hole_bytes;
+            self.join(index);
         }
         self.advance()
+    }
+
+    /// Makes one span of this one and those beside it, as far as they are done.
+    fn join(&mut self, index: usize) {
+        for second in [index + 1, index] {
+            let is_done = |at: usize| self.pending.get(at).is_some_and(|one| one.records_left == 0);
+            let Some(first) = second.checked_sub(1).filter(|first| is_done(*first)) else {
+                continue;
+            };
+            if is_done(second)
+                && let Some(joined) = self.pending.remove(second)
+            {
+                let first = &mut self.pending[first];
+                (first.end, first.tail) = (joined.end, joined.tail);
+            }
+        }
     }
 
     fn push(&mut self, pending: Pending) {
@@ -154,6 +176,23 @@ mod tests {
         assert!(mark.on_ack(span(0, 4), 1));
         assert!(!mark.on_ack(span(0, 4), 1));
         assert_eq!(mark.acked_bytes(), 4);
+    }
+
+    #[test]
+    fn spans_that_are_done_behind_one_that_is_not_take_no_room() {
+        let mut mark = Watermark::at(0, Fingerprint::default());
+        mark.on_sealed(span(0, 10), 1, tail(10), 0);
+        for start in (10..10_000).step_by(30) {
+            mark.on_sealed(span(start, start + 10), 1, tail(start + 10), 0);
+            mark.on_sealed(span(start + 10, start + 20), 1, tail(start + 20), 0);
+            mark.on_passed(start + 20, start + 30, tail(start + 30), 0);
+            mark.on_ack(span(start + 10, start + 20), 1);
+            mark.on_ack(span(start, start + 10), 1);
+            assert_eq!(mark.pending.len(), 2);
+        }
+        assert!(mark.on_ack(span(0, 10), 1));
+        assert_eq!((mark.offset(), mark.tail()), (10_000, tail(10_000)));
+        assert_eq!(mark.acked_bytes(), 10_000);
     }
 
     #[test]

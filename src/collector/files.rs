@@ -360,6 +360,7 @@ impl Collector {
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = self.checkpoint(file, &ended, clock::wall().as_secs());
             self.once.forget(file);
+            self.returned.forget_row(file);
             let is_done = ended.left_bytes == 0;
             if is_done {
                 self.on_original_delivered(file);

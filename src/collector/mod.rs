@@ -347,7 +347,10 @@ impl Collector {
         for ack in mail.acks {
             self.returned.on_ended(ack.id);
             match ack.outcome {
-                Outcome::Delivered => self.on_done(ack.span, ack.lines, ack.route),
+                Outcome::Delivered => {
+                    self.returned.forget_row(ack.span.file);
+                    self.on_done(ack.span, ack.lines, ack.route);
+                }
                 Outcome::Refused { batch, refusal } => self.on_refused(batch, refusal),
             }
         }

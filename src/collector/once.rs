@@ -256,6 +256,9 @@ impl Once {
         let Some(part) = part else { return false };
         part.state = State::Done;
         self.set_free(Some(id));
+        if let Some(known) = self.files.get_mut(&span.file) {
+            known.join_done(span.start);
+        }
         true
     }
 
@@ -357,6 +360,42 @@ impl Once {
         };
         let all = parts.iter().map(part).collect();
         self.insert(span, one.tail, one.line_bytes_max as usize, all);
+        if let Some(known) = self.files.get_mut(&span.file) {
+            known.join_done(span.start);
+        }
+    }
+}
+
+impl Known {
+    /// Makes one range of the one that begins at `start` and those beside it, as far as they are
+    /// done: while one batch does not arrive, there may be thousands behind it, and each save holds
+    /// them all.
+    fn join_done(&mut self, start: u64) {
+        let Some(end) = self.done_at(start).map(|range| range.end) else { return };
+        if self.done_at(end).is_some() {
+            self.join(start, end);
+        }
+        let before =
+            self.sealed.range(..start).next_back().map(|(before, range)| (*before, range.end));
+        if let Some((before, _)) = before.filter(|(_, end)| *end == start)
+            && self.done_at(before).is_some()
+        {
+            self.join(before, start);
+        }
+    }
+
+    fn done_at(&self, start: u64) -> Option<&SealedRange> {
+        let is_done = |range: &&SealedRange| range.parts.iter().all(|one| one.state == State::Done);
+        self.sealed.get(&start).filter(is_done)
+    }
+
+    fn join(&mut self, first: u64, second: u64) {
+        let Some(joined) = self.sealed.remove(&second) else { return };
+        let Some(range) = self.sealed.get_mut(&first) else { return };
+        let all = range.parts.iter().chain(&joined.parts);
+        let records = all.fold(0_u32, |sum, part| sum.saturating_add(part.records));
+        let parts = vec![Part { first: 0, records, state: State::Done }];
+        *range = SealedRange { parts, ..joined };
     }
 }
 
@@ -491,6 +530,28 @@ mod tests {
         once.on_watermark(FILE, 20);
         assert!(once.assign());
         assert_eq!(starts(once.ranges(FILE, 20)), [20]);
+    }
+
+    #[test]
+    fn what_is_done_behind_one_that_is_not_is_one_range() {
+        let mut once = Once::new(Some(3));
+        seal(&mut once, 0, 1);
+        let stuck = sent(&mut once).remove(0);
+        for start in (10..10_000).step_by(20) {
+            seal(&mut once, start, 2);
+            seal(&mut once, start + 10, 3);
+            let batches = sent(&mut once);
+            once.on_done(batches[1].span, batches[1].route);
+            once.on_done(batches[0].span, batches[0].route);
+            assert_eq!(once.ranges(FILE, 0).len(), 2);
+        }
+        let done = once.ranges(FILE, 0)[1];
+        assert_eq!((done.start, done.end, done.first, done.records), (10, 10_010, 0, 2500));
+        assert_eq!(done.state, RangeState::Done);
+        assert!(once.on_done(stuck.span, stuck.route));
+        assert_eq!(once.ranges(FILE, 0).len(), 1);
+        once.on_watermark(FILE, 10_010);
+        assert!(once.ranges(FILE, 10_010).is_empty());
     }
 
     #[test]

@@ -7,14 +7,16 @@
 //!   and a single record   ─▶ set aside on disk
 //! ```
 //!
-//! So the record that spoils a batch is found and set aside, and the others are delivered.
+//! So the record that spoils a batch is found and set aside, and the others are delivered. Where
+//! record after record of a file is set aside and none is delivered, it is something else in the
+//! batches, a tag for one: then they are set aside whole, until one is delivered.
 //!
 //! # Limits
 //! A batch that comes back keeps its room in the hand-off until it is taken apart, and it is taken
 //! apart only when few parts are under way: the last refused first, so that one batch is dealt with
 //! before the next. While a record cannot be set aside nothing is taken apart and nothing is read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{Collector, DURABLE_PERIOD};
@@ -23,10 +25,13 @@ use crate::checkpoint::parked::Destination;
 use crate::clock;
 use crate::limit::repeat::{Repeat, Say};
 use crate::sealed::{BatchId, Refusal, SealedBatch};
+use crate::span::FileKey;
 use crate::wire::Compression;
 
 /// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
 const PARTS_MAX: usize = 32;
+/// So many pieces of a file are set aside in a row before its batches are not taken apart any more.
+const PARKED_IN_A_ROW_MAX: u32 = 32;
 /// What is set aside is said at most this often.
 const SAY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -37,6 +42,8 @@ pub(super) struct Refused {
     waiting: Vec<(SealedBatch, Refusal)>,
     /// What has been made of some, and is under way.
     trying: HashSet<BatchId>,
+    /// How many malformed pieces of a file were set aside since something of it was delivered.
+    in_a_row: HashMap<FileKey, u32>,
     parked: Repeat<()>,
 }
 
@@ -46,6 +53,7 @@ impl Refused {
             destination,
             waiting: Vec::new(),
             trying: HashSet::new(),
+            in_a_row: HashMap::new(),
             parked: Repeat::new(SAY_INTERVAL),
         }
     }
@@ -53,6 +61,16 @@ impl Refused {
     /// A batch has ended, one way or the other.
     pub(super) fn on_ended(&mut self, id: BatchId) {
         self.trying.remove(&id);
+    }
+
+    /// Something of a file was delivered, or nothing more of it will come.
+    pub(super) fn forget_row(&mut self, file: FileKey) {
+        self.in_a_row.remove(&file);
+    }
+
+    /// Whether no record is to blame for what is refused of this file.
+    fn is_hopeless(&self, file: FileKey) -> bool {
+        self.in_a_row.get(&file).is_some_and(|count| *count >= PARKED_IN_A_ROW_MAX)
     }
 }
 
@@ -93,13 +111,17 @@ impl Collector {
         while self.unparked.is_empty() && self.returned.trying.len() < PARTS_MAX {
             let Some((batch, refusal)) = self.returned.waiting.pop() else { break };
             self.handoff.free(batch.payload.len());
+            // No acknowledgement follows if it is set aside.
+            self.is_blocked = false;
             self.change(batch, refusal);
             self.park(now);
         }
     }
 
     fn change(&mut self, batch: SealedBatch, refusal: Refusal) {
+        let is_hopeless = self.returned.is_hopeless(batch.span.file);
         let parts = match refusal {
+            Refusal::Malformed { .. } if is_hopeless => None,
             Refusal::Compression => self.recompressed(&batch).map(|batch| vec![batch]),
             Refusal::Malformed { .. } | Refusal::TooLarge { .. } => {
                 let ids = [self.batcher.next_id(), self.batcher.next_id()];
@@ -108,7 +130,7 @@ impl Collector {
             }
         };
         let Some(parts) = parts else {
-            // Made by this program and not understood by it: kept as it is.
+            // Or made by this program and not understood by it: kept as it is.
             self.unparked.push((batch, refusal));
             return;
         };
@@ -137,12 +159,16 @@ impl Collector {
 
     /// Sets refused records aside. What cannot be written stays, and its watermark with it.
     fn park(&mut self, now: Instant) {
-        for (batch, refusal) in std::mem::take(&mut self.unparked) {
+        let mut unparked = std::mem::take(&mut self.unparked).into_iter();
+        while let Some((batch, refusal)) = unparked.next() {
             let unix = clock::wall().as_secs();
             match self.store.park(&batch, &self.returned.destination, &refusal, unix) {
                 Ok(parked) => {
                     self.counters.batches_parked += 1;
                     self.counters.lines_parked += u64::from(batch.lines);
+                    if matches!(refusal, Refusal::Malformed { .. }) {
+                        *self.returned.in_a_row.entry(batch.span.file).or_default() += 1;
+                    }
                     self.say_parked(&batch, &refusal, &parked.display().to_string(), now);
                     self.on_done(batch.span, batch.lines, batch.route);
                 }
@@ -150,7 +176,10 @@ impl Collector {
                     let meanwhile = "nothing more is read until that is possible";
                     self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
                     self.unparked.push((batch, refusal));
+                    // The others would fare the same.
+                    self.unparked.extend(unparked);
                     self.durable_at.get_or_insert(now + DURABLE_PERIOD);
+                    return;
                 }
             }
         }
@@ -167,7 +196,7 @@ impl Collector {
             file = %batch.path, offset = batch.span.start, record = batch.first,
             records = batch.lines, code, reason, parked, times,
             hint = "logferry parked list",
-            "the service refuses a record for good; it is set aside"
+            "the service refuses records for good; what it refuses is set aside"
         );
     }
 }

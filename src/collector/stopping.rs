@@ -15,6 +15,7 @@ use super::{Collector, Stage, Summary};
 use crate::batch::policy::Reason;
 use crate::clock;
 use crate::span::FileKey;
+use crate::tail::registry::Tracked;
 
 /// How often the file that ends the agent is looked for.
 const EXIT_PERIOD: Duration = Duration::from_millis(500);
@@ -175,10 +176,12 @@ impl Collector {
             undelivered_files: self.unopened,
             ..Summary::default()
         };
-        for (_, tracked) in self.registry.iter() {
-            if !tracked.has_undelivered_lines() && tracked.last_error.is_empty() {
-                continue;
-            }
+        // Of what has ended, batches may still wait here: for an id, or to be set aside.
+        let is_under_way = |ended: &&Tracked| ended.watermark.offset() < ended.read_offset;
+        let ended = self.registry.ended().map(|(_, ended)| ended).filter(is_under_way);
+        let open = self.registry.iter().map(|(_, tracked)| tracked);
+        let has_lines = |one: &&Tracked| one.has_undelivered_lines() || !one.last_error.is_empty();
+        for tracked in open.filter(has_lines).chain(ended) {
             let waits = unix.saturating_sub(tracked.level_unix);
             summary.undelivered_files += 1;
             summary.undelivered_bytes += tracked.size - tracked.watermark.offset();

@@ -125,6 +125,40 @@ fn n08_each_of_many_bad_lines_is_found() {
     assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
 }
 
+/// What spoils them is none of their lines, but a tag for one: not a file for each line.
+#[test]
+fn n08_batches_that_no_line_spoils_are_set_aside_whole() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_BATCH_LINES", "1000");
+    pod.ledger.append(&log, 3000);
+    pod.mock.faults().set(vec![Fault::error("PostBodyInvalid")]);
+    let agent = pod.start();
+    let lines = |piece: &serde_json::Value| piece["lines"].as_u64().unwrap();
+    let set_aside = |pod: &Pod| pod.parked().iter().map(lines).sum::<u64>();
+    wait_for("all to be set aside", || set_aside(&pod) == 3000);
+    let files = pod.parked().len();
+    assert!(files < 300, "{files} files");
+
+    // Lines arrive again: from then on the one that spoils a batch is found.
+    pod.mock.faults().clear();
+    pod.ledger.append(&log, 10);
+    wait_for("later lines", || pod.mock.store().line_count() == 10);
+    pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: "a bad one".to_owned() })]);
+    let mut file = append_to(&log);
+    pod.ledger.write(&mut file, 50);
+    file.write_all(b"a bad one\n").unwrap();
+    pod.ledger.write(&mut file, 50);
+    wait_for("the other lines", || pod.mock.store().line_count() == 110);
+    wait_for("one more to be set aside", || pod.parked().len() > files);
+    assert_eq!(set_aside(&pod), 3001);
+    assert_eq!(agent.stop().0, 0);
+
+    pod.mock.faults().clear();
+    assert_eq!(run(&["parked", "replay"], &pod.environment()).0, 0);
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    assert_eq!(pod.mock.store().line_count(), 3111, "each of them once");
+}
+
 /// What has been found out is not lost with the agent: after a kill in the middle of it nothing is
 /// missing.
 #[test]

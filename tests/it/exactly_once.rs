@@ -202,7 +202,8 @@ fn what_was_acknowledged_out_of_order_does_not_go_again() {
     pod.ledger.append(&log, 100);
     wait_for("the others to be saved", || {
         let ranges = saved(&pod).into_iter().flat_map(|one| one.ranges);
-        ranges.filter(|range| range.state == RangeState::Done).count() >= 2
+        let done = ranges.filter(|range| range.state == RangeState::Done);
+        done.map(|range| range.records).sum::<u32>() >= 100
     });
     agent.kill();
     assert_eq!(assigned(&pod), 1);
@@ -435,6 +436,26 @@ fn a_state_directory_that_cannot_be_written_holds_sending_up() {
     expect_ids(&pod);
 }
 
+/// Lines that nobody else has any more, for their file was emptied, and that still wait here.
+#[test]
+fn what_waits_for_its_id_is_undelivered_when_the_agent_ends() {
+    let (mut pod, log) = pod();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    let state = pod.path("state");
+    fs::rename(&state, pod.path("state.away")).unwrap();
+    fs::write(&state, "in the way").unwrap();
+    pod.ledger.append(&log, 500);
+    pod.wait_for_log("nothing more is sent until that is possible", 1);
+    File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    pod.wait_for_log("it was truncated or rewritten", 1);
+
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+    assert_eq!(pod.mock.store().line_count(), 100);
+}
+
 /// The service refuses a batch for good: its lines are set aside once, and all others arrive once.
 #[test]
 fn what_is_refused_for_good_is_set_aside_once() {
@@ -462,6 +483,33 @@ fn what_is_refused_for_good_is_set_aside_once() {
     assert_eq!(count(".batch"), 1);
     assert_eq!(pod.ledger.missing(&pod.mock).len(), 1);
     assert_eq!(pod.ledger.check(&pod.mock), 0);
+}
+
+/// Batches are taken apart for one bad line each, the agent dies again and again meanwhile, and
+/// answers are lost: the good lines arrive once.
+#[test]
+fn n08_the_parts_of_refused_batches_arrive_once_whatever_dies() {
+    const BAD: [usize; 3] = [37, 61, 222];
+    let (mut pod, log) = pod();
+    pod.ledger.append(&log, 400);
+    let poison = |number: usize| (Kind::Poison { text: pod.ledger.lines[number].clone() }, 1.0);
+    let [one, two, three] = BAD.map(poison);
+    let slow = (Kind::Delay { ms: 10 }, 1.0);
+    for _ in 0..10 {
+        let lost = (Kind::CutAfter, 0.2);
+        faults(&pod, &[slow.clone(), one.clone(), two.clone(), three.clone(), lost]);
+        let agent = pod.start();
+        agent.wait_until_open(&log);
+        pause(Duration::from_millis(fastrand::u64(30..400)));
+        agent.kill();
+    }
+    faults(&pod, &[one, two, three]);
+    let agent = pod.start();
+    wait_for("the good lines", || pod.ledger.missing_numbers(&pod.mock) == BAD);
+
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing_numbers(&pod.mock), BAD);
+    assert_eq!(pod.ledger.check(&pod.mock), 0, "nothing came twice");
 }
 
 /// Without the setting nothing of it is to be seen.

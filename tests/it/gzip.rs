@@ -244,21 +244,22 @@ fn f08_the_rest_of_a_compressed_file_is_read_from_the_gz() {
 #[test]
 fn f08_a_gz_is_read_on_after_a_kill() {
     let (mut pod, log) = pod_matching("share/logs/app.log*");
-    pod.set("LOGFERRY_BATCH_LINES", "100").set("send_request_concurrency", "1");
+    // No two of them go in one request.
+    pod.set("LOGFERRY_BATCH_LINES", "2100").set("send_request_concurrency", "1");
     let gz = log.with_file_name("app.log.1.gz");
-    append_compressed(&mut pod, &gz, 5000);
+    append_compressed(&mut pod, &gz, 80_000);
     let slow = logferry::mock::Fault::new(logferry::mock::Kind::Delay { ms: 20 });
     pod.mock.faults().set(vec![slow]);
     let agent = pod.start();
-    wait_for("some lines", || pod.mock.store().line_count() >= 1000);
+    wait_for("some lines", || pod.mock.store().line_count() >= 10_000);
     agent.kill();
     let arrived = pod.mock.store().line_count();
-    assert!(arrived < 4000, "{arrived} lines had arrived already");
+    assert!(arrived < 70_000, "{arrived} lines had arrived already");
     pod.mock.faults().clear();
     let agent = pod.start();
 
     let repeats = pod.finish(agent);
-    assert!(repeats <= 300, "{repeats} lines came again, and three batches could be");
+    assert!(repeats <= 3 * 2100, "{repeats} lines came again, and three batches could be");
 }
 
 /// A .gz that was there before the agent is shipped as what it holds, once.

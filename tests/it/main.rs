@@ -48,6 +48,8 @@ mod names;
 mod network;
 /// NUL bytes: L06.
 mod nuls;
+/// The endpoint is away, slow, or answers into the void: N01, N04, N09, N15, N17, N18.
+mod outage;
 /// `logferry parked`.
 mod parked;
 /// The power goes: C09.
