@@ -163,6 +163,18 @@ fn a_wish_closes_the_gate_at_once_and_a_later_one_prolongs_the_pause() {
 }
 
 #[test]
+fn a_wish_for_no_pause_is_a_failure_like_others() {
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    grow(&mut dispatch, 4, t);
+    let load = dispatch.poll(t).unwrap();
+    let at_once = Verdict::Retry { kind: FailureKind::Server, after: Some(Duration::ZERO) };
+
+    dispatch.on_result(load.request, at_once, t);
+
+    assert_eq!(polled(&mut dispatch, t).len(), 4, "one failure is chance");
+}
+
+#[test]
 fn a_corrected_clock_sends_the_batch_again_at_once() {
     let (mut dispatch, t) = (dispatch(2, [batch(0)]), crate::clock::now());
     let skew = || Verdict::ClockSkew { server_unix: None };
