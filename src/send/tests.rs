@@ -290,6 +290,16 @@ async fn what_may_have_arrived_twice_is_counted() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn no_clock_of_an_endpoint_is_too_absurd_to_connect_to() {
+    let time = format!("x-log-time: {}\r\n", i64::MIN);
+    let server = Server::start([answer(200, &time, "[]")]).await;
+
+    let connected = connect(&server.options()).await.unwrap();
+
+    assert!(connected.clock_offset_seconds.unwrap() < 0);
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn what_found_no_connection_has_not_arrived() {
     let server = Server::start([Reply::Reset]).await;
     let no_tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
