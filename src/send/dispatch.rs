@@ -173,6 +173,7 @@ impl Dispatch {
             Verdict::Refuse(refusal) => {
                 self.on_success(flight.eras, now);
                 if !is_list {
+                    self.queue.on_refused_alone(&flight.entries[0]);
                     let batch = flight.entries[0].batch.clone();
                     return flight.end(&Outcome::Refused { batch, refusal });
                 }

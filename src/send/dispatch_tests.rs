@@ -313,6 +313,22 @@ fn an_endpoint_that_knows_no_lists_is_asked_seldom() {
     assert!(dispatch.is_empty());
 }
 
+/// Six lists in a row are refused, and each time it is the same batch.
+#[test]
+fn the_culprit_in_front_does_not_end_all_lists() {
+    let (mut dispatch, t) = (dispatch(1, (0..256).map(small)), crate::clock::now());
+    let mut sizes = Vec::new();
+    while let Some(load) = dispatch.poll(t) {
+        sizes.push(load.batches.len());
+        let is_bad = ids(&load).contains(&0);
+        let verdict = if is_bad { rejection() } else { Verdict::Delivered };
+        dispatch.on_result(load.request, verdict, t);
+    }
+
+    assert!(dispatch.is_empty());
+    assert!(sizes.len() <= 20, "what was with it goes together again: {sizes:?}");
+}
+
 /// A list that the network breaks may be broken by one of its members.
 #[test]
 fn a_list_that_does_not_come_through_is_halved_too() {

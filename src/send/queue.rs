@@ -171,6 +171,14 @@ impl Queue {
         }
     }
 
+    /// A batch was refused alone. If lists were refused before with it among them, it was not them.
+    pub fn on_refused_alone(&mut self, entry: &Entry) {
+        if entry.together_max < usize::MAX {
+            self.refused_lists = 0;
+            self.alone_until = None;
+        }
+    }
+
     /// A list has not come through, for a reason that may be its own.
     pub fn on_list_failed(&mut self) {
         self.has_failed_list = true;
