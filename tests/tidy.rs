@@ -276,7 +276,9 @@ fn each_scenario_has_its_tests_and_its_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();
     let is_id = |cell: &str| {
-        cell.len() == 3 && cell.starts_with(['F', 'L', 'K', 'C', 'P', 'N', 'S']) && cell[1..].parse::<u8>().is_ok()
+        cell.len() == 3
+            && cell.starts_with(['F', 'L', 'K', 'C', 'P', 'N', 'S'])
+            && cell[1..].parse::<u8>().is_ok()
     };
     let mut rows = Vec::new();
     for row in text.lines().filter_map(|line| line.strip_prefix("| ")) {

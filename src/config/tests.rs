@@ -924,6 +924,9 @@ fn a_certificate_and_its_key_are_set_together_and_are_checked() {
         1 mistake in the settings:
           client_cert_file: not set, although client_key_file is: set both or none"#]],
     );
+    let half = [set("LOGFERRY_CA_FILE", path), set("LOGFERRY_CLIENT_KEY_FILE", path)];
+    let mistakes = load_env(&good(&half)).unwrap_err().to_string();
+    assert!(mistakes.starts_with("2 mistakes"), "both at once: {mistakes}");
     let all = [
         set("LOGFERRY_CA_FILE", path),
         set("LOGFERRY_CLIENT_CERT_FILE", path),

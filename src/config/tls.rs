@@ -19,11 +19,11 @@ pub(super) fn files(meanings: &Meanings, mistakes: &mut Mistakes) -> Option<TlsF
     if [CA, CERT, KEY].iter().any(|key| mistakes.0.iter().any(|mistake| mistake.key == *key)) {
         return None;
     }
-    let client = match (meanings.path(CERT), meanings.path(KEY)) {
-        (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
-        (None, None) => None,
-        (Some(_), None) => return missing(KEY, CERT, mistakes),
-        (None, Some(_)) => return missing(CERT, KEY, mistakes),
+    let (client, half) = match (meanings.path(CERT), meanings.path(KEY)) {
+        (Some(cert), Some(key)) => (Some(ClientFiles { cert, key }), None),
+        (None, None) => (None, None),
+        (Some(_), None) => (None, Some(missing(KEY, CERT))),
+        (None, Some(_)) => (None, Some(missing(CERT, KEY))),
     };
     let files = TlsFiles { ca: meanings.path(CA), client };
     // Each by itself, so that all mistakes are found.
@@ -31,8 +31,9 @@ pub(super) fn files(meanings: &Meanings, mistakes: &mut Mistakes) -> Option<TlsF
     let client = read_tls(&TlsFiles { ca: None, ..files.clone() });
     let ca = ca.err().map(|error| mistake(&error, &[CA], meanings));
     let client = client.err().map(|error| mistake(&error, &[CERT, KEY], meanings));
-    let is_good = ca.is_none() && client.is_none();
-    ca.into_iter().chain(client).for_each(|mistake| mistakes.push(mistake));
+    let found: Vec<Mistake> = [ca, client, half].into_iter().flatten().collect();
+    let is_good = found.is_empty();
+    found.into_iter().for_each(|mistake| mistakes.push(mistake));
     is_good.then_some(files)
 }
 
@@ -43,9 +44,8 @@ fn mistake(error: &TlsError, keys: &[&str], meanings: &Meanings) -> Mistake {
     Mistake::new(key, error.to_string()).value(quoted(&value)).origin(meanings.origin(key))
 }
 
-fn missing<T>(missing: &str, given: &str, mistakes: &mut Mistakes) -> Option<T> {
-    mistakes.push(Mistake::new(missing, format!("not set, although {given} is: set both or none")));
-    None
+fn missing(missing: &str, given: &str) -> Mistake {
+    Mistake::new(missing, format!("not set, although {given} is: set both or none"))
 }
 
 /// How requests are signed. `None` is a mistake that has been noted.

@@ -76,9 +76,12 @@ pub fn advice_on(cause: Cause, options: &Options) -> String {
             "check that {endpoint} speaks TLS on this port; if it does not, write http:// in \
              LOGFERRY_ENDPOINT"
         ),
-        Cause::Proxy => "check HTTPS_PROXY or HTTP_PROXY, its user and password, and that the \
-                         proxy lets the endpoint through; or name the endpoint in NO_PROXY"
-            .to_owned(),
+        Cause::Proxy => {
+            "check HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: an http:// or https:// proxy, \
+                         its user and password, and that it lets the endpoint through; or name the \
+                         endpoint in NO_PROXY"
+                .to_owned()
+        }
         Cause::Other => format!("check what answers at {endpoint}"),
     }
 }

@@ -81,8 +81,11 @@ impl Cause {
                 _ => None,
             };
         }
-        // The client has no type for it that could be named here.
-        error.to_string().starts_with("tunnel error").then_some(Self::Proxy)
+        // The client has no types for them that could be named here. Endpoints have no other scheme
+        // than http and https.
+        let words = error.to_string();
+        let is_proxy = ["tunnel error", "unsupported scheme"].iter().any(|w| words.starts_with(w));
+        is_proxy.then_some(Self::Proxy)
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
@@ -149,6 +152,7 @@ mod tests {
             (alert(AlertDescription::CertificateRequired), Cause::ClientCertificate),
             (alert(AlertDescription::HandshakeFailure), Cause::Tls),
             (io("tunnel error: unsuccessful"), Cause::Proxy),
+            (io("unsupported scheme socks5"), Cause::Proxy),
             (io("something else"), Cause::Other),
         ] {
             assert_eq!(Cause::of(&error), expected, "{error}");

@@ -79,7 +79,8 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
 
     let kind = match Verdict::of(&answer, options.verify_response) {
         Verdict::Delivered => {
-            let clock_offset_seconds = answer.server_unix.map(|time| time - local_unix);
+            let clock_offset_seconds =
+                answer.server_unix.map(|time| time.saturating_sub(local_unix));
             return Ok(Connected { request_id: answer.request_id, clock_offset_seconds });
         }
         Verdict::Retry { kind, .. } => kind,

@@ -27,9 +27,14 @@
 //! | the date was wrong               | nothing         | due at once                           |
 //! | failed, a gate is closed now     | failure         | wait for the gate                     |
 //! | failed, the gates stay open      | failure         | wait for a pause of their own         |
+//! | a known culprit failed           | nothing         | waits for a pause of its own          |
 //!
-//! In the last two those that were together part in halves as well, where what they carry may be the
-//! reason, and it is not held against any of them: who is to blame shows when it is alone.
+//! A *known culprit* has failed before where others succeed. That it fails again says something
+//! about the destination only if nothing has succeeded since the last one did; otherwise a hundred
+//! of them would look like an outage, and one whose failure comes with a `Retry-After` too.
+//!
+//! In the two before that, those that were together part in halves as well, where what they carry
+//! may be the reason, and it is not held against any of them: who is to blame shows when it is alone.
 //!
 //! # Promises
 //! While nothing comes through, a minute sees a handful of requests, whatever the backlog. An
@@ -55,6 +60,8 @@ pub struct Dispatch {
     /// The request to come.
     next: RequestId,
     limiters: Limiters,
+    /// Something has succeeded since a known culprit failed.
+    has_succeeded: bool,
     rng: fastrand::Rng,
 }
 
@@ -95,6 +102,7 @@ impl Dispatch {
             in_flight: BTreeMap::new(),
             next: RequestId(0),
             limiters: Limiters::new(concurrency_max),
+            has_succeeded: false,
             rng,
         }
     }
@@ -157,12 +165,15 @@ impl Dispatch {
                 self.on_success(flight.eras, now);
                 if is_list {
                     self.queue.on_list_taken();
+                } else {
+                    self.queue.on_single_taken(now);
                 }
                 return flight.end(&Outcome::Delivered);
             }
             Verdict::Refuse(refusal) => {
                 self.on_success(flight.eras, now);
                 if !is_list {
+                    self.queue.on_refused_alone(&flight.entries[0]);
                     let batch = flight.entries[0].batch.clone();
                     return flight.end(&Outcome::Refused { batch, refusal });
                 }
@@ -185,6 +196,7 @@ impl Dispatch {
     }
 
     fn on_success(&mut self, eras: Eras, now: Instant) {
+        self.has_succeeded = true;
         if self.limiters.on_success(eras, now) {
             self.queue.step_back(now, &mut self.rng);
         }
@@ -200,12 +212,17 @@ impl Dispatch {
 
     fn on_failure(&mut self, flight: Flight, failed: Failed, now: Instant) {
         let Flight { mut entries, eras, .. } = flight;
-        if self.limiters.on_failure(eras, failed, now, &mut self.rng) {
-            self.queue.step_back(now, &mut self.rng);
-        }
         let Failed { kind, wish, .. } = failed;
         let len = entries.len();
         let is_shared = len > 1 && may_be_its_own(kind);
+        if is_shared {
+            self.queue.on_list_failed();
+        }
+        if self.is_its_own(&entries, kind) {
+            self.limiters.on_silence(eras, now);
+        } else if self.limiters.on_failure(eras, failed, now, &mut self.rng) {
+            self.queue.step_back(now, &mut self.rng);
+        }
         let (are_open, rng) = (self.limiters.are_open(), &mut self.rng);
         for entry in &mut entries {
             match (are_open, is_shared) {
@@ -214,7 +231,7 @@ impl Dispatch {
                 (false, true) => {}
                 (false, false) => entry.on_failure(),
             }
-            if is_shared {
+            if is_shared || (are_open && may_be_its_own(kind)) {
                 entry.part_from(len);
             }
             if wish.is_some() {
@@ -222,6 +239,15 @@ impl Dispatch {
             }
         }
         self.put_back(entries);
+    }
+
+    /// Whether a failure is that of a known culprit alone.
+    fn is_its_own(&mut self, entries: &[Entry], kind: FailureKind) -> bool {
+        let [entry] = entries else { return false };
+        entry.has_stepped_back()
+            && may_be_its_own(kind)
+            && self.limiters.are_open()
+            && std::mem::take(&mut self.has_succeeded)
     }
 
     fn put_back(&mut self, entries: Vec<Entry>) {

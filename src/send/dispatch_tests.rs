@@ -164,6 +164,18 @@ fn a_wish_closes_the_gate_at_once_and_a_later_one_prolongs_the_pause() {
 }
 
 #[test]
+fn a_wish_for_no_pause_is_a_failure_like_others() {
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    grow(&mut dispatch, 4, t);
+    let load = dispatch.poll(t).unwrap();
+    let at_once = Verdict::Retry { kind: FailureKind::Server, after: Some(Duration::ZERO) };
+
+    dispatch.on_result(load.request, at_once, t);
+
+    assert_eq!(polled(&mut dispatch, t).len(), 4, "one failure is chance");
+}
+
+#[test]
 fn a_corrected_clock_sends_the_batch_again_at_once() {
     let (mut dispatch, t) = (dispatch(2, [batch(0)]), crate::clock::now());
     let skew = || Verdict::ClockSkew { server_unix: None };
@@ -300,6 +312,22 @@ fn an_endpoint_that_knows_no_lists_is_asked_seldom() {
     (2000..3000).for_each(|id| dispatch.on_batch(small(id)));
     assert_eq!(run(&mut dispatch, t + ALONE_TIME), 6);
     assert!(dispatch.is_empty());
+}
+
+/// Six lists in a row are refused, and each time it is the same batch.
+#[test]
+fn the_culprit_in_front_does_not_end_all_lists() {
+    let (mut dispatch, t) = (dispatch(1, (0..256).map(small)), crate::clock::now());
+    let mut sizes = Vec::new();
+    while let Some(load) = dispatch.poll(t) {
+        sizes.push(load.batches.len());
+        let is_bad = ids(&load).contains(&0);
+        let verdict = if is_bad { rejection() } else { Verdict::Delivered };
+        dispatch.on_result(load.request, verdict, t);
+    }
+
+    assert!(dispatch.is_empty());
+    assert!(sizes.len() <= 20, "what was with it goes together again: {sizes:?}");
 }
 
 /// A list that the network breaks may be broken by one of its members.

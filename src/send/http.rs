@@ -133,6 +133,8 @@ pub struct Broken {
     pub cause: Cause,
     /// The causes from the outside in, without the address.
     pub text: String,
+    /// Whether there was a connection: the request may have arrived.
+    pub was_connected: bool,
 }
 
 impl fmt::Display for Broken {
@@ -149,6 +151,16 @@ impl TransportError {
             Self::ConnectTimeout(_) | Self::Timeout(_) => Cause::TooLate,
             Self::Broken(broken) => broken.cause,
             Self::Malformed(_) => Cause::Other,
+        }
+    }
+
+    /// Whether the endpoint may have got the request all the same.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Timeout(_) => true,
+            Self::Broken(broken) => broken.was_connected,
+            Self::ConnectTimeout(_) | Self::Malformed(_) => false,
         }
     }
 }
@@ -268,8 +280,10 @@ impl Client {
                 false => TransportError::Timeout(timeout),
             };
         }
+        let was_connected = !error.is_connect();
         let error = error.without_url();
-        TransportError::Broken(Broken { cause: Cause::of(&error), text: text_of(&error) })
+        let (cause, text) = (Cause::of(&error), text_of(&error));
+        TransportError::Broken(Broken { cause, text, was_connected })
     }
 }
 

@@ -166,7 +166,8 @@ impl Limiter {
         }
         self.run += 1;
         let is_run = self.run >= self.window.size().min(RUN_MAX);
-        if self.is_open() && !is_run && failed.wish.is_none() {
+        let has_wish = failed.wish.is_some_and(|wish| !wish.is_zero());
+        if self.is_open() && !is_run && !has_wish {
             self.window.on_result(true, now);
             return;
         }

@@ -261,7 +261,7 @@ impl Sender {
                     | TransportError::Timeout(_)
                     | TransportError::Broken(_) => FailureKind::Network,
                 };
-                if may_have_arrived(error) {
+                if error.may_have_arrived() {
                     self.journal.on_unanswered(&attempted.load);
                 }
                 self.journal.on_failure(kind, &Failure::of_error(error), now);
@@ -301,16 +301,6 @@ impl Sender {
         report.waiting = (self.dispatch.waiting() + self.end.queued()) as u64;
         report.window = self.dispatch.window() as u64;
         self.end.publish(report.clone());
-    }
-}
-
-/// Whether the request may have reached the endpoint: there was a connection.
-fn may_have_arrived(error: &TransportError) -> bool {
-    match error {
-        TransportError::Timeout(_) => true,
-        // In the words of the HTTP client.
-        TransportError::Broken(broken) => !broken.text.contains("(Connect)"),
-        TransportError::ConnectTimeout(_) | TransportError::Malformed(_) => false,
     }
 }
 

@@ -8,7 +8,8 @@
 //! not pass), and it must not stand in the way of all others: so probes go through the batches that
 //! have failed least, and a batch that failed while the destination works steps back for a pause of
 //! its own. It never steps back for longer than [`backoff::PAUSE_MAX`] or the endpoint's wish, and
-//! it goes first when it returns.
+//! it goes first when it returns; but of many that return, each lets one go first that has never
+//! stepped back.
 //!
 //! # Which go together
 //! Small ones that are due, in one *load*: a package list, no larger than a full batch ([`Together`]).
@@ -17,14 +18,17 @@
 //!
 //! A load fails as one. So that nobody suffers from what travels with it, its members may then be
 //! no more than half as many together ([`Entry::together_max`]), until the culprit is alone. Where
-//! list after list is refused it is the list: then batches go alone for [`ALONE_TIME`].
+//! list after list is refused, or does not come through while batches alone do, it is the list:
+//! then batches go alone for [`ALONE_TIME`].
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::backoff;
 use super::package_list;
 use super::verdict::FailureKind;
+use crate::limit::memory::GROUP_OVERHEAD_BYTES_MAX;
 use crate::sealed::{BatchId, Route, SealedBatch};
 use crate::wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
 
@@ -41,6 +45,8 @@ pub struct Together {
 /// The body of a list is a copy of its payloads.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 const _: () = assert!(BODY_BYTES_MAX <= GROUP_BYTES_MAX, "every era of the service takes it");
+// The plan of memory holds a payload for each request, and no payload's bound is smaller than this.
+const _: () = assert!(BODY_BYTES_MAX <= GROUP_OVERHEAD_BYTES_MAX);
 
 /// Batches that are looked at for one list, so that a long queue costs no more than a short one.
 const LOOK_MAX: usize = 512;
@@ -57,8 +63,12 @@ pub struct Queue {
     waiting: BTreeMap<BatchId, Entry>,
     /// Lists that were refused since one was taken.
     refused_lists: u32,
+    /// A list has not come through, and since then neither a list nor a batch alone has.
+    has_failed_list: bool,
     /// No lists before that.
     alone_until: Option<Instant>,
+    /// The last load that was due began with one that had stepped back.
+    let_return: bool,
 }
 
 /// A batch and what has become of it so far.
@@ -85,7 +95,14 @@ impl Queue {
             raw_bytes_max: raw_bytes_max.min(GROUP_BYTES_MAX),
             lines_max: lines_max.min(GROUP_LINES_MAX),
         };
-        Self { together, waiting: BTreeMap::new(), refused_lists: 0, alone_until: None }
+        Self {
+            together,
+            waiting: BTreeMap::new(),
+            let_return: false,
+            refused_lists: 0,
+            has_failed_list: false,
+            alone_until: None,
+        }
     }
 
     /// Takes a new batch in.
@@ -138,12 +155,18 @@ impl Queue {
     /// Takes the oldest batch that is due, and what may go with it.
     pub fn take_due(&mut self, now: Instant) -> Vec<Entry> {
         let mut due = self.waiting.values().filter(|entry| entry.is_due(now));
-        let Some(first) = due.next() else { return Vec::new() };
+        let Some(oldest) = due.next() else { return Vec::new() };
+        let must_let_by = self.let_return && oldest.set_back > 0;
+        let other = due.find(|entry| must_let_by && entry.set_back == 0);
+        let first = other.unwrap_or(oldest);
         let mut list = List::of(first);
         if self.alone_until.is_none_or(|until| now >= until) {
+            let younger = self.waiting.range((Bound::Excluded(first.batch.id), Bound::Unbounded));
+            let due = younger.map(|(_, entry)| entry).filter(|entry| entry.is_due(now));
             // One that does not fit ends it: no younger one of its file may overtake it.
             due.take(LOOK_MAX).try_for_each(|entry| list.offer(entry, self.together).then_some(()));
         }
+        self.let_return = first.set_back > 0;
         list.ids.iter().filter_map(|id| self.waiting.remove(id)).collect()
     }
 
@@ -171,9 +194,30 @@ impl Queue {
         }
     }
 
+    /// A batch was refused alone. If lists were refused before with it among them, it was not them.
+    pub fn on_refused_alone(&mut self, entry: &Entry) {
+        if entry.together_max < usize::MAX {
+            self.refused_lists = 0;
+            self.alone_until = None;
+        }
+    }
+
+    /// A list has not come through, for a reason that may be its own.
+    pub fn on_list_failed(&mut self) {
+        self.has_failed_list = true;
+    }
+
     /// A list was taken.
     pub fn on_list_taken(&mut self) {
         self.refused_lists = 0;
+        self.has_failed_list = false;
+    }
+
+    /// A batch was taken that was alone: what failed before it was no outage.
+    pub fn on_single_taken(&mut self, now: Instant) {
+        if std::mem::take(&mut self.has_failed_list) {
+            self.on_list_refused(now);
+        }
     }
 }
 
@@ -188,6 +232,12 @@ impl Entry {
         self.rest(kind, now, rng);
         self.set_back += 1;
         self.failures = 0;
+    }
+
+    /// Whether it has failed where others succeed.
+    #[must_use]
+    pub fn has_stepped_back(&self) -> bool {
+        self.set_back > 0
     }
 
     /// Waits as long as if it had stepped back.
@@ -236,10 +286,11 @@ impl List {
         }
     }
 
-    /// Takes it along if it fits; returns whether to go on. What goes elsewhere is passed over.
+    /// Takes it along if it fits; returns whether to go on. What goes elsewhere is passed over, and
+    /// what has failed alone: it has been overtaken before.
     fn offer(&mut self, entry: &Entry, most: Together) -> bool {
         let batch = &entry.batch;
-        if batch.route != self.route {
+        if batch.route != self.route || (entry.has_stepped_back() && entry.together_max == 1) {
             return true;
         }
         let together_max = self.together_max.min(entry.together_max);

@@ -291,6 +291,43 @@ async fn what_may_have_arrived_twice_is_counted() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn no_clock_of_an_endpoint_is_too_absurd_to_connect_to() {
+    let time = format!("x-log-time: {}\r\n", i64::MIN);
+    let server = Server::start([answer(200, &time, "[]")]).await;
+
+    let connected = connect(&server.options()).await.unwrap();
+
+    assert!(connected.clock_offset_seconds.unwrap() < 0);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_found_no_connection_has_not_arrived() {
+    let server = Server::start([Reply::Reset]).await;
+    let no_tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_tls_port = no_tls.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = no_tls.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 X\r\n\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let request = |options: &Options| request::put_logs(options, &[batch(0)], None, 0);
+    let arrived = async |options: Options| {
+        let answer = Client::new(&options).unwrap().send(request(&options)).await;
+        answer.unwrap_err().may_have_arrived()
+    };
+    let elsewhere = |tls, host: &str, port| Options {
+        endpoint: Endpoint { tls, host: host.to_owned(), port },
+        request_timeout: Duration::from_secs(15),
+        ..server.options()
+    };
+
+    assert!(arrived(server.options()).await, "closed without an answer");
+    assert!(!arrived(elsewhere(true, "127.0.0.1", no_tls_port)).await, "no TLS there");
+    assert!(!arrived(elsewhere(false, "127.0.0.1", 1)).await, "nobody there");
+    assert!(!arrived(elsewhere(false, "a.name.invalid", 80)).await, "no such name");
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn server_errors_are_tried_again_with_the_same_body() {
     let busy = r#"{"errorCode":"ServerBusy","errorMessage":"later"}"#;
     let server = Server::start([answer(500, "", ""), answer(503, "", busy)]).await;

@@ -367,6 +367,86 @@ fn poisoned_batches_hold_nobody_up_and_are_tried_for_ever() {
     }
 }
 
+/// A hundred of five thousand are what somebody on the way does not pass. They are older than the
+/// others each time they come back, and still do not stand in their way.
+#[test]
+fn many_poisoned_batches_hold_nobody_up_either() {
+    for kind in [FailureKind::Unverified, FailureKind::Other] {
+        let t = logferry::clock::now();
+        let is_poison = |id: u64| id.is_multiple_of(50);
+        let endpoint = move |_, load: &Load| {
+            let is_bad = load.batches.iter().any(|batch| is_poison(batch.id.0));
+            (LATENCY, if is_bad { retry(kind) } else { Verdict::Delivered })
+        };
+        let mut world = World::new(3, CONCURRENCY, t, endpoint);
+        for id in 0..5000 {
+            world.supply.entry(t + millis(50 * id)).or_default().push(batch(id));
+        }
+
+        world.run_until(t + seconds(400));
+
+        let good = (0..5000).filter(|id| !is_poison(*id));
+        let waits = good.map(|id| {
+            let at = world.delivered.get(&id).copied().unwrap_or(world.now);
+            at - (t + millis(50 * id))
+        });
+        let longest = waits.max().unwrap();
+        println!("{}: the longest wait is {longest:?}", kind.name());
+        assert!(longest <= seconds(10), "{kind:?}: a batch waited {longest:?}");
+    }
+}
+
+/// Whoever does not pass a batch may want to be left alone for a minute: that is about the batch.
+#[test]
+fn a_poisoned_batch_that_comes_with_a_wish_holds_nobody_up() {
+    let t = logferry::clock::now();
+    let endpoint = move |_, load: &Load| {
+        let is_bad = load.batches.iter().any(|batch| batch.id.0 == 300);
+        let busy = Verdict::Retry { kind: FailureKind::Server, after: Some(seconds(60)) };
+        (LATENCY, if is_bad { busy } else { Verdict::Delivered })
+    };
+    let mut world = World::new(3, CONCURRENCY, t, endpoint);
+    for id in 0..9000 {
+        world.supply.entry(t + millis(100 * id)).or_default().push(batch(id));
+    }
+
+    world.run_until(t + seconds(1200));
+
+    // For the first time it is believed.
+    let good = (1500..9000).map(|id| world.delivered[&id] - (t + millis(100 * id)));
+    let longest = good.max().unwrap();
+    println!("a wish: the longest wait is {longest:?}");
+    assert!(longest <= seconds(5), "a batch waited {longest:?}");
+    assert_eq!(world.delivered.len(), 8999);
+}
+
+/// An endpoint, or somebody before it, that stumbles over lists: they are given up.
+#[test]
+fn lists_that_never_come_through_are_given_up() {
+    for kind in [FailureKind::Server, FailureKind::Unverified, FailureKind::Network] {
+        let t = logferry::clock::now();
+        let endpoint = move |_, load: &Load| {
+            (LATENCY, if load.is_list() { retry(kind) } else { Verdict::Delivered })
+        };
+        let mut world = World::new(3, CONCURRENCY, t, endpoint);
+        for id in 0..12_000 {
+            world.supply.entry(t + millis(20 * id)).or_default().push(small(id));
+        }
+
+        world.run_until(t + seconds(600));
+
+        let waits = (0..12_000).map(|id| {
+            let at = world.delivered.get(&id).copied().unwrap_or(world.now);
+            at - (t + millis(20 * id))
+        });
+        let longest = waits.max().unwrap();
+        let failed = world.started.len() - world.delivered.len();
+        println!("{}: the longest wait is {longest:?}, {failed} failed", kind.name());
+        assert!(longest <= seconds(10), "{kind:?}: a batch waited {longest:?}");
+        assert!(failed <= 100, "{kind:?}: {failed} requests failed");
+    }
+}
+
 /// One second up, one second down, for ten minutes.
 #[test]
 fn an_endpoint_that_flaps_makes_progress_and_no_storm() {
