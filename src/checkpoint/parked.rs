@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{ASIDE, read, replace, sync};
 use crate::sealed::{BatchId, Refusal, Route, SealedBatch};
 use crate::span::{FileKey, Span};
-use crate::wire::Compression;
+use crate::wire::{Compression, GROUP_BYTES_MAX};
 
 /// The directory, below the state directory.
 pub(super) const DIR: &str = "parked";
@@ -269,7 +269,8 @@ fn decode(bytes: &[u8]) -> Result<Piece, String> {
     }
     let compression = Compression::named(&header.compression)
         .ok_or_else(|| format!("it is compressed as {:?}", header.compression))?;
-    if header.end < header.start || header.lines == 0 {
+    let is_group = header.raw_bytes as usize <= GROUP_BYTES_MAX;
+    if header.end < header.start || header.lines == 0 || !is_group {
         return Err("its first line contradicts itself".to_owned());
     }
     let batch = SealedBatch {
@@ -402,6 +403,18 @@ mod tests {
         {
             assert!(!decode(text.as_bytes()).unwrap_err().is_empty());
         }
+    }
+
+    /// Its size says how much memory its text takes.
+    #[test]
+    fn a_piece_larger_than_any_group_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = park(dir.path(), 1, 1);
+        let good = fs::read(dir.path().join(DIR).join(format!("{id}{SUFFIX}"))).unwrap();
+        let text = String::from_utf8(good).unwrap();
+        let other = text.replace("\"raw_bytes\":99", "\"raw_bytes\":4294967295");
+        assert_ne!(text, other);
+        assert!(decode(other.as_bytes()).unwrap_err().contains("contradicts itself"));
     }
 
     #[test]

@@ -51,7 +51,10 @@
 //! # What it cannot do
 //! Know what became of a range after its checkpoint was reset or lost, or its logstore replaced.
 //! Nor does it help where the service changes its mind: if it stores a batch, the answer is lost, and
-//! then it refuses the same bytes as malformed, the parts of that batch are sent anew.
+//! then it refuses the same bytes as malformed, the parts of that batch are sent anew. The service
+//! remembers some ten thousand ids of a shard: what waits for an answer while so many others go may be
+//! stored twice. A kill between the setting aside of a piece and the next save sets it aside twice,
+//! which `logferry parked list` shows: before and behind a replay there is no id.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
