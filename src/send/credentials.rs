@@ -1,7 +1,7 @@
 //! Access keys: what they are, and the ones to sign with now.
 //!
 //! A credentials file that is replaced is taken up within a second, when something is to be signed
-//! (see [`super::watched`]). Nothing here prints a secret, nor a message of the JSON parser: those
+//! (see `watched`). Nothing here prints a secret, nor a message of the JSON parser: those
 //! quote the text.
 
 use std::fmt;

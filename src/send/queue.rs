@@ -17,7 +17,7 @@
 //! alone.
 //!
 //! A load fails as one. So that nobody suffers from what travels with it, its members may then be
-//! no more than half as many together ([`Entry::together_max`]), until the culprit is alone. Where
+//! no more than half as many together (`together_max`), until the culprit is alone. Where
 //! list after list is refused, or does not come through while batches alone do, it is the list:
 //! then batches go alone for [`ALONE_TIME`].
 

@@ -2,7 +2,7 @@
 //!
 //! Trusted are Mozilla's roots, which are inside the binary, and those of a file. Verification
 //! cannot be switched off. Files that are replaced are taken up within a second, when something is
-//! to be sent (see [`super::watched`]). Nothing here prints a part of a key.
+//! to be sent (see `watched`). Nothing here prints a part of a key.
 
 use std::fmt;
 use std::fs::File;
