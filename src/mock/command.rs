@@ -13,15 +13,15 @@ use super::{Access, Counts, Fault, Key, Limits, Options, Server};
 const FAULT_HELP: &str = "\
 Misbehave (may be repeated): KIND[:NAME=VALUE,…], or JSON as for PUT /mock/faults.
 
-  error:code=CODE[,status=N][,retry_after=SECONDS]   answer with this error code
+  error:code=CODE[,status=N][,retry_after=SECONDS]   answer with this code
   delay:ms=N                                         wait first; adds up with the others
-  hang, hang_after                                   never answer; store nothing, or store first
+  hang, hang_after                                   never answer; _after: but store
   cut_before, cut_after                              close the connection; likewise
   captive_portal                                     answer 200 as a wrong proxy would
-  poison:text=TEXT                                   refuse what holds this text as malformed
+  poison:text=TEXT                                   refuse what holds this text
   refuse_compression:name=lz4|zstd                   refuse what is compressed so
-  refuse_lists                                       refuse several LogGroups in one request
-  body_limit:bytes=N                                 answer 413 to larger bodies as a proxy would
+  refuse_lists                                       refuse several groups in a request
+  body_limit:bytes=N                                 answer 413 to larger bodies
   quota:bytes_per_second=N[,requests_per_second=N][,code=CODE]
 
 Each also takes times=N, after=N, every=N, probability=P, seed=N, logstore=NAME and

@@ -87,7 +87,7 @@ fn shows_what_the_agent_says() {
 
         delivery: 345 lines in 12 batches, last never; 0 in flight, 3 waiting; last error: 503 ServerBusy
         checkpoint: saved never in /var/lib/"ferry"; last error: none
-        set aside: 2 batches were refused by the service; they are in /var/lib/"ferry"/parked
+        set aside: 2 refused by the service, in /var/lib/"ferry"/parked: logferry parked list
     "#]]
     .assert_eq(&text);
 }

@@ -84,7 +84,7 @@ fn push_delivery(text: &mut String, status: &Status, now_unix: u64) {
         push_line(
             text,
             format_args!(
-                "set aside: {parked} batches were refused by the service; they are in {}/parked",
+                "set aside: {parked} refused by the service, in {}/parked: logferry parked list",
                 printable(&status.state_dir),
             ),
         );
