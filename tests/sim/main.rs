@@ -96,7 +96,7 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn storms_bring_all_that_they_are_meant_to_bring() {
     let mut all = Tale::default();
-    for seed in 0..40 {
+    for seed in 0..80 {
         let tale = run(seed, None, false).unwrap();
         all.kills += tale.kills;
         all.power_losses += tale.power_losses;
