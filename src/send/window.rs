@@ -13,8 +13,9 @@
 //! time. To shrink at that would leave an endpoint half used that is not crowded at all; so it
 //! takes three.
 //!
-//! Time comes in *eras*. A decrease begins a new era, and so does a closed gate; results of requests from an earlier one are
-//! old news, so eight requests that fail together shrink the window once and not eight times.
+//! Time comes in *eras*. A decrease begins a new era, and so does a closed gate; results of requests
+//! from an earlier one are old news, so eight requests that fail together shrink the window once and
+//! not eight times.
 
 use std::time::{Duration, Instant};
 
