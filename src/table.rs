@@ -1,4 +1,4 @@
-//! Tables, sizes and ages for people at a terminal.
+//! Tables, sizes and ages for people at a terminal, and JSON for programs.
 //!
 //! Level 0 and pure: values in, text out. What comes from outside (paths, errors) goes through
 //! [`printable`], so that a file's name cannot move the cursor or break a table.
@@ -12,6 +12,14 @@ pub enum Column {
     Words(&'static str),
     /// On the right.
     Numbers(&'static str),
+}
+
+/// Facts as indented JSON, with a line end.
+///
+/// # Errors
+/// If they have no form in JSON.
+pub fn json(facts: &impl serde::Serialize) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(facts).map(|text| text + "\n")
 }
 
 /// Appends a table, or `if_empty` where there is no row.

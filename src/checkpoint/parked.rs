@@ -25,7 +25,7 @@ use crate::span::{FileKey, Span};
 use crate::wire::{Compression, GROUP_BYTES_MAX};
 
 /// The directory, below the state directory.
-pub(super) const DIR: &str = "parked";
+pub const DIR: &str = "parked";
 /// One piece is written at a time.
 const TEMPORARY: &str = "batch.tmp";
 /// What the names of pieces end with.

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Error, Pieces};
-use crate::checkpoint::parked::Header;
+use crate::checkpoint::parked::{self, Header};
 use crate::clock;
-use crate::table::{Column, ago, printable, push_line, push_table};
+use crate::table::{self, Column, ago, printable, push_line, push_table};
 
 const COLUMNS: [Column; 6] = [
     Column::Words("ID"),
@@ -42,18 +42,17 @@ struct DamagedPiece {
 /// Prints what there is.
 pub(super) fn run(pieces: &Pieces<'_>, json: bool, out: &mut impl Write) -> Result<(), Error> {
     let listed = Listed::read(pieces)?;
-    if json {
-        serde_json::to_writer_pretty(&mut *out, &listed).map_err(io::Error::from)?;
-        writeln!(out)?;
+    let text = if json {
+        table::json(&listed).map_err(io::Error::from)?
     } else {
-        out.write_all(text(&listed, clock::wall().as_secs()).as_bytes())?;
-    }
-    Ok(())
+        text(&listed, clock::wall().as_secs())
+    };
+    Ok(out.write_all(text.as_bytes())?)
 }
 
 impl Listed {
     fn read(pieces: &Pieces<'_>) -> Result<Self, Error> {
-        let dir = pieces.dir.join("parked").display().to_string();
+        let dir = pieces.dir.join(parked::DIR).display().to_string();
         let mut listed = Self { dir, pieces: Vec::new(), damaged: Vec::new() };
         for id in pieces.ids()? {
             match pieces.parked.read(&id) {

@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::find::Finder;
 use super::{Error, is_there};
 use crate::checkpoint::format::{Checkpoint, Range, RangeState};
-use crate::checkpoint::store;
+use crate::checkpoint::{parked, store};
 use crate::clock;
 use crate::config::{Kept, Reach};
 use crate::fingerprint::Fingerprint;
 use crate::status::saved::DamagedFile;
-use crate::table::{Column, ago, printable, push_line, push_table, size};
+use crate::table::{self, Column, ago, printable, push_line, push_table, size};
 
 const COLUMNS: [Column; 7] = [
     Column::Words("PATH"),
@@ -106,13 +106,12 @@ pub struct Parked {
 /// If it is there and cannot be read, or `out` cannot be written.
 pub fn run(kept: &Kept, json: bool, out: &mut impl Write) -> Result<(), Error> {
     let holding = Holding::read(kept)?;
-    if json {
-        serde_json::to_writer_pretty(&mut *out, &holding).map_err(io::Error::from)?;
-        writeln!(out)?;
+    let text = if json {
+        table::json(&holding).map_err(io::Error::from)?
     } else {
-        out.write_all(text(&holding, clock::wall().as_secs()).as_bytes())?;
-    }
-    Ok(())
+        text(&holding, clock::wall().as_secs())
+    };
+    Ok(out.write_all(text.as_bytes())?)
 }
 
 impl Holding {
@@ -133,7 +132,7 @@ impl Holding {
             exists,
             files,
             damaged: damaged.collect(),
-            parked: Parked::count(dir.join("parked")),
+            parked: Parked::count(dir.join(parked::DIR)),
         })
     }
 }

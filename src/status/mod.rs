@@ -19,6 +19,7 @@ use std::path::Path;
 use self::saved::Saved;
 use crate::clock;
 use crate::exit::ExitCode;
+use crate::table;
 
 /// Prints the status to `out`. `listen` is the agent's admin address, if it has one.
 ///
@@ -37,28 +38,21 @@ pub fn run(
         None => "the admin port is switched off (LOGFERRY_LISTEN is empty)".to_owned(),
         Some(address) => match ask::agent(address) {
             Ok(status) => {
-                if json {
-                    print_json(&status, out)?;
+                let text = if json {
+                    table::json(&status)?
                 } else {
-                    out.write_all(text::of_agent(&status, address, now_unix).as_bytes())?;
-                }
+                    text::of_agent(&status, address, now_unix)
+                };
+                out.write_all(text.as_bytes())?;
                 return Ok(ExitCode::Done);
             }
             Err(error) => error.to_string(),
         },
     };
     let saved = Saved::read(state_dir, why);
-    if json {
-        print_json(&saved, out)?;
-    } else {
-        out.write_all(text::of_saved(&saved, now_unix).as_bytes())?;
-    }
+    let text = if json { table::json(&saved)? } else { text::of_saved(&saved, now_unix) };
+    out.write_all(text.as_bytes())?;
     Ok(if saved.error.is_empty() { ExitCode::Done } else { ExitCode::State })
-}
-
-fn print_json(facts: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, facts)?;
-    out.write_all(b"\n")
 }
 
 #[cfg(test)]
