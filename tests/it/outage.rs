@@ -129,6 +129,8 @@ fn n15_a_narrow_line_fills_neither_memory_nor_disk() {
         resident_max = resident_max.max(agent.resident_bytes() >> 20);
     }
     wait_for("some lines", || pod.mock.store().line_count() > 0);
+    let (arrived, written) = (pod.mock.store().line_count(), pod.ledger.lines.len() as u64);
+    assert!(arrived < written / 2, "the line is narrow: {arrived} of {written}");
     assert!(resident_max < 60, "{resident_max} MB resident");
     let state: u64 = fs::read_dir(pod.path("state"))
         .unwrap()
