@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use logferry::clock;
@@ -10,7 +11,7 @@ use logferry::mock::{Fault, Kind};
 use rustix::process::Signal;
 
 use crate::support::special::{make_node, skipped};
-use crate::support::{Pod, append_to, pause, wait_for};
+use crate::support::{Agent, Pod, append_to, pause, wait_for};
 
 fn write_50_mb(pod: &mut Pod) {
     let log = pod.path("data/pod/logs/app.log");
@@ -136,6 +137,14 @@ fn p02_it_looks_a_last_time_where_nothing_is_announced() {
     assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
 }
 
+/// The app writes on, whatever the agent does.
+fn write_until_it_ends(pod: &mut Pod, log: &Path, agent: &mut Agent) {
+    while !agent.has_ended() {
+        pod.ledger.append(log, 5);
+        pause(Duration::from_millis(20));
+    }
+}
+
 /// One that never stops writing has the deadline, and the next start goes on there.
 #[test]
 fn p02_an_app_that_never_stops_has_the_deadline() {
@@ -146,10 +155,7 @@ fn p02_an_app_that_never_stops_has_the_deadline() {
     pod.expect_all();
 
     agent.terminate();
-    while !agent.has_ended() {
-        pod.ledger.append(&log, 5);
-        pause(Duration::from_millis(20));
-    }
+    write_until_it_ends(&mut pod, &log, &mut agent);
 
     // Either is true of the moment at which it ended.
     let code = agent.exit_code();
@@ -170,10 +176,7 @@ fn p02_without_a_quiet_time_a_busy_app_holds_up_nothing() {
     pod.expect_all();
 
     agent.terminate();
-    while !agent.has_ended() {
-        pod.ledger.append(&log, 5);
-        pause(Duration::from_millis(20));
-    }
+    write_until_it_ends(&mut pod, &log, &mut agent);
 
     assert!([0, 75].contains(&agent.exit_code()));
     assert!(!pod.agent_log().contains("the drain deadline is near"));

@@ -142,6 +142,24 @@ struct Facts {
     is_attempted: bool,
 }
 
+impl Facts {
+    /// Of what was just sealed, or taken out of it.
+    fn new(whole: Batch, lines: Range<u32>, generation: usize, (start, end): (u64, u64)) -> Self {
+        Self {
+            whole,
+            lines,
+            safe_lines: BTreeSet::new(),
+            done_lines: 0,
+            generation,
+            start,
+            end,
+            stored: 0,
+            is_acknowledged: false,
+            is_attempted: false,
+        }
+    }
+}
+
 struct Stream {
     prefix: String,
     next: u64,
@@ -330,19 +348,8 @@ impl Ledger {
         let handoff_max = self.bounds.handoff_bytes_max;
         self.check(held < handoff_max, || format!("{name} went into a full hand-off: {held}"));
         self.outstanding.insert(batch.id, batch.payload.len() + BATCH_OVERHEAD_BYTES);
-        let facts = Facts {
-            whole: (life, batch.id),
-            lines: 0..batch.lines,
-            safe_lines: BTreeSet::new(),
-            done_lines: 0,
-            generation,
-            start,
-            end,
-            stored: 0,
-            is_acknowledged: false,
-            is_attempted: false,
-        };
-        self.facts.insert((life, batch.id), facts);
+        let id = (life, batch.id);
+        self.facts.insert(id, Facts::new(id, 0..batch.lines, generation, (start, end)));
     }
 
     /// A refused batch was taken apart.
@@ -350,24 +357,13 @@ impl Ledger {
         self.counts.split += 1;
         self.refused.remove(&batch.1);
         let facts = &self.facts[&batch];
-        let (whole, generation, start, end) =
-            (facts.whole, facts.generation, facts.start, facts.end);
+        let (whole, generation, span) = (facts.whole, facts.generation, (facts.start, facts.end));
         let mut lines = 0;
         for part in parts {
             lines += part.lines;
             self.outstanding.insert(part.id, part.payload.len() + BATCH_OVERHEAD_BYTES);
-            let facts = Facts {
-                whole,
-                lines: part.first..part.first + part.lines,
-                safe_lines: BTreeSet::new(),
-                done_lines: 0,
-                generation,
-                start,
-                end,
-                stored: 0,
-                is_acknowledged: false,
-                is_attempted: false,
-            };
+            let lines = part.first..part.first + part.lines;
+            let facts = Facts::new(whole, lines, generation, span);
             self.facts.insert((life, part.id), facts);
         }
         let is_same = lines == self.facts[&batch].lines.len() as u32;

@@ -126,11 +126,6 @@ impl Wire {
         self.address
     }
 
-    /// New connections lead to another endpoint.
-    pub(crate) fn lead_to(&self, target: SocketAddr) {
-        self.orders.send_modify(|orders| orders.target = target);
-    }
-
     /// What happens to requests from now on.
     pub(crate) fn requests(&self, flow: Flow) {
         self.orders.send_modify(|orders| orders.requests = flow);
@@ -139,12 +134,6 @@ impl Wire {
     /// What happens to answers from now on.
     pub(crate) fn answers(&self, flow: Flow) {
         self.orders.send_modify(|orders| orders.answers = flow);
-    }
-
-    /// Nothing moves, in both directions.
-    pub(crate) fn stall(&self) {
-        self.requests(Flow::Stalled);
-        self.answers(Flow::Stalled);
     }
 
     /// The peer has rebooted, and a firewall drops its resets: requests vanish, no answer comes.
