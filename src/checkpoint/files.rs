@@ -1,13 +1,21 @@
 //! The files of the state directory: read whole, replaced whole or not at all.
 //!
+//! A file that is replaced many times a second changes places with a spare one, which is written over
+//! each time: making and deleting a file costs some file systems (ext4) more than everything else
+//! that the agent does meanwhile.
+//!
 //! Names are relative to an open directory, so that nothing is written to another one that has
 //! taken its path. Whatever stands under a name (a directory, a link, a pipe), reading it does not
 //! block, and writing does not follow it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, openat, renameat, renameat_with, statat,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 /// What a thing that stands in the way and may be somebody's is called from then on.
@@ -46,27 +54,36 @@ pub(super) fn read(dir: &File, name: &str, begins: &[u8]) -> io::Result<Option<V
     Ok(Some(bytes))
 }
 
-/// Writes `bytes` under `temporary`, (syncs them,) gives them their name, (syncs the directory): in
-/// this order, so that the name never points at bytes that are not there.
+/// Writes `bytes` under `temporary`, syncs them, gives them their name, syncs the directory: in this
+/// order, so that the name never points at bytes that are not there.
 ///
 /// # Errors
 /// The first step that fails. The file under `name` is as it was, and nothing is left under
 /// `temporary`; only where the sync of the directory has failed, the new file may be there.
-pub(super) fn replace(
-    dir: &File,
-    temporary: &str,
-    name: &str,
-    bytes: &[u8],
-    is_durable: bool,
-) -> io::Result<()> {
-    let written = write_new(dir, temporary, bytes, is_durable)
+pub(super) fn replace(dir: &File, temporary: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let written = write_new(dir, temporary, bytes, true)
         .and_then(|()| Ok(rename_over(dir, temporary, name)?));
     if written.is_err() {
         // It would take up the room that the disk may be short of.
         let _ = unlinkat(dir, temporary, AtFlags::empty());
     }
     written?;
-    if is_durable { sync(dir) } else { Ok(()) }
+    sync(dir)
+}
+
+/// Writes `bytes` over what stands under `spare` and lets it change places with the file under
+/// `name`: whoever opens that finds an old or a new one. Waits for no disk.
+///
+/// # Errors
+/// The first step that fails. The file under `name` is as it was, and nothing is left under `spare`.
+pub(super) fn exchange(dir: &File, spare: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let written =
+        write_over(dir, spare, bytes).and_then(|()| Ok(exchange_names(dir, spare, name)?));
+    if written.is_err() {
+        // It would take up the room that the disk may be short of.
+        let _ = unlinkat(dir, spare, AtFlags::empty());
+    }
+    written
 }
 
 /// Syncs a directory. On file systems that know no such thing (FUSE, network) there is nothing to
@@ -92,6 +109,34 @@ fn write_new(dir: &File, name: &str, bytes: &[u8], is_durable: bool) -> io::Resu
     };
     file.write_all(bytes)?;
     if is_durable { file.sync_all() } else { Ok(()) }
+}
+
+/// Writes to the file of this name if it is ours alone, otherwise to a new one.
+fn write_over(dir: &File, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(dir, name, flags, Mode::empty()) else {
+        return write_new(dir, name, bytes, false);
+    };
+    let file = File::from(file);
+    let metadata = file.metadata()?;
+    // With a second name it is part of somebody's backup.
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return write_new(dir, name, bytes, false);
+    }
+    file.write_all_at(bytes, 0)?;
+    if metadata.len() > bytes.len() as u64 { file.set_len(bytes.len() as u64) } else { Ok(()) }
+}
+
+fn exchange_names(dir: &File, spare: &str, name: &str) -> rustix::io::Result<()> {
+    let found = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    if found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile) {
+        match renameat_with(dir, spare, dir, name, RenameFlags::EXCHANGE) {
+            // A file system that cannot.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::NOENT) => {}
+            exchanged => return exchanged,
+        }
+    }
+    rename_over(dir, spare, name)
 }
 
 fn create(dir: &File, name: &str) -> rustix::io::Result<File> {
@@ -131,7 +176,11 @@ mod tests {
     use super::*;
 
     fn replaced(path: &Path) -> io::Result<()> {
-        replace(&File::open(path).unwrap(), "new.tmp", "file", b"new", true)
+        replace(&File::open(path).unwrap(), "new.tmp", "file", b"new")
+    }
+
+    fn exchanged(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        exchange(&File::open(path).unwrap(), "spare", "file", bytes)
     }
 
     /// Whatever stands under either of the two names.
@@ -149,11 +198,14 @@ mod tests {
             },
         ];
         for (number, put) in things.into_iter().enumerate() {
-            for name in ["file", "new.tmp"] {
+            for name in ["file", "new.tmp", "spare"] {
                 let dir = tempfile::tempdir().unwrap();
                 put(&dir.path().join(name));
 
-                replaced(dir.path()).unwrap();
+                match name {
+                    "spare" => exchanged(dir.path(), b"new").unwrap(),
+                    _ => replaced(dir.path()).unwrap(),
+                }
 
                 let file = dir.path().join("file");
                 assert_eq!(fs::read(&file).unwrap(), b"new", "{name}, thing {number}");
@@ -162,6 +214,40 @@ mod tests {
                 assert!(!dir.path().join("nowhere").exists(), "a link is not followed");
             }
         }
+    }
+
+    #[test]
+    fn files_that_change_places_are_not_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let inodes = || {
+            let of = |name| Some(fs::metadata(dir.path().join(name)).ok()?.ino());
+            [of("file"), of("spare")]
+        };
+        exchanged(dir.path(), b"the first and the longest").unwrap();
+        exchanged(dir.path(), b"the second").unwrap();
+        let [Some(file), Some(spare)] = inodes() else { panic!("{:?}", inodes()) };
+
+        exchanged(dir.path(), b"third").unwrap();
+        assert_eq!(inodes(), [Some(spare), Some(file)]);
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"third");
+        assert_eq!(fs::read(dir.path().join("spare")).unwrap(), b"the second");
+
+        fs::hard_link(dir.path().join("spare"), dir.path().join("backup")).unwrap();
+        exchanged(dir.path(), b"fourth").unwrap();
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"fourth");
+        assert_eq!(fs::read(dir.path().join("backup")).unwrap(), b"the second", "not ours alone");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_the_file_is_not_exchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("file")).unwrap();
+        fs::write(dir.path().join("file/somebody's"), b"kept").unwrap();
+
+        exchanged(dir.path(), b"new").unwrap();
+
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"new");
+        assert_eq!(fs::read(dir.path().join("file.aside/somebody's")).unwrap(), b"kept");
     }
 
     /// Nothing of it blocks, is followed, or is taken for a file.

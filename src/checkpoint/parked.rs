@@ -132,7 +132,7 @@ pub(super) fn write(
     let mut bytes = serde_json::to_vec(&header)?;
     bytes.push(b'\n');
     bytes.extend_from_slice(&batch.payload);
-    replace(&open_for_writing(state)?, TEMPORARY, name, &bytes, true)
+    replace(&open_for_writing(state)?, TEMPORARY, name, &bytes)
 }
 
 /// The name of a piece. The generation tells runs apart that end and begin within a second.

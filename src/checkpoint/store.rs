@@ -5,11 +5,13 @@
 //! checkpoint.0   saved through to the disk, in turn
 //! checkpoint.1
 //! checkpoint.now saved at each move of a watermark, not waiting for the disk
+//! checkpoint.spare what it was before, to be written over: nobody reads it
 //! parked/        one file for each record that the service refused for good
 //! ```
 //!
-//! Each file is written under a temporary name and renamed, so that a reader finds an old or a new
-//! one, never a half.
+//! Each file is written under another name and renamed, so that a reader finds an old or a new one,
+//! never a half. (Who reads beside the agent may be so slow that `checkpoint.now` is the spare one
+//! meanwhile: [`peek`] looks again.)
 //!
 //! # Trouble
 //! A directory that worked before may become full, read-only, damaged, or be gone. Each save begins
@@ -118,7 +120,11 @@ enum Trouble {
 
 const DURABLE: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
 const FAST: &str = "checkpoint.now";
+const SPARE: &str = "checkpoint.spare";
 const TEMPORARY: &str = "checkpoint.tmp";
+
+/// How often a state directory is looked at again that seems damaged and may only be in use.
+const LOOKS_MAX: usize = 4;
 
 impl Store {
     /// Makes the directory (0700) if it is missing, takes the lock, loads what is there, and
@@ -260,8 +266,15 @@ impl Store {
         // Another one with each try: of a save that failed half the way, a file may be there.
         self.generation = self.generation.saturating_add(1);
         let bytes = format::encode(self.generation, checkpoints);
-        let name = if is_durable { DURABLE[self.next_slot] } else { FAST };
-        files::replace(self.held().dir(), TEMPORARY, name, &bytes, is_durable)?;
+        let dir = self.held().dir();
+        let name = if is_durable {
+            let name = DURABLE[self.next_slot];
+            files::replace(dir, TEMPORARY, name, &bytes)?;
+            name
+        } else {
+            files::exchange(dir, SPARE, FAST, &bytes)?;
+            FAST
+        };
         self.left = Some(Left { name, bytes: bytes.len() as u64 });
         if is_durable {
             self.next_slot = 1 - self.next_slot;
@@ -273,7 +286,10 @@ impl Store {
 /// Reads the newest intact checkpoints of a state directory without taking its lock.
 #[must_use]
 pub fn peek(dir: &Path) -> Loaded {
-    File::open(dir).map_or_else(|_| Loaded::default(), |opened| load(dir, &opened).2)
+    let Ok(opened) = File::open(dir) else { return Loaded::default() };
+    let looks = (0..LOOKS_MAX).map(|_| load(dir, &opened).2);
+    let mut looks = looks.skip_while(|loaded| !loaded.damaged.is_empty());
+    looks.next().unwrap_or_else(|| load(dir, &opened).2)
 }
 
 fn explain(dir: &Path) -> impl FnOnce(io::Error) -> io::Error {

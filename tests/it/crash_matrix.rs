@@ -244,7 +244,7 @@ impl Life {
         assert_eq!(agent.stop().0, 0);
         fs::remove_file(self.pod.path("share/logs")).unwrap();
         fs::create_dir(self.pod.path("state/parked")).unwrap();
-        for half in ["checkpoint.tmp", "parked/batch.tmp"] {
+        for half in ["checkpoint.tmp", "checkpoint.spare", "parked/batch.tmp"] {
             fs::write(self.pod.path("state").join(half), "half").unwrap();
         }
     }
@@ -256,6 +256,7 @@ impl Life {
             "checkpoint.0",
             "checkpoint.1",
             "checkpoint.now",
+            "checkpoint.spare",
             "checkpoint.tmp",
             "parked",
             "parked/batch.tmp",
