@@ -38,14 +38,17 @@ impl LogGroup {
     /// the buffer has grown.
     pub fn append(&mut self, time: u32, value: &[u8]) {
         let content = content_len(value.len());
-        self.bytes.push(0x0a);
-        put_varint(&mut self.bytes, log_len(content));
-        self.bytes.push(0x08);
-        put_varint(&mut self.bytes, time.max(TIME_MIN) as usize);
-        self.bytes.push(0x12);
-        put_varint(&mut self.bytes, content);
-        put_bytes(&mut self.bytes, 0x0a, CONTENT_KEY);
-        put_bytes(&mut self.bytes, 0x12, value);
+        let mut head = Head { bytes: [0; HEAD_BYTES_MAX], len: 0 };
+        head.tag(0x0a, log_len(content));
+        head.tag(0x08, time.max(TIME_MIN) as usize);
+        head.tag(0x12, content);
+        head.tag(0x0a, CONTENT_KEY.len());
+        head.bytes[head.len..head.len + CONTENT_KEY.len()].copy_from_slice(CONTENT_KEY);
+        head.len += CONTENT_KEY.len();
+        head.tag(0x12, value.len());
+        self.bytes.reserve(head.len + value.len());
+        self.bytes.extend_from_slice(&head.bytes[..head.len]);
+        self.bytes.extend_from_slice(value);
         self.lines += 1;
     }
 
@@ -79,6 +82,33 @@ impl LogGroup {
         self.bytes.extend_from_slice(trailer);
         put_tag(&mut self.bytes, "__pack_id__", pack_id.as_bytes());
         self.bytes
+    }
+}
+
+/// Five tags, each with a varint of at most ten bytes, and the key.
+const HEAD_BYTES_MAX: usize = 5 * (1 + 10) + CONTENT_KEY.len();
+
+/// What stands before a line's value, put together on the stack: to append it a field at a time takes
+/// several times as long.
+struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+}
+
+impl Head {
+    /// A tag of one byte and a varint.
+    fn tag(&mut self, tag: u8, mut value: usize) {
+        self.put(tag);
+        while value >= 0x80 {
+            self.put(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.put(value.to_le_bytes()[0]);
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
     }
 }
 
