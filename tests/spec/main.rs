@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+/// The program itself.
+mod binary;
 /// One builder for each actor, shared with `tests/it`.
 #[path = "../it/support/mod.rs"]
 mod support;
