@@ -86,6 +86,8 @@ struct Stream {
 struct Open {
     group: LogGroup,
     opened_at: Instant,
+    /// None of its lines was written before.
+    since: Instant,
     serial: u64,
     /// `Time / 60` of its lines.
     minute: u32,
@@ -203,7 +205,7 @@ impl Batcher {
     /// If it was not begun.
     pub fn writer(&mut self, file: FileKey) -> Writer<'_> {
         let stream = self.streams.get_mut(&file).expect("a file is begun before it is read");
-        Writer { file, stream, shared: &mut self.shared }
+        Writer { file, stream, shared: &mut self.shared, since: None }
     }
 
     /// The file whose group is the next to seal for its age, if it is time; an ended stream's
@@ -289,9 +291,21 @@ pub struct Writer<'a> {
     file: FileKey,
     stream: &'a mut Stream,
     shared: &'a mut Shared,
+    since: Option<Instant>,
 }
 
 impl Writer<'_> {
+    /// The lines to be appended may have been written from this moment on; without it, they are
+    /// taken for new.
+    #[must_use]
+    pub fn written_since(mut self, since: Instant) -> Self {
+        self.since = Some(since);
+        if let Some(open) = &mut self.stream.open {
+            open.since = open.since.min(since);
+        }
+        self
+    }
+
     /// Whether the open group must be sealed before a value of `value_len` bytes read at `time`.
     #[must_use]
     pub fn seal_before(&self, value_len: usize, time: u32) -> Option<Reason> {
@@ -307,6 +321,7 @@ impl Writer<'_> {
     /// Appends a value read at `time` that covers the bytes `[start, end)` of the file.
     pub fn append(&mut self, value: &[u8], start: u64, end: u64, time: u32, now: Instant) {
         let (shared, is_held) = (&mut *self.shared, self.stream.is_held);
+        let since = self.since.unwrap_or(now);
         let open = self.stream.open.get_or_insert_with(|| {
             let serial = shared.next_serial;
             shared.next_serial += 1;
@@ -318,6 +333,7 @@ impl Writer<'_> {
             Open {
                 group,
                 opened_at: now,
+                since,
                 serial,
                 minute: time / 60,
                 start,
@@ -381,6 +397,7 @@ impl Shared {
             lines,
             first: 0,
             route: stream.route,
+            since: open.since,
         };
         if self.pool.len() < POOL_MAX {
             self.pool.push(raw);
@@ -435,6 +452,21 @@ mod tests {
         assert!(group.log_tags[1].value.ends_with(b"-0"));
         assert_eq!(batcher.open_bytes(), 0);
         assert!(batcher.seal(FileKey(1), Reason::Age).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_as_old_as_its_oldest_line() {
+        let start = crate::clock::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut batcher = batcher(9);
+        let file = FileKey(1);
+        batcher.writer(file).written_since(at(5)).append(b"x", 0, 2, TIME, at(9));
+        batcher.writer(file).written_since(at(3)).append(b"x", 2, 4, TIME, at(9));
+        batcher.writer(file).written_since(at(7)).append(b"x", 4, 6, TIME, at(9));
+
+        assert_eq!(batcher.seal(file, Reason::Age).unwrap().batch.since, at(3));
+        batcher.writer(file).append(b"x", 6, 8, TIME, at(9));
+        assert_eq!(batcher.seal(file, Reason::Age).unwrap().batch.since, at(9));
     }
 
     #[test]

@@ -185,6 +185,12 @@ pub struct Collector {
     scan_from: Instant,
     /// No look at events or turn of reading before this, unless there is a backlog.
     turn_at: Instant,
+    /// The last look.
+    looked: Instant,
+    /// Since then nothing had happened when the wait for it to happen began.
+    is_rested: bool,
+    /// The last discovery.
+    discovered: Instant,
     /// The limits forbid reading before this.
     paused_until: Option<Instant>,
     /// The last turn ended because the hand-off was full.
@@ -287,6 +293,9 @@ impl Collector {
             scan_at: now,
             scan_from: now,
             turn_at: now,
+            looked: now,
+            is_rested: false,
+            discovered: now,
             paused_until: None,
             is_blocked: false,
             is_moved: false,
@@ -311,6 +320,7 @@ impl Collector {
             self.on_mail(mail, now);
             self.heed_wish(drain, now);
             if self.is_looking() && now >= self.turn_at {
+                self.date_news(now);
                 self.look(now);
             }
             self.turn(now);
@@ -334,6 +344,15 @@ impl Collector {
             }
             self.wait();
         }
+    }
+
+    /// What the look at `now` finds was written after the one before; and if nothing was there when
+    /// the loop went to sleep, just now: that is what woke it. (Nothing wakes it where notifications
+    /// cannot be had: then [`Self::discover`] dates them.)
+    fn date_news(&mut self, now: Instant) {
+        self.schedule.looked(if self.is_rested { now } else { self.looked });
+        self.looked = now;
+        self.is_rested = false;
     }
 
     // === mail
@@ -659,6 +678,14 @@ impl Collector {
             }
             _ => nearest,
         };
+        if sees_events {
+            // Whether something has happened since the look is asked before the sleep: see
+            // `date_news`.
+            if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
+                return;
+            }
+            self.is_rested = polled.len() > 1;
+        }
         let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
         // Interrupted or not: the loop looks at everything again.
         let _ = poll(&mut polled, timeout.as_ref());

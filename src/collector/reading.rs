@@ -35,6 +35,7 @@ impl Collector {
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += restarted.lost_bytes;
         self.batcher.end(file);
+        self.schedule.on_end(file);
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
         self.schedule.mark(restarted.file);
@@ -110,7 +111,8 @@ impl Collector {
         let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
         let (tail, head) = (tracked.tail, tracked.opened.head);
         let lead = tail.len as usize;
-        let from = tracked.read_offset - u64::from(tail.len);
+        let offset = tracked.read_offset;
+        let from = offset - u64::from(tail.len);
         let bytes = reader.read_once(buffer, from)?;
         match reader.gzip() {
             None if from == 0 && gzip::is_gzip(bytes) => return Ok(Piece::Packed),
@@ -141,13 +143,14 @@ impl Collector {
         let input = Input {
             bytes,
             lead,
-            offset: from + lead as u64,
+            offset,
             time,
             now,
             flush_partial: flush_partial && is_to_end,
             is_range_end: false,
         };
-        self.feed(file, input, is_to_end, within)
+        let since = self.schedule.waits_since(file, offset, stat.size, now);
+        self.feed(file, input, is_to_end, within, since)
     }
 
     /// Lets the stages take what they can, sealing as they ask for it and as there is room.
@@ -157,6 +160,7 @@ impl Collector {
         mut input: Input<'_>,
         mut is_to_end: bool,
         within: Within,
+        since: Instant,
     ) -> io::Result<Piece> {
         if within.cuts_off(&mut input) {
             is_to_end = false;
@@ -171,7 +175,7 @@ impl Collector {
             is_to_end = false;
         }
         loop {
-            let mut writer = self.batcher.writer(file);
+            let mut writer = self.batcher.writer(file).written_since(since);
             let progress = pipeline::advance(&input, within.line_bytes_max, &mut writer);
             input.lead += progress.consumed;
             let before = input.offset;
@@ -187,6 +191,9 @@ impl Collector {
             let is_at_end = is_to_end && progress.stop == Stop::NeedsBytes;
             let is_idle = split::is_idle(left);
             self.registry.on_read(file, input.offset, progress.tail, is_at_end, is_idle);
+            if is_at_end && (left.is_empty() || is_idle) {
+                self.schedule.on_end(file);
+            }
             self.note_hole(file, before, progress.hole_bytes as u64);
             if let Some(tracked) = self.registry.get_mut(file) {
                 tracked.last_error.clear();

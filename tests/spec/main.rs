@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+/// How long a line takes.
+mod latency;
 /// One builder for each actor, shared with `tests/it`.
 #[path = "../it/support/mod.rs"]
 mod support;
