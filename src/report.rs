@@ -28,6 +28,10 @@ pub struct CollectorReport {
     pub open_bytes: u64,
     /// Bytes of deleted files that are kept open.
     pub held_deleted_bytes: u64,
+    /// The CPU limit in force, in cores.
+    pub cpu_limit_cores: f64,
+    /// The memory limit in force.
+    pub memory_limit_bytes: u64,
     /// Unix time of the last good save of the checkpoint, in seconds; 0 before the first.
     pub checkpoint_saved_unix: u64,
     /// Why the last save of the checkpoint failed; empty when it did not.
@@ -163,7 +167,8 @@ pub struct SenderReport {
     pub delivered_unix: u64,
     /// The last failure, while nothing has been delivered since; empty otherwise.
     pub last_error: String,
-    /// How old lines were when they were acknowledged.
+    /// How old lines were when they were acknowledged; for the metrics only.
+    #[serde(skip)]
     pub ages: Ages,
 }
 
@@ -173,7 +178,7 @@ pub const AGE_BOUNDS: [f64; 14] =
 
 /// How long lines took from being written to being acknowledged, never less than it was: each
 /// counts with the age of the oldest one of its batch.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Ages {
     /// Lines by bucket, each line in one.
     pub lines: [u64; AGE_BOUNDS.len() + 1],

@@ -274,6 +274,16 @@ fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fm
         "Bytes of deleted files that are kept open until they are delivered.",
         report.held_deleted_bytes,
     )?;
+    families.metric(
+        "cpu_limit_cores",
+        "Cores that the agent may use: its setting, or the container's quota if that is lower.",
+        &ConstGauge::new(report.cpu_limit_cores),
+    )?;
+    families.gauge(
+        "memory_limit_bytes",
+        "Resident memory that the agent may use.",
+        report.memory_limit_bytes,
+    )?;
     families.gauge(
         "checkpoint_saved_timestamp_seconds",
         "Unix time of the last good save of the checkpoint; 0 before the first.",
@@ -330,7 +340,7 @@ struct Histogram<'a>(&'a Ages);
 
 impl EncodeMetric for Histogram<'_> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let bounds = AGE_BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = AGE_BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(self.0.lines).collect();
         encoder.encode_histogram::<NoLabelSet>(
             self.0.seconds,

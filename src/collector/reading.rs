@@ -81,6 +81,9 @@ impl Collector {
         let is_whole = gzip.is_some_and(|gzip| gzip.is_measured() && gzip.damage().is_none());
         let flush_partial = is_whole || (flush_partial && change != Change::Grew);
         let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            buffer = vec![0; self.read_bytes];
+        }
         let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
         self.buffer = buffer;
         match outcome {

@@ -652,11 +652,19 @@ impl Agent {
             let is_flush = flush.contains(&file) && self.flaw != Some(Flaw::KeepsRests);
             self.read(machine, file, is_flush, now);
             self.cpu += Duration::from_micros(200);
+            if self.pace(now) {
+                return;
+            }
         }
+        self.pace(now);
+    }
+
+    fn pace(&mut self, now: Instant) -> bool {
         let rest = self.pacer.on_turn(self.cpu, now);
         if rest > Duration::ZERO {
             self.pause(now + rest);
         }
+        rest > Duration::ZERO
     }
 
     fn is_rate_limited(&mut self, now: Instant) -> bool {

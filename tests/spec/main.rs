@@ -6,6 +6,8 @@
 
 /// How long a line takes.
 mod latency;
+/// What may be used.
+mod limits;
 /// One builder for each actor, shared with `tests/it`.
 #[path = "../it/support/mod.rs"]
 mod support;
