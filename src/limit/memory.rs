@@ -18,6 +18,10 @@ use crate::wire::Compression;
 /// field headers of its lines (24 bytes each).
 pub const GROUP_OVERHEAD_BYTES_MAX: usize = 256 * KIB;
 
+/// Most bytes of a list of batches, which is a copy of them: what is larger goes alone, and is not
+/// copied.
+pub const LIST_BYTES_MAX: usize = 256 * KIB;
+
 /// The process without any file: code, runtime, TLS roots, stacks, and what the allocator keeps
 /// beside what is asked of it.
 const BASE_BYTES: u64 = 12 << 20;
@@ -33,8 +37,8 @@ const REQUEST_BYTES: u64 = 64 << 10;
 const ZSTD_CONTEXT_BYTES: u64 = 2 << 20;
 /// A growing vector holds up to twice what is in it.
 const GROWTH: u64 = 2;
-/// More does not make anything faster: it is seconds of sending.
-const HANDOFF_BYTES_MOST: u64 = 64 << 20;
+/// More does not make anything faster: it is half a second of sending at the speed of a core.
+const HANDOFF_BYTES_MOST: u64 = 16 << 20;
 /// Enough for some hundred files that write a little.
 const OPEN_BYTES_USUAL: u64 = 16 << 20;
 /// What decodes a compressed file: a step of its bytes (64 KiB) and of its text, the decoder with its
@@ -69,7 +73,7 @@ impl Sizes {
 
     /// Most bytes of all lists that are sent at once.
     fn copies_bytes_max(self) -> u64 {
-        (self.concurrency_max as u64).saturating_mul(self.list_bytes_max() as u64)
+        (self.concurrency_max as u64).saturating_mul(LIST_BYTES_MAX as u64)
     }
 
     /// Most bytes of an encoded group: the line that fills it may be a longest one.
@@ -83,17 +87,7 @@ impl Sizes {
     /// Most bytes of a request body: a group that does not compress at all.
     #[must_use]
     pub fn payload_bytes_max(self) -> usize {
-        self.compressed_bytes_max(self.group_bytes_max())
-    }
-
-    /// Most bytes of a list of batches: they are small, so that together they are no more than a
-    /// usual batch before they are compressed.
-    #[must_use]
-    pub fn list_bytes_max(self) -> usize {
-        self.compressed_bytes_max(self.batch_bytes.saturating_add(GROUP_OVERHEAD_BYTES_MAX))
-    }
-
-    fn compressed_bytes_max(self, raw: usize) -> usize {
+        let raw = self.group_bytes_max();
         match self.compression {
             // The bounds of the encoders: lz4_flex asks for a tenth more, zstd for a 256th.
             Compression::Lz4 => raw.saturating_add(raw / 10).saturating_add(20),
@@ -224,7 +218,7 @@ impl Plan {
         ));
         rows.push(row(
             "requests",
-            format!("{concurrency}, each with a list of batches, or all that is handed over"),
+            format!("{concurrency}, each with a copy of small batches: a list"),
             copies(handoff, payload, sizes.copies_bytes_max())
                 .saturating_add(concurrency.saturating_mul(REQUEST_BYTES)),
         ));
@@ -302,8 +296,8 @@ mod tests {
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
             open groups           18.5MiB  16MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off              65.4MiB  64MiB waiting or in flight, and one payload
-            requests               7.2MiB  8, each with a list of batches, or all that is handed over
+            hand-off              17.4MiB  16MiB waiting or in flight, and one payload
+            requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));
         assert_eq!(plan.open_bytes_max as u64, OPEN_BYTES_USUAL);
@@ -316,13 +310,13 @@ mod tests {
 
         expect![[r#"
             base                    12MiB  the process without any file
-            files                  1.6MiB  1045 open at once, 1536 bytes each
+            files                  2.1MiB  1407 open at once, 1536 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
-            open groups            5.0MiB  2.5MiB, and 2 × a group that grows by doubling
+            open groups            5.8MiB  3.3MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off               4.8MiB  3.4MiB waiting or in flight, and one payload
-            requests               5.3MiB  8, each with a list of batches, or all that is handed over
+            hand-off               6.1MiB  4.8MiB waiting or in flight, and one payload
+            requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));
     }
