@@ -212,11 +212,18 @@ impl Collector {
                 return Ok(if self.end_range(file) { Piece::More } else { Piece::Blocked });
             }
             match progress.stop {
+                // A single line is longer than the piece: twice as much, until that holds it.
                 Stop::NeedsBytes if is_stuck => {
-                    input.bytes = whole.bytes;
-                    input.flush_partial = whole.flush_partial;
-                    input.is_range_end = whole.is_range_end;
-                    is_to_end = whole_is_to_end;
+                    let piece = (input.bytes.len() - input.lead).max(super::PIECE_BYTES_MIN);
+                    let piece = input.lead + 2 * piece;
+                    if let Some(bytes) = whole.bytes.get(..piece) {
+                        input.bytes = bytes;
+                    } else {
+                        input.bytes = whole.bytes;
+                        input.flush_partial = whole.flush_partial;
+                        input.is_range_end = whole.is_range_end;
+                        is_to_end = whole_is_to_end;
+                    }
                 }
                 Stop::NeedsBytes if is_to_end => return Ok(Piece::Done),
                 Stop::NeedsBytes if progress.consumed == 0 && is_idle => {
