@@ -114,7 +114,7 @@ impl App {
             limit: config.limit,
             open_bytes_max: config.memory.open_bytes_max,
             read_bytes: config.memory.read_bytes,
-            files_max: files_max(config.send.concurrency_max),
+            files_max: files_max(config.send.concurrency_max).min(config.memory.files_max),
             tags: config.tags.clone(),
             stop: collector::stopping::Options {
                 quiet: config.drain_quiet,

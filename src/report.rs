@@ -3,6 +3,8 @@
 //! Level 0: values only. [`crate::handoff`] keeps the newest copy; the admin port and the drain
 //! summary read it and never wait for a loop. Counters start at 0 with the process.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What the collector says about itself.
@@ -26,6 +28,10 @@ pub struct CollectorReport {
     pub open_bytes: u64,
     /// Bytes of deleted files that are kept open.
     pub held_deleted_bytes: u64,
+    /// The CPU limit in force, in cores.
+    pub cpu_limit_cores: f64,
+    /// The memory limit in force.
+    pub memory_limit_bytes: u64,
     /// Unix time of the last good save of the checkpoint, in seconds; 0 before the first.
     pub checkpoint_saved_unix: u64,
     /// Why the last save of the checkpoint failed; empty when it did not.
@@ -161,6 +167,33 @@ pub struct SenderReport {
     pub delivered_unix: u64,
     /// The last failure, while nothing has been delivered since; empty otherwise.
     pub last_error: String,
+    /// How old lines were when they were acknowledged; for the metrics only.
+    #[serde(skip)]
+    pub ages: Ages,
+}
+
+/// Upper bounds of the buckets of [`Ages`] in seconds; one more bucket holds what is older.
+pub const AGE_BOUNDS: [f64; 14] =
+    [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
+
+/// How long lines took from being written to being acknowledged, never less than it was: each
+/// counts with the age of the oldest one of its batch.
+#[derive(Clone, Debug, Default)]
+pub struct Ages {
+    /// Lines by bucket, each line in one.
+    pub lines: [u64; AGE_BOUNDS.len() + 1],
+    /// The ages of all lines together, in seconds.
+    pub seconds: f64,
+}
+
+impl Ages {
+    /// Counts lines that were acknowledged at this age.
+    pub fn count(&mut self, age: Duration, lines: u32) {
+        let seconds = age.as_secs_f64();
+        let bucket = AGE_BOUNDS.iter().position(|bound| seconds <= *bound);
+        self.lines[bucket.unwrap_or(AGE_BOUNDS.len())] += u64::from(lines);
+        self.seconds += seconds * f64::from(lines);
+    }
 }
 
 /// Kinds of failed attempts, as the label `kind` of the metric names them.

@@ -3,6 +3,7 @@
 //! Level 0: plain values. [`crate::handoff`] moves them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::span::Span;
 use crate::wire::Compression;
@@ -34,6 +35,8 @@ pub struct SealedBatch {
     pub first: u32,
     /// Which shard it goes to, and whether the service is to know it again.
     pub route: Route,
+    /// None of its lines was written before this moment.
+    pub since: Instant,
 }
 
 /// Which shard a batch goes to.

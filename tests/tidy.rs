@@ -17,7 +17,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "checkpoint::logtail checkpoint::murmur3"),
     (Level::Pure, "tail tail::identity tail::generation tail::pattern tail::registry tail::roots"),
     (Level::Pure, "tail::schedule"),
-    (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat"),
+    (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat limit::slack"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::package_list"),
     (Level::Pure, "send::limiter send::limiters send::queue send::dispatch"),

@@ -9,7 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -20,7 +22,9 @@ use super::Facts;
 use super::process::Process;
 use super::status::not_ready_reason;
 use crate::handoff::SenderEnd;
-use crate::report::{CollectorCounters, CollectorReport, FAILURE_KINDS, SenderReport};
+use crate::report::{
+    AGE_BOUNDS, Ages, CollectorCounters, CollectorReport, FAILURE_KINDS, SenderReport,
+};
 
 /// The header `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -270,6 +274,16 @@ fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fm
         "Bytes of deleted files that are kept open until they are delivered.",
         report.held_deleted_bytes,
     )?;
+    families.metric(
+        "cpu_limit_cores",
+        "Cores that the agent may use: its setting, or the container's quota if that is lower.",
+        &ConstGauge::new(report.cpu_limit_cores),
+    )?;
+    families.gauge(
+        "memory_limit_bytes",
+        "Resident memory that the agent may use.",
+        report.memory_limit_bytes,
+    )?;
     families.gauge(
         "checkpoint_saved_timestamp_seconds",
         "Unix time of the last good save of the checkpoint; 0 before the first.",
@@ -313,7 +327,32 @@ fn encode_delivery(families: &mut Families<'_>, report: &SenderReport) -> fmt::R
         report.possible_duplicates,
     )?;
     let failures = FAILURE_KINDS.into_iter().zip(report.failures);
-    families.counters("request_failures", "Failed attempts, by kind.", "kind", failures)
+    families.counters("request_failures", "Failed attempts, by kind.", "kind", failures)?;
+    families.metric(
+        "delivery_seconds",
+        "Age of lines when they were acknowledged, since they were written or a little earlier.",
+        &Histogram(&report.ages),
+    )
+}
+
+/// Buckets as they were counted.
+struct Histogram<'a>(&'a Ages);
+
+impl EncodeMetric for Histogram<'_> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let bounds = AGE_BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(self.0.lines).collect();
+        encoder.encode_histogram::<NoLabelSet>(
+            self.0.seconds,
+            self.0.lines.iter().sum(),
+            &buckets,
+            None,
+        )
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 fn encode_sender(families: &mut Families<'_>, report: &SenderReport) -> fmt::Result {

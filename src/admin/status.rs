@@ -85,8 +85,19 @@ pub struct Status {
     pub checkpoint: CheckpointStatus,
     /// What is between the files and the service.
     pub handoff: HandoffStatus,
+    /// The limits in force.
+    pub limits: LimitsStatus,
     /// What is wrong at the moment.
     pub errors: Vec<ErrorStatus>,
+}
+
+/// The limits in force: the settings, or the container's where those are lower.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    /// Cores.
+    pub cpu_cores: f64,
+    /// Resident memory.
+    pub memory_bytes: u64,
 }
 
 /// [`SenderReport`] with the failures by name.
@@ -193,6 +204,10 @@ impl Status {
                 bytes_max: collector.handoff_bytes_max,
                 open_bytes: collector.open_bytes,
                 held_deleted_bytes: collector.held_deleted_bytes,
+            },
+            limits: LimitsStatus {
+                cpu_cores: collector.cpu_limit_cores,
+                memory_bytes: collector.memory_limit_bytes,
             },
         }
     }

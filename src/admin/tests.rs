@@ -165,7 +165,8 @@ fn other_paths_and_methods_are_refused_with_what_would_be_right() {
 fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
     let body = text.strip_suffix("# EOF\n").expect("it ends with the end mark");
     let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
-    let (mut helped, mut family, mut suffix) = (String::new(), String::new(), "");
+    let (mut helped, mut family) = (String::new(), String::new());
+    let mut suffixes: &[&str] = &[];
     let mut samples_of_family = 1;
     for line in body.lines() {
         assert_eq!(line, line.trim(), "no space around");
@@ -180,17 +181,19 @@ fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
             assert_eq!(name, helped, "the type follows the help");
             family = name.to_owned();
             samples_of_family = 0;
-            suffix = match kind {
-                "counter" => "_total",
-                "gauge" => "",
-                "info" => "_info",
+            suffixes = match kind {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                "histogram" => &["_sum", "_count", "_bucket"],
                 other => panic!("unknown type {other}"),
             };
         } else {
             assert_eq!(family, helped, "a type before the samples");
             let (key, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
-            assert_eq!(name, format!("{family}{suffix}"));
+            let suffix = name.strip_prefix(&family).expect("the name of its family");
+            assert!(suffixes.contains(&suffix), "{name}");
             assert!(name.starts_with("logferry_"));
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
             check_labels(labels.strip_suffix('}').expect("labels are closed"));
@@ -284,6 +287,24 @@ fn kinds_and_reasons_are_labels() {
     assert_eq!(samples["logferry_request_failures_total{kind=\"quota\"}"], 5.0);
     assert_eq!(samples["logferry_delivery_failing"], 1.0);
     assert_eq!(samples["logferry_ready"], 0.0);
+}
+
+#[test]
+fn ages_of_lines_are_a_histogram() {
+    let served = Served::start();
+    let mut report = SenderReport::default();
+    report.ages.count(Duration::from_millis(200), 10);
+    report.ages.count(Duration::from_millis(201), 5);
+    report.ages.count(Duration::from_secs(7200), 1);
+    served.sender.publish(report);
+
+    let samples = parse_metrics(&served.get("/metrics").body);
+
+    let within = |le: &str| samples[&format!("logferry_delivery_seconds_bucket{{le=\"{le}\"}}")];
+    let bounds = ["0.1", "0.2", "0.3", "1.0", "3600.0", "+Inf"];
+    assert_eq!(bounds.map(within), [0.0, 10.0, 15.0, 15.0, 15.0, 16.0]);
+    assert_eq!(samples["logferry_delivery_seconds_count"], 16.0);
+    assert!((samples["logferry_delivery_seconds_sum"] - 7203.005).abs() < 1e-6);
 }
 
 #[test]
@@ -388,6 +409,7 @@ fn status_has_the_documented_fields() {
             "errors",
             "files",
             "handoff",
+            "limits",
             "links_refused",
             "logstore",
             "not_ready_reason",

@@ -64,6 +64,12 @@ impl LogGroup {
         self.bytes.len()
     }
 
+    /// Bytes that its buffer takes.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether there is no line in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -5,9 +5,9 @@
 //! ages and the compressor; [`policy`] says when to seal.
 //!
 //! # Limits
-//! [`Batcher::is_over`] asks for the oldest group to be sealed once all open groups together hold
-//! `open_bytes_max` raw bytes. It is asked before each piece of a file, so they hold at most one
-//! full group more.
+//! [`Batcher::is_over`] asks for the oldest group to be sealed once the buffers of all open groups,
+//! and those kept for the next ones, take `open_bytes_max` bytes together. It is asked before each
+//! piece of a file, so they take at most one full group more.
 
 pub mod compress;
 pub mod log_group;
@@ -58,6 +58,8 @@ struct Shared {
     open_bytes_max: usize,
     /// Raw bytes in all open groups.
     open_bytes: usize,
+    /// What their buffers take.
+    buffer_bytes: usize,
     /// Open groups by age, oldest first; an entry whose serial number is not that of the stream's
     /// open group is stale.
     ages: VecDeque<(Instant, FileKey, u64)>,
@@ -67,6 +69,8 @@ struct Shared {
     ends_with_partial: bool,
     compressor: Compressor,
     pool: Vec<Vec<u8>>,
+    /// What the buffers in the pool take.
+    pool_bytes: usize,
 }
 
 /// The lines of one file incarnation on their way into groups.
@@ -75,6 +79,8 @@ struct Stream {
     trailer: Arc<[u8]>,
     pack_id: PackId,
     open: Option<Open>,
+    /// Raw bytes of the group before.
+    last_bytes: usize,
     /// Where its batches go.
     route: Route,
     /// Its open group covers a range that is known, and is sealed at the end of that and not before.
@@ -86,6 +92,8 @@ struct Stream {
 struct Open {
     group: LogGroup,
     opened_at: Instant,
+    /// None of its lines was written before.
+    since: Instant,
     serial: u64,
     /// `Time / 60` of its lines.
     minute: u32,
@@ -124,12 +132,14 @@ impl Batcher {
             options,
             open_bytes_max,
             open_bytes: 0,
+            buffer_bytes: 0,
             ages: VecDeque::new(),
             next_serial: 0,
             next_batch: 0,
             ends_with_partial: false,
             compressor,
             pool: Vec::new(),
+            pool_bytes: 0,
         };
         Ok(Self { streams: HashMap::new(), shared })
     }
@@ -140,7 +150,8 @@ impl Batcher {
         let pack_id = PackId::new(source_id);
         let route = Route::Any;
         let (open, is_held, is_ended) = (None, false, false);
-        let stream = Stream { path, trailer, pack_id, open, route, is_held, is_ended };
+        let stream =
+            Stream { path, trailer, pack_id, open, last_bytes: 0, route, is_held, is_ended };
         self.streams.insert(file, stream);
     }
 
@@ -203,7 +214,7 @@ impl Batcher {
     /// If it was not begun.
     pub fn writer(&mut self, file: FileKey) -> Writer<'_> {
         let stream = self.streams.get_mut(&file).expect("a file is begun before it is read");
-        Writer { file, stream, shared: &mut self.shared }
+        Writer { file, stream, shared: &mut self.shared, since: None }
     }
 
     /// The file whose group is the next to seal for its age, if it is time; an ended stream's
@@ -260,10 +271,24 @@ impl Batcher {
         *linger = (*linger).min(most);
     }
 
-    /// Whether the open groups together are at their limit.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.shared.open_bytes >= self.shared.open_bytes_max
+    /// Whether the open groups together are at their limit. Buffers kept for the next ones make
+    /// room first.
+    pub fn is_over(&mut self) -> bool {
+        let shared = &mut self.shared;
+        if shared.buffer_bytes + shared.pool_bytes >= shared.open_bytes_max {
+            shared.empty_pool();
+        }
+        shared.buffer_bytes >= shared.open_bytes_max
+    }
+
+    /// Gives up what is kept for the next groups.
+    ///
+    /// # Errors
+    /// If the compressor cannot be made anew; then the one before stays.
+    pub fn slim(&mut self) -> std::io::Result<()> {
+        self.shared.empty_pool();
+        self.shared.ages.shrink_to_fit();
+        self.set_compression(self.compression())
     }
 
     /// Raw bytes in all open groups.
@@ -289,9 +314,21 @@ pub struct Writer<'a> {
     file: FileKey,
     stream: &'a mut Stream,
     shared: &'a mut Shared,
+    since: Option<Instant>,
 }
 
 impl Writer<'_> {
+    /// The lines to be appended may have been written from this moment on; without it, they are
+    /// taken for new.
+    #[must_use]
+    pub fn written_since(mut self, since: Instant) -> Self {
+        self.since = Some(since);
+        if let Some(open) = &mut self.stream.open {
+            open.since = open.since.min(since);
+        }
+        self
+    }
+
     /// Whether the open group must be sealed before a value of `value_len` bytes read at `time`.
     #[must_use]
     pub fn seal_before(&self, value_len: usize, time: u32) -> Option<Reason> {
@@ -307,17 +344,21 @@ impl Writer<'_> {
     /// Appends a value read at `time` that covers the bytes `[start, end)` of the file.
     pub fn append(&mut self, value: &[u8], start: u64, end: u64, time: u32, now: Instant) {
         let (shared, is_held) = (&mut *self.shared, self.stream.is_held);
+        let since = self.since.unwrap_or(now);
+        let last_bytes = self.stream.last_bytes;
         let open = self.stream.open.get_or_insert_with(|| {
             let serial = shared.next_serial;
             shared.next_serial += 1;
             if !is_held {
                 shared.ages.push_back((now, self.file, serial));
             }
-            let group = LogGroup::in_buffer(shared.pool.pop().unwrap_or_default());
+            let group = LogGroup::in_buffer(shared.buffer(last_bytes));
+            shared.buffer_bytes += group.capacity();
             let tail = Fingerprint::default();
             Open {
                 group,
                 opened_at: now,
+                since,
                 serial,
                 minute: time / 60,
                 start,
@@ -328,10 +369,11 @@ impl Writer<'_> {
             }
         });
         debug_assert_eq!(open.end, start, "a span has no holes");
-        let before = open.group.len();
+        let (bytes, buffer_bytes) = (open.group.len(), open.group.capacity());
         open.group.append(time, value);
         open.end = end;
-        shared.open_bytes += open.group.len() - before;
+        shared.open_bytes += open.group.len() - bytes;
+        shared.buffer_bytes += open.group.capacity() - buffer_bytes;
     }
 
     /// Lets the open group cover bytes up to `end` that are no record of their own, `hole_bytes` of
@@ -364,10 +406,29 @@ impl Shared {
         BatchId(self.next_batch - 1)
     }
 
+    /// A used buffer, if it is not much too large for a group like the last one of its file: it is
+    /// held for as long as the group is open, and there may be thousands of small ones.
+    fn buffer(&mut self, bytes: usize) -> Vec<u8> {
+        match self.pool.pop_if(|buffer| buffer.capacity() / 4 <= bytes) {
+            Some(buffer) => {
+                self.pool_bytes -= buffer.capacity();
+                buffer
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn empty_pool(&mut self) {
+        self.pool = Vec::new();
+        self.pool_bytes = 0;
+    }
+
     fn seal(&mut self, file: FileKey, stream: &mut Stream, reason: Reason) -> Option<Sealed> {
         let open = stream.open.take()?;
         let (raw_len, lines) = (open.group.len(), open.group.lines());
         self.open_bytes -= raw_len;
+        self.buffer_bytes -= open.group.capacity();
+        stream.last_bytes = raw_len;
         let raw = open.group.finish(&stream.trailer, &stream.pack_id.next_id());
         let payload = self.compressor.compress(&raw);
         let batch = SealedBatch {
@@ -381,8 +442,10 @@ impl Shared {
             lines,
             first: 0,
             route: stream.route,
+            since: open.since,
         };
         if self.pool.len() < POOL_MAX {
+            self.pool_bytes += raw.capacity();
             self.pool.push(raw);
         }
         Some(Sealed { batch, tail: open.tail, hole_bytes: open.hole_bytes, reason })
@@ -438,6 +501,21 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_as_old_as_its_oldest_line() {
+        let start = crate::clock::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut batcher = batcher(9);
+        let file = FileKey(1);
+        batcher.writer(file).written_since(at(5)).append(b"x", 0, 2, TIME, at(9));
+        batcher.writer(file).written_since(at(3)).append(b"x", 2, 4, TIME, at(9));
+        batcher.writer(file).written_since(at(7)).append(b"x", 4, 6, TIME, at(9));
+
+        assert_eq!(batcher.seal(file, Reason::Age).unwrap().batch.since, at(3));
+        batcher.writer(file).append(b"x", 6, 8, TIME, at(9));
+        assert_eq!(batcher.seal(file, Reason::Age).unwrap().batch.since, at(9));
+    }
+
+    #[test]
     fn the_oldest_group_is_due_first() {
         let start = crate::clock::now();
         let at = |ms| start + Duration::from_millis(ms);
@@ -474,6 +552,34 @@ mod tests {
         assert!(!batcher.is_over());
         batcher.writer(FileKey(1)).append(&[b'x'; 200], 0, 201, TIME, crate::clock::now());
         assert!(batcher.is_over());
+    }
+
+    #[test]
+    fn a_small_group_does_not_hold_the_buffer_of_a_large_one() {
+        let now = crate::clock::now();
+        let mut batcher = batcher(9);
+        batcher.shared.open_bytes_max = 20_000;
+        batcher.writer(FileKey(1)).append(&[b'x'; 5000], 0, 5001, TIME, now);
+        batcher.seal(FileKey(1), Reason::Age);
+
+        batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, now);
+        assert!(batcher.shared.buffer_bytes < 100);
+        batcher.writer(FileKey(1)).append(b"x", 5001, 5003, TIME, now);
+        assert!(batcher.shared.buffer_bytes > 5000, "it is as likely to be large again");
+        assert!(!batcher.is_over());
+    }
+
+    #[test]
+    fn buffers_that_are_kept_make_room_before_groups_do() {
+        let now = crate::clock::now();
+        let mut batcher = batcher(9);
+        batcher.shared.open_bytes_max = 8000;
+        batcher.writer(FileKey(1)).append(&[b'x'; 7000], 0, 7001, TIME, now);
+        batcher.seal(FileKey(1), Reason::Age);
+        batcher.writer(FileKey(2)).append(&[b'x'; 1500], 0, 1501, TIME, now);
+
+        assert!(!batcher.is_over());
+        assert_eq!(batcher.shared.pool_bytes, 0);
     }
 
     #[test]

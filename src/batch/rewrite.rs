@@ -110,6 +110,7 @@ mod tests {
             lines: u32::try_from(lines.len()).unwrap(),
             first: 10,
             route: Route::Any,
+            since: crate::clock::now(),
         }
     }
 

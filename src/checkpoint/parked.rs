@@ -283,6 +283,7 @@ fn decode(bytes: &[u8]) -> Result<Piece, String> {
         lines: header.lines,
         first: header.first,
         route: Route::Any,
+        since: crate::clock::now(),
     };
     Ok(Piece { header, batch })
 }
@@ -310,6 +311,7 @@ mod tests {
             lines: 2,
             first: 5,
             route: Route::Key(7),
+            since: crate::clock::now(),
         }
     }
 

@@ -60,6 +60,11 @@ impl Collector {
     /// Finds the files, opens the new ones, watches the directories, examines all.
     pub(super) fn discover(&mut self, now: Instant) {
         self.is_scan_wanted = false;
+        if self.watch.trouble().is_some() {
+            // Nothing told of what is found now.
+            self.schedule.looked(self.discovered);
+        }
+        self.discovered = now;
         // What has trouble now: what is not among it any more is news when it comes back.
         let mut troubled = HashSet::new();
         let mut found = HashSet::new();
@@ -325,6 +330,7 @@ impl Collector {
         self.note_seen(file);
         let left = self.registry.end(file).unwrap_or(0);
         self.batcher.end(file);
+        self.schedule.on_end(file);
         self.readers.remove(&file);
         self.is_moved = true;
         left

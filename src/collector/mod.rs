@@ -29,7 +29,7 @@ pub mod stopping;
 mod unpacking;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,7 +49,9 @@ use crate::clock;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
+use crate::limit::cgroup;
 use crate::limit::pacer::Pacer;
+use crate::limit::slack::Slack;
 use crate::report::{CollectorCounters, CollectorReport, FileReport};
 use crate::sealed::{Outcome, Refusal, Route, SealedBatch};
 use crate::span::{FileKey, Span};
@@ -73,6 +75,8 @@ const DURABLE_PERIOD: Duration = Duration::from_secs(5);
 const SAVES_PACED_FROM: usize = 256;
 /// this many times as long as it took.
 const SAVE_PAUSE_FACTOR: u32 = 20;
+/// The limits of the container are read again at most this often.
+const CONTAINER_PERIOD: Duration = Duration::from_secs(30);
 /// The report is published at most this often.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
 /// Pieces of files read in one turn, before mail and events are looked at again.
@@ -143,8 +147,16 @@ pub struct Collector {
     /// Bytes of a file that may be taken in one turn: a tenth of a second's under a rate limit.
     piece_bytes: usize,
     pacer: Pacer,
+    limit: limit::Options,
+    /// When the container is asked for its limits again.
+    container_at: Instant,
+    /// What it allowed when it was asked.
+    container: cgroup::Limits,
+    slack: Slack,
     rng: fastrand::Rng,
+    /// The one that all files are read into; empty while nothing is read.
     buffer: Vec<u8>,
+    read_bytes: usize,
     counters: CollectorCounters,
     /// What need not be open.
     aside: Aside,
@@ -185,6 +197,12 @@ pub struct Collector {
     scan_from: Instant,
     /// No look at events or turn of reading before this, unless there is a backlog.
     turn_at: Instant,
+    /// The last look.
+    looked: Instant,
+    /// Since then nothing had happened when the wait for it to happen began.
+    is_rested: bool,
+    /// The last discovery.
+    discovered: Instant,
     /// The limits forbid reading before this.
     paused_until: Option<Instant>,
     /// The last turn ended because the hand-off was full.
@@ -247,7 +265,12 @@ impl Collector {
             },
             bucket: (rate > 0).then(|| Bucket::new(rate, now)),
             pacer: Pacer::new(options.limit.cpu_cores, clock::cpu(), now),
-            buffer: vec![0; options.read_bytes],
+            limit: options.limit,
+            container_at: now + CONTAINER_PERIOD,
+            container: cgroup::Limits::default(),
+            slack: Slack::new(now),
+            buffer: Vec::new(),
+            read_bytes: options.read_bytes,
             counters: CollectorCounters {
                 checkpoint_damaged: loaded.damaged.len() as u64,
                 ..CollectorCounters::default()
@@ -287,6 +310,9 @@ impl Collector {
             scan_at: now,
             scan_from: now,
             turn_at: now,
+            looked: now,
+            is_rested: false,
+            discovered: now,
             paused_until: None,
             is_blocked: false,
             is_moved: false,
@@ -309,8 +335,10 @@ impl Collector {
             let mail = self.handoff.take_mail();
             let (drain, abandon) = (mail.drain, mail.abandon);
             self.on_mail(mail, now);
+            self.heed_container(now);
             self.heed_wish(drain, now);
             if self.is_looking() && now >= self.turn_at {
+                self.date_news(now);
                 self.look(now);
             }
             self.turn(now);
@@ -329,11 +357,21 @@ impl Collector {
             }
             self.save(now, is_over);
             self.publish(now, is_over);
+            self.give_back(now);
             if is_over {
                 return self.summary();
             }
             self.wait();
         }
+    }
+
+    /// What the look at `now` finds was written after the one before; and if nothing was there when
+    /// the loop went to sleep, just now: that is what woke it. (Nothing wakes it where notifications
+    /// cannot be had: then [`Self::discover`] dates them.)
+    fn date_news(&mut self, now: Instant) {
+        self.schedule.looked(if self.is_rested { now } else { self.looked });
+        self.looked = now;
+        self.is_rested = false;
     }
 
     // === mail
@@ -418,12 +456,72 @@ impl Collector {
             }
             let Some(file) = self.schedule.next_file() else { break };
             self.read(file, flush.contains(&file), now);
+            // A turn of several reads would be too much at once for a small limit.
+            if self.pace() {
+                return;
+            }
         }
-        let rest = self.pacer.on_turn(clock::cpu(), clock::now());
-        if rest > Duration::ZERO {
-            self.counters.cpu_pauses += 1;
-            self.pause(now + rest);
+        self.pace();
+    }
+
+    /// Says whether the CPU limit asks for a pause.
+    fn pace(&mut self) -> bool {
+        let now = clock::now();
+        let rest = self.pacer.on_turn(clock::cpu(), now);
+        if rest.is_zero() {
+            return false;
         }
+        self.counters.cpu_pauses += 1;
+        self.pause(now + rest);
+        true
+    }
+
+    /// The container may have got other limits while it runs. Asked when the loop is awake anyway.
+    fn heed_container(&mut self, now: Instant) {
+        if now < self.container_at {
+            return;
+        }
+        self.container_at = now + CONTAINER_PERIOD;
+        let before = std::mem::replace(&mut self.container, cgroup::Limits::read(Path::new("/")));
+        let set = self.limit.cpu_cores_max;
+        let cores = self.container.cpu_cores.filter(|quota| *quota > 0.0);
+        let cores = cores.map_or(set, |quota| quota.min(set));
+        if (cores - self.limit.cpu_cores).abs() > f64::EPSILON {
+            tracing::info!(
+                cores,
+                before = self.limit.cpu_cores,
+                "the container's CPU quota has changed; keeping within it"
+            );
+            self.limit.cpu_cores = cores;
+            self.pacer.set_cores(cores);
+        }
+        let limit_bytes = self.limit.memory_bytes;
+        if let Some(bytes) = self.container.memory_bytes
+            && bytes < limit_bytes
+            && before.memory_bytes != Some(bytes)
+        {
+            tracing::warn!(
+                bytes,
+                limit_bytes,
+                hint =
+                    "restart the agent to divide the memory anew, or raise the container's limit",
+                "the container's memory limit is now lower than what the agent was started for"
+            );
+        }
+    }
+
+    /// After a burst, what it has used goes back to the system.
+    fn give_back(&mut self, now: Instant) {
+        let held = self.handoff.outstanding_bytes() + self.batcher.open_bytes();
+        self.slack.on_level(held, now);
+        if !self.slack.is_due(now) {
+            return;
+        }
+        self.buffer = Vec::new();
+        if let Err(error) = self.batcher.slim() {
+            tracing::debug!(%error, "the compressor stays as it is");
+        }
+        logferry_trim::trim();
     }
 
     fn is_rate_limited(&mut self, now: Instant) -> bool {
@@ -587,6 +685,8 @@ impl Collector {
             handoff_bytes_max: self.handoff.bytes_max() as u64,
             open_bytes: self.batcher.open_bytes() as u64,
             held_deleted_bytes: self.registry.held_deleted_bytes(),
+            cpu_limit_cores: self.limit.cpu_cores,
+            memory_limit_bytes: self.limit.memory_bytes,
             checkpoint_saved_unix: self.checkpoint_saved_unix,
             checkpoint_error: self.checkpoint_error.clone(),
         });
@@ -626,7 +726,7 @@ impl Collector {
         if can_measure || (can_read && !self.schedule.is_empty()) {
             return;
         }
-        let mut deadlines = vec![self.durable_at, self.publish_at];
+        let mut deadlines = vec![self.durable_at, self.publish_at, self.slack.deadline()];
         deadlines.push(self.is_moved.then_some(self.save_at));
         if is_reading {
             deadlines.push(self.paused_until);
@@ -659,6 +759,14 @@ impl Collector {
             }
             _ => nearest,
         };
+        if sees_events {
+            // Whether something has happened since the look is asked before the sleep: see
+            // `date_news`.
+            if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
+                return;
+            }
+            self.is_rested = polled.len() > 1;
+        }
         let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
         // Interrupted or not: the loop looks at everything again.
         let _ = poll(&mut polled, timeout.as_ref());

@@ -475,6 +475,7 @@ mod tests {
             lines,
             first,
             route: Route::Any,
+            since: crate::clock::now(),
         }
     }
 

@@ -258,8 +258,8 @@ impl Collector {
             if !std::mem::replace(&mut self.is_short_logged, true) {
                 tracing::warn!(
                     files = self.files_max,
-                    "as many files are open as the limit of descriptors (RLIMIT_NOFILE) allows; \
-                     others wait until these are delivered"
+                    "as many files are open as the limit of descriptors (RLIMIT_NOFILE) or \
+                     mem_usage_limit allows; others wait until these are delivered"
                 );
             }
             return Err(io::Error::other("it waits for a descriptor"));

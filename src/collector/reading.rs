@@ -35,6 +35,7 @@ impl Collector {
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += restarted.lost_bytes;
         self.batcher.end(file);
+        self.schedule.on_end(file);
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
         self.schedule.mark(restarted.file);
@@ -80,6 +81,9 @@ impl Collector {
         let is_whole = gzip.is_some_and(|gzip| gzip.is_measured() && gzip.damage().is_none());
         let flush_partial = is_whole || (flush_partial && change != Change::Grew);
         let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            buffer = vec![0; self.read_bytes];
+        }
         let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
         self.buffer = buffer;
         match outcome {
@@ -110,7 +114,8 @@ impl Collector {
         let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
         let (tail, head) = (tracked.tail, tracked.opened.head);
         let lead = tail.len as usize;
-        let from = tracked.read_offset - u64::from(tail.len);
+        let offset = tracked.read_offset;
+        let from = offset - u64::from(tail.len);
         let bytes = reader.read_once(buffer, from)?;
         match reader.gzip() {
             None if from == 0 && gzip::is_gzip(bytes) => return Ok(Piece::Packed),
@@ -141,13 +146,14 @@ impl Collector {
         let input = Input {
             bytes,
             lead,
-            offset: from + lead as u64,
+            offset,
             time,
             now,
             flush_partial: flush_partial && is_to_end,
             is_range_end: false,
         };
-        self.feed(file, input, is_to_end, within)
+        let since = self.schedule.waits_since(file, offset, stat.size, now);
+        self.feed(file, input, is_to_end, within, since)
     }
 
     /// Lets the stages take what they can, sealing as they ask for it and as there is room.
@@ -157,6 +163,7 @@ impl Collector {
         mut input: Input<'_>,
         mut is_to_end: bool,
         within: Within,
+        since: Instant,
     ) -> io::Result<Piece> {
         if within.cuts_off(&mut input) {
             is_to_end = false;
@@ -171,7 +178,7 @@ impl Collector {
             is_to_end = false;
         }
         loop {
-            let mut writer = self.batcher.writer(file);
+            let mut writer = self.batcher.writer(file).written_since(since);
             let progress = pipeline::advance(&input, within.line_bytes_max, &mut writer);
             input.lead += progress.consumed;
             let before = input.offset;
@@ -187,6 +194,9 @@ impl Collector {
             let is_at_end = is_to_end && progress.stop == Stop::NeedsBytes;
             let is_idle = split::is_idle(left);
             self.registry.on_read(file, input.offset, progress.tail, is_at_end, is_idle);
+            if is_at_end && (left.is_empty() || is_idle) {
+                self.schedule.on_end(file);
+            }
             self.note_hole(file, before, progress.hole_bytes as u64);
             if let Some(tracked) = self.registry.get_mut(file) {
                 tracked.last_error.clear();
@@ -202,11 +212,18 @@ impl Collector {
                 return Ok(if self.end_range(file) { Piece::More } else { Piece::Blocked });
             }
             match progress.stop {
+                // A single line is longer than the piece: twice as much, until that holds it.
                 Stop::NeedsBytes if is_stuck => {
-                    input.bytes = whole.bytes;
-                    input.flush_partial = whole.flush_partial;
-                    input.is_range_end = whole.is_range_end;
-                    is_to_end = whole_is_to_end;
+                    let piece = (input.bytes.len() - input.lead).max(super::PIECE_BYTES_MIN);
+                    let piece = input.lead + 2 * piece;
+                    if let Some(bytes) = whole.bytes.get(..piece) {
+                        input.bytes = bytes;
+                    } else {
+                        input.bytes = whole.bytes;
+                        input.flush_partial = whole.flush_partial;
+                        input.is_range_end = whole.is_range_end;
+                        is_to_end = whole_is_to_end;
+                    }
                 }
                 Stop::NeedsBytes if is_to_end => return Ok(Piece::Done),
                 Stop::NeedsBytes if progress.consumed == 0 && is_idle => {

@@ -200,6 +200,7 @@ pub(super) fn compose(
     mistakes: &mut Mistakes,
 ) -> Option<Config> {
     let mut meanings = Meanings::read(found, mistakes);
+    let cpu_cores_max = meanings.cores("cpu_usage_limit");
     meanings.lower_to(container);
     meanings.find_region(env);
     check_required(found, mistakes);
@@ -260,6 +261,7 @@ pub(super) fn compose(
         },
         limit: limit::Options {
             cpu_cores: meanings.cores("cpu_usage_limit"),
+            cpu_cores_max,
             memory_bytes: meanings.number("mem_usage_limit") << 20,
             bytes_per_second: meanings.number("max_bytes_per_sec"),
         },

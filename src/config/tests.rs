@@ -265,7 +265,7 @@ fn a_container_that_is_too_small_is_refused() {
         load_within(&good(&[]), &Flags::new(), container),
         expect![[r#"
             1 mistake in the settings:
-              mem_usage_limit = 16, from the container's limit (lower than 384 from default): the least that these settings need is 29 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
+              mem_usage_limit = 16, from the container's limit (lower than 384 from default): the least that these settings need is 27 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
     );
 }
 
@@ -615,7 +615,7 @@ fn rules_between_keys_are_checked() {
         ])),
         expect![[r#"
             1 mistake in the settings:
-              mem_usage_limit = 32, from environment mem_usage_limit: the least that these settings need is 41 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
+              mem_usage_limit = 32, from environment mem_usage_limit: the least that these settings need is 35 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
     );
     complain(
         load_env(&good(&[("ALIYUN_LOG_ENV_TAGS", "A|ALIBABA_CLOUD_ACCESS_KEY_SECRET")])),
@@ -782,14 +782,15 @@ fn check_prints_two_tables() {
         credentials               none                   requests go unsigned
 
         memory              at most  because
-        base                12MiB    the process without any log line
+        base                12MiB    the process without any file
+        files               10.1MiB  6869 open at once, 1536 bytes each
         read buffer         1MiB     one, for a line of 512KiB
         compressed file     1280KiB  one at a time: its decoder, and its text beside the read buffer
-        open groups         18.5MiB  2 × 8MiB and one group (buffers grow by doubling)
+        open groups         17.8MiB  15.3MiB, and 2 × a group that grows by doubling
         compression buffer  1.4MiB   one payload, of a group of 1280KiB
-        hand-off            18.9MiB  17.5MiB waiting or in flight, and one payload
-        requests            11.1MiB  copies being sent: 8 payloads, or all that is handed over
-        worst case          64MiB    of 64MiB (mem_usage_limit)
+        hand-off            17.4MiB  16MiB waiting or in flight, and one payload
+        requests            2560KiB  8, each with a copy of small batches: a list
+        worst case          63.3MiB  of 64MiB (mem_usage_limit)
     "#]]
     .assert_eq(&config.tables());
 }

@@ -18,17 +18,29 @@ use crate::wire::Compression;
 /// field headers of its lines (24 bytes each).
 pub const GROUP_OVERHEAD_BYTES_MAX: usize = 256 * KIB;
 
-/// The process without any log line: code, runtime, TLS roots, stacks, the state of some thousand
-/// files.
+/// Most bytes of a list of batches, which is a copy of them: what is larger goes alone, and is not
+/// copied.
+pub const LIST_BYTES_MAX: usize = 256 * KIB;
+
+/// The process without any file: code, runtime, TLS roots, stacks, and what the allocator keeps
+/// beside what is asked of it.
 const BASE_BYTES: u64 = 12 << 20;
+/// What is remembered of a file: its state, its names, its watermark, its checkpoint.
+const FILE_BYTES: u64 = 1536;
+/// So many files fit in any case,
+const FILES_LEAST: u64 = 512;
+/// and more than so many are kept open only one after the other.
+const FILES_MOST: u64 = 20_000;
+/// What a request takes beside its body: headers, the buffers of its connection and of TLS.
+const REQUEST_BYTES: u64 = 64 << 10;
 /// What the zstd encoder keeps at its default level.
 const ZSTD_CONTEXT_BYTES: u64 = 2 << 20;
 /// A growing vector holds up to twice what is in it.
 const GROWTH: u64 = 2;
-/// More does not make anything faster: it is seconds of sending.
-const HANDOFF_BYTES_MOST: u64 = 64 << 20;
+/// More does not make anything faster: it is half a second of sending at the speed of a core.
+const HANDOFF_BYTES_MOST: u64 = 16 << 20;
 /// Enough for some hundred files that write a little.
-const OPEN_BYTES_USUAL: u64 = 8 << 20;
+const OPEN_BYTES_USUAL: u64 = 16 << 20;
 /// What decodes a compressed file: a step of its bytes (64 KiB) and of its text, the decoder with its
 /// window (45 KiB), and what stands before some hundred marks.
 const GZIP_BYTES: u64 = 256 << 10;
@@ -59,6 +71,11 @@ impl Sizes {
             .max(READ_BYTES_LEAST)
     }
 
+    /// Most bytes of all lists that are sent at once.
+    fn copies_bytes_max(self) -> u64 {
+        (self.concurrency_max as u64).saturating_mul(LIST_BYTES_MAX as u64)
+    }
+
     /// Most bytes of an encoded group: the line that fills it may be a longest one.
     #[must_use]
     pub fn group_bytes_max(self) -> usize {
@@ -85,8 +102,10 @@ impl Sizes {
 pub struct Plan {
     /// Size of the one read buffer.
     pub read_bytes: usize,
-    /// Most raw bytes in all open groups together; beyond it groups are sealed early.
+    /// Most bytes of the buffers of all open groups together; beyond it groups are sealed early.
     pub open_bytes_max: usize,
+    /// Most files open at once; of others only what is saved is remembered.
+    pub files_max: usize,
     /// Most payload bytes handed over and not acknowledged (one payload more is possible, since a
     /// batch is taken when there is any room).
     pub handoff_bytes_max: usize,
@@ -116,8 +135,9 @@ pub struct TooSmall {
 }
 
 impl Plan {
-    /// Divides `limit_bytes`: the fixed buffers first, then half of what is left to open groups up
-    /// to what is useful, then the rest to the hand-off up to what is useful.
+    /// Divides `limit_bytes`: the fixed buffers first, then a quarter of what is left to files and
+    /// half of the rest to open groups, each up to what is useful, then what is left to the hand-off
+    /// up to what is useful.
     ///
     /// # Errors
     /// [`TooSmall`] when the limit does not hold one open group and two payloads: one under way
@@ -126,17 +146,19 @@ impl Plan {
         let group = sizes.group_bytes_max() as u64;
         let payload = sizes.payload_bytes_max() as u64;
         let (open_least, handoff_least) = (group, payload.saturating_mul(2));
-        let least = Self::with(limit_bytes, sizes, open_least, handoff_least);
+        let least = Self::with(limit_bytes, sizes, FILES_LEAST, open_least, handoff_least);
         let Some(spare) = limit_bytes.checked_sub(least.total()) else {
             return Err(TooSmall { least_bytes: least.total() });
         };
 
+        let files = FILES_MOST.min(FILES_LEAST + spare / 4 / FILE_BYTES);
+        let spare = spare - (files - FILES_LEAST) * FILE_BYTES;
         let open_useful = OPEN_BYTES_USUAL.max(4 * sizes.batch_bytes as u64).max(open_least);
-        let open = open_useful.min(open_least + spare / 2 / GROWTH);
-        let used = Self::with(limit_bytes, sizes, open, 0).total_without_handoff();
-        let handoff = largest_handoff(limit_bytes - used, payload, sizes.concurrency_max as u64);
+        let open = open_useful.min(open_least + spare / 2);
+        let used = Self::with(limit_bytes, sizes, files, open, 0).total_without_handoff(sizes);
+        let handoff = largest_handoff(limit_bytes - used, payload, sizes.copies_bytes_max());
         let handoff = handoff.clamp(handoff_least, HANDOFF_BYTES_MOST.max(handoff_least));
-        let plan = Self::with(limit_bytes, sizes, open, handoff);
+        let plan = Self::with(limit_bytes, sizes, files, open, handoff);
         debug_assert!(plan.total() <= limit_bytes, "a plan fits its limit");
         Ok(plan)
     }
@@ -147,19 +169,24 @@ impl Plan {
         self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.bytes))
     }
 
-    fn total_without_handoff(&self) -> u64 {
-        let [.., handoff, copies] = self.rows.as_slice() else {
-            unreachable!("a plan has its rows")
-        };
-        self.total() - handoff.bytes - copies.bytes
+    /// All but what depends on the hand-off. Of the last row that is without the requests' own part.
+    fn total_without_handoff(&self, sizes: Sizes) -> u64 {
+        let [.., handoff, _] = self.rows.as_slice() else { unreachable!("a plan has its rows") };
+        let payload = sizes.payload_bytes_max() as u64;
+        self.total() - handoff.bytes - copies(0, payload, sizes.copies_bytes_max())
     }
 
-    fn with(limit_bytes: u64, sizes: Sizes, open: u64, handoff: u64) -> Self {
+    fn with(limit_bytes: u64, sizes: Sizes, files: u64, open: u64, handoff: u64) -> Self {
         let payload = sizes.payload_bytes_max() as u64;
         let concurrency = sizes.concurrency_max as u64;
         let row = |name, formula, bytes| Row { name, formula, bytes };
         let mut rows = vec![
-            row("base", "the process without any log line".to_owned(), BASE_BYTES),
+            row("base", "the process without any file".to_owned(), BASE_BYTES),
+            row(
+                "files",
+                format!("{files} open at once, {FILE_BYTES} bytes each"),
+                files.saturating_mul(FILE_BYTES),
+            ),
             row(
                 "read buffer",
                 format!("one, for a line of {}", about(sizes.line_bytes_max as u64)),
@@ -172,8 +199,8 @@ impl Plan {
             ),
             row(
                 "open groups",
-                format!("{GROWTH} × {} and one group (buffers grow by doubling)", about(open)),
-                open.saturating_add(sizes.group_bytes_max() as u64).saturating_mul(GROWTH),
+                format!("{}, and {GROWTH} × a group that grows by doubling", about(open)),
+                (sizes.group_bytes_max() as u64).saturating_mul(GROWTH).saturating_add(open),
             ),
             row(
                 "compression buffer",
@@ -191,12 +218,14 @@ impl Plan {
         ));
         rows.push(row(
             "requests",
-            format!("copies being sent: {concurrency} payloads, or all that is handed over"),
-            copies(handoff, payload, concurrency),
+            format!("{concurrency}, each with a copy of small batches: a list"),
+            copies(handoff, payload, sizes.copies_bytes_max())
+                .saturating_add(concurrency.saturating_mul(REQUEST_BYTES)),
         ));
         Self {
             read_bytes: sizes.read_bytes(),
             open_bytes_max: to_usize(open),
+            files_max: to_usize(files),
             handoff_bytes_max: to_usize(handoff),
             limit_bytes,
             rows,
@@ -204,17 +233,16 @@ impl Plan {
     }
 }
 
-/// The HTTP client copies what it sends: as many payloads as requests may be in flight, but no
-/// more than has been handed over.
-fn copies(handoff: u64, payload: u64, concurrency: u64) -> u64 {
-    concurrency.saturating_mul(payload).min(handoff.saturating_add(payload))
+/// A list of batches holds copies of them: as many lists as requests may be in flight, but no more
+/// than has been handed over.
+fn copies(handoff: u64, payload: u64, copies_max: u64) -> u64 {
+    copies_max.min(handoff.saturating_add(payload))
 }
 
 /// The largest `handoff` for which `handoff + payload + copies(handoff, …) <= room`, or 0.
-fn largest_handoff(room: u64, payload: u64, concurrency: u64) -> u64 {
+fn largest_handoff(room: u64, payload: u64, copies_max: u64) -> u64 {
     let all_are_copied = (room / 2).saturating_sub(payload);
-    let some_are_copied =
-        room.saturating_sub(payload).saturating_sub(concurrency.saturating_mul(payload));
+    let some_are_copied = room.saturating_sub(payload).saturating_sub(copies_max);
     all_are_copied.max(some_are_copied)
 }
 
@@ -262,13 +290,14 @@ mod tests {
         let plan = Plan::fit(384 * MIB, USUAL).unwrap();
 
         expect![[r#"
-            base                    12MiB  the process without any log line
+            base                    12MiB  the process without any file
+            files                 29.3MiB  20000 open at once, 1536 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
-            open groups           18.5MiB  2 × 8MiB and one group (buffers grow by doubling)
+            open groups           18.5MiB  16MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off              65.4MiB  64MiB waiting or in flight, and one payload
-            requests              11.1MiB  copies being sent: 8 payloads, or all that is handed over
+            hand-off              17.4MiB  16MiB waiting or in flight, and one payload
+            requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));
         assert_eq!(plan.open_bytes_max as u64, OPEN_BYTES_USUAL);
@@ -280,13 +309,14 @@ mod tests {
         let plan = Plan::fit(32 * MIB, USUAL).unwrap();
 
         expect![[r#"
-            base                    12MiB  the process without any log line
+            base                    12MiB  the process without any file
+            files                  2.1MiB  1407 open at once, 1536 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
-            open groups            6.6MiB  2 × 2.1MiB and one group (buffers grow by doubling)
+            open groups            5.8MiB  3.3MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off               5.0MiB  3.6MiB waiting or in flight, and one payload
-            requests               5.0MiB  copies being sent: 8 payloads, or all that is handed over
+            hand-off               6.1MiB  4.8MiB waiting or in flight, and one payload
+            requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));
     }

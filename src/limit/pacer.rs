@@ -43,6 +43,16 @@ impl Pacer {
         Self { cores, account: cores * BURST.as_secs_f64(), cpu_used, settled_at: now }
     }
 
+    /// Other cores from now on; what was saved up or overdrawn counts in time, as before.
+    ///
+    /// # Panics
+    /// If `cores` is not above 0.
+    pub fn set_cores(&mut self, cores: f64) {
+        assert!(cores > 0.0, "a CPU limit is above 0");
+        self.account *= cores / self.cores;
+        self.cores = cores;
+    }
+
     /// A turn is done: returns how long to rest before the next, often zero.
     ///
     /// `cpu_used` is the CPU time that the whole process has used since it started.
@@ -157,6 +167,20 @@ mod tests {
 
         assert_eq!(work.turn(Duration::from_secs(60)), PAUSE_MAX);
         assert!(work.turn(Duration::from_millis(1)) < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_limit_that_changes_holds_from_then_on() {
+        let mut work = Loop::new(0.8);
+        work.run(Duration::from_secs(20), |_| Duration::from_millis(5));
+        work.pacer.set_cores(0.1);
+        let (before, used_before) = (work.now, work.cpu_used);
+
+        work.run(Duration::from_secs(20), |_| Duration::from_millis(5));
+
+        let (time, used) = (work.now - before, work.cpu_used - used_before);
+        let average = used.as_secs_f64() / time.as_secs_f64();
+        assert!((0.095..0.105).contains(&average), "{average} of 0.1");
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn small(id: u64) -> SealedBatch {
         lines: 1,
         first: 0,
         route: Route::Any,
+        since: crate::clock::now(),
     }
 }
 

@@ -94,6 +94,7 @@ impl Journal {
             report.raw_bytes_delivered += u64::from(batch.raw_bytes);
             report.payload_bytes_delivered += batch.payload.len() as u64;
             report.possible_duplicates += u64::from(self.unanswered.remove(&batch.id));
+            report.ages.count(now.saturating_duration_since(batch.since), batch.lines);
             debug!(request = load.request.0, batch = batch.id.0, "batch delivered");
         }
         report.delivered_unix = wall.as_secs();

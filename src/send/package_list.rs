@@ -87,6 +87,7 @@ mod tests {
             lines: 1,
             first: 0,
             route: Route::Any,
+            since: crate::clock::now(),
         }
     }
 

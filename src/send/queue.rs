@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::package_list;
 use super::verdict::FailureKind;
-use crate::limit::memory::GROUP_OVERHEAD_BYTES_MAX;
+use crate::limit::memory::LIST_BYTES_MAX;
 use crate::sealed::{BatchId, Route, SealedBatch};
 use crate::wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
 
@@ -45,8 +45,8 @@ pub struct Together {
 /// The body of a list is a copy of its payloads.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 const _: () = assert!(BODY_BYTES_MAX <= GROUP_BYTES_MAX, "every era of the service takes it");
-// The plan of memory holds a payload for each request, and no payload's bound is smaller than this.
-const _: () = assert!(BODY_BYTES_MAX <= GROUP_OVERHEAD_BYTES_MAX);
+const _: () =
+    assert!(BODY_BYTES_MAX <= LIST_BYTES_MAX, "the plan of memory holds one for each request");
 
 /// Batches that are looked at for one list, so that a long queue costs no more than a short one.
 const LOOK_MAX: usize = 512;

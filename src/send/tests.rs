@@ -184,6 +184,7 @@ fn small(id: u64) -> SealedBatch {
         lines: 2,
         first: 0,
         route: Route::Any,
+        since: clock::now(),
     }
 }
 

@@ -1,10 +1,17 @@
-//! Whose turn it is.
+//! Whose turn it is, and since when it waits.
 //!
 //! Pure. Round robin over the files that have something to read: a file that has more after its
 //! piece goes to the end, so that a busy one cannot starve a quiet one; so does one that stopped for want
 //! of room, or it would take each bit of room that comes.
+//!
+//! # Since when
+//! When a line was written is known only from above: it came after the last look that would have
+//! shown it. Whoever marks files says when that was ([`Schedule::looked`]); a file keeps the moment
+//! until it is read to its end. What a busy one gets meanwhile is told from the rest by the sizes
+//! that it had: bytes beyond a size came after the file had that size.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
 
 use crate::span::FileKey;
 
@@ -13,6 +20,19 @@ use crate::span::FileKey;
 pub struct Schedule {
     queue: VecDeque<FileKey>,
     queued: HashSet<FileKey>,
+    /// What is marked now has come after this moment.
+    looked_at: Option<Instant>,
+    /// Files that were marked and are not read to their end.
+    waiting: HashMap<FileKey, Waiting>,
+}
+
+/// Bytes of a file that nobody has read.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// The first of them came after this moment.
+    since: Instant,
+    /// Those from this offset on came after that one.
+    then: Option<(u64, Instant)>,
 }
 
 impl Schedule {
@@ -21,6 +41,31 @@ impl Schedule {
         if self.queued.insert(file) {
             self.queue.push_back(file);
         }
+        if let Some(since) = self.looked_at {
+            self.waiting.entry(file).or_insert(Waiting { since, then: None });
+        }
+    }
+
+    /// What is marked from now on came after this moment.
+    pub fn looked(&mut self, at: Instant) {
+        self.looked_at = Some(at);
+    }
+
+    /// The file, which has `size` bytes `now`, is read from `offset`: returns since when the bytes
+    /// there may have waited.
+    pub fn waits_since(&mut self, file: FileKey, offset: u64, size: u64, now: Instant) -> Instant {
+        let since = self.looked_at.unwrap_or(now);
+        let waiting = self.waiting.entry(file).or_insert(Waiting { since, then: None });
+        if let Some((_, at)) = waiting.then.filter(|(from, _)| *from <= offset) {
+            *waiting = Waiting { since: at, then: None };
+        }
+        waiting.then.get_or_insert((size, now));
+        waiting.since
+    }
+
+    /// The file is read to its end, or will not be read any more.
+    pub fn on_end(&mut self, file: FileKey) {
+        self.waiting.remove(&file);
     }
 
     /// Takes the next file.
@@ -39,6 +84,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -53,5 +100,36 @@ mod tests {
         assert_eq!(schedule.next_file(), Some(quiet));
         assert_eq!(schedule.next_file(), Some(busy));
         assert_eq!(schedule.next_file(), None);
+    }
+
+    #[test]
+    fn a_file_waits_since_the_look_that_it_was_first_marked_in() {
+        let (start, file) = (crate::clock::now(), FileKey(1));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut schedule = Schedule::default();
+        schedule.looked(at(1));
+        schedule.mark(file);
+        schedule.looked(at(2));
+        schedule.mark(file);
+        assert_eq!(schedule.waits_since(file, 0, 10, at(3)), at(1));
+
+        schedule.on_end(file);
+        schedule.mark(file);
+        assert_eq!(schedule.waits_since(file, 10, 20, at(4)), at(2));
+    }
+
+    #[test]
+    fn what_came_later_has_not_waited_as_long() {
+        let (start, file) = (crate::clock::now(), FileKey(1));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut schedule = Schedule::default();
+        schedule.looked(at(0));
+        schedule.mark(file);
+        assert_eq!(schedule.waits_since(file, 0, 100, at(10)), at(0));
+        assert_eq!(schedule.waits_since(file, 50, 200, at(20)), at(0));
+        // Beyond the 100 bytes that it had at the first reading.
+        assert_eq!(schedule.waits_since(file, 100, 300, at(30)), at(10));
+        assert_eq!(schedule.waits_since(file, 299, 400, at(40)), at(10));
+        assert_eq!(schedule.waits_since(file, 300, 400, at(50)), at(30));
     }
 }

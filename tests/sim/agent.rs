@@ -652,11 +652,19 @@ impl Agent {
             let is_flush = flush.contains(&file) && self.flaw != Some(Flaw::KeepsRests);
             self.read(machine, file, is_flush, now);
             self.cpu += Duration::from_micros(200);
+            if self.pace(now) {
+                return;
+            }
         }
+        self.pace(now);
+    }
+
+    fn pace(&mut self, now: Instant) -> bool {
         let rest = self.pacer.on_turn(self.cpu, now);
         if rest > Duration::ZERO {
             self.pause(now + rest);
         }
+        rest > Duration::ZERO
     }
 
     fn is_rate_limited(&mut self, now: Instant) -> bool {
@@ -814,8 +822,13 @@ impl Agent {
             let is_stuck = progress.consumed == 0 && input.bytes.len() < whole.bytes.len();
             match progress.stop {
                 Stop::NeedsBytes if is_stuck => {
-                    (input.bytes, input.flush_partial) = (whole.bytes, whole.flush_partial);
-                    is_to_end = whole_is_to_end;
+                    let piece = input.lead + 2 * (input.bytes.len() - input.lead).max(1);
+                    if let Some(bytes) = whole.bytes.get(..piece) {
+                        input.bytes = bytes;
+                    } else {
+                        (input.bytes, input.flush_partial) = (whole.bytes, whole.flush_partial);
+                        is_to_end = whole_is_to_end;
+                    }
                 }
                 Stop::NeedsBytes if is_to_end || progress.consumed == 0 => return Piece::Done,
                 Stop::NeedsBytes => return Piece::More,

@@ -32,6 +32,7 @@ fn batch(id: u64) -> SealedBatch {
         lines: 1,
         first: 0,
         route: Route::Any,
+        since: logferry::clock::now(),
     }
 }
 

@@ -6,6 +6,10 @@
 
 /// The program itself.
 mod binary;
+/// How long a line takes.
+mod latency;
+/// What may be used.
+mod limits;
 /// One builder for each actor, shared with `tests/it`.
 #[path = "../it/support/mod.rs"]
 mod support;
