@@ -66,6 +66,9 @@ impl Agent {
         let log = fs::File::options().create(true).append(true).open(dir.join("agent.log"));
         let process = Command::new(words[0])
             .args(&words[1..])
+            // What cargo tells a bench would be unknown settings.
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("LOGFERRY_ENDPOINT", format!("http://{}", self.endpoint))
             .env("LOGFERRY_PROJECT", "bench-project")
             .env("LOGFERRY_LOGSTORE", "bench-logstore")
@@ -95,6 +98,13 @@ impl Agent {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// Ends the bench if it has ended by itself.
+    pub(crate) fn expect_alive(&mut self) {
+        let process = self.process.as_mut().expect("it was started");
+        let ended = process.try_wait().expect("it is our child");
+        assert!(ended.is_none(), "the agent has ended, {ended:?}:\n{}", self.log());
     }
 
     /// CPU time so far, by the kernel's own count in nanoseconds (proc(5), schedstat).

@@ -40,8 +40,8 @@ const PERIOD: Duration = Duration::from_millis(10);
 const LINES: u32 = 20;
 /// Between two rotations, 3 MB.
 const ROTATION: u32 = 1000;
-/// Rotated files kept: longer than any outage.
-const KEPT: usize = 12;
+/// Rotated files kept: for longer than any outage and what follows from it.
+const KEPT: usize = 8;
 
 impl App {
     /// Writes and rotates until it is over. How many lines it wrote.

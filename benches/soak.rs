@@ -36,6 +36,11 @@ const SPELL: std::ops::Range<u64> = 5..20;
 /// The last lines have so long to arrive.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A new process may grow so long: until there are as many rotated files as will ever be.
+const SETTLED: Duration = Duration::from_secs(120);
+/// Fewer samples than these say nothing of growth.
+const SAMPLES_MIN: usize = 10;
+
 /// What the endpoint has, one after the other, in an order that a seed says. Empty: it is down.
 const FAULTS: [&str; 9] = [
     "",
@@ -69,6 +74,7 @@ struct Soak {
     arrived: Arrived,
     rng: Rng,
     started: Instant,
+    agent_started: Instant,
     length: Duration,
     csv: Csv,
     /// Of the last two fifths: seconds, resident MB, descriptors.
@@ -100,6 +106,7 @@ impl Soak {
             arrived: Arrived::default(),
             rng: Rng::with_seed(1),
             started: clock::now(),
+            agent_started: clock::now(),
             length,
             csv: Csv::new("soak", "seconds,resident MB,descriptors,threads,lag MB"),
             samples: Vec::new(),
@@ -127,6 +134,7 @@ impl Soak {
     }
 
     fn start_agent(&mut self) {
+        self.agent_started = clock::now();
         self.agent.start(&[("LOGFERRY_LOG", "info")]);
     }
 
@@ -191,13 +199,14 @@ impl Soak {
     }
 
     fn sample(&mut self) {
+        self.agent.expect_alive();
         let at = self.started.elapsed().as_secs_f64();
         let resident = self.agent.resident() as f64 / 1e6;
         let descriptors = self.agent.descriptors() as f64;
         let threads = self.agent.threads() as f64;
         let lag = self.agent.metric("logferry_lag_bytes").map(|bytes| bytes as f64 / 1e6);
         self.csv.row(at.round(), &[Some(resident), Some(descriptors), Some(threads), lag]);
-        if at > self.length.as_secs_f64() * 0.6 {
+        if at > self.length.as_secs_f64() * 0.6 && self.agent_started.elapsed() > SETTLED {
             self.samples.push([at, resident, descriptors]);
         }
     }
@@ -236,6 +245,10 @@ impl Soak {
     }
 
     fn judge_growth(&mut self) {
+        if self.samples.len() < SAMPLES_MIN {
+            self.wrong.push("too short to see what grows: at least 5 minutes".to_owned());
+            return;
+        }
         for (index, name, most) in
             [(1, "MB of memory", RESIDENT_GROWTH_MAX), (2, "descriptors", DESCRIPTORS_GROWTH_MAX)]
         {
