@@ -55,13 +55,13 @@ fn line(rng: &mut Rng, millis: u64) -> String {
         "2026-01-01T08:{minute:02}:{second:02}.{:03}Z {} [worker-{}] {} {}?user={} status={status} \
          took={}ms trace={:08x} {}",
         millis % 1000,
-        level.unwrap_or(&""),
+        level.unwrap_or(""),
         rng.u8(0..8),
-        method.unwrap_or(&""),
-        route.unwrap_or(&""),
+        method.unwrap_or(""),
+        route.unwrap_or(""),
         rng.u32(1000..9000),
         rng.u32(1..300),
         rng.u32(..),
-        ending.unwrap_or(&""),
+        ending.unwrap_or(""),
     )
 }
