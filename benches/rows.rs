@@ -157,6 +157,7 @@ fn request() -> Stage {
         lines: 1,
         first: 0,
         route: Route::Any,
+        since: logferry::clock::now(),
     };
     let batches = [batch];
     let once = Box::new(move || {

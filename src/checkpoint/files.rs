@@ -259,7 +259,7 @@ mod tests {
         fs::create_dir(path("dir")).unwrap();
         symlink("file", path("link")).unwrap();
         File::create(path("sparse")).unwrap().set_len(BYTES_MAX + 1).unwrap();
-        let kind = rustix::fs::FileType::Fifo;
+        let kind = FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), kind, Mode::RUSR, 0).unwrap();
         let opened = File::open(dir.path()).unwrap();
 
