@@ -46,6 +46,9 @@ pub struct Options {
 /// Used buffers kept for the next groups.
 const POOL_MAX: usize = 4;
 
+/// Room for the ages of so many open groups is kept when none is open any more.
+const AGES_KEPT: usize = 256;
+
 /// The open groups.
 pub struct Batcher {
     streams: HashMap<FileKey, Stream>,
@@ -74,7 +77,8 @@ struct Stream {
     path: Arc<str>,
     trailer: Arc<[u8]>,
     pack_id: PackId,
-    open: Option<Open>,
+    /// Boxed: of many streams few have one.
+    open: Option<Box<Open>>,
     /// Where its batches go.
     route: Route,
     /// Its open group covers a range that is known, and is sealed at the end of that and not before.
@@ -231,6 +235,9 @@ impl Batcher {
             }
             self.shared.ages.pop_front();
         }
+        if self.shared.ages.capacity() > AGES_KEPT {
+            self.shared.ages = VecDeque::new();
+        }
         None
     }
 
@@ -315,7 +322,7 @@ impl Writer<'_> {
             }
             let group = LogGroup::in_buffer(shared.pool.pop().unwrap_or_default());
             let tail = Fingerprint::default();
-            Open {
+            Box::new(Open {
                 group,
                 opened_at: now,
                 serial,
@@ -325,7 +332,7 @@ impl Writer<'_> {
                 hole_bytes: 0,
                 is_complete: false,
                 tail,
-            }
+            })
         });
         debug_assert_eq!(open.end, start, "a span has no holes");
         let before = open.group.len();
