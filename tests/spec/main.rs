@@ -7,3 +7,6 @@
 /// One builder for each actor, shared with `tests/it`.
 #[path = "../it/support/mod.rs"]
 mod support;
+
+/// Thousands of files.
+mod many;
