@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Monotonic time, for deadlines and pauses. Not affected by clock steps.
 #[must_use]
 pub fn now() -> Instant {
@@ -21,7 +23,17 @@ pub fn wall() -> std::time::Duration {
 /// CPU time that this process has used so far, all threads together.
 #[must_use]
 pub fn cpu() -> std::time::Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used(ClockId::ProcessCPUTime)
+}
+
+/// The same of the thread that asks.
+#[must_use]
+pub fn thread_cpu() -> std::time::Duration {
+    used(ClockId::ThreadCPUTime)
+}
+
+fn used(clock: ClockId) -> std::time::Duration {
+    let used = clock_gettime(clock);
     let seconds = u64::try_from(used.tv_sec).unwrap_or_default();
     let nanoseconds = u32::try_from(used.tv_nsec).unwrap_or_default();
     std::time::Duration::new(seconds, nanoseconds)

@@ -16,11 +16,12 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::event::EventfdFlags;
 use tokio::sync::Notify;
 
-use crate::report::{CollectorReport, SenderReport};
+use crate::report::{CollectorReport, FileList, SenderReport};
 use crate::sealed::{Ack, SealedBatch};
 
 /// Makes the hand-off. `bytes_max` bounds the payload bytes handed over and not acknowledged.
@@ -34,6 +35,8 @@ pub fn handoff(bytes_max: usize) -> std::io::Result<(CollectorEnd, SenderEnd)> {
         up: Mutex::default(),
         wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         collector: Mutex::default(),
+        files: Mutex::default(),
+        listed: Notify::new(),
         sender: Mutex::default(),
     });
     let collector = CollectorEnd { shared: Arc::clone(&shared), bytes_max, outstanding_bytes: 0 };
@@ -47,6 +50,10 @@ struct Shared {
     /// Readable when there is mail for the collector.
     wake: OwnedFd,
     collector: Mutex<Arc<CollectorReport>>,
+    /// The newest list of files that was asked for.
+    files: Mutex<Arc<FileList>>,
+    /// Told when there is a new one.
+    listed: Notify,
     sender: Mutex<Arc<SenderReport>>,
 }
 
@@ -71,6 +78,8 @@ pub struct Mail {
     pub abandon: bool,
     /// The service's clock minus ours, in seconds, as far as is known.
     pub clock_offset: i64,
+    /// Somebody waits for the list of files.
+    pub wants_files: bool,
 }
 
 /// The collector's end.
@@ -148,6 +157,7 @@ impl CollectorEnd {
         let _ = rustix::io::read(&self.shared.wake, &mut count);
         let mut up = lock(&self.shared.up);
         let mail = Mail { acks: std::mem::take(&mut up.acks), ..*up };
+        up.wants_files = false;
         drop(up);
         for ack in &mail.acks {
             self.outstanding_bytes -= ack.payload_bytes + BATCH_OVERHEAD_BYTES;
@@ -164,6 +174,12 @@ impl CollectorEnd {
     /// Leaves the newest report.
     pub fn publish(&self, report: CollectorReport) {
         *lock(&self.shared.collector) = Arc::new(report);
+    }
+
+    /// Leaves the list of files for those who asked for it.
+    pub fn publish_files(&self, list: FileList) {
+        *lock(&self.shared.files) = Arc::new(list);
+        self.shared.listed.notify_waiters();
     }
 }
 
@@ -239,6 +255,17 @@ impl SenderEnd {
     #[must_use]
     pub fn collector_report(&self) -> Arc<CollectorReport> {
         Arc::clone(&lock(&self.shared.collector))
+    }
+
+    /// Asks the collector for the list of files and waits for it, but no longer than `patience`:
+    /// a disk may hang. Then it is the newest list that there is; `false` with it.
+    pub async fn files(&self, patience: Duration) -> (Arc<FileList>, bool) {
+        let mut listed = std::pin::pin!(self.shared.listed.notified());
+        listed.as_mut().enable();
+        lock(&self.shared.up).wants_files = true;
+        self.wake_collector();
+        let is_new = tokio::time::timeout(patience, listed).await.is_ok();
+        (Arc::clone(&lock(&self.shared.files)), is_new)
     }
 
     /// The sender's newest report.

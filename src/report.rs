@@ -14,8 +14,8 @@ pub struct CollectorReport {
     pub ready: bool,
     /// A directory could not be watched, or a notification was missed: files are polled.
     pub polling: bool,
-    /// The files being shipped, in order of path.
-    pub files: Vec<FileReport>,
+    /// The files being shipped, summed up.
+    pub files: FileSums,
     /// Links that the last discovery refused because they lead out of the allowed directories.
     pub links_refused: u64,
     /// Counters since the start of the process.
@@ -103,6 +103,37 @@ pub struct CollectorCounters {
     pub rate_pauses: u64,
     /// Turns taken.
     pub turns: u64,
+}
+
+/// All files being shipped, summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSums {
+    /// How many the patterns find.
+    pub active: u64,
+    /// How many were renamed away from them.
+    pub rotated: u64,
+    /// How many were deleted.
+    pub deleted: u64,
+    /// How many are known from the checkpoint only: they are as they were delivered, and are opened
+    /// one after the other.
+    pub saved: u64,
+    /// How many could not be read or examined the last time.
+    pub failing: u64,
+    /// Bytes on disk that are not read yet.
+    pub unread_bytes: u64,
+    /// Bytes on disk that are not acknowledged yet.
+    pub lag_bytes: u64,
+    /// The longest time, in seconds, for which one has not been acknowledged to its end.
+    pub lag_seconds: u64,
+}
+
+/// Each of the files being shipped. There may be thousands, so the list is made when it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileList {
+    /// When it was made, in Unix seconds; 0 if none was yet.
+    pub made_unix: u64,
+    /// The files, in order of path.
+    pub files: Vec<FileReport>,
 }
 
 /// One file being shipped.

@@ -23,13 +23,13 @@ use super::process::Process;
 use super::status::not_ready_reason;
 use crate::handoff::SenderEnd;
 use crate::report::{
-    AGE_BOUNDS, Ages, CollectorCounters, CollectorReport, FAILURE_KINDS, SenderReport,
+    AGE_BOUNDS, Ages, CollectorCounters, CollectorReport, FAILURE_KINDS, FileSums, SenderReport,
 };
 
 /// The header `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]).
+/// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]), in the order of [`FileSums`].
 pub const FILE_STATES: [&str; 4] = ["active", "rotated", "deleted", "saved"];
 
 /// All that one scrape shows.
@@ -229,21 +229,18 @@ fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) ->
 }
 
 fn encode_files(families: &mut Families<'_>, report: &CollectorReport) -> fmt::Result {
-    let files = &report.files;
-    let count = |state: &str| files.iter().filter(|file| file.state == state).count() as u64;
-    let states = FILE_STATES.map(|state| (state, count(state)));
+    let FileSums { active, rotated, deleted, saved, failing, unread_bytes, lag_bytes, lag_seconds } =
+        report.files;
+    let counts = [active, rotated, deleted, saved];
+    let states = FILE_STATES.into_iter().zip(counts);
     families.gauges("files", "Files being shipped, by state.", "state", states)?;
-    let failing = files.iter().filter(|file| !file.last_error.is_empty()).count() as u64;
     families.gauge("failing_files", "Files whose last examination failed.", failing)?;
-    let unread = files.iter().map(|file| file.size.saturating_sub(file.read_offset));
-    families.gauge("unread_bytes", "Bytes on disk that are not read yet.", sum(unread))?;
-    let lag = files.iter().map(|file| file.lag_bytes);
-    families.gauge("lag_bytes", "Bytes on disk that are not acknowledged yet.", sum(lag))?;
-    let waits = files.iter().map(|file| file.lag_seconds).max().unwrap_or_default();
+    families.gauge("unread_bytes", "Bytes on disk that are not read yet.", unread_bytes)?;
+    families.gauge("lag_bytes", "Bytes on disk that are not acknowledged yet.", lag_bytes)?;
     families.gauge(
         "lag_seconds",
         "Longest time for which a file has not been acknowledged to its end.",
-        waits,
+        lag_seconds,
     )
 }
 
@@ -402,10 +399,6 @@ fn encode_process(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Resu
         "Unix time of the start of the process.",
         snapshot.facts.started_unix,
     )
-}
-
-fn sum(values: impl Iterator<Item = u64>) -> u64 {
-    values.fold(0, u64::saturating_add)
 }
 
 /// Writes metric families. Names come without the prefix, and of counters without `_total`.

@@ -7,8 +7,10 @@
 //! | `/metrics` | counters and gauges in the OpenMetrics text format ([`metrics`]) |
 //! | `/status` | the same and every file, as one JSON object ([`status`]) |
 //!
-//! [`Server`] answers from the newest copies of the reports in the hand-off. It never waits for a
-//! loop, changes nothing, and knows no secret.
+//! [`Server`] answers from the newest copies of the reports in the hand-off, and changes nothing and
+//! knows no secret. It never waits for a loop, but that `/status` asks the collector for the list of
+//! files: nobody pays for one of thousands that nobody reads. Without an answer within two seconds
+//! the list before it is shown, and the silence is among the errors.
 //!
 //! # What `/live` leaves out
 //! A restart must help, or a probe does harm. A service that is down, refused credentials, a disk

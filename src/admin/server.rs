@@ -24,6 +24,9 @@ use crate::handoff::SenderEnd;
 const LIMITS: Limits =
     Limits { connections_max: 16, lifetime: Duration::from_secs(5), request_bytes_max: 16 << 10 };
 
+/// How long the collector may take to list its files.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
 const NOT_FOUND: &str = "not found; the paths here are /live /ready /metrics /status\n";
 const NOT_GET: &str = "only GET is understood here\n";
 
@@ -147,7 +150,9 @@ async fn metrics(State(view): State<Arc<View>>) -> Response {
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {
-    let status = Status::of(&view.facts, &view.handoff, clock::now());
+    let (files, is_new) = view.handoff.files(LIST_PATIENCE).await;
+    let silent = (!is_new).then_some(LIST_PATIENCE);
+    let status = Status::of(&view.facts, &view.handoff, &files, silent, clock::now());
     let json = serde_json::to_vec(&status).expect("names are text and values are plain");
     ([(header::CONTENT_TYPE, "application/json")], json).into_response()
 }

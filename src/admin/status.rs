@@ -11,6 +11,11 @@
 //!   "links_refused": 0,
 //!   "state_dir": "/var/lib/logferry",
 //!   "endpoint": "https://cn-hangzhou.log.aliyuncs.com", "project": "shop", "logstore": "app",
+//!   "totals": {
+//!     "active": 1, "rotated": 0, "deleted": 0, "saved": 0, "failing": 0,
+//!     "unread_bytes": 0, "lag_bytes": 300, "lag_seconds": 2
+//!   },
+//!   "files_unix": 1700000060,
 //!   "files": [{
 //!     "path": "/share/logs/app.log", "state": "active", "device": 66306, "inode": 1311,
 //!     "size": 900, "read_offset": 900, "acked_offset": 600, "lag_bytes": 300, "lag_seconds": 2,
@@ -30,16 +35,18 @@
 //! ```
 //!
 //! `collector` holds all of [`CollectorCounters`]. `errors` gathers what is wrong at the moment,
-//! about `delivery`, `checkpoint` or a path, at most [`ERRORS_MAX`] of them.
+//! about `delivery`, `checkpoint`, `files` or a path, at most [`ERRORS_MAX`] of them.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use crate::handoff::SenderEnd;
-use crate::report::{CollectorCounters, CollectorReport, FAILURE_KINDS, FileReport, SenderReport};
+use crate::report::{
+    CollectorCounters, CollectorReport, FAILURE_KINDS, FileList, FileReport, FileSums, SenderReport,
+};
 
 /// Most entries of [`Status::errors`].
 pub const ERRORS_MAX: usize = 20;
@@ -75,6 +82,10 @@ pub struct Status {
     pub project: String,
     /// Logstore.
     pub logstore: String,
+    /// All files being shipped, summed up.
+    pub totals: FileSums,
+    /// When the list of files was made; 0 if there is none.
+    pub files_unix: u64,
     /// The files being shipped, in order of path.
     pub files: Vec<FileReport>,
     /// Counters of the collector.
@@ -164,16 +175,23 @@ pub struct HandoffStatus {
 /// Something that is wrong at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorStatus {
-    /// `delivery`, `checkpoint`, or the path of a file.
+    /// `delivery`, `checkpoint`, `files`, or the path of a file.
     pub about: String,
     /// What is wrong.
     pub error: String,
 }
 
 impl Status {
-    /// The picture at `now`, from the newest reports.
+    /// The picture at `now`, from the newest reports and the list of files; `silent`: the collector
+    /// has not given a new one for so long.
     #[must_use]
-    pub fn of(facts: &Facts, handoff: &SenderEnd, now: Instant) -> Self {
+    pub fn of(
+        facts: &Facts,
+        handoff: &SenderEnd,
+        list: &FileList,
+        silent: Option<Duration>,
+        now: Instant,
+    ) -> Self {
         let (collector, sender) = (handoff.collector_report(), handoff.sender_report());
         let reason = not_ready_reason(&collector, handoff.is_draining());
         Self {
@@ -190,8 +208,10 @@ impl Status {
             endpoint: facts.endpoint.clone(),
             project: facts.project.clone(),
             logstore: facts.logstore.clone(),
-            errors: errors(&collector, &sender),
-            files: collector.files.clone(),
+            errors: errors(&collector, &sender, list, silent),
+            totals: collector.files,
+            files_unix: list.made_unix,
+            files: list.files.clone(),
             collector: collector.counters,
             sender: SenderStatus::of(&sender),
             checkpoint: CheckpointStatus {
@@ -249,9 +269,22 @@ pub fn not_ready_reason(collector: &CollectorReport, is_draining: bool) -> Optio
     }
 }
 
-fn errors(collector: &CollectorReport, sender: &SenderReport) -> Vec<ErrorStatus> {
-    let parts = [("delivery", &sender.last_error), ("checkpoint", &collector.checkpoint_error)];
-    let files = collector.files.iter().map(|file| (file.path.as_str(), &file.last_error));
+fn errors(
+    collector: &CollectorReport,
+    sender: &SenderReport,
+    list: &FileList,
+    silent: Option<Duration>,
+) -> Vec<ErrorStatus> {
+    let silent = silent.map_or_else(String::new, |silent| {
+        let silent = silent.as_secs();
+        format!("the reading of files has not answered for {silent} s (a disk that hangs?)")
+    });
+    let parts = [
+        ("delivery", &sender.last_error),
+        ("checkpoint", &collector.checkpoint_error),
+        ("files", &silent),
+    ];
+    let files = list.files.iter().map(|file| (file.path.as_str(), &file.last_error));
     parts
         .into_iter()
         .chain(files)

@@ -46,6 +46,9 @@ pub struct Options {
 /// Used buffers kept for the next groups.
 const POOL_MAX: usize = 4;
 
+/// Room for the ages of so many open groups is kept when none is open any more.
+const AGES_KEPT: usize = 256;
+
 /// The open groups.
 pub struct Batcher {
     streams: HashMap<FileKey, Stream>,
@@ -78,7 +81,8 @@ struct Stream {
     path: Arc<str>,
     trailer: Arc<[u8]>,
     pack_id: PackId,
-    open: Option<Open>,
+    /// Boxed: of many streams few have one.
+    open: Option<Box<Open>>,
     /// Raw bytes of the group before.
     last_bytes: usize,
     /// Where its batches go.
@@ -242,6 +246,9 @@ impl Batcher {
             }
             self.shared.ages.pop_front();
         }
+        if self.shared.ages.capacity() > AGES_KEPT {
+            self.shared.ages = VecDeque::new();
+        }
         None
     }
 
@@ -355,7 +362,7 @@ impl Writer<'_> {
             let group = LogGroup::in_buffer(shared.buffer(last_bytes));
             shared.buffer_bytes += group.capacity();
             let tail = Fingerprint::default();
-            Open {
+            Box::new(Open {
                 group,
                 opened_at: now,
                 since,
@@ -366,7 +373,7 @@ impl Writer<'_> {
                 hole_bytes: 0,
                 is_complete: false,
                 tail,
-            }
+            })
         });
         debug_assert_eq!(open.end, start, "a span has no holes");
         let (bytes, buffer_bytes) = (open.group.len(), open.group.capacity());

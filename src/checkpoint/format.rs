@@ -31,7 +31,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::fingerprint::Fingerprint;
 
@@ -277,7 +277,7 @@ impl<'a> Reader<'a> {
 
     fn path(&mut self) -> Result<PathBuf, FormatError> {
         let len = self.u32()? as usize;
-        Ok(Path::new(&OsString::from_vec(self.take(len)?.to_vec())).to_owned())
+        Ok(OsString::from_vec(self.take(len)?.to_vec()).into())
     }
 }
 

@@ -126,6 +126,10 @@ impl Watermark {
         while let Some(first) = self.pending.pop_front_if(|first| first.records_left == 0) {
             (self.offset, self.tail) = (first.end, first.tail);
         }
+        if self.pending.is_empty() {
+            // A quiet file keeps no room for what may be under way.
+            self.pending = VecDeque::new();
+        }
         self.offset > before
     }
 }

@@ -1,15 +1,20 @@
 //! The collector's dealings with files: look, discover, examine, close.
 
 use std::collections::HashSet;
-use std::io;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
 use crate::tail::discover::{Found, Refused};
+use crate::tail::generation;
+use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
 
 /// Times that discovery is repeated at once because a directory was watched for the first time.
@@ -19,6 +24,56 @@ const SCANS_AT_ONCE_MAX: usize = 4;
 const UNANNOUNCED_MAX: u8 = 3;
 /// So long files are looked at each second for which nothing comes of it.
 const FRUITLESS_MAX: Duration = Duration::from_secs(10);
+
+/// Of very many files a discovery that nothing asks for is at most so far from the one before.
+const SCAN_PERIOD_MAX: Duration = Duration::from_secs(60);
+/// The pause before it is so many times as long as it took of the CPU: a five-hundredth.
+const SCAN_PAUSE_FACTOR: u32 = 499;
+/// The same before one that a change of names asks for: a tenth.
+const NAMES_PAUSE_FACTOR: u32 = 9;
+/// With so many files a name may be made and deleted every moment, and they still be examined.
+const NAMES_PAUSE_MAX: Duration = SCAN_PERIOD;
+/// Names that came and that are examined one by one, rather than with a discovery.
+const CAME_MAX: usize = 64;
+/// Files of which one discovery logs each by itself.
+const SAID_MAX: u64 = 100;
+/// A directory that has not changed for so long has a time stamp that says so, whoever's clock made
+/// it.
+const STAMP_MARGIN: Duration = Duration::from_secs(2);
+
+/// How many files this discovery has opened, and how many it found no more.
+#[derive(Default)]
+pub(super) struct Crowd {
+    opened: u64,
+    gone: u64,
+}
+
+impl Crowd {
+    /// Logs none by itself.
+    pub(super) const SILENT: Self = Self { opened: SAID_MAX, gone: SAID_MAX };
+
+    /// One more was opened. Says whether it is logged by itself.
+    pub(super) fn on_opened(&mut self) -> bool {
+        self.opened += 1;
+        self.opened <= SAID_MAX
+    }
+
+    fn on_gone(&mut self) -> bool {
+        self.gone += 1;
+        self.gone <= SAID_MAX
+    }
+
+    /// Says how many more there were than were logged.
+    fn sum_up(&mut self) {
+        let Self { opened, gone } = std::mem::take(self);
+        if let more @ 1.. = opened.saturating_sub(SAID_MAX) {
+            tracing::info!(files = more, "shipping more files");
+        }
+        if let more @ 1.. = gone.saturating_sub(SAID_MAX) {
+            tracing::info!(files = more, "more files were renamed or deleted; reading them too");
+        }
+    }
+}
 
 /// Files of which no notification may tell, to notice that something came of looking at them.
 #[derive(Default, PartialEq, Eq)]
@@ -38,14 +93,17 @@ impl Collector {
             self.counters.watch_overflows += 1;
             tracing::warn!("the kernel dropped notifications; looking at everything");
         }
-        self.is_scan_wanted |= hints.names_changed || hints.overflowed;
+        self.is_scan_wanted |= hints.overflowed;
+        self.are_names_changed |= hints.names_changed || self.came(&hints.came);
         let is_periodic = self.scan_at <= now;
         for &file in &hints.written {
             self.examine(file, true, now);
         }
         // A file that is aside may have been written to.
-        self.is_scan_wanted |= hints.unknown_written && !self.aside.is_empty();
-        if (self.is_scan_wanted || is_periodic) && self.scan_from <= now {
+        self.are_names_changed |= hints.unknown_written && !self.aside.is_empty();
+        let is_for_names = self.are_names_changed && self.names_from <= now;
+        let is_due = self.is_scan_wanted || is_periodic || is_for_names;
+        if is_due && self.scan_from <= now {
             self.discover(now);
         } else if hints.unknown_written {
             self.examine_where(now, |state| state != State::Active);
@@ -55,11 +113,48 @@ impl Collector {
             self.turn_at = now + self.tail.read_linger;
             self.touch(now);
         }
+        self.wake(now);
+    }
+
+    /// Whether one of these paths, which came, may lead to a file to ship.
+    fn came(&mut self, paths: &[PathBuf]) -> bool {
+        if paths.len() > CAME_MAX || self.waits_for_names() {
+            return !paths.is_empty();
+        }
+        let idle: Vec<&PathBuf> = paths.iter().filter(|path| !self.matters(path)).collect();
+        idle.iter().for_each(|path| self.watch.ignore(path));
+        idle.len() < paths.len()
+    }
+
+    /// Whether a file is looked for that may come back under any name.
+    fn waits_for_names(&self) -> bool {
+        self.unopened > 0 || self.aside.has_copies() || self.remembered.unmet().next().is_some()
+    }
+
+    /// Whether something of this name may be shipped, lead to what is, or be another name of it. A
+    /// generation may be a copy of one.
+    fn matters(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default();
+        let bases = generation::bases(name.as_bytes());
+        let mut names = bases.iter().map(|base| OsStr::from_bytes(base)).chain([name]);
+        if names.any(|name| self.patterns.may_find(name)) {
+            return true;
+        }
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_file() => {
+                let (device, inode) = (found.dev(), found.ino());
+                self.registry.find(device, inode).is_some()
+                    || self.remembered.get(device, inode).is_some()
+            }
+            Ok(_) => true,
+            // What has gone again has left nothing.
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// Finds the files, opens the new ones, watches the directories, examines all.
     pub(super) fn discover(&mut self, now: Instant) {
-        self.is_scan_wanted = false;
+        (self.is_scan_wanted, self.are_names_changed) = (false, false);
         if self.watch.trouble().is_some() {
             // Nothing told of what is found now.
             self.schedule.looked(self.discovered);
@@ -69,6 +164,8 @@ impl Collector {
         let mut troubled = HashSet::new();
         let mut found = HashSet::new();
         let looked_at = opening::stamp();
+        let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
+        let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.patterns.scan();
             self.unopened = 0;
@@ -86,14 +183,23 @@ impl Collector {
                 self.on_gone(file);
             }
             self.aliases = scan.aliases;
-            let is_new = self.watch.watch(&scan.dirs);
+            let is_new = self.watch.watch(&scan.dirs, since);
+            self.watch.set_ways(&scan.ways);
             if !is_new {
                 break;
             }
         }
+        let is_first = !std::mem::replace(&mut self.is_ready, true);
+        if is_first {
+            if let files @ 1.. = self.aside.asleep() {
+                tracing::info!(files, "more files are as they were delivered; opening them now");
+            }
+            // Whoever waits for that need not wait for what is only searched for, or for the save.
+            self.publish(now, false);
+        }
         self.search_for_vanished(&found);
         troubled.extend(self.adopt(now));
-        troubled.extend(self.adopt_unseen(&found, now));
+        troubled.extend(self.adopt_unseen(&found, is_first, now));
         self.packed.on_discovered();
         self.looked_at = looked_at;
         self.troubled.retain(|path| troubled.contains(path));
@@ -103,20 +209,26 @@ impl Collector {
         self.keep_within_budget();
         self.note_polling();
         let are_quiet = self.are_quiet(now);
-        // Of many files a discovery takes long: as long at least belongs to reading.
-        let ended = clock::now();
+        // Of many files a discovery takes long, and hardly ever finds what no notification told.
+        let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
         self.scan_from = ended + (ended - now);
+        self.names_from = ended + (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
+        // To open files is no part of looking for them.
+        let is_plain = self.counters.files_opened == opened;
+        let period = if is_plain { used * SCAN_PAUSE_FACTOR } else { SCAN_PERIOD };
         self.scan_at = ended
             + match () {
                 () if self.is_short => SCAN_PERIOD_SHORT,
-                () if are_quiet && self.watch.trouble().is_none() => SCAN_PERIOD,
+                () if are_quiet && self.watch.trouble().is_none() => {
+                    period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
+                }
                 () => SCAN_PERIOD_POLLING,
             };
+        self.crowd.sum_up();
         if self.store.needs_save() {
             self.durable_at.get_or_insert(now);
         }
         self.publish_at = Some(now);
-        self.is_ready = true;
     }
 
     /// Whether what stands in a directory that cannot be looked into matters: the patterns name it,
@@ -167,7 +279,9 @@ impl Collector {
         for file in first.into_iter().chain(then) {
             if let Some(known) = self.registry.find(file.device, file.inode) {
                 let Some(tracked) = self.registry.get_mut(known) else { continue };
-                tracked.found_at.clone_from(&file.path);
+                if tracked.found_at.as_os_str() != file.path.as_os_str() {
+                    tracked.found_at = file.path.as_path().into();
+                }
                 // Of a compressed one it stays what it was when its text was measured.
                 if tracked.unpacked_unix.is_none() {
                     tracked.found_as = (file.size, file.modified);
@@ -178,6 +292,9 @@ impl Collector {
                 // As of the look before: what changes from now on is younger.
                 let unix = u64::try_from(self.looked_at / 1_000_000_000).unwrap_or_default();
                 self.remembered.on_met(file.device, file.inode, unix);
+                continue;
+            }
+            if self.may_sleep(file) {
                 continue;
             }
             match self.open_found(file, now) {
@@ -256,10 +373,12 @@ impl Collector {
     fn on_gone(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         self.counters.files_rotated += 1;
-        tracing::info!(
-            file = %tracked.opened.path.display(), inode = tracked.opened.inode,
-            "it was renamed, deleted or left by a link; reading it to its end"
-        );
+        if self.crowd.on_gone() {
+            tracing::info!(
+                file = %tracked.opened.path.display(), inode = tracked.opened.inode,
+                "it was renamed, deleted or left by a link; reading it to its end"
+            );
+        }
         self.expect_unseen_beside(file);
     }
 
@@ -267,26 +386,32 @@ impl Collector {
     /// deleted ones, of which there may be a compressed copy, by their last. An app may write to a
     /// file by any of its names.
     pub(super) fn refresh_names(&mut self) {
-        for (file, reader) in &self.readers {
-            if let Some(tracked) = self.registry.get_mut(*file)
-                && tracked.state != State::Active
-                && let Some((path, _)) = reader.place()
-                && path != tracked.opened.resolved
+        let is_elsewhere = |tracked: &Tracked| tracked.state != State::Active;
+        let elsewhere = self.registry.iter().filter(|(_, tracked)| is_elsewhere(tracked));
+        let elsewhere: Vec<FileKey> = elsewhere.map(|(file, _)| file).collect();
+        for file in elsewhere {
+            if let Some(tracked) = self.registry.get_mut(file)
+                && let Some((path, _)) = self.readers.get(&file).and_then(Reader::place)
+                && *path != *tracked.opened.resolved
             {
-                tracked.opened.resolved = path;
+                tracked.opened.resolved = path.into();
                 self.is_moved = true;
             }
         }
-        let paths = self.registry.iter().flat_map(|(file, tracked)| {
-            // A file that is found no more has left its name to another one.
-            let found = (tracked.state == State::Active).then_some(&tracked.found_at);
-            let names = found.into_iter().chain([&tracked.opened.resolved]);
-            names.map(move |name| (name.as_path(), file))
-        });
+        let paths = self.registry.iter().flat_map(|(file, tracked)| names_of(file, tracked));
         let aliases = self.aliases.iter().filter_map(|(name, (device, inode))| {
             Some((name.as_path(), self.registry.find(*device, *inode)?))
         });
         self.watch.set_names(aliases.chain(paths));
+    }
+
+    /// Tells the watch the names of one file, which has a new key.
+    pub(super) fn refresh_names_of(&mut self, file: FileKey) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let inode = (tracked.opened.device, tracked.opened.inode);
+        let aliases = self.aliases.iter().filter(|(_, of)| *of == inode);
+        let aliases = aliases.map(|(name, _)| (name.as_path(), file));
+        self.watch.add_names(aliases.chain(names_of(file, tracked)));
     }
 
     fn close_idle(&mut self, now: Instant) {
@@ -396,6 +521,10 @@ impl Collector {
     /// Looks at the size of a file. `is_announced`: because of a notification.
     pub(super) fn examine(&mut self, file: FileKey, is_announced: bool, now: Instant) {
         let Some(stat) = self.stat(file) else { return };
+        if let Some(tracked) = self.registry.get_mut(file).filter(|tracked| tracked.is_delivered())
+        {
+            tracked.level_unix = clock::wall().as_secs();
+        }
         match self.registry.on_stat(file, &stat, now) {
             Change::None => {
                 // The same size can be other bytes: written to, so look at them.
@@ -429,4 +558,12 @@ impl Collector {
             self.watch.distrust(&why);
         }
     }
+}
+
+/// The names under which somebody may write to a file. One that is found no more has left its name
+/// to another.
+fn names_of(file: FileKey, tracked: &Tracked) -> impl Iterator<Item = (&Path, FileKey)> {
+    let found = (tracked.state == State::Active).then_some(&tracked.found_at);
+    let names = found.into_iter().chain([&tracked.opened.resolved]);
+    names.map(move |name| (&**name, file))
 }

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::files::Unwatched;
+use self::files::{Crowd, Unwatched};
 use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
@@ -52,12 +52,12 @@ use crate::limit::bucket::Bucket;
 use crate::limit::cgroup;
 use crate::limit::pacer::Pacer;
 use crate::limit::slack::Slack;
-use crate::report::{CollectorCounters, CollectorReport, FileReport};
+use crate::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
 use crate::sealed::{Outcome, Refusal, Route, SealedBatch};
 use crate::span::{FileKey, Span};
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
-use crate::tail::registry::{Registry, Tracked};
+use crate::tail::registry::{Registry, State, Tracked};
 use crate::tail::remembered::Remembered;
 use crate::tail::schedule::Schedule;
 use crate::tail::watch::Watch;
@@ -79,6 +79,8 @@ const SAVE_PAUSE_FACTOR: u32 = 20;
 const CONTAINER_PERIOD: Duration = Duration::from_secs(30);
 /// The report is published at most this often.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
+/// Of very many files it takes long to sum up what they wait for: the pause is so many times longer.
+const PUBLISH_PAUSE_FACTOR: u32 = 500;
 /// Pieces of files read in one turn, before mail and events are looked at again.
 const READS_PER_TURN: usize = 8;
 /// Least bytes of a file that a turn takes under a rate limit.
@@ -161,6 +163,7 @@ pub struct Collector {
     /// What need not be open.
     aside: Aside,
     packed: Packed,
+    crowd: Crowd,
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
@@ -190,11 +193,14 @@ pub struct Collector {
     is_polling_logged: bool,
     /// The first discovery is done.
     is_ready: bool,
-    /// Names changed: discovery runs with the next look.
+    /// Discovery runs with the next look.
     is_scan_wanted: bool,
+    /// The same because names changed, if they did, but not before `names_from`.
+    are_names_changed: bool,
     scan_at: Instant,
     /// No discovery before this, whatever it is wanted for.
     scan_from: Instant,
+    names_from: Instant,
     /// No look at events or turn of reading before this, unless there is a backlog.
     turn_at: Instant,
     /// The last look.
@@ -216,6 +222,10 @@ pub struct Collector {
     checkpoint_saved_unix: u64,
     checkpoint_error: String,
     publish_at: Option<Instant>,
+    /// Somebody waits for the list of files.
+    is_list_wanted: bool,
+    /// How long what changes may wait to be published.
+    publish_period: Duration,
     stage: Stage,
     drain: Drain,
 }
@@ -291,6 +301,7 @@ impl Collector {
             rng: fastrand::Rng::new(),
             aside: Aside::default(),
             packed: Packed::default(),
+            crowd: Crowd::default(),
             looked_at: opening::stamp(),
             unopened: 0,
             unwatched: (Unwatched::default(), now),
@@ -307,8 +318,10 @@ impl Collector {
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
+            are_names_changed: false,
             scan_at: now,
             scan_from: now,
+            names_from: now,
             turn_at: now,
             looked: now,
             is_rested: false,
@@ -321,6 +334,8 @@ impl Collector {
             checkpoint_saved_unix: 0,
             checkpoint_error: String::new(),
             publish_at: None,
+            is_list_wanted: false,
+            publish_period: PUBLISH_PERIOD,
             stage: Stage::Running,
             drain: Drain::new(options.stop, now),
         })
@@ -378,6 +393,7 @@ impl Collector {
 
     fn on_mail(&mut self, mail: Mail, now: Instant) {
         self.clock_offset = mail.clock_offset;
+        self.is_list_wanted |= mail.wants_files;
         if !mail.acks.is_empty() {
             self.is_blocked = false;
             self.touch(now);
@@ -661,20 +677,22 @@ impl Collector {
 
     /// Something changed that the report should say.
     fn touch(&mut self, now: Instant) {
-        self.publish_at.get_or_insert(now + PUBLISH_PERIOD);
+        self.publish_at.get_or_insert(now + self.publish_period);
     }
 
     fn publish(&mut self, now: Instant, is_last: bool) {
+        // Not before what it says is saved.
+        if std::mem::take(&mut self.is_list_wanted) {
+            self.publish_files();
+        }
         let is_due = self.publish_at.is_some_and(|at| at <= now);
         if !is_due && !is_last {
             return;
         }
         self.publish_at = None;
-        let unix = clock::wall().as_secs();
-        let keys: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
-        let mut files: Vec<FileReport> =
-            keys.into_iter().filter_map(|file| self.file_report(file, unix)).collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let started = clock::now();
+        let files = self.file_sums();
+        self.publish_period = PUBLISH_PERIOD.max((clock::now() - started) * PUBLISH_PAUSE_FACTOR);
         self.handoff.publish(CollectorReport {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
@@ -692,25 +710,32 @@ impl Collector {
         });
     }
 
-    fn file_report(&mut self, file: FileKey, unix: u64) -> Option<FileReport> {
-        let tracked = self.registry.get_mut(file)?;
-        if tracked.is_delivered() {
-            tracked.level_unix = unix;
+    fn file_sums(&self) -> FileSums {
+        let unix = clock::wall().as_secs();
+        let saved = self.aside.asleep() as u64;
+        let mut sums = FileSums { saved, ..FileSums::default() };
+        for (_, tracked) in self.registry.iter() {
+            match tracked.state {
+                State::Active => sums.active += 1,
+                State::Rotated => sums.rotated += 1,
+                State::Deleted => sums.deleted += 1,
+            }
+            let (lag_bytes, lag_seconds) = lag(tracked, unix);
+            sums.failing += u64::from(!tracked.last_error.is_empty());
+            sums.unread_bytes += tracked.size.saturating_sub(tracked.read_offset);
+            sums.lag_bytes += lag_bytes;
+            sums.lag_seconds = sums.lag_seconds.max(lag_seconds);
         }
-        let lag_bytes = tracked.size.saturating_sub(tracked.watermark.offset());
-        let waits = unix.saturating_sub(tracked.level_unix);
-        Some(FileReport {
-            path: tracked.opened.path.display().to_string(),
-            state: tracked.state.name().to_owned(),
-            device: tracked.opened.device,
-            inode: tracked.opened.inode,
-            size: tracked.size,
-            read_offset: tracked.read_offset,
-            acked_offset: tracked.watermark.offset(),
-            lag_bytes,
-            lag_seconds: if lag_bytes == 0 { 0 } else { waits },
-            last_error: tracked.last_error.clone(),
-        })
+        sums
+    }
+
+    /// Somebody wants to see each file.
+    fn publish_files(&self) {
+        let made_unix = clock::wall().as_secs();
+        let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));
+        let mut files: Vec<FileReport> = files.collect();
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.handoff.publish_files(FileList { made_unix, files });
     }
 
     // === waiting
@@ -737,6 +762,12 @@ impl Collector {
             deadlines.push(Some(self.scan_at.max(scan_from)));
             if self.is_scan_wanted {
                 deadlines.push(Some(scan_from));
+            }
+            if self.are_names_changed {
+                deadlines.push(Some(self.names_from.max(scan_from)));
+            }
+            if self.aside.asleep() > 0 && self.paused_until.is_none() {
+                deadlines.push(Some(self.turn_at));
             }
         }
         if can_read {
@@ -770,6 +801,30 @@ impl Collector {
         let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
         // Interrupted or not: the loop looks at everything again.
         let _ = poll(&mut polled, timeout.as_ref());
+    }
+}
+
+/// Bytes of a file that are not acknowledged, and for how many seconds that has been so.
+fn lag(tracked: &Tracked, unix: u64) -> (u64, u64) {
+    match tracked.size.saturating_sub(tracked.watermark.offset()) {
+        0 => (0, 0),
+        bytes => (bytes, unix.saturating_sub(tracked.level_unix)),
+    }
+}
+
+fn file_report(tracked: &Tracked, unix: u64) -> FileReport {
+    let (lag_bytes, lag_seconds) = lag(tracked, unix);
+    FileReport {
+        path: tracked.opened.path.display().to_string(),
+        state: tracked.state.name().to_owned(),
+        device: tracked.opened.device,
+        inode: tracked.opened.inode,
+        size: tracked.size,
+        read_offset: tracked.read_offset,
+        acked_offset: tracked.watermark.offset(),
+        lag_bytes,
+        lag_seconds,
+        last_error: tracked.last_error.clone(),
     }
 }
 

@@ -7,13 +7,15 @@
 //! anything else                  from its first byte
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Collector;
+use super::files::Crowd;
+use super::{Collector, Stage};
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -25,10 +27,15 @@ use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, State, Tracked};
 use crate::tail::remembered;
-use crate::tail::unseen::{self, Known, Unseen};
+use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
 const REST_QUIET: Duration = Duration::from_millis(200);
+/// Of the files that the first discovery finds as they were delivered, so many are opened at once,
+/// and the others after it.
+const AWAKE_MAX: u64 = 64;
+/// So long the opening of these others may take, before mail and events are looked at again.
+const WAKING_MAX: Duration = Duration::from_millis(5);
 /// Time stamps of files come from a clock that is read in ticks, and lag behind.
 const STAMP_LAG: Duration = Duration::from_millis(50);
 
@@ -37,10 +44,12 @@ const STAMP_LAG: Duration = Duration::from_millis(50);
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
     resting: HashMap<(u64, u64), FoundAs>,
+    /// Those of them that were found so by the first discovery, and are to be opened.
+    asleep: VecDeque<Found>,
     /// Copies of open files.
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
-    known: Vec<Known>,
+    known: Places,
     /// Not all of what was known at the start has been looked for.
     is_first_search: bool,
     /// Older files beside those that turned out to be no copies.
@@ -87,6 +96,11 @@ impl Aside {
         !self.copies.is_empty()
     }
 
+    /// How many files are to be opened that are as they were delivered.
+    pub(super) fn asleep(&self) -> usize {
+        self.asleep.len()
+    }
+
     /// A discovery begins.
     pub(super) fn begin(&mut self) {
         self.places = None;
@@ -96,7 +110,7 @@ impl Aside {
 impl Collector {
     /// The checkpoints that were loaded: what was born beside their files since then is looked for.
     pub(super) fn expect_unseen(&mut self) {
-        let mut known: HashMap<PathBuf, Known> = HashMap::new();
+        let mut known = Places::new();
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
@@ -105,11 +119,11 @@ impl Collector {
                 0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
                 looked_at => looked_at,
             };
-            let one = Known { path: saved.path.clone(), place: place.clone(), seen, born: None };
-            let known = known.entry(place).or_insert_with(|| one.clone());
+            let one = || Known { path: saved.path.clone(), seen, born: None };
+            let known = known.entry(place.into()).or_insert_with(one);
             known.seen = known.seen.max(seen);
         }
-        self.aside.known = known.into_values().collect();
+        self.aside.known = known;
         self.aside.is_first_search = true;
     }
 
@@ -130,12 +144,10 @@ impl Collector {
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
         // What was known before is still looked for from then on.
-        if let Some(known) = self.aside.known.iter_mut().find(|known| known.place == place) {
-            known.born = born.or(known.born);
-            return;
-        }
-        let path = tracked.opened.path.clone();
-        self.aside.known.push(Known { path, place, seen: self.looked_at, born });
+        let path = &tracked.opened.path;
+        let one = || Known { path: path.to_path_buf(), seen: self.looked_at, born };
+        let known = self.aside.known.entry(place.into()).or_insert_with(one);
+        known.born = born.or(known.born);
     }
 
     /// Whether a file that was found is known not to hold anything new.
@@ -153,6 +165,65 @@ impl Collector {
             aside.copies.remove(&inode);
         }
         is_copy
+    }
+
+    /// Leaves a file closed for the moment, so that the first discovery of thousands is soon over: it
+    /// is as long as it was delivered. Its bytes are compared when it is opened, a moment later.
+    pub(super) fn may_sleep(&mut self, found: &Found) -> bool {
+        let is_first = !self.is_ready && self.stage == Stage::Running;
+        if !is_first || self.counters.files_opened < AWAKE_MAX {
+            return false;
+        }
+        let is_it = |saved: &Checkpoint| {
+            saved.offset == found.size
+                && saved.ranges.is_empty()
+                && saved.path.as_os_str() == found.path.as_os_str()
+        };
+        let is_text = found.path.extension().is_none_or(|extension| extension != "gz");
+        let may = is_text && self.remembered.get(found.device, found.inode).is_some_and(is_it);
+        if may {
+            let inode = (found.device, found.inode);
+            self.remembered.let_sleep(found.device, found.inode);
+            self.aside.resting.insert(inode, found_as(found));
+            self.aside.asleep.push_back(found.clone());
+        }
+        may
+    }
+
+    /// Opens some of the files that were left closed at the start. As many descriptors as there are
+    /// is as many as are opened: the others rest.
+    pub(super) fn wake(&mut self, now: Instant) {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let crowd = std::mem::replace(&mut self.crowd, Crowd::SILENT);
+        let until = clock::now() + WAKING_MAX;
+        while let Some(found) = self.aside.asleep.pop_front() {
+            if self.stage != Stage::Running || self.readers.len() >= self.files_max {
+                self.aside.asleep = VecDeque::new();
+                break;
+            }
+            let inode = (found.device, found.inode);
+            // It has changed or gone, and was seen to.
+            if self.aside.resting.get(&inode) != Some(&found_as(&found)) {
+                continue;
+            }
+            self.aside.resting.remove(&inode);
+            let outcome = self.open_found(&found, now);
+            self.remembered.wake(found.device, found.inode);
+            match self.registry.find(found.device, found.inode) {
+                Some(file) => self.refresh_names_of(file),
+                // It was replaced or cannot be opened: a discovery takes care of it.
+                None => self.is_scan_wanted |= !matches!(outcome, Ok(Some(same)) if same == inode),
+            }
+            if clock::now() >= until {
+                break;
+            }
+        }
+        if self.aside.asleep.is_empty() {
+            self.aside.asleep = VecDeque::new();
+        }
+        self.crowd = crowd;
     }
 
     /// Discovery is over: what is aside and was not found has another name now, or none.
@@ -218,11 +289,16 @@ impl Collector {
         let is_beside = |saved: &&Checkpoint| saved.path.parent() == found.path.parent();
         let known_by = saved.as_ref().filter(is_beside).map(|saved| saved.path.clone());
         let path = known_by.unwrap_or_else(|| found.path.clone());
+        // Its bytes were compared a moment ago, and it has not been written to since.
+        let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;
+        let is_as_delivered = saved.as_ref().is_some_and(is_known);
         let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.found_at.clone_from(&found.path);
+            tracked.found_at = shared(&tracked.opened.path, &found.path);
             tracked.found_as = found_as(found);
+            tracked.modified = stat.modified.filter(|_| is_as_delivered);
         }
+        self.examine(file, !is_as_delivered, now);
         if is_unpacked {
             // The next one may follow at once if there is nothing new in this one.
             self.rest_unpacked();
@@ -381,7 +457,9 @@ impl Collector {
             Some((found, Match::Resume)) => {
                 let resolved = reader.path().unwrap_or_else(|| path.to_owned());
                 let configured = found.path.clone();
-                self.begin(configured, resolved, reader, Some(found), State::Rotated, now)?;
+                let state = State::Rotated;
+                let file = self.begin(configured, resolved, reader, Some(found), state, now)?;
+                self.examine(file, true, now);
             }
             Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
                 self.remembered.put_gone(found);
@@ -397,14 +475,16 @@ impl Collector {
     pub(super) fn adopt_unseen(
         &mut self,
         found: &HashSet<(u64, u64)>,
+        is_first: bool,
         now: Instant,
     ) -> Vec<PathBuf> {
         let mut known = std::mem::take(&mut self.aside.known);
-        if !self.is_ready {
+        if is_first {
             self.expect_copies(&mut known);
         }
         let (waiting, mut unopened) = (self.unopened, Vec::new());
-        for one in unseen::unseen(&known, found) {
+        let Search { found, closed } = unseen::unseen(&known, found);
+        for (_, one) in found {
             if let Err(error) = self.adopt_unseen_one(&one, now) {
                 self.trouble(&one.path, "open", &error);
                 self.unopened += 1;
@@ -412,7 +492,9 @@ impl Collector {
             }
         }
         if self.unopened == waiting {
-            known.retain(unseen::is_closed);
+            known.retain(|place, _| {
+                Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
+            });
         }
         if known.is_empty() {
             self.aside.strangers.clear();
@@ -426,15 +508,16 @@ impl Collector {
 
     /// A file that was not delivered and was not met at the start may have been compressed before
     /// the agent ended, which held it open until then.
-    fn expect_copies(&self, known: &mut [Known]) {
-        let mut born: HashMap<PathBuf, i64> = HashMap::new();
-        for saved in self.remembered.checkpoints().filter(|one| !one.is_done) {
+    fn expect_copies(&self, known: &mut Places) {
+        let mut born: HashMap<OsString, i64> = HashMap::new();
+        for saved in self.remembered.unmet() {
             let Some(name) = saved.path.file_name() else { continue };
-            let first = born.entry(saved.resolved.with_file_name(name)).or_insert(saved.born);
+            let place = saved.resolved.with_file_name(name).into();
+            let first = born.entry(place).or_insert(saved.born);
             *first = saved.born.min(*first);
         }
-        for one in known {
-            one.born = born.get(&one.place).copied();
+        for (place, one) in known {
+            one.born = born.get(place).copied();
         }
     }
 
@@ -479,12 +562,13 @@ impl Collector {
             }
         };
         let configured = known.path.clone();
-        self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
+        let file = self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
+        self.examine(file, true, now);
         Ok(())
     }
 
-    /// Begins to ship a file, from where `saved` says or from its first byte. If it cannot be read,
-    /// its checkpoint is put back.
+    /// Begins to ship a file, from where `saved` says or from its first byte; it is to be examined. If
+    /// it cannot be read, its checkpoint is put back.
     fn begin(
         &mut self,
         path: PathBuf,
@@ -505,11 +589,15 @@ impl Collector {
         let (offset, tail, ranges) =
             saved.map(|saved| (saved.offset, saved.tail, saved.ranges)).unwrap_or_default();
         let Stat { device, inode, born, .. } = stat;
+        let path: Arc<Path> = path.into();
+        let resolved = shared(&path, &resolved);
         let opened = Opened { path, resolved, device, inode, born, head, offset, tail };
-        tracing::info!(
-            file = %opened.path.display(), resolved = %opened.resolved.display(),
-            offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
-        );
+        if self.crowd.on_opened() {
+            tracing::info!(
+                file = %opened.path.display(), resolved = %opened.resolved.display(),
+                offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
+            );
+        }
         let unix = clock::wall().as_secs();
         let file = self.registry.open(opened, now, unix);
         self.once.adopt(file, offset, ranges);
@@ -526,7 +614,6 @@ impl Collector {
         self.begin_stream(file);
         self.readers.insert(file, reader);
         self.is_moved = true;
-        self.examine(file, true, now);
         Ok(file)
     }
 
@@ -543,6 +630,11 @@ impl Collector {
             self.batcher.set_route(file, Route::Key(key));
         }
     }
+}
+
+/// A path in memory, which is `one` if that is the same.
+fn shared(one: &Arc<Path>, path: &Path) -> Arc<Path> {
+    if one.as_os_str() == path.as_os_str() { Arc::clone(one) } else { path.into() }
 }
 
 /// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds

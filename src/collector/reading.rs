@@ -44,7 +44,7 @@ impl Collector {
             self.expect_copy_beside(restarted.file);
         }
         // Notifications must lead to the new key before the next discovery.
-        self.refresh_names();
+        self.refresh_names_of(restarted.file);
     }
 
     /// A file that has fewer bytes than were read: what an examination showed before was its own.

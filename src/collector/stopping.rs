@@ -186,7 +186,7 @@ impl Collector {
             summary.undelivered_files += 1;
             summary.undelivered_bytes += tracked.size - tracked.watermark.offset();
             if summary.oldest.as_ref().is_none_or(|(_, longest)| *longest < waits) {
-                summary.oldest = Some((tracked.opened.path.clone(), waits));
+                summary.oldest = Some((tracked.opened.path.to_path_buf(), waits));
             }
         }
         summary

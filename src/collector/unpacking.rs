@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Collector, Stage, opening};
@@ -30,6 +31,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Packed {
     measuring: Option<Measuring>,
+    /// Device and inode of the one that is open, or was last.
+    open: Option<(u64, u64)>,
     /// Files with too much text, and when they changed last.
     oversized: HashMap<(u64, u64), i64>,
     /// Those that could not be measured.
@@ -119,8 +122,7 @@ impl Collector {
 
     fn is_its_turn(&self, inode: (u64, u64)) -> bool {
         let is_other = self.packed.measuring.as_ref().is_some_and(|one| one.inode != inode);
-        let is_open = self.readers.values().any(Reader::is_unpacked);
-        !is_other && !is_open && !self.packed.failed.contains_key(&inode)
+        !is_other && !self.packed.failed.contains_key(&inode) && self.unpacked().is_none()
     }
 
     fn unpack_next(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
@@ -143,6 +145,7 @@ impl Collector {
             return Ok(false);
         }
         reader.show(next.gzip);
+        self.packed.open = Some(next.inode);
         Ok(true)
     }
 
@@ -210,10 +213,10 @@ impl Collector {
 
     /// The compressed file that is open may have been written to: then there is other text, or more.
     pub(super) fn unpack_again(&mut self) {
-        for file in self.unpacked() {
-            if let Err(error) = self.unpack_changed(file) {
-                self.note_file_error(file, "unpack it", &error);
-            }
+        if let Some(file) = self.unpacked()
+            && let Err(error) = self.unpack_changed(file)
+        {
+            self.note_file_error(file, "unpack it", &error);
         }
     }
 
@@ -243,7 +246,7 @@ impl Collector {
     /// Something else stands in a file that was compressed: it is opened anew as what it is now.
     fn end_unpacked(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
-        let (path, offset) = (tracked.opened.path.clone(), tracked.read_offset);
+        let (path, offset) = (Arc::clone(&tracked.opened.path), tracked.read_offset);
         let skipped = self.close(file);
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += skipped;
@@ -266,25 +269,26 @@ impl Collector {
 
     /// A compressed file does not grow: once it is delivered it need not be open.
     pub(super) fn rest_unpacked(&mut self) {
-        for file in self.unpacked() {
-            let is_delivered = self.registry.get(file).is_some_and(Tracked::is_delivered);
-            let Some(reader) = self.readers.get(&file).filter(|_| is_delivered) else { continue };
-            let Some(gzip) = reader.gzip().filter(|gzip| gzip.is_measured()) else { continue };
-            if let (Some(damage), Some(tracked)) = (gzip.damage(), self.registry.get(file)) {
-                let path = tracked.found_at.display();
-                tracing::warn!(
-                    file = %path, bytes = gzip.len(), error = damage,
-                    "a compressed file is damaged; its text ends there"
-                );
-            }
-            drop(gzip);
-            self.rest(file);
+        let Some(file) = self.unpacked() else { return };
+        let is_delivered = self.registry.get(file).is_some_and(Tracked::is_delivered);
+        let Some(reader) = self.readers.get(&file).filter(|_| is_delivered) else { return };
+        let Some(gzip) = reader.gzip().filter(|gzip| gzip.is_measured()) else { return };
+        if let (Some(damage), Some(tracked)) = (gzip.damage(), self.registry.get(file)) {
+            let path = tracked.found_at.display();
+            tracing::warn!(
+                file = %path, bytes = gzip.len(), error = damage,
+                "a compressed file is damaged; its text ends there"
+            );
         }
+        drop(gzip);
+        self.rest(file);
     }
 
-    fn unpacked(&self) -> Vec<FileKey> {
-        let unpacked = self.readers.iter().filter(|(_, reader)| reader.is_unpacked());
-        unpacked.map(|(file, _)| *file).collect()
+    /// The compressed file that is open.
+    fn unpacked(&self) -> Option<FileKey> {
+        let (device, inode) = self.packed.open?;
+        let file = self.registry.find(device, inode)?;
+        self.readers.get(&file).filter(|reader| reader.is_unpacked()).map(|_| file)
     }
 }
 

@@ -35,7 +35,7 @@ fn free_address() -> SocketAddr {
 
 // === a running agent
 
-fn served() -> Served {
+fn served() -> (Served, Vec<FileReport>) {
     let served = Served::start();
     let file = |path: &str, size, acked_offset, lag_seconds, last_error: &str| FileReport {
         path: path.to_owned(),
@@ -49,14 +49,11 @@ fn served() -> Served {
         lag_seconds,
         last_error: last_error.to_owned(),
     };
-    let mut report = CollectorReport {
-        ready: true,
-        files: vec![
-            file("/share/logs/app.log", 5_000_000, 2_000_000, 75, ""),
-            file("/share/logs/b\u{1b}[2J.log", 9, 9, 0, "read it: permission denied"),
-        ],
-        ..CollectorReport::default()
-    };
+    let files = vec![
+        file("/share/logs/app.log", 5_000_000, 2_000_000, 75, ""),
+        file("/share/logs/b\u{1b}[2J.log", 9, 9, 0, "read it: permission denied"),
+    ];
+    let mut report = CollectorReport { ready: true, ..CollectorReport::default() };
     report.counters.batches_parked = 2;
     served.collector.publish(report);
     served.sender.publish(SenderReport {
@@ -66,14 +63,15 @@ fn served() -> Served {
         last_error: "503 ServerBusy".to_owned(),
         ..SenderReport::default()
     });
-    served
+    (served, files)
 }
 
 #[test]
 fn shows_what_the_agent_says() {
-    let served = served();
+    let (mut served, files) = served();
+    let address = Some(served.address);
 
-    let (code, text) = run_text(Some(served.address), Path::new("/nonexistent"));
+    let (code, text) = served.with_files(files, || run_text(address, Path::new("/nonexistent")));
 
     assert_eq!(code, ExitCode::Done);
     let text = text.replace(&served.address.to_string(), "ADDRESS");
@@ -94,8 +92,9 @@ fn shows_what_the_agent_says() {
 
 #[test]
 fn json_is_what_the_agent_answers() {
-    let served = served();
-    let (code, status) = run_json(Some(served.address), Path::new("/nonexistent"));
+    let (mut served, files) = served();
+    let address = Some(served.address);
+    let (code, status) = served.with_files(files, || run_json(address, Path::new("/nonexistent")));
     assert_eq!(code, ExitCode::Done);
     assert_eq!(status["source"], "agent");
     assert_eq!(status["files"][0]["lag_bytes"], 3_000_000);

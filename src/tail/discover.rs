@@ -6,7 +6,8 @@
 //! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -73,6 +74,8 @@ pub struct Scan {
     pub aliases: Vec<(PathBuf, (u64, u64))>,
     /// The directories to watch; `true` where files are that could be written.
     pub dirs: BTreeMap<PathBuf, bool>,
+    /// Those of them in which any name may matter: what a path or a link leads through, or waits for.
+    pub ways: BTreeSet<PathBuf>,
     /// What could not be looked at, other than because it is not there.
     pub errors: Vec<(PathBuf, io::Error)>,
     /// The links that lead out of the allowed directories, each once.
@@ -140,6 +143,13 @@ impl Patterns {
         scan.odd.sort_unstable();
         scan.odd.dedup_by(|a, b| a.0 == b.0);
         scan
+    }
+
+    /// Whether a pattern ends in what matches this name: a file of it may be one to ship.
+    #[must_use]
+    pub fn may_find(&self, name: &OsStr) -> bool {
+        let last = self.patterns.iter().filter_map(|pattern| pattern.parts.last());
+        last.into_iter().any(|part| part.is_match(name))
     }
 
     /// Whether `path` is left out.

@@ -148,9 +148,9 @@ mod matching {
     fn names_that_are_no_utf8_are_found() {
         use std::os::unix::ffi::OsStrExt as _;
         let tree = Tree::new(&["logs/x"]);
-        let dir = tree.path("logs").join(std::ffi::OsStr::from_bytes(b"\xfe\xff"));
+        let dir = tree.path("logs").join(OsStr::from_bytes(b"\xfe\xff"));
         fs::create_dir(&dir).unwrap();
-        let file = dir.join(std::ffi::OsStr::from_bytes(b"\xe9.log"));
+        let file = dir.join(OsStr::from_bytes(b"\xe9.log"));
         fs::write(&file, "").unwrap();
         assert_eq!(tree.scan(&["logs/**/*.log"]).files[0].path, file);
     }

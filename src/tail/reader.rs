@@ -34,7 +34,7 @@ const NULS_READ_MAX: usize = 64 << 20;
 pub struct Reader {
     file: Arc<File>,
     /// If the file is compressed, its text: that is what is read and measured.
-    gzip: Option<RefCell<Gzip>>,
+    gzip: Option<Box<RefCell<Gzip>>>,
 }
 
 /// A time of change that is not older than this may stand for two changes: kernels count in ticks.
@@ -73,13 +73,13 @@ impl Reader {
     /// From now on this text is read and measured, and it is `gzip`'s file that is open.
     pub fn show(&mut self, gzip: Gzip) {
         self.file = gzip.file();
-        self.gzip = Some(RefCell::new(gzip));
+        self.gzip = Some(Box::new(RefCell::new(gzip)));
     }
 
     /// What is known of the text of a compressed file.
     #[must_use]
     pub fn gzip(&self) -> Option<Ref<'_, Gzip>> {
-        self.gzip.as_ref().map(RefCell::borrow)
+        self.gzip.as_ref().map(|gzip| gzip.borrow())
     }
 
     /// A compressed file has changed: see [`Gzip::measure_again`].

@@ -10,7 +10,8 @@
 //! ended incarnation is acknowledged ([`Registry::take_settled`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::identity::Stat;
@@ -54,9 +55,9 @@ impl State {
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// Path as configured, links not resolved.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// Where it really is.
-    pub resolved: PathBuf,
+    pub resolved: Arc<Path>,
     /// Device number.
     pub device: u64,
     /// Inode number.
@@ -82,7 +83,7 @@ pub struct Tracked {
     pub opened: Opened,
     /// The path under which discovery found it last; another one after a rename within the
     /// patterns.
-    pub found_at: PathBuf,
+    pub found_at: Arc<Path>,
     /// Size and time of change as discovery found them last.
     pub found_as: FoundAs,
     /// It is the text of a compressed file, as it was at this time (Unix seconds). That never
@@ -153,9 +154,10 @@ pub struct Restarted {
 /// All tracked files.
 #[derive(Debug, Default)]
 pub struct Registry {
-    files: BTreeMap<FileKey, Tracked>,
+    /// Boxed, because a map keeps room for more than it holds, and there may be many.
+    files: BTreeMap<FileKey, Box<Tracked>>,
     /// Incarnations that ended and have batches under way.
-    ended: BTreeMap<FileKey, Tracked>,
+    ended: BTreeMap<FileKey, Box<Tracked>>,
     by_inode: HashMap<(u64, u64), FileKey>,
     /// Files with an unfinished last line, by the time it was last added to.
     rests: BTreeSet<(Instant, FileKey)>,
@@ -190,7 +192,7 @@ impl Registry {
             unpacked_unix: None,
             opened,
         };
-        self.files.insert(file, tracked);
+        self.files.insert(file, Box::new(tracked));
         file
     }
 
@@ -203,17 +205,17 @@ impl Registry {
     /// One tracked file.
     #[must_use]
     pub fn get(&self, file: FileKey) -> Option<&Tracked> {
-        self.files.get(&file)
+        self.files.get(&file).map(Box::as_ref)
     }
 
     /// One tracked file, to change what only the loop knows of it.
     pub fn get_mut(&mut self, file: FileKey) -> Option<&mut Tracked> {
-        self.files.get_mut(&file)
+        self.files.get_mut(&file).map(Box::as_mut)
     }
 
     /// All of them, in the order of opening.
     pub fn iter(&self) -> impl Iterator<Item = (FileKey, &Tracked)> {
-        self.files.iter().map(|(file, tracked)| (*file, tracked))
+        self.files.iter().map(|(file, tracked)| (*file, tracked.as_ref()))
     }
 
     /// A discovery found the files with these devices and inodes. Returns those that it found no
@@ -376,18 +378,18 @@ impl Registry {
     /// An incarnation that ended and has batches under way.
     #[must_use]
     pub fn get_ended(&self, file: FileKey) -> Option<&Tracked> {
-        self.ended.get(&file)
+        self.ended.get(&file).map(Box::as_ref)
     }
 
     /// Incarnations that ended and have batches under way.
     pub fn ended(&self) -> impl Iterator<Item = (FileKey, &Tracked)> {
-        self.ended.iter().map(|(file, tracked)| (*file, tracked))
+        self.ended.iter().map(|(file, tracked)| (*file, tracked.as_ref()))
     }
 
     /// Takes out the ended incarnations of which all that was read is acknowledged.
-    pub fn take_settled(&mut self) -> Vec<(FileKey, Tracked)> {
+    pub fn take_settled(&mut self) -> Vec<(FileKey, Box<Tracked>)> {
         let is_settled =
-            |_: &FileKey, ended: &mut Tracked| ended.watermark.offset() == ended.read_offset;
+            |_: &FileKey, ended: &mut Box<Tracked>| ended.watermark.offset() == ended.read_offset;
         self.ended.extract_if(.., is_settled).collect()
     }
 
@@ -478,7 +480,7 @@ impl Tracked {
         let names = [&self.opened.path, &self.found_at].map(|path| path.file_name());
         let resolved = &self.opened.resolved;
         let places = names.into_iter().flatten().map(|name| resolved.with_file_name(name));
-        places.chain([resolved.clone()]).collect::<BTreeSet<_>>().into_iter()
+        places.chain([resolved.to_path_buf()]).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// Whether the bytes from where it was opened to its size are all acknowledged or skipped.
@@ -514,8 +516,8 @@ impl Tracked {
     #[must_use]
     pub fn checkpoint(&self, unix: u64) -> Checkpoint {
         Checkpoint {
-            path: self.opened.path.clone(),
-            resolved: self.opened.resolved.clone(),
+            path: self.opened.path.to_path_buf(),
+            resolved: self.opened.resolved.to_path_buf(),
             device: self.opened.device,
             inode: self.opened.inode,
             born: self.opened.born,
@@ -537,8 +539,8 @@ mod tests {
 
     fn opened(inode: u64, offset: u64) -> Opened {
         Opened {
-            path: "/share/logs/app.log".into(),
-            resolved: "/data/pod/logs/app.log".into(),
+            path: Path::new("/share/logs/app.log").into(),
+            resolved: Path::new("/data/pod/logs/app.log").into(),
             device: 1,
             inode,
             born: 0,

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -45,10 +45,13 @@ pub struct Remembered {
     /// In the order in which they came.
     checkpoints: BTreeMap<u64, Checkpoint>,
     next_number: u64,
-    by_inode: Index<u64>,
-    by_path: Index<PathBuf>,
+    by_inode: Index,
+    /// By the path as configured.
+    by_path: Index,
     /// By the places where a copy is looked for under another name.
-    by_name: Index<PathBuf>,
+    by_name: Index,
+    /// Makes keys of paths.
+    hasher: RandomState,
     /// Directories that were searched, as they were then: there is no use in looking again before
     /// a name has changed.
     searched: HashMap<PathBuf, (u64, u64, i64, i64)>,
@@ -56,9 +59,9 @@ pub struct Remembered {
     missing: HashMap<PathBuf, u64>,
     /// Of files that were done and left their place: they are gone if they are not found beside it.
     vanished: HashSet<u64>,
+    /// Of files that were found as they had been delivered, and are to be opened soon.
+    asleep: HashSet<u64>,
 }
-
-type Index<K> = HashMap<K, BTreeSet<u64>>;
 
 impl Remembered {
     /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
@@ -83,14 +86,39 @@ impl Remembered {
         self.checkpoints.values()
     }
 
+    /// Those whose files were not delivered and have not been met.
+    pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
+        let is_unmet =
+            |(number, saved): &(&u64, &Checkpoint)| !saved.is_done && !self.asleep.contains(number);
+        self.checkpoints.iter().filter(is_unmet).map(|(_, saved)| saved)
+    }
+
+    /// The file is there, and as long as it was delivered: nothing else claims its checkpoint, and
+    /// nothing searches for it, until it is opened or has left its place.
+    pub fn let_sleep(&mut self, device: u64, inode: u64) {
+        let numbers = self.by_inode.get(inode).filter(|_| inode != 0);
+        let is_it =
+            |number: &u64| self.checkpoints.get(number).is_some_and(|one| one.device == device);
+        self.asleep.extend(numbers.filter(is_it));
+    }
+
+    /// The file was opened, or could not be: nothing is left out for it any more.
+    pub fn wake(&mut self, device: u64, inode: u64) {
+        let is_it =
+            |number: &u64| self.checkpoints.get(number).is_some_and(|one| one.device == device);
+        for number in self.by_inode.get(inode).filter(is_it) {
+            self.asleep.remove(&number);
+        }
+    }
+
     /// Puts checkpoints back whose files could not be opened after all.
     pub fn put_back(&mut self, checkpoint: Checkpoint) {
         let number = self.next_number;
         self.next_number += 1;
-        self.by_inode.entry(checkpoint.inode).or_default().insert(number);
-        self.by_path.entry(checkpoint.path.clone()).or_default().insert(number);
+        self.by_inode.insert(checkpoint.inode, number);
+        self.by_path.insert(self.key(&checkpoint.path), number);
         for place in places(&checkpoint) {
-            self.by_name.entry(place).or_default().insert(number);
+            self.by_name.insert(self.key(&place), number);
         }
         self.checkpoints.insert(number, checkpoint);
     }
@@ -98,12 +126,18 @@ impl Remembered {
     fn take(&mut self, number: u64) -> Option<Checkpoint> {
         let checkpoint = self.checkpoints.remove(&number)?;
         self.vanished.remove(&number);
-        remove(&mut self.by_inode, &checkpoint.inode, number);
-        remove(&mut self.by_path, &checkpoint.path, number);
+        self.asleep.remove(&number);
+        self.by_inode.remove(checkpoint.inode, number);
+        self.by_path.remove(self.key(&checkpoint.path), number);
         for place in places(&checkpoint) {
-            remove(&mut self.by_name, &place, number);
+            self.by_name.remove(self.key(&place), number);
         }
         Some(checkpoint)
+    }
+
+    /// Stands for a path. Two that share it are told apart where the checkpoints are compared.
+    fn key(&self, path: &Path) -> u64 {
+        self.hasher.hash_one(path.as_os_str())
     }
 
     /// Keeps the checkpoint of a file that is done, to know it when it is met again.
@@ -115,10 +149,9 @@ impl Remembered {
     /// be met.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
         self.put_back(Checkpoint { inode: 0, ..checkpoint });
-        if let Some(gone) = self.by_inode.get(&0)
-            && gone.len() > GONE_MAX
-            && let Some(&oldest) = gone.first()
-        {
+        let gone = self.by_inode.get(0);
+        let is_over = gone.clone().nth(GONE_MAX).is_some();
+        if let Some(oldest) = gone.min().filter(|_| is_over) {
             self.take(oldest);
         }
     }
@@ -127,8 +160,8 @@ impl Remembered {
     /// Says whether that is news of any.
     pub fn on_copies_searched(&mut self) -> bool {
         let mut is_news = false;
-        for number in self.by_inode.get(&0).into_iter().flatten() {
-            if let Some(gone) = self.checkpoints.get_mut(number) {
+        for number in self.by_inode.get(0) {
+            if let Some(gone) = self.checkpoints.get_mut(&number) {
                 is_news |= !gone.is_done;
                 gone.is_done = true;
             }
@@ -138,9 +171,10 @@ impl Remembered {
 
     /// A file that was done has left the place where it was: it is searched for.
     pub fn search_for(&mut self, device: u64, inode: u64) {
-        for &number in self.by_inode.get(&inode).into_iter().flatten() {
+        for number in self.by_inode.get(inode) {
             let saved = self.checkpoints.get_mut(&number).filter(|one| one.device == device);
-            if let Some(saved) = saved.filter(|one| one.is_done) {
+            let is_asleep = saved.is_some() && self.asleep.remove(&number);
+            if let Some(saved) = saved.filter(|one| one.is_done || is_asleep) {
                 saved.is_done = false;
                 self.vanished.insert(number);
             }
@@ -149,9 +183,9 @@ impl Remembered {
 
     /// The file is still there, as it was: its checkpoint does not age.
     pub fn on_met(&mut self, device: u64, inode: u64, unix: u64) {
-        for number in self.by_inode.get(&inode).into_iter().flatten() {
-            if let Some(saved) = self.checkpoints.get_mut(number).filter(|one| one.device == device)
-            {
+        for number in self.by_inode.get(inode) {
+            let saved = self.checkpoints.get_mut(&number);
+            if let Some(saved) = saved.filter(|one| one.device == device) {
                 saved.seen_unix = saved.seen_unix.max(unix);
             }
         }
@@ -160,8 +194,8 @@ impl Remembered {
     /// What is known of the file with this device and inode.
     #[must_use]
     pub fn get(&self, device: u64, inode: u64) -> Option<&Checkpoint> {
-        let numbers = self.by_inode.get(&inode).filter(|_| inode != 0)?;
-        let mut checkpoints = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+        let numbers = self.by_inode.get(inode).filter(|_| inode != 0);
+        let mut checkpoints = numbers.filter_map(|number| self.checkpoints.get(&number));
         checkpoints.find(|one| one.device == device)
     }
 
@@ -187,12 +221,11 @@ impl Remembered {
             (false, false, true) => Some(2),
             (true, false, _) | (false, false, false) => None,
         };
-        let related = [self.by_inode.get(&stat.inode), self.by_path.get(path)];
+        let related = self.by_inode.get(stat.inode).chain(self.by_path.get(self.key(path)));
         let mut candidates: Vec<_> = related
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|&number| Some((kinship(self.checkpoints.get(&number)?)?, number)))
+            .filter_map(|number| Some((kinship(self.checkpoints.get(&number)?)?, number)))
+            // What sleeps in its place is nobody else's.
+            .filter(|(kinship, number)| *kinship == 0 || !self.asleep.contains(number))
             .collect();
         candidates.sort_unstable();
         for (_, number) in candidates {
@@ -230,12 +263,12 @@ impl Remembered {
     ) -> io::Result<Option<Checkpoint>> {
         let mut candidates = BTreeSet::new();
         for base in bases(resolved) {
-            for number in self.by_name.get(&base).into_iter().flatten() {
-                let Some(saved) = self.checkpoints.get(number) else { continue };
+            for number in self.by_name.get(self.key(&base)) {
+                let Some(saved) = self.checkpoints.get(&number) else { continue };
                 // A head of NULs is no head; then a whole tail is the proof.
                 let is_proof = saved.head.len > 0 || saved.tail.len as usize == TAIL_BYTES_MAX;
                 if is_proof && saved.offset <= size {
-                    candidates.insert((saved.offset, *number));
+                    candidates.insert((saved.offset, number));
                 }
             }
         }
@@ -243,7 +276,7 @@ impl Remembered {
         for (offset, number) in candidates.into_iter().rev() {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
             if reader.has_head(saved.head)? && reader.has_tail(saved.tail, offset)? {
-                let is_there = saved.is_done && saved.inode != 0;
+                let is_there = (saved.is_done || self.asleep.contains(&number)) && saved.inode != 0;
                 let saved = saved.clone();
                 return Ok(if is_there { Some(saved) } else { self.take(number) });
             }
@@ -255,12 +288,7 @@ impl Remembered {
     /// below it, or no longer reached by the patterns. Each directory is searched again only when a
     /// name in it changed. `unix` is now.
     pub fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
-        let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
-        for (&number, saved) in self.checkpoints.iter().filter(|(_, saved)| saved.inode != 0) {
-            if let Some(dir) = saved.resolved.parent() {
-                by_dir.entry(dir.to_owned()).or_default().push(number);
-            }
-        }
+        let by_dir = self.wanted_by_dir();
         self.searched.retain(|dir, _| by_dir.contains_key(dir));
         let (mut paths, mut missing) = (Vec::new(), Vec::new());
         for (dir, numbers) in by_dir {
@@ -300,6 +328,19 @@ impl Remembered {
         }
         self.forget_missing(missing, unix);
         paths
+    }
+
+    fn wanted_by_dir(&self) -> HashMap<PathBuf, Vec<u64>> {
+        let is_wanted = |(number, saved): &(&u64, &Checkpoint)| {
+            saved.inode != 0 && !self.asleep.contains(number)
+        };
+        let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
+        for (&number, saved) in self.checkpoints.iter().filter(is_wanted) {
+            if let Some(dir) = saved.resolved.parent() {
+                by_dir.entry(dir).or_default().push(number);
+            }
+        }
+        by_dir.into_iter().map(|(dir, numbers)| (dir.to_owned(), numbers)).collect()
     }
 
     /// Keeps only some of the checkpoints whose directories are not there. None of them is dropped
@@ -396,12 +437,44 @@ fn entries(dir: &Path) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
     Ok((files, dirs))
 }
 
-fn remove<K: Eq + Hash>(index: &mut Index<K>, key: &K, number: u64) {
-    if let Some(numbers) = index.get_mut(key) {
-        numbers.remove(&number);
-        if numbers.is_empty() {
-            index.remove(key);
+/// Numbers of checkpoints by something that several may share, and most do not.
+#[derive(Debug, Default)]
+struct Index {
+    /// The first of each.
+    first: HashMap<u64, u64>,
+    /// The others. Ordered, so that many with the same key do not cost more and more.
+    others: BTreeSet<(u64, u64)>,
+}
+
+impl Index {
+    fn insert(&mut self, key: u64, number: u64) {
+        if *self.first.entry(key).or_insert(number) != number {
+            self.others.insert((key, number));
         }
+    }
+
+    fn remove(&mut self, key: u64, number: u64) {
+        self.others.remove(&(key, number));
+        if self.first.get(&key) != Some(&number) {
+            return;
+        }
+        let next = self.others.range((key, 0)..=(key, u64::MAX)).next().copied();
+        match next {
+            Some(next) => {
+                self.others.remove(&next);
+                self.first.insert(key, next.1);
+            }
+            None => drop(self.first.remove(&key)),
+        }
+        // After a start nearly all of them are taken.
+        if self.first.len() < self.first.capacity() / 8 {
+            self.first.shrink_to(self.first.len() * 2);
+        }
+    }
+
+    fn get(&self, key: u64) -> impl Iterator<Item = u64> + Clone + use<'_> {
+        let others = self.others.range((key, 0)..=(key, u64::MAX)).map(|(_, number)| *number);
+        self.first.get(&key).copied().into_iter().chain(others)
     }
 }
 

@@ -15,6 +15,9 @@ use std::time::Instant;
 
 use crate::span::FileKey;
 
+/// Room for so many files is kept when none waits any more.
+const ROOM_KEPT: usize = 256;
+
 /// Files that wait to be read, each at most once.
 #[derive(Debug, Default)]
 pub struct Schedule {
@@ -72,6 +75,9 @@ impl Schedule {
     pub fn next_file(&mut self) -> Option<FileKey> {
         let file = self.queue.pop_front()?;
         self.queued.remove(&file);
+        if self.queue.is_empty() && self.queue.capacity() > ROOM_KEPT {
+            *self = Self::default();
+        }
         Some(file)
     }
 

@@ -5,21 +5,22 @@
 //! shipped. Such a file bears the name of a *generation* of one that is known, and is younger than
 //! the last look at that one; what is older was left behind by others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::remembered::bases;
+use super::generation;
 
 /// A file that is known, and the last look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Path as configured, links not resolved.
     pub path: PathBuf,
-    /// Where it really was, under the name that the patterns found.
-    pub place: PathBuf,
     /// When it was last looked at, in nanoseconds since 1970.
     pub seen: i64,
     /// If it waits to be delivered and is not met, a copy of it may be older than the last look:
@@ -33,6 +34,10 @@ impl Known {
     }
 }
 
+/// The known files, by where they really were, under the names that the patterns found.
+/// (Paths are compared a component at a time, which is slow; so these are their bytes.)
+pub type Places = HashMap<OsString, Known>;
+
 /// A file beside a known one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen<'k> {
@@ -44,50 +49,69 @@ pub struct Unseen<'k> {
     pub is_copy: bool,
 }
 
-/// The generations of `known` files that are younger than the last look at them, oldest first, with
-/// the file that each is a generation of; and the older ones that may be a copy. Files in `met`
-/// (device and inode) are passed over.
-#[must_use]
-pub fn unseen<'k>(known: &'k [Known], met: &HashSet<(u64, u64)>) -> Vec<Unseen<'k>> {
-    let mut by_dir: BTreeMap<&Path, Vec<&Known>> = BTreeMap::new();
-    for one in known {
-        if let Some(dir) = one.place.parent() {
-            by_dir.entry(dir).or_default().push(one);
-        }
-    }
-    let mut found = Vec::new();
-    for (dir, known) in by_dir {
-        let Ok(entries) = fs::read_dir(dir) else { continue };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let bases = bases(&path);
-            if bases.is_empty() {
-                continue;
-            }
-            // Links are not followed: what they lead to has a name of its own.
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            let born = born(&metadata);
-            let is_met = met.contains(&(metadata.dev(), metadata.ino()));
-            let is_beside =
-                |known: &&&Known| bases.contains(&known.place) && known.is_younger(born);
-            if let Some(known) = known.iter().find(is_beside)
-                && metadata.is_file()
-                && !is_met
-            {
-                found.push((born, Unseen { path, known, is_copy: born <= known.seen }));
-            }
-        }
-    }
-    found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
-    found.into_iter().map(|(_, unseen)| unseen).collect()
+/// What a search beside the known files came to.
+#[derive(Debug, Default)]
+pub struct Search<'k> {
+    /// The files that it found, oldest first.
+    pub found: Vec<(i64, Unseen<'k>)>,
+    /// Directories that may not be looked into.
+    pub closed: HashSet<PathBuf>,
 }
 
-/// Whether the directory of a known file may not be looked into.
+/// The generations of `known` files that are younger than the last look at them, with the file that
+/// each is a generation of; and the older ones that may be a copy. Files in `met` (device and inode)
+/// are passed over.
+///
+/// *Cost*: reads each directory once; examines what bears the name of a generation.
 #[must_use]
-pub fn is_closed(known: &Known) -> bool {
-    let looked = known.place.parent().map(fs::read_dir);
-    looked.is_some_and(|looked| {
-        looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-    })
+pub fn unseen<'k>(known: &'k Places, met: &HashSet<(u64, u64)>) -> Search<'k> {
+    let mut by_dir: HashMap<&OsStr, HashMap<&[u8], &'k Known>> = HashMap::new();
+    for (place, one) in known {
+        let place = Path::new(place);
+        if let (Some(dir), Some(name)) = (place.parent(), place.file_name()) {
+            by_dir.entry(dir.as_os_str()).or_default().insert(name.as_bytes(), one);
+        }
+    }
+    let mut search = Search::default();
+    for (dir, known) in by_dir {
+        let dir = Path::new(dir);
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                search.closed.insert(dir.to_owned());
+                continue;
+            }
+            Err(_) => continue,
+        };
+        for entry in entries.flatten() {
+            search.found.extend(examine(dir, &entry.file_name(), &known, met));
+        }
+    }
+    search.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+    search
+}
+
+/// When a file of this name was born, if it is one that nobody has seen.
+fn examine<'k>(
+    dir: &Path,
+    name: &OsStr,
+    known: &HashMap<&[u8], &'k Known>,
+    met: &HashSet<(u64, u64)>,
+) -> Option<(i64, Unseen<'k>)> {
+    let bases = generation::bases(name.as_bytes());
+    let beside: Vec<&Known> =
+        bases.iter().filter_map(|base| known.get(&base[..]).copied()).collect();
+    if beside.is_empty() {
+        return None;
+    }
+    let path = dir.join(name);
+    // Links are not followed: what they lead to has a name of its own.
+    let metadata = fs::symlink_metadata(&path).ok()?;
+    let born = born(&metadata);
+    let is_met = met.contains(&(metadata.dev(), metadata.ino()));
+    let known = beside.into_iter().find(|known| known.is_younger(born))?;
+    let is_it = metadata.is_file() && !is_met;
+    is_it.then_some((born, Unseen { path, known, is_copy: born <= known.seen }))
 }
 
 /// When a file was made; where that is not known, when its bytes changed last.
@@ -119,18 +143,22 @@ mod tests {
         write("app.log.bak");
         std::os::unix::fs::symlink("other.log.1", dir.path().join("app.log.9")).unwrap();
         let known = |seen, born| {
-            [Known { path: "/share/app.log".into(), place: place.clone(), seen, born }]
+            Places::from([(
+                place.clone().into(),
+                Known { path: "/share/app.log".into(), seen, born },
+            )])
         };
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
         let paths = |seen| -> Vec<PathBuf> {
-            unseen(&known(seen, None), &met).into_iter().map(|one| one.path).collect()
+            unseen(&known(seen, None), &met).found.into_iter().map(|(_, one)| one.path).collect()
         };
 
         assert_eq!(paths(0), [dir.path().join("app.log.1")]);
         assert!(paths(i64::MAX).is_empty());
         let waits = known(i64::MAX, Some(0));
         let copies = unseen(&waits, &met);
-        assert_eq!(copies.len(), 1);
-        assert!(copies[0].is_copy && copies[0].path == dir.path().join("app.log.1"));
+        assert_eq!(copies.found.len(), 1);
+        let (_, copy) = &copies.found[0];
+        assert!(copy.is_copy && copy.path == dir.path().join("app.log.1"));
     }
 }

@@ -5,13 +5,15 @@
 //! data. Where a directory cannot be watched (limits of the kernel, no inotify at all) the agent
 //! polls, and says so once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use crate::span::FileKey;
 
@@ -19,8 +21,16 @@ use crate::span::FileKey;
 pub struct Watch {
     inotify: Option<Inotify>,
     by_dir: HashMap<PathBuf, Watched>,
-    /// Which file stands under which name. Made anew after each discovery.
-    names: HashMap<(WatchDescriptor, OsString), FileKey>,
+    /// Directories of log files through which nothing leads elsewhere, by their watch: a name in one
+    /// of them matters only as the name of a file.
+    plain: HashMap<WatchDescriptor, PathBuf>,
+    /// Which file stands under which name, by a key of directory and name. Made anew after each
+    /// discovery.
+    names: HashMap<u64, FileKey>,
+    /// Names in plain directories that matter to nobody.
+    idle: HashSet<u64>,
+    /// Makes these keys: thousands of names are large. Two that share one would be the same hint.
+    hasher: RandomState,
     buffer: Vec<u8>,
     /// Why files are polled for good; `None` while notifications can be had and trusted.
     trouble: Option<String>,
@@ -40,6 +50,9 @@ pub struct Hints {
     pub written: Vec<FileKey>,
     /// Names came, went or changed: discovery is due.
     pub names_changed: bool,
+    /// Paths that came, or whose rights have changed, and of which the caller says whether that is
+    /// news: by [`Watch::ignore`], or with a discovery.
+    pub came: Vec<PathBuf>,
     /// Something was written to that has no known name: perhaps a rotated file.
     pub unknown_written: bool,
     /// The kernel's queue was full and events are lost: look at everything.
@@ -48,6 +61,8 @@ pub struct Hints {
 
 /// 64 KiB: some 2,000 events in one call.
 const EVENTS_BYTES: usize = 64 * 1024;
+/// Most names that are known to matter to nobody.
+const IDLE_MAX: usize = 4096;
 /// Calls in a row. That is more than the kernel's queue holds by default (16,384 events).
 const READS_MAX: usize = 16;
 
@@ -69,6 +84,9 @@ impl Watch {
         Self {
             inotify,
             by_dir: HashMap::new(),
+            plain: HashMap::new(),
+            idle: HashSet::new(),
+            hasher: RandomState::new(),
             names: HashMap::new(),
             buffer: vec![0; EVENTS_BYTES],
             trouble,
@@ -93,9 +111,10 @@ impl Watch {
         self.trouble.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Watches exactly these directories (`true`: also for writes). Returns whether a watch is
-    /// new: what happened in that directory before is not known, so discovery must run again.
-    pub fn watch(&mut self, dirs: &BTreeMap<PathBuf, bool>) -> bool {
+    /// Watches exactly these directories (`true`: also for writes). Returns whether discovery must
+    /// run again: a watch is new, and in that directory a name may have changed after `since`
+    /// (nanoseconds since 1970), when discovery began.
+    pub fn watch(&mut self, dirs: &BTreeMap<PathBuf, bool>, since: i64) -> bool {
         let Some(inotify) = &mut self.inotify else { return false };
         let mut watches = inotify.watches();
         self.by_dir.retain(|dir, watched| {
@@ -119,7 +138,7 @@ impl Watch {
                             has_new = true;
                         }
                         Some(old) => has_new |= holds_files && !old.holds_files,
-                        None => has_new = true,
+                        None => has_new |= is_changed(dir, since),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => has_new = true,
@@ -137,15 +156,47 @@ impl Watch {
         has_new
     }
 
+    /// Says in which of the directories any name may matter: a link leads through them, or is to.
+    pub fn set_ways(&mut self, ways: &BTreeSet<PathBuf>) {
+        let is_way = |dir: &PathBuf, watched: &Watched| !watched.holds_files || ways.contains(dir);
+        self.plain.clear();
+        for (dir, watched) in &self.by_dir {
+            self.plain.insert(watched.descriptor.clone(), dir.clone());
+        }
+        for (_, way) in self.by_dir.iter().filter(|(dir, watched)| is_way(dir, watched)) {
+            self.plain.remove(&way.descriptor);
+        }
+    }
+
     /// Says which file stands under which path, links resolved or not, as discovery found them.
     pub fn set_names<'a>(&mut self, files: impl Iterator<Item = (&'a Path, FileKey)>) {
         self.names.clear();
+        self.add_names(files);
+    }
+
+    /// The same, of some files: what is known of others stays.
+    pub fn add_names<'a>(&mut self, files: impl Iterator<Item = (&'a Path, FileKey)>) {
+        // Files of one directory come one after the other, mostly.
+        let mut last: Option<(&Path, &Watched)> = None;
         for (path, file) in files {
             let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { continue };
-            if let Some(watched) = self.by_dir.get(dir) {
-                self.names.insert((watched.descriptor.clone(), name.to_owned()), file);
+            if last.is_none_or(|(last, _)| last.as_os_str() != dir.as_os_str()) {
+                last = self.by_dir.get(dir).map(|watched| (dir, watched));
+            }
+            if let Some((_, watched)) = last {
+                self.names.insert(key(&self.hasher, &watched.descriptor, name), file);
             }
         }
+    }
+
+    /// What happens to a file of this name matters to nobody, until something comes there again.
+    pub fn ignore(&mut self, path: &Path) {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let Some(watched) = self.by_dir.get(dir) else { return };
+        if self.idle.len() >= IDLE_MAX {
+            self.idle.clear();
+        }
+        self.idle.insert(key(&self.hasher, &watched.descriptor, name));
     }
 
     /// Takes the waiting events; what comes in without end meanwhile is left for the next time.
@@ -153,7 +204,14 @@ impl Watch {
     pub fn take(&mut self) -> Hints {
         let mut hints = Hints::default();
         let mut ended = HashSet::new();
+        let mut came = HashMap::new();
         let Some(inotify) = &mut self.inotify else { return hints };
+        let mut names = Names {
+            plain: &self.plain,
+            names: &self.names,
+            idle: &mut self.idle,
+            hasher: &self.hasher,
+        };
         for _ in 0..READS_MAX {
             let events = match inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,
@@ -168,19 +226,20 @@ impl Watch {
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
                     hints.overflowed = true;
                 } else if event.mask.contains(EventMask::MODIFY) {
-                    let name = event.name.unwrap_or_default().to_owned();
-                    match self.names.get(&(event.wd, name)) {
+                    let key = key(names.hasher, &event.wd, event.name.unwrap_or_default());
+                    match names.names.get(&key) {
                         Some(file) if hints.written.last() == Some(file) => {}
                         Some(file) => hints.written.push(*file),
-                        None => hints.unknown_written = true,
+                        None => hints.unknown_written |= !names.idle.contains(&key),
                     }
                 } else if event.mask.contains(EventMask::IGNORED) {
                     ended.insert(event.wd);
                 } else {
-                    hints.names_changed = true;
+                    hints.names_changed |= names.is_changed_by(&event, &mut came);
                 }
             }
         }
+        hints.came = came.into_values().collect();
         if !ended.is_empty() {
             let known = self.by_dir.len();
             self.by_dir.retain(|_, watched| !ended.contains(&watched.descriptor));
@@ -197,6 +256,50 @@ impl Default for Watch {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What is known of the names in the watched directories.
+struct Names<'a> {
+    plain: &'a HashMap<WatchDescriptor, PathBuf>,
+    names: &'a HashMap<u64, FileKey>,
+    idle: &'a mut HashSet<u64>,
+    hasher: &'a RandomState,
+}
+
+impl Names<'_> {
+    /// Whether an event is news of the names for sure. Puts what may be into `came`, by its key, and
+    /// takes out what has gone again.
+    fn is_changed_by(&mut self, event: &Event<&OsStr>, came: &mut HashMap<u64, PathBuf>) -> bool {
+        let Some((dir, name)) = self.plain.get(&event.wd).zip(event.name) else { return true };
+        let key = key(self.hasher, &event.wd, name);
+        if event.mask.contains(EventMask::ISDIR) || self.names.contains_key(&key) {
+            return true;
+        }
+        let is_idle = self.idle.contains(&key);
+        if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
+            // It is something else now.
+            self.idle.remove(&key);
+            came.insert(key, dir.join(name));
+            false
+        } else if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
+            came.remove(&key).is_none() && !is_idle
+        } else {
+            !is_idle && !came.contains_key(&key)
+        }
+    }
+}
+
+/// Stands for a name in a directory.
+fn key(hasher: &RandomState, dir: &WatchDescriptor, name: &OsStr) -> u64 {
+    hasher.hash_one((dir, name))
+}
+
+/// Whether a name in a directory may have changed after `since`, which was taken from our clock with
+/// a margin for that of the file system.
+fn is_changed(dir: &Path, since: i64) -> bool {
+    fs::metadata(dir).map_or(true, |found| {
+        found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec()) >= since
+    })
 }
 
 fn mask(holds_files: bool) -> WatchMask {
@@ -229,8 +332,8 @@ mod tests {
         let known = dir.path().join("a.log");
         fs::write(&known, "").unwrap();
         let mut watch = Watch::new();
-        assert!(watch.watch(&dirs(dir.path(), true)), "the watch is new");
-        assert!(!watch.watch(&dirs(dir.path(), true)), "it is there already");
+        assert!(watch.watch(&dirs(dir.path(), true), 0), "the watch is new");
+        assert!(!watch.watch(&dirs(dir.path(), true), 0), "it is there already");
         watch.set_names([(known.as_path(), FileKey(3))].into_iter());
         assert_eq!(watch.take(), Hints::default());
 
@@ -240,7 +343,7 @@ mod tests {
 
         fs::write(dir.path().join("b.log"), "line\n").unwrap();
         let hints = watch.take();
-        assert_eq!((hints.unknown_written, hints.names_changed), (true, true));
+        assert_eq!((hints.unknown_written, hints.names_changed), (true, true), "no way is known");
     }
 
     #[test]
@@ -248,10 +351,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.log"), "").unwrap();
         let mut watch = Watch::new();
-        watch.watch(&dirs(dir.path(), false));
+        watch.watch(&dirs(dir.path(), false), 0);
         fs::write(dir.path().join("a.log"), "line\n").unwrap();
         assert_eq!(watch.take(), Hints::default());
-        assert!(watch.watch(&dirs(dir.path(), true)), "now it is, and that is new");
+        assert!(watch.watch(&dirs(dir.path(), true), 0), "now it is, and that is new");
     }
 
     #[test]
@@ -260,15 +363,55 @@ mod tests {
         let sub = dir.path().join("sub");
         fs::create_dir(&sub).unwrap();
         let mut watch = Watch::new();
-        watch.watch(&dirs(&sub, true));
+        watch.watch(&dirs(&sub, true), 0);
         fs::remove_dir(&sub).unwrap();
         assert!(watch.take().names_changed);
-        assert!(watch.watch(&dirs(&sub, true)), "missing: look again");
+        assert!(watch.watch(&dirs(&sub, true), 0), "missing: look again");
         fs::create_dir(&sub).unwrap();
-        assert!(watch.watch(&dirs(&sub, true)));
+        assert!(watch.watch(&dirs(&sub, true), 0));
         fs::write(sub.join("x"), "").unwrap();
         assert!(watch.take().names_changed);
         assert_eq!(watch.trouble(), None);
+    }
+
+    #[test]
+    fn a_new_watch_on_what_has_not_changed_needs_no_second_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let changed = fs::metadata(dir.path()).unwrap().ctime() * 1_000_000_000;
+        assert!(Watch::new().watch(&dirs(dir.path(), true), changed));
+        assert!(!Watch::new().watch(&dirs(dir.path(), true), changed + 1_000_000_000));
+    }
+
+    #[test]
+    fn a_name_that_matters_to_nobody_is_asked_about_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("a.log"), "").unwrap();
+        let mut watch = Watch::new();
+        watch.watch(&dirs(dir.path(), true), 0);
+        watch.set_ways(&BTreeSet::new());
+        watch.set_names([(path("a.log").as_path(), FileKey(3))].into_iter());
+
+        fs::write(path("x.tmp"), "").unwrap();
+        assert_eq!(watch.take(), Hints { came: vec![path("x.tmp")], ..Hints::default() });
+        watch.ignore(&path("x.tmp"));
+        fs::write(path("x.tmp"), "more").unwrap();
+        fs::remove_file(path("x.tmp")).unwrap();
+        assert_eq!(watch.take(), Hints::default());
+        fs::write(path("y.tmp"), "").unwrap();
+        fs::rename(path("y.tmp"), path("z")).unwrap();
+        assert_eq!(watch.take(), Hints { came: vec![path("z")], ..Hints::default() });
+
+        // What was there before, a known name, a directory, a way: any of them is news.
+        fs::rename(path("z"), path("x.tmp")).unwrap();
+        assert!(watch.take().names_changed);
+        fs::remove_file(path("a.log")).unwrap();
+        assert!(watch.take().names_changed);
+        fs::create_dir(path("dir")).unwrap();
+        assert!(watch.take().names_changed);
+        watch.set_ways(&BTreeSet::from([dir.path().to_owned()]));
+        fs::write(path("v.tmp"), "").unwrap();
+        assert!(watch.take().names_changed);
     }
 
     /// Two paths to one directory share its watch; when one of them is given up or leads elsewhere,
@@ -280,7 +423,7 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         fs::create_dir(&one).unwrap();
         let watch_until_known = |watch: &mut Watch, dirs: &BTreeMap<PathBuf, bool>| {
-            let rounds = (1..9).find(|_| !watch.watch(dirs) && !watch.take().names_changed);
+            let rounds = (1..9).find(|_| !watch.watch(dirs, 0) && !watch.take().names_changed);
             assert!(rounds.is_some_and(|rounds| rounds <= 4), "{rounds:?}");
             assert_eq!(watch.by_dir.len(), dirs.len());
             fs::write(one.join("x"), "").unwrap();
@@ -311,10 +454,10 @@ mod tests {
         let mut watch = Watch::new();
         for round in 0..6 {
             paths.iter().for_each(|path| fs::create_dir(path).unwrap());
-            watch.watch(&paths.iter().map(|path| (path.clone(), true)).collect());
+            watch.watch(&paths.iter().map(|path| (path.clone(), true)).collect(), 0);
             assert_eq!(kernel_watches(&watch), paths.len());
             if round % 2 == 0 {
-                watch.watch(&dirs(&paths[0], true));
+                watch.watch(&dirs(&paths[0], true), 0);
                 assert_eq!(kernel_watches(&watch), 1);
             }
             for (number, path) in paths.iter().enumerate() {
@@ -326,7 +469,7 @@ mod tests {
             }
             assert!(watch.take().names_changed);
         }
-        watch.watch(&BTreeMap::new());
+        watch.watch(&BTreeMap::new(), 0);
         watch.take();
         assert_eq!((kernel_watches(&watch), watch.by_dir.len()), (0, 0));
     }

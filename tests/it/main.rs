@@ -42,6 +42,8 @@ mod large;
 mod lines;
 /// Links (F23 to F29).
 mod links;
+/// Thousands of files.
+mod many;
 /// Names and their addresses: N11.
 mod names;
 /// What the network does to connections: N02, N03, N14.

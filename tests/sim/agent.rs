@@ -375,7 +375,7 @@ impl Agent {
                 found.insert((device, inode));
                 if let Some(known) = self.registry.find(device, inode) {
                     if let Some(tracked) = self.registry.get_mut(known) {
-                        tracked.found_at = PathBuf::from(path);
+                        tracked.found_at = Path::new(&path).into();
                     }
                     continue;
                 }
@@ -478,8 +478,8 @@ impl Agent {
         now: Instant,
     ) {
         let opened = Opened {
-            resolved: machine.path_of(&fd).unwrap_or_else(|| path.clone()),
-            path,
+            resolved: machine.path_of(&fd).unwrap_or_else(|| path.clone()).into(),
+            path: path.into(),
             device: stat.device,
             inode: stat.inode,
             born: stat.born,
@@ -513,9 +513,9 @@ impl Agent {
             if let Some(tracked) = self.registry.get_mut(*file)
                 && tracked.state != State::Active
                 && let Some(path) = machine.path_of(fd)
-                && path != tracked.opened.resolved
+                && *path != *tracked.opened.resolved
             {
-                tracked.opened.resolved = path;
+                tracked.opened.resolved = path.into();
                 self.is_moved = true;
             }
         }

@@ -13,3 +13,6 @@ mod limits;
 /// One builder for each actor, shared with `tests/it`.
 #[path = "../it/support/mod.rs"]
 mod support;
+
+/// Thousands of files.
+mod many;

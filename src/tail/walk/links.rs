@@ -76,6 +76,9 @@ impl Walk<'_> {
         if !is_match && parts.is_empty() {
             return;
         }
+        if !self.scan.ways.contains(&place.path) {
+            self.scan.ways.insert(place.path.clone());
+        }
         let met = Met { place, name, path, is_match, parts };
         let mut trace = trace::name(&place.real, &place.path, name);
         // This directory is watched under its own name.
@@ -117,6 +120,7 @@ impl Walk<'_> {
         if let Some(dir) = trace.real.parent()
             && dir != place.real
         {
+            self.scan.ways.insert(dir.to_owned());
             self.scan.dirs.insert(dir.to_owned(), true);
         }
         self.take(place, name, path, metadata);

@@ -327,6 +327,7 @@ impl<'a> Walk<'a> {
     /// Watches directories for names.
     fn watch(&mut self, dirs: impl IntoIterator<Item = PathBuf>) {
         for dir in dirs {
+            self.scan.ways.insert(dir.clone());
             self.scan.dirs.entry(dir).or_default();
         }
     }

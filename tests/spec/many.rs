@@ -1,0 +1,83 @@
+//! Thousands of files that nobody writes to cost next to nothing.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::{Admin, Agent, Pod, pause, strace};
+
+/// A pod with so many files of one line each; the agent has delivered them all and sleeps.
+fn idle_pod(files: usize) -> (Pod, Admin, Agent) {
+    let (mut pod, _) = Pod::with_log();
+    let admin = pod.admin();
+    for number in 0..files {
+        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number:05}.log")), 1);
+    }
+    let agent = pod.start();
+    pod.expect_all();
+    admin.expect_metric("logferry_lag_bytes", 0);
+    (pod, admin, agent)
+}
+
+/// Voluntary context switches of all threads: each is a wake-up that found an end.
+fn wakes(agent: &Agent) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap().flatten();
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    tasks.map(|task| count(fs::read_to_string(task.path().join("status")).unwrap())).sum()
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "a number of the release build")]
+fn an_idle_file_takes_no_more_than_a_kibibyte_beside_its_names() {
+    let resident = |files| {
+        let (_pod, _, agent) = idle_pod(files);
+        agent.resident_bytes()
+    };
+    let (one, many) = (resident(1), resident(10_000));
+    let names = 4 * "/tmp/.tmpXXXXXX/data/pod/logs/00000.log".len() as u64;
+
+    let each = many.saturating_sub(one) / 10_000;
+
+    assert!(each <= 1024 + names, "{each} bytes a file: {one} and {many} resident");
+}
+
+#[test]
+fn nobody_ticks_while_nothing_happens() {
+    for files in [1, 2000] {
+        let (_pod, _, agent) = idle_pod(files);
+        // The last save through to the disk is five seconds after the last line.
+        pause(Duration::from_secs(6));
+        let before = wakes(&agent);
+
+        pause(Duration::from_secs(10));
+
+        let woken = wakes(&agent) - before;
+        assert!(woken <= 20, "{woken} wake-ups in ten seconds with {files} files");
+    }
+}
+
+/// System calls of a start with so many files, all of them delivered, until each is open again.
+fn calls_of_a_start(files: usize) -> usize {
+    let (pod, admin, agent) = idle_pod(files);
+    assert_eq!(agent.stop().0, 0);
+    let calls = pod.path("calls");
+    let agent = pod.start_with(strace::recording(&calls, env!("CARGO_BIN_EXE_logferry")));
+    admin.expect_metric("logferry_files{state=\"active\"}", files as u64);
+    assert_eq!(agent.stop().0, 0);
+    fs::read_to_string(calls).unwrap().lines().count()
+}
+
+#[test]
+fn a_start_takes_so_many_calls_for_each_file_however_many_there_are() {
+    if !strace::is_there() {
+        eprintln!("not checked: processes cannot be traced here");
+        return;
+    }
+    let (few, more) = (calls_of_a_start(300), calls_of_a_start(1300));
+
+    let each = more.saturating_sub(few) / 1000;
+
+    assert!((1..=24).contains(&each), "{each} calls a file: {few} with 300, {more} with 1300");
+}
