@@ -271,14 +271,14 @@ fn memory_holds_with_ten_thousand_files_at_once() {
 fn memory_holds_with_the_largest_batches() {
     let (mut pod, log) = Pod::with_log();
     pod.set("LOGFERRY_LOG", "warn").set("send_request_concurrency", "32");
-    pod.set("LOGFERRY_BATCH_BYTES", "4MiB").set("LOGFERRY_LINE_BYTES_MAX", "1MiB");
+    pod.set("LOGFERRY_BATCH_BYTES", "2MiB").set("LOGFERRY_LINE_BYTES_MAX", "768KiB");
     pod.set("mem_usage_limit", "96");
     pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 500 })]);
     let agent = pod.start();
     let mut rng = fastrand::Rng::with_seed(1);
     let mut file = append_to(&log);
-    for _ in 0..300 {
-        let line: Vec<u8> = (0..1 << 20).map(|_| rng.u8(32..127)).collect();
+    for _ in 0..400 {
+        let line: Vec<u8> = (0..768 << 10).map(|_| rng.u8(32..127)).collect();
         file.write_all(&line).unwrap();
         file.write_all(b"\n").unwrap();
     }
