@@ -30,7 +30,7 @@ fn wakes(agent: &Agent) -> u64 {
 
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a number of the release build")]
-fn an_idle_file_takes_no_more_than_a_kibibyte_beside_its_names() {
+fn an_idle_file_takes_no_more_than_two_kibibytes_beside_its_names() {
     let resident = |files| {
         let (_pod, _, agent) = idle_pod(files);
         agent.resident_bytes()
@@ -40,7 +40,7 @@ fn an_idle_file_takes_no_more_than_a_kibibyte_beside_its_names() {
 
     let each = many.saturating_sub(one) / 10_000;
 
-    assert!(each <= 1024 + names, "{each} bytes a file: {one} and {many} resident");
+    assert!(each <= 2048 + names, "{each} bytes a file: {one} and {many} resident");
 }
 
 #[test]
@@ -58,7 +58,8 @@ fn nobody_ticks_while_nothing_happens() {
     }
 }
 
-/// System calls of a start with so many files, all of them delivered, until each is open again.
+/// How often a start with so many files, all of them delivered, opens or reads something, until each
+/// is open again. (How often it examines them depends on how long that takes.)
 fn calls_of_a_start(files: usize) -> usize {
     let (pod, admin, agent) = idle_pod(files);
     assert_eq!(agent.stop().0, 0);
@@ -66,7 +67,8 @@ fn calls_of_a_start(files: usize) -> usize {
     let agent = pod.start_with(strace::recording(&calls, env!("CARGO_BIN_EXE_logferry")));
     admin.expect_metric("logferry_files{state=\"active\"}", files as u64);
     assert_eq!(agent.stop().0, 0);
-    fs::read_to_string(calls).unwrap().lines().count()
+    let is_wanted = |line: &&str| line.contains("openat(") || line.contains("pread64(");
+    fs::read_to_string(calls).unwrap().lines().filter(is_wanted).count()
 }
 
 #[test]
@@ -79,5 +81,5 @@ fn a_start_takes_so_many_calls_for_each_file_however_many_there_are() {
 
     let each = more.saturating_sub(few) / 1000;
 
-    assert!((1..=24).contains(&each), "{each} calls a file: {few} with 300, {more} with 1300");
+    assert!((1..=14).contains(&each), "{each} calls a file: {few} with 300, {more} with 1300");
 }
