@@ -153,11 +153,18 @@ impl Arrived {
         self.lost(written).count()
     }
 
-    /// The first ones of them.
-    pub(crate) fn examples(&self, written: &[u32]) -> Option<String> {
-        let lost: Vec<String> =
-            self.lost(written).take(20).map(|(name, line)| format!("{name} {line}")).collect();
-        (!lost.is_empty()).then(|| format!("missing: {}", lost.join(", ")))
+    /// Where they are: the first line of each gap, and how many in a row are missing.
+    pub(crate) fn gaps(&self, written: &[u32]) -> Option<String> {
+        let mut gaps: Vec<(&str, usize, usize)> = Vec::new();
+        for (app, line) in self.lost(written) {
+            match gaps.last_mut() {
+                Some((of, first, count)) if *of == app && *first + *count == line => *count += 1,
+                _ => gaps.push((app, line, 1)),
+            }
+        }
+        let texts = gaps.iter().map(|(app, first, count)| format!("{app} {first} +{count}"));
+        let texts: Vec<String> = texts.take(50).collect();
+        (!texts.is_empty()).then(|| format!("missing: {}", texts.join(", ")))
     }
 
     fn lost(&self, written: &[u32]) -> impl Iterator<Item = (&'static str, usize)> {

@@ -240,7 +240,7 @@ impl Soak {
             let log = std::env::temp_dir().join("logferry-soak.log");
             let kept = std::fs::write(&log, self.agent.log());
             self.wrong.push(format!("the agent's log: {} ({kept:?})", log.display()));
-            self.wrong.extend(self.arrived.examples(written));
+            self.wrong.extend(self.arrived.gaps(written));
         }
     }
 
