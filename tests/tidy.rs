@@ -305,10 +305,8 @@ fn each_scenario_has_its_tests_and_its_row() {
 
 fn file_of(root: &Path, module: &str) -> Option<PathBuf> {
     let path = module.trim_end_matches("::tests").replace("::", "/");
-    let (folder, path) = match path.strip_prefix("it/") {
-        Some(path) => ("tests/it", path.to_owned()),
-        None => ("src", path),
-    };
+    let is_test = ["it/", "spec/"].iter().any(|target| path.starts_with(target));
+    let folder = if is_test { "tests" } else { "src" };
     let base = root.join(folder);
     // Long tests stand in a file of their own.
     let tests = module.ends_with("::tests").then(|| format!("{path}_tests.rs"));
