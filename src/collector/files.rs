@@ -211,7 +211,9 @@ impl Collector {
         let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long, and hardly ever finds what no notification told.
         let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
-        self.scan_from = ended + (ended - now);
+        // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
+        let fair = used.div_f64(self.limit.cpu_cores) * 2;
+        self.scan_from = ended + (ended - now).max(fair.min(SCAN_PERIOD));
         self.names_from = ended + (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
         // To open files is no part of looking for them.
         let is_plain = self.counters.files_opened == opened;
@@ -295,6 +297,11 @@ impl Collector {
                 continue;
             }
             if self.may_sleep(file) {
+                continue;
+            }
+            if self.is_short {
+                // Nobody gives up a descriptor in this look who has not for the one before.
+                self.unopened += 1;
                 continue;
             }
             match self.open_found(file, now) {
