@@ -207,8 +207,12 @@ pub struct Collector {
     turn_at: Instant,
     /// The last look.
     looked: Instant,
-    /// Since then nothing had happened when the wait for it to happen began.
+    /// Nothing had happened since then when the wait for it to happen began.
     is_rested: bool,
+    /// What this look finds was written after this moment,
+    news_from: Instant,
+    /// and what the next discovery finds after this one, if something made it wanted before.
+    wanted_from: Option<Instant>,
     /// The last discovery.
     discovered: Instant,
     /// The limits forbid reading before this.
@@ -327,6 +331,8 @@ impl Collector {
             turn_at: now,
             looked: now,
             is_rested: false,
+            news_from: now,
+            wanted_from: None,
             discovered: now,
             paused_until: None,
             is_blocked: false,
@@ -386,7 +392,8 @@ impl Collector {
     /// the loop went to sleep, just now: that is what woke it. (Nothing wakes it where notifications
     /// cannot be had: then [`Self::discover`] dates them.)
     fn date_news(&mut self, now: Instant) {
-        self.schedule.looked(if self.is_rested { now } else { self.looked });
+        self.news_from = if self.is_rested { now } else { self.looked };
+        self.schedule.looked(self.news_from);
         self.looked = now;
         self.is_rested = false;
     }
@@ -801,7 +808,8 @@ impl Collector {
             if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
                 return;
             }
-            self.is_rested = polled.len() > 1;
+            // A discovery that is due finds what had happened before.
+            self.is_rested = polled.len() > 1 && !self.is_scan_wanted;
         }
         let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
         // Interrupted or not: the loop looks at everything again.
