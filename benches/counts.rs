@@ -136,12 +136,24 @@ fn count_of(kept: &str, name: &str) -> Option<f64> {
     })
 }
 
-/// What the counts depend on. `None` without valgrind.
+/// What the counts depend on: the compiler, the counter, and which of its variants of a function each
+/// library takes. `None` without valgrind.
 fn toolchain() -> Option<String> {
     let said = |program: &str| {
         let output = Command::new(program).arg("--version").output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let rustc = said("rustc").unwrap_or_default();
-    Some(format!("{rustc}, {}, {}", said("valgrind")?, std::env::consts::ARCH))
+    let ldd = said("ldd").unwrap_or_default();
+    let libc = ldd.lines().next().and_then(|line| line.split_whitespace().last());
+    let libc = libc.unwrap_or("unknown");
+    Some(format!("{rustc}, {}, libc {libc}, {}", said("valgrind")?, processor()))
+}
+
+fn processor() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        return "x86_64 with AVX2";
+    }
+    std::env::consts::ARCH
 }

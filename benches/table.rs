@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use agent::Agent;
 use counts::{ALLOCATIONS, INSTRUCTIONS, Tool};
+use limit::Limit;
 use rows::{ROWS, Row};
 use sink::Sink;
 
@@ -119,8 +120,9 @@ fn whole_agent(megabytes: usize, counts: bool) {
     let (bytes, lines) = backlog(&log, megabytes);
     let (mut limits, mut cpus, mut walls) = (Vec::new(), Vec::new(), Vec::new());
     let (mut compressed, mut requests, mut body_bytes) = (0, 0, 0);
+    let mut limit = Limit::new();
     for _ in 0..TURNS {
-        let (cpu, out) = limit::run(&log);
+        let (cpu, out) = limit.run(&log);
         let (sink, address) = Sink::start();
         let emptied = Agent::new(address).empty(&log, &sink);
         limits.push(cpu);

@@ -207,7 +207,8 @@ pub struct SenderReport {
 pub const AGE_BOUNDS: [f64; 14] =
     [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
 
-/// How long lines took from being written to being acknowledged, never less than it was: each
+/// How long lines took from being written to being acknowledged. Never less than it was, but for the
+/// moment that the kernel takes to tell of them, and for what it does not tell of (a mapping): each
 /// counts with the age of the oldest one of its batch.
 #[derive(Clone, Debug, Default)]
 pub struct Ages {

@@ -29,7 +29,8 @@ use crate::report::{
 /// The header `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]), in the order of [`FileSums`].
+/// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]), in the
+/// order of [`FileSums`].
 pub const FILE_STATES: [&str; 4] = ["active", "rotated", "deleted", "saved"];
 
 /// All that one scrape shows.

@@ -41,7 +41,10 @@ impl Compressor {
             Compression::Zstd => zstd::zstd_safe::compress_bound(raw.len()),
         };
         if self.scratch.len() < bound {
-            self.scratch.resize(bound, 0);
+            // Not grown: that would copy it, and might make it twice as large. Of a new one, memory is
+            // taken only as far as it is written.
+            self.scratch = Vec::new();
+            self.scratch = vec![0; bound];
         }
         let len = match &mut self.zstd {
             None => lz4_flex::block::compress_into(raw, &mut self.scratch)

@@ -102,6 +102,9 @@ impl Collector {
         // A file that is aside may have been written to.
         self.are_names_changed |= hints.unknown_written && !self.aside.is_empty();
         let is_for_names = self.are_names_changed && self.names_from <= now;
+        if self.is_scan_wanted || self.are_names_changed {
+            self.wanted_from.get_or_insert(self.news_from);
+        }
         let is_due = self.is_scan_wanted || is_periodic || is_for_names;
         if is_due && self.scan_from <= now {
             self.discover(now);
@@ -155,10 +158,12 @@ impl Collector {
     /// Finds the files, opens the new ones, watches the directories, examines all.
     pub(super) fn discover(&mut self, now: Instant) {
         (self.is_scan_wanted, self.are_names_changed) = (false, false);
+        let mut news_from = self.wanted_from.unwrap_or(self.news_from);
         if self.watch.trouble().is_some() {
             // Nothing told of what is found now.
-            self.schedule.looked(self.discovered);
+            news_from = news_from.min(self.discovered);
         }
+        self.schedule.looked(news_from);
         self.discovered = now;
         // What has trouble now: what is not among it any more is news when it comes back.
         let mut troubled = HashSet::new();
@@ -208,10 +213,14 @@ impl Collector {
         self.examine_where(now, |_| true);
         self.keep_within_budget();
         self.note_polling();
+        // Files that wait for descriptors wait since then.
+        self.wanted_from = self.is_short.then_some(news_from);
         let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long, and hardly ever finds what no notification told.
         let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
-        self.scan_from = ended + (ended - now);
+        // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
+        let fair = used.div_f64(self.limit.cpu_cores) * 2;
+        self.scan_from = ended + (ended - now).max(fair.min(SCAN_PERIOD));
         self.names_from = ended + (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
         // To open files is no part of looking for them.
         let is_plain = self.counters.files_opened == opened;
@@ -295,6 +304,11 @@ impl Collector {
                 continue;
             }
             if self.may_sleep(file) {
+                continue;
+            }
+            if self.is_short {
+                // Nobody gives up a descriptor in this look who has not for the one before.
+                self.unopened += 1;
                 continue;
             }
             match self.open_found(file, now) {

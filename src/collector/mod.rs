@@ -75,6 +75,8 @@ const DURABLE_PERIOD: Duration = Duration::from_secs(5);
 const SAVES_PACED_FROM: usize = 256;
 /// this many times as long as it took.
 const SAVE_PAUSE_FACTOR: u32 = 20;
+/// or so long that saves take no more than this share of a small CPU limit.
+const SAVES_SHARE_OF_CPU: f64 = 0.25;
 /// The limits of the container are read again at most this often.
 const CONTAINER_PERIOD: Duration = Duration::from_secs(30);
 /// The report is published at most this often.
@@ -156,7 +158,7 @@ pub struct Collector {
     container: cgroup::Limits,
     slack: Slack,
     rng: fastrand::Rng,
-    /// The one that all files are read into; empty while nothing is read.
+    /// The one that all files are read into; empty after memory was given back.
     buffer: Vec<u8>,
     read_bytes: usize,
     counters: CollectorCounters,
@@ -205,8 +207,12 @@ pub struct Collector {
     turn_at: Instant,
     /// The last look.
     looked: Instant,
-    /// Since then nothing had happened when the wait for it to happen began.
+    /// Nothing had happened since then when the wait for it to happen began.
     is_rested: bool,
+    /// What this look finds was written after this moment,
+    news_from: Instant,
+    /// and what the next discovery finds after this one, if something made it wanted before.
+    wanted_from: Option<Instant>,
     /// The last discovery.
     discovered: Instant,
     /// The limits forbid reading before this.
@@ -217,7 +223,7 @@ pub struct Collector {
     is_moved: bool,
     /// The same since the last save through to the disk.
     durable_at: Option<Instant>,
-    /// No save before this, so that saving many files takes at most a twentieth of the time.
+    /// No save before this, so that saving many files takes a small part of the time.
     save_at: Instant,
     checkpoint_saved_unix: u64,
     checkpoint_error: String,
@@ -325,6 +331,8 @@ impl Collector {
             turn_at: now,
             looked: now,
             is_rested: false,
+            news_from: now,
+            wanted_from: None,
             discovered: now,
             paused_until: None,
             is_blocked: false,
@@ -384,7 +392,8 @@ impl Collector {
     /// the loop went to sleep, just now: that is what woke it. (Nothing wakes it where notifications
     /// cannot be had: then [`Self::discover`] dates them.)
     fn date_news(&mut self, now: Instant) {
-        self.schedule.looked(if self.is_rested { now } else { self.looked });
+        self.news_from = if self.is_rested { now } else { self.looked };
+        self.schedule.looked(self.news_from);
         self.looked = now;
         self.is_rested = false;
     }
@@ -510,6 +519,7 @@ impl Collector {
             );
             self.limit.cpu_cores = cores;
             self.pacer.set_cores(cores);
+            self.touch(now);
         }
         let limit_bytes = self.limit.memory_bytes;
         if let Some(bytes) = self.container.memory_bytes
@@ -656,7 +666,9 @@ impl Collector {
         self.is_moved = false;
         let ended = clock::now();
         if checkpoints.len() > SAVES_PACED_FROM {
-            self.save_at = ended + (ended - started) * SAVE_PAUSE_FACTOR;
+            let took = ended - started;
+            let fair = took.div_f64(self.limit.cpu_cores * SAVES_SHARE_OF_CPU);
+            self.save_at = ended + (took * SAVE_PAUSE_FACTOR).max(fair.min(DURABLE_PERIOD));
         }
     }
 
@@ -796,7 +808,8 @@ impl Collector {
             if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
                 return;
             }
-            self.is_rested = polled.len() > 1;
+            // A discovery that is due finds what had happened before.
+            self.is_rested = polled.len() > 1 && !self.is_scan_wanted;
         }
         let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
         // Interrupted or not: the loop looks at everything again.

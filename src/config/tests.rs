@@ -265,7 +265,7 @@ fn a_container_that_is_too_small_is_refused() {
         load_within(&good(&[]), &Flags::new(), container),
         expect![[r#"
             1 mistake in the settings:
-              mem_usage_limit = 16, from the container's limit (lower than 384 from default): the least that these settings need is 27 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
+              mem_usage_limit = 16, from the container's limit (lower than 384 from default): the least that these settings need is 28 MB; raise it (and the container's limit, if that is lower), or lower batch_bytes or line_bytes_max"#]],
     );
 }
 
@@ -783,14 +783,14 @@ fn check_prints_two_tables() {
 
         memory              at most  because
         base                12MiB    the process without any file
-        files               10.1MiB  6869 open at once, 1536 bytes each
+        files               10.3MiB  5247 open at once, 2048 bytes each
         read buffer         1MiB     one, for a line of 512KiB
         compressed file     1280KiB  one at a time: its decoder, and its text beside the read buffer
-        open groups         17.8MiB  15.3MiB, and 2 × a group that grows by doubling
+        open groups         17.7MiB  15.2MiB, and 2 × a group that grows by doubling
         compression buffer  1.4MiB   one payload, of a group of 1280KiB
         hand-off            17.4MiB  16MiB waiting or in flight, and one payload
         requests            2560KiB  8, each with a copy of small batches: a list
-        worst case          63.3MiB  of 64MiB (mem_usage_limit)
+        worst case          63.4MiB  of 64MiB (mem_usage_limit)
     "#]]
     .assert_eq(&config.tables());
 }

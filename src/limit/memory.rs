@@ -26,7 +26,7 @@ pub const LIST_BYTES_MAX: usize = 256 * KIB;
 /// beside what is asked of it.
 const BASE_BYTES: u64 = 12 << 20;
 /// What is remembered of a file: its state, its names, its watermark, its checkpoint.
-const FILE_BYTES: u64 = 1536;
+const FILE_BYTES: u64 = 2048;
 /// So many files fit in any case,
 const FILES_LEAST: u64 = 512;
 /// and more than so many are kept open only one after the other.
@@ -291,7 +291,7 @@ mod tests {
 
         expect![[r#"
             base                    12MiB  the process without any file
-            files                 29.3MiB  20000 open at once, 1536 bytes each
+            files                 39.1MiB  20000 open at once, 2048 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
             open groups           18.5MiB  16MiB, and 2 × a group that grows by doubling
@@ -310,12 +310,12 @@ mod tests {
 
         expect![[r#"
             base                    12MiB  the process without any file
-            files                  2.1MiB  1407 open at once, 1536 bytes each
+            files                 2302KiB  1151 open at once, 2048 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
-            open groups            5.8MiB  3.3MiB, and 2 × a group that grows by doubling
+            open groups            5.7MiB  3.2MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off               6.1MiB  4.8MiB waiting or in flight, and one payload
+            hand-off               6.1MiB  4737KiB waiting or in flight, and one payload
             requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));

@@ -69,6 +69,9 @@ impl Schedule {
     /// The file is read to its end, or will not be read any more.
     pub fn on_end(&mut self, file: FileKey) {
         self.waiting.remove(&file);
+        if self.waiting.is_empty() && self.waiting.capacity() > ROOM_KEPT {
+            self.waiting = HashMap::new();
+        }
     }
 
     /// Takes the next file.
@@ -76,7 +79,8 @@ impl Schedule {
         let file = self.queue.pop_front()?;
         self.queued.remove(&file);
         if self.queue.is_empty() && self.queue.capacity() > ROOM_KEPT {
-            *self = Self::default();
+            // Since when they wait is kept: the one that is taken has not been read yet.
+            (self.queue, self.queued) = (VecDeque::new(), HashSet::new());
         }
         Some(file)
     }
@@ -122,6 +126,22 @@ mod tests {
         schedule.on_end(file);
         schedule.mark(file);
         assert_eq!(schedule.waits_since(file, 10, 20, at(4)), at(2));
+    }
+
+    #[test]
+    fn the_last_one_of_many_waits_since_it_was_marked() {
+        let start = crate::clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut schedule = Schedule::default();
+        schedule.looked(at(1));
+        let files: Vec<FileKey> = (0..1000).map(FileKey).collect();
+        files.iter().for_each(|file| schedule.mark(*file));
+        for file in files {
+            assert_eq!(schedule.next_file(), Some(file));
+            assert_eq!(schedule.waits_since(file, 0, 10, at(60)), at(1), "{file:?}");
+            schedule.on_end(file);
+        }
+        assert!(schedule.queue.capacity() + schedule.waiting.capacity() <= 2 * ROOM_KEPT);
     }
 
     #[test]

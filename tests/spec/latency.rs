@@ -127,6 +127,24 @@ fn a_slow_answer_and_a_time_without_answers_count() {
     assert_eq!(agent.stop().0, 0);
 }
 
+/// They wait for others to be delivered, which takes as long as the endpoint is down.
+#[test]
+fn lines_of_files_that_wait_for_a_descriptor_are_as_old_as_they_are() {
+    let (mut pod, log) = Pod::with_log();
+    let address = serving(&mut pod);
+    pod.mock.faults().set(vec![Fault::error("ServerBusy")]);
+    let agent = pod.start_with_descriptors(128);
+    wait_for("readiness", || get(&address, "/ready").0 == 200);
+    for number in 0..300 {
+        pod.ledger.append(&log.with_file_name(format!("{number}.log")), 1);
+    }
+    pause(Duration::from_millis(2100));
+    pod.mock.faults().clear();
+    let ages = Ages::wait(&address, 300);
+    assert_eq!(ages.within(2.0), 0, "none was delivered for 2.1 s: {ages:?}");
+    assert_eq!(agent.stop().0, 0);
+}
+
 /// Halves of a batch are as old as the batch: one line of it is refused.
 #[test]
 fn what_is_taken_apart_is_as_old_as_it_was() {
