@@ -195,6 +195,7 @@ impl Collector {
                 tracing::info!(files, "more files are as they were delivered; opening them now");
             }
             // Whoever waits for that need not wait for what is only searched for, or for the save.
+            self.publish_at = Some(now);
             self.publish(now, false);
         }
         self.search_for_vanished(&found);
