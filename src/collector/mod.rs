@@ -622,7 +622,8 @@ impl Collector {
         };
         checkpoints.extend(ended.map(|(file, ended)| gone(file, ended)));
         checkpoints.extend(self.delivered_copies());
-        checkpoints.extend(self.remembered.checkpoints().cloned());
+        let closed = self.remembered.checkpoints();
+        checkpoints.extend(closed.map(|saved| self.aside.for_next_start(saved)));
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
                 if is_durable {

@@ -46,6 +46,8 @@ pub(super) struct Aside {
     resting: HashMap<(u64, u64), FoundAs>,
     /// Those of them that were found so by the first discovery, and are to be opened.
     asleep: VecDeque<Found>,
+    /// Those that have changed and are not open yet: they may be renamed before they can be opened.
+    changed: HashSet<(u64, u64)>,
     /// Copies of open files.
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
@@ -105,6 +107,14 @@ impl Aside {
     pub(super) fn begin(&mut self) {
         self.places = None;
     }
+
+    /// The checkpoint of a file that is closed, for the next start: one that rests may be written to
+    /// and renamed until then, so it is searched for. (A compressed one has another size than text.)
+    pub(super) fn for_next_start(&self, saved: &Checkpoint) -> Checkpoint {
+        let rests = self.resting.get(&(saved.device, saved.inode));
+        let rests = rests.is_some_and(|found_as| found_as.0 == saved.offset);
+        Checkpoint { is_done: saved.is_done && !rests, ..saved.clone() }
+    }
 }
 
 impl Collector {
@@ -157,7 +167,9 @@ impl Collector {
         if aside.resting.get(&inode) == Some(&found_as(found)) {
             return true;
         }
-        aside.resting.remove(&inode);
+        if aside.resting.remove(&inode).is_some() {
+            aside.changed.insert(inode);
+        }
         let is_copy = aside.copies.get(&inode).is_some_and(|copy| {
             copy.found_as == found_as(found) && registry.is_known(copy.original)
         });
@@ -191,7 +203,8 @@ impl Collector {
     }
 
     /// Opens some of the files that were left closed at the start. As many descriptors as there are
-    /// is as many as are opened: the others rest.
+    /// is as many as are opened: the others rest, but for those that were written to since they were
+    /// delivered.
     pub(super) fn wake(&mut self, now: Instant) {
         if self.paused_until.is_some_and(|until| now < until) {
             return;
@@ -199,11 +212,14 @@ impl Collector {
         let crowd = std::mem::replace(&mut self.crowd, Crowd::SILENT);
         let until = clock::now() + WAKING_MAX;
         while let Some(found) = self.aside.asleep.pop_front() {
-            if self.stage != Stage::Running || self.readers.len() >= self.files_max {
+            let inode = (found.device, found.inode);
+            if self.stage != Stage::Running {
                 self.aside.asleep = VecDeque::new();
                 break;
             }
-            let inode = (found.device, found.inode);
+            if self.readers.len() >= self.files_max && !self.is_written_since(&found) {
+                continue;
+            }
             // It has changed or gone, and was seen to.
             if self.aside.resting.get(&inode) != Some(&found_as(&found)) {
                 continue;
@@ -226,10 +242,25 @@ impl Collector {
         self.crowd = crowd;
     }
 
+    /// Whether a file may have been written to since the last look of the agent before this one.
+    fn is_written_since(&self, found: &Found) -> bool {
+        let (seconds, nanoseconds) = found.modified;
+        let modified = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+        let saved = self.remembered.get(found.device, found.inode);
+        saved.is_none_or(|saved| modified >= saved.looked_at)
+    }
+
     /// Discovery is over: what is aside and was not found has another name now, or none.
     pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>) {
         self.aside.copies.retain(|inode, _| found.contains(inode));
-        let remembered = &mut self.remembered;
+        let (remembered, registry) = (&mut self.remembered, &self.registry);
+        self.aside.changed.retain(|inode| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.search_for(inode.0, inode.1);
+            }
+            is_found && registry.find(inode.0, inode.1).is_none()
+        });
         self.aside.resting.retain(|inode, _| {
             let is_found = found.contains(inode);
             if !is_found {
@@ -428,10 +459,13 @@ impl Collector {
         let mut unopened = Vec::new();
         for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
-                self.trouble(&path, "open", &error);
                 self.unopened += 1;
                 self.remembered.search_again(&path);
-                unopened.push(path);
+                // Of too few descriptors is told once, and not for each file.
+                if !self.is_short {
+                    self.trouble(&path, "open", &error);
+                    unopened.push(path);
+                }
             }
         }
         unopened
