@@ -129,7 +129,7 @@ impl Collector {
                 0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
                 looked_at => looked_at,
             };
-            let one = || Known { path: saved.path.clone(), seen, born: None };
+            let one = || Known { path: saved.path.clone(), seen, born: None, copied: None };
             let known = known.entry(place.into()).or_insert_with(one);
             known.seen = known.seen.max(seen);
         }
@@ -139,25 +139,34 @@ impl Collector {
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
     pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
-        self.expect_beside(file, None);
+        let seen = self.looked_at;
+        // What was known before is still looked for from then on.
+        self.expect_beside(file, |known| known.seen = known.seen.min(seen));
     }
 
-    /// A file was truncated before all of it was read: a copy beside it, made just before, may hold
-    /// the rest, whether the patterns find it or not.
-    pub(super) fn expect_copy_beside(&mut self, file: FileKey) {
-        self.expect_beside(file, Some(i64::MIN));
-        self.is_scan_wanted = true;
+    /// A file was truncated: a copy beside it, made just before, may hold what was not read of it,
+    /// whether the patterns find it or not. If bytes were seen that are lost now, it is looked for at
+    /// once, however old it is. If not, others may have come since the last look; a copy that holds
+    /// them was written to since then, and is looked for with the next discovery.
+    pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
+        let seen = self.looked_at;
+        self.is_scan_wanted |= is_lost;
+        self.expect_beside(file, |known| {
+            if is_lost {
+                (known.seen, known.born) = (known.seen.min(seen), Some(i64::MIN));
+            } else {
+                known.copied = known.copied.or(Some(seen));
+            }
+        });
     }
 
-    fn expect_beside(&mut self, file: FileKey, born: Option<i64>) {
+    fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
         let Some(tracked) = self.registry.get(file) else { return };
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
-        // What was known before is still looked for from then on.
         let path = &tracked.opened.path;
-        let one = || Known { path: path.to_path_buf(), seen: self.looked_at, born };
-        let known = self.aside.known.entry(place.into()).or_insert_with(one);
-        known.born = born.or(known.born);
+        let one = || Known { path: path.to_path_buf(), seen: i64::MAX, born: None, copied: None };
+        expect(self.aside.known.entry(place.into()).or_insert_with(one));
     }
 
     /// Whether a file that was found is known not to hold anything new.
@@ -337,9 +346,12 @@ impl Collector {
         Ok(Some(inode))
     }
 
-    /// The original of these copies has ended and was delivered to the last byte.
-    pub(super) fn on_original_delivered(&mut self, original: FileKey) {
-        let is_of_this = |copy: &&Copy| copy.original == original && !copy.is_empty();
+    /// The original of these copies has ended, and was delivered up to `offset`: nothing more was
+    /// seen of it. A copy that holds more was made later, and goes on there.
+    pub(super) fn on_original_delivered(&mut self, original: FileKey, offset: u64) {
+        let is_of_this = |copy: &&Copy| {
+            copy.original == original && !copy.is_empty() && copy.done.offset <= offset
+        };
         for copy in self.aside.copies.values().filter(is_of_this) {
             self.remembered.put_done(copy.done.clone());
         }
