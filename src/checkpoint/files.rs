@@ -130,10 +130,9 @@ fn write_over(dir: &File, name: &str, bytes: &[u8]) -> io::Result<()> {
 fn exchange_names(dir: &File, spare: &str, name: &str) -> rustix::io::Result<()> {
     let found = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
     if found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile) {
-        match renameat_with(dir, spare, dir, name, RenameFlags::EXCHANGE) {
-            // A file system that cannot.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::NOENT) => {}
-            exchanged => return exchanged,
+        // Some file systems cannot, and some sandboxes forbid it, each with an error of its own.
+        if renameat_with(dir, spare, dir, name, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
         }
     }
     rename_over(dir, spare, name)

@@ -200,17 +200,19 @@ impl Collector {
                 tracing::info!(files, "more files are as they were delivered; opening them now");
             }
             // Whoever waits for that need not wait for what is only searched for, or for the save.
+            self.publish_at = Some(now);
             self.publish(now, false);
         }
         self.search_for_vanished(&found);
         troubled.extend(self.adopt(now));
         troubled.extend(self.adopt_unseen(&found, is_first, now));
         self.packed.on_discovered();
-        self.looked_at = looked_at;
         self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
         self.close_idle(now);
         self.examine_where(now, |_| true);
+        // Now all that was found has been looked at since then.
+        self.looked_at = looked_at;
         self.keep_within_budget();
         self.note_polling();
         // Files that wait for descriptors wait since then.
@@ -508,7 +510,7 @@ impl Collector {
             self.returned.forget_row(file);
             let is_done = ended.left_bytes == 0;
             if is_done {
-                self.on_original_delivered(file);
+                self.on_original_delivered(file, ended.read_offset);
             }
             if has_gone {
                 self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });

@@ -632,7 +632,8 @@ impl Collector {
         };
         checkpoints.extend(ended.map(|(file, ended)| gone(file, ended)));
         checkpoints.extend(self.delivered_copies());
-        checkpoints.extend(self.remembered.checkpoints().cloned());
+        let closed = self.remembered.checkpoints();
+        checkpoints.extend(closed.map(|saved| self.aside.for_next_start(saved)));
         match self.store.save(&checkpoints, is_durable) {
             Ok(()) => {
                 if is_durable {
@@ -702,9 +703,10 @@ impl Collector {
             return;
         }
         self.publish_at = None;
-        let started = clock::now();
+        let used = clock::thread_cpu();
         let files = self.file_sums();
-        self.publish_period = PUBLISH_PERIOD.max((clock::now() - started) * PUBLISH_PAUSE_FACTOR);
+        let used = clock::thread_cpu().saturating_sub(used);
+        self.publish_period = PUBLISH_PERIOD.max(used * PUBLISH_PAUSE_FACTOR);
         self.handoff.publish(CollectorReport {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),

@@ -46,6 +46,8 @@ pub(super) struct Aside {
     resting: HashMap<(u64, u64), FoundAs>,
     /// Those of them that were found so by the first discovery, and are to be opened.
     asleep: VecDeque<Found>,
+    /// Those that have changed and are not open yet: they may be renamed before they can be opened.
+    changed: HashSet<(u64, u64)>,
     /// Copies of open files.
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
@@ -105,6 +107,14 @@ impl Aside {
     pub(super) fn begin(&mut self) {
         self.places = None;
     }
+
+    /// The checkpoint of a file that is closed, for the next start: one that rests may be written to
+    /// and renamed until then, so it is searched for. (A compressed one has another size than text.)
+    pub(super) fn for_next_start(&self, saved: &Checkpoint) -> Checkpoint {
+        let rests = self.resting.get(&(saved.device, saved.inode));
+        let rests = rests.is_some_and(|found_as| found_as.0 == saved.offset);
+        Checkpoint { is_done: saved.is_done && !rests, ..saved.clone() }
+    }
 }
 
 impl Collector {
@@ -119,7 +129,7 @@ impl Collector {
                 0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
                 looked_at => looked_at,
             };
-            let one = || Known { path: saved.path.clone(), seen, born: None };
+            let one = || Known { path: saved.path.clone(), seen, born: None, copied: None };
             let known = known.entry(place.into()).or_insert_with(one);
             known.seen = known.seen.max(seen);
         }
@@ -129,25 +139,34 @@ impl Collector {
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
     pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
-        self.expect_beside(file, None);
+        let seen = self.looked_at;
+        // What was known before is still looked for from then on.
+        self.expect_beside(file, |known| known.seen = known.seen.min(seen));
     }
 
-    /// A file was truncated before all of it was read: a copy beside it, made just before, may hold
-    /// the rest, whether the patterns find it or not.
-    pub(super) fn expect_copy_beside(&mut self, file: FileKey) {
-        self.expect_beside(file, Some(i64::MIN));
-        self.is_scan_wanted = true;
+    /// A file was truncated: a copy beside it, made just before, may hold what was not read of it,
+    /// whether the patterns find it or not. If bytes were seen that are lost now, it is looked for at
+    /// once, however old it is. If not, others may have come since the last look; a copy that holds
+    /// them was written to since then, and is looked for with the next discovery.
+    pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
+        let seen = self.looked_at;
+        self.is_scan_wanted |= is_lost;
+        self.expect_beside(file, |known| {
+            if is_lost {
+                (known.seen, known.born) = (known.seen.min(seen), Some(i64::MIN));
+            } else {
+                known.copied = known.copied.or(Some(seen));
+            }
+        });
     }
 
-    fn expect_beside(&mut self, file: FileKey, born: Option<i64>) {
+    fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
         let Some(tracked) = self.registry.get(file) else { return };
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
-        // What was known before is still looked for from then on.
         let path = &tracked.opened.path;
-        let one = || Known { path: path.to_path_buf(), seen: self.looked_at, born };
-        let known = self.aside.known.entry(place.into()).or_insert_with(one);
-        known.born = born.or(known.born);
+        let one = || Known { path: path.to_path_buf(), seen: i64::MAX, born: None, copied: None };
+        expect(self.aside.known.entry(place.into()).or_insert_with(one));
     }
 
     /// Whether a file that was found is known not to hold anything new.
@@ -157,7 +176,9 @@ impl Collector {
         if aside.resting.get(&inode) == Some(&found_as(found)) {
             return true;
         }
-        aside.resting.remove(&inode);
+        if aside.resting.remove(&inode).is_some() {
+            aside.changed.insert(inode);
+        }
         let is_copy = aside.copies.get(&inode).is_some_and(|copy| {
             copy.found_as == found_as(found) && registry.is_known(copy.original)
         });
@@ -191,7 +212,8 @@ impl Collector {
     }
 
     /// Opens some of the files that were left closed at the start. As many descriptors as there are
-    /// is as many as are opened: the others rest.
+    /// is as many as are opened: the others rest, but for those that were written to since they were
+    /// delivered.
     pub(super) fn wake(&mut self, now: Instant) {
         if self.paused_until.is_some_and(|until| now < until) {
             return;
@@ -199,11 +221,14 @@ impl Collector {
         let crowd = std::mem::replace(&mut self.crowd, Crowd::SILENT);
         let until = clock::now() + WAKING_MAX;
         while let Some(found) = self.aside.asleep.pop_front() {
-            if self.stage != Stage::Running || self.readers.len() >= self.files_max {
+            let inode = (found.device, found.inode);
+            if self.stage != Stage::Running {
                 self.aside.asleep = VecDeque::new();
                 break;
             }
-            let inode = (found.device, found.inode);
+            if self.readers.len() >= self.files_max && !self.is_written_since(&found) {
+                continue;
+            }
             // It has changed or gone, and was seen to.
             if self.aside.resting.get(&inode) != Some(&found_as(&found)) {
                 continue;
@@ -226,10 +251,25 @@ impl Collector {
         self.crowd = crowd;
     }
 
+    /// Whether a file may have been written to since the last look of the agent before this one.
+    fn is_written_since(&self, found: &Found) -> bool {
+        let (seconds, nanoseconds) = found.modified;
+        let modified = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+        let saved = self.remembered.get(found.device, found.inode);
+        saved.is_none_or(|saved| modified >= saved.looked_at)
+    }
+
     /// Discovery is over: what is aside and was not found has another name now, or none.
     pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>) {
         self.aside.copies.retain(|inode, _| found.contains(inode));
-        let remembered = &mut self.remembered;
+        let (remembered, registry) = (&mut self.remembered, &self.registry);
+        self.aside.changed.retain(|inode| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.search_for(inode.0, inode.1);
+            }
+            is_found && registry.find(inode.0, inode.1).is_none()
+        });
         self.aside.resting.retain(|inode, _| {
             let is_found = found.contains(inode);
             if !is_found {
@@ -306,9 +346,12 @@ impl Collector {
         Ok(Some(inode))
     }
 
-    /// The original of these copies has ended and was delivered to the last byte.
-    pub(super) fn on_original_delivered(&mut self, original: FileKey) {
-        let is_of_this = |copy: &&Copy| copy.original == original && !copy.is_empty();
+    /// The original of these copies has ended, and was delivered up to `offset`: nothing more was
+    /// seen of it. A copy that holds more was made later, and goes on there.
+    pub(super) fn on_original_delivered(&mut self, original: FileKey, offset: u64) {
+        let is_of_this = |copy: &&Copy| {
+            copy.original == original && !copy.is_empty() && copy.done.offset <= offset
+        };
         for copy in self.aside.copies.values().filter(is_of_this) {
             self.remembered.put_done(copy.done.clone());
         }
@@ -428,10 +471,13 @@ impl Collector {
         let mut unopened = Vec::new();
         for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
-                self.trouble(&path, "open", &error);
                 self.unopened += 1;
                 self.remembered.search_again(&path);
-                unopened.push(path);
+                // Of too few descriptors is told once, and not for each file.
+                if !self.is_short {
+                    self.trouble(&path, "open", &error);
+                    unopened.push(path);
+                }
             }
         }
         unopened

@@ -40,9 +40,7 @@ impl Collector {
         self.readers.insert(restarted.file, reader);
         self.schedule.mark(restarted.file);
         self.is_moved = true;
-        if restarted.lost_bytes > 0 {
-            self.expect_copy_beside(restarted.file);
-        }
+        self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0);
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names_of(restarted.file);
     }

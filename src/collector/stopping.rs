@@ -145,7 +145,8 @@ impl Collector {
     /// is delivered, and one archive after the other.)
     fn finds_more(&mut self, now: Instant) -> bool {
         let grown_at = self.grown_at();
-        let is_unsure = self.is_looking() && self.drain.looked_after != Some(grown_at);
+        let is_news = self.is_scan_wanted || self.are_names_changed;
+        let is_unsure = self.is_looking() && (is_news || self.drain.looked_after != Some(grown_at));
         let has_chance = self.unopened > 0 && !self.drain.is_last_look;
         if !(is_unsure || has_chance) {
             return false;

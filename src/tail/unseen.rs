@@ -26,11 +26,18 @@ pub struct Known {
     /// If it waits to be delivered and is not met, a copy of it may be older than the last look:
     /// when it was born itself.
     pub born: Option<i64>,
+    /// If it was truncated, a copy of it may hold more than was read: one that was written to after
+    /// this moment.
+    pub copied: Option<i64>,
 }
 
 impl Known {
     fn is_younger(&self, born: i64) -> bool {
         born > self.born.unwrap_or(i64::MAX).min(self.seen)
+    }
+
+    fn may_be_copied(&self, modified: i64) -> bool {
+        self.copied.is_some_and(|copied| modified > copied)
     }
 }
 
@@ -45,7 +52,7 @@ pub struct Unseen<'k> {
     pub path: PathBuf,
     /// The file that it is a generation of.
     pub known: &'k Known,
-    /// It is older than the last look: it counts only as a copy.
+    /// It is older than the last look, or that does not matter: it counts only as a copy.
     pub is_copy: bool,
 }
 
@@ -59,7 +66,7 @@ pub struct Search<'k> {
 }
 
 /// The generations of `known` files that are younger than the last look at them, with the file that
-/// each is a generation of; and the older ones that may be a copy. Files in `met` (device and inode)
+/// each is a generation of; and the others that may be a copy. Files in `met` (device and inode)
 /// are passed over.
 ///
 /// *Cost*: reads each directory once; examines what bears the name of a generation.
@@ -109,7 +116,9 @@ fn examine<'k>(
     let metadata = fs::symlink_metadata(&path).ok()?;
     let born = born(&metadata);
     let is_met = met.contains(&(metadata.dev(), metadata.ino()));
-    let known = beside.into_iter().find(|known| known.is_younger(born))?;
+    let modified = modified(&metadata);
+    let is_it = |known: &&Known| known.is_younger(born) || known.may_be_copied(modified);
+    let known = beside.into_iter().find(is_it)?;
     let is_it = metadata.is_file() && !is_met;
     is_it.then_some((born, Unseen { path, known, is_copy: born <= known.seen }))
 }
@@ -119,8 +128,12 @@ fn born(metadata: &Metadata) -> i64 {
     let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     match born {
         Some(born) => i64::try_from(born.as_nanos()).unwrap_or(i64::MAX),
-        None => metadata.mtime().saturating_mul(1_000_000_000) + metadata.mtime_nsec(),
+        None => modified(metadata),
     }
+}
+
+fn modified(metadata: &Metadata) -> i64 {
+    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
 #[cfg(test)]
@@ -145,7 +158,7 @@ mod tests {
         let known = |seen, born| {
             Places::from([(
                 place.clone().into(),
-                Known { path: "/share/app.log".into(), seen, born },
+                Known { path: "/share/app.log".into(), seen, born, copied: None },
             )])
         };
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
@@ -160,5 +173,24 @@ mod tests {
         assert_eq!(copies.found.len(), 1);
         let (_, copy) = &copies.found[0];
         assert!(copy.is_copy && copy.path == dir.path().join("app.log.1"));
+    }
+
+    #[test]
+    fn finds_copies_of_a_truncated_file_that_were_written_to_since_the_last_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, seconds| {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        };
+        write("app.log.2", 1000);
+        write("app.log.1", 2000);
+        let copied = Some(1_500_000_000_000);
+        let one = Known { path: "/share/app.log".into(), seen: i64::MAX, born: None, copied };
+        let known = Places::from([(dir.path().join("app.log").into(), one)]);
+
+        let found = unseen(&known, &HashSet::new()).found;
+
+        let found: Vec<_> = found.into_iter().map(|(_, one)| (one.path, one.is_copy)).collect();
+        assert_eq!(found, [(dir.path().join("app.log.1"), true)]);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use logferry::mock::{self, Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::skipped;
-use crate::support::{Pod, append_to, pause, wait_for};
+use crate::support::{Pod, append_to, pause, rotate, wait_for};
 
 const APP: &str = "share/logs/app.log";
 
@@ -335,6 +335,30 @@ fn k06_files_that_come_and_go_use_up_no_descriptors() {
         logs.iter().for_each(|log| fs::remove_file(log).unwrap());
         wait_for_metric(&address, "logferry_files{state=\"active\"}", 0);
     }
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// What waits for a descriptor in an outage is renamed out of the patterns meanwhile.
+#[test]
+fn k06_files_that_are_renamed_while_they_wait_for_descriptors_arrive() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let agent = pod.start_with_descriptors(64);
+    let logs: Vec<PathBuf> =
+        (0..50).map(|number| pod.path(&format!("data/pod/logs/{number}.log"))).collect();
+    logs.iter().for_each(|log| pod.ledger.append(log, 1));
+    assert_eq!(pod.expect_all(), 0);
+    pod.mock.stop();
+    logs.iter().for_each(|log| pod.ledger.append(log, 1));
+    // Long enough for the agent to see that the others have grown too.
+    pause(Duration::from_secs(2));
+    let open = agent.open_paths();
+    let mut waiting =
+        logs.iter().filter(|log| !open.contains(&log.display().to_string())).peekable();
+    assert!(waiting.peek().is_some(), "more files than descriptors");
+    waiting.for_each(|log| rotate(log, 3));
+    pod.mock.resume().unwrap();
 
     assert_eq!(pod.finish(agent), 0);
 }

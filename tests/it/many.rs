@@ -8,16 +8,22 @@ use crate::support::{Pod, append_to, rotate};
 
 /// More than are opened at once.
 const FILES: usize = 400;
+/// Descriptors for all of them.
+const ENOUGH: u32 = 1024;
 
-/// Each file holds three lines of the same length, which are delivered, and the agent is gone.
-fn stopped_pod() -> (Pod, Vec<PathBuf>) {
+/// Descriptors for some of them: for a fourth at most.
+const FEW: u32 = 160;
+
+/// Each file holds three lines of the same length, which are delivered, and the agent, which had so
+/// many descriptors, is gone.
+fn stopped_pod(descriptors: u32) -> (Pod, Vec<PathBuf>) {
     let (mut pod, _) = Pod::with_log();
     let logs: Vec<PathBuf> =
         (0..FILES).map(|number| pod.path(&format!("data/pod/logs/{number}.log"))).collect();
     for log in &logs {
         pod.ledger.write_fixed(&mut append_to(log), 3);
     }
-    let agent = pod.start();
+    let agent = pod.start_with_descriptors(descriptors);
     pod.expect_all();
     assert_eq!(agent.stop().0, 0);
     (pod, logs)
@@ -44,7 +50,7 @@ fn change(pod: &mut Pod, logs: &[PathBuf]) {
 
 #[test]
 fn what_changes_while_the_agent_is_away_is_seen() {
-    let (mut pod, logs) = stopped_pod();
+    let (mut pod, logs) = stopped_pod(ENOUGH);
     change(&mut pod, &logs);
 
     let agent = pod.start();
@@ -52,9 +58,20 @@ fn what_changes_while_the_agent_is_away_is_seen() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// Some of the files were closed when the agent ended, and some are not opened when it starts.
+#[test]
+fn what_changes_while_the_agent_is_away_is_seen_with_few_descriptors() {
+    let (mut pod, logs) = stopped_pod(FEW);
+    change(&mut pod, &logs);
+
+    let agent = pod.start_with_descriptors(FEW);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 #[test]
 fn what_changes_while_files_are_still_to_be_opened_is_seen() {
-    let (mut pod, logs) = stopped_pod();
+    let (mut pod, logs) = stopped_pod(ENOUGH);
     let admin = pod.admin();
     let agent = pod.start();
     admin.wait_until_ready();
@@ -66,7 +83,7 @@ fn what_changes_while_files_are_still_to_be_opened_is_seen() {
 
 #[test]
 fn what_is_opened_later_is_shipped_like_any_other() {
-    let (mut pod, logs) = stopped_pod();
+    let (mut pod, logs) = stopped_pod(ENOUGH);
     let admin = pod.admin();
     let agent = pod.start();
     admin.expect_metric("logferry_files{state=\"active\"}", FILES as u64);

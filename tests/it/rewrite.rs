@@ -1,8 +1,8 @@
 //! Files that are truncated, rewritten, copied and truncated (F10 to F15): what is written then
 //! arrives, whatever size the file has by the next look.
 
-use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
+use std::fs::{self, File};
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -325,6 +325,52 @@ fn f10_copied_truncated_and_refilled_within_one_look() {
 
         assert_eq!(pod.finish(agent), 0, "{pattern}");
     }
+}
+
+/// What was written since the last look stands in the copy only, and the agent has never seen it.
+#[test]
+fn f10_what_was_written_since_the_last_look_is_read_from_the_copy() {
+    for pattern in PATTERNS {
+        let (mut pod, log, mut writer) = pod_matching(pattern);
+        pod.ledger.write(&mut writer, 300);
+        let agent = pod.start();
+        pod.expect_all();
+        for _ in 0..3 {
+            agent.suspend();
+            pod.ledger.write(&mut writer, 100);
+            copytruncate(&log, 9);
+            pod.ledger.write(&mut writer, 10);
+            agent.resume();
+            pod.expect_all();
+        }
+
+        assert_eq!(pod.finish(agent), 0, "{pattern}");
+    }
+}
+
+/// An app begins its log with the same line each time. What an older generation holds behind that
+/// line was never to be shipped.
+#[test]
+fn f10_an_older_generation_that_begins_the_same_is_no_copy() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 1);
+    let old = log.with_extension("log.1");
+    fs::copy(&log, &old).unwrap();
+    append_to(&old).write_all(b"before the agent came\n").unwrap();
+    let old = append_to(&old);
+    old.set_modified(old.metadata().unwrap().modified().unwrap() - Duration::from_secs(600))
+        .unwrap();
+    let agent = pod.start();
+    let mut writer = append_to(&log);
+    for round in 0..3 {
+        pod.expect_all();
+        writer.set_len(0).unwrap();
+        wait_for("it to be seen", || pod.times_logged("truncated or rewritten") > round);
+        pod.ledger.write_again(&mut writer, 0..1);
+        pod.ledger.append(&log.with_file_name("other.log"), 1);
+    }
+
+    assert_eq!(pod.finish(agent), 0);
 }
 
 /// Without notifications a look begins with the names: it meets the copy before it sees that the
