@@ -29,6 +29,8 @@ const FRUITLESS_MAX: Duration = Duration::from_secs(10);
 const SCAN_PERIOD_MAX: Duration = Duration::from_secs(60);
 /// The pause before it is so many times as long as it took of the CPU: a five-hundredth.
 const SCAN_PAUSE_FACTOR: u32 = 499;
+/// The same while files wait for descriptors, perhaps for as long as the endpoint is down: a twentieth.
+const SCARCE_PAUSE_FACTOR: u32 = 19;
 /// The same before one that a change of names asks for: a tenth.
 const NAMES_PAUSE_FACTOR: u32 = 9;
 /// With so many files a name may be made and deleted every moment, and they still be examined.
@@ -229,7 +231,7 @@ impl Collector {
         let period = if is_plain { used * SCAN_PAUSE_FACTOR } else { SCAN_PERIOD };
         self.scan_at = ended
             + match () {
-                () if self.is_short => SCAN_PERIOD_SHORT,
+                () if self.is_short => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
                 () if are_quiet && self.watch.trouble().is_none() => {
                     period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
                 }
