@@ -224,7 +224,8 @@ impl Collector {
         let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
         // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
         let fair = used.div_f64(self.limit.cpu_cores) * 2;
-        self.scan_from = ended + (ended - now).max(fair.min(SCAN_PERIOD));
+        // (Who was frozen meanwhile has not worked that long.)
+        self.scan_from = ended + (ended - now).clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
         self.names_from = ended + (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
         // To open files is no part of looking for them.
         let is_plain = self.counters.files_opened == opened;

@@ -669,7 +669,8 @@ impl Collector {
         if checkpoints.len() > SAVES_PACED_FROM {
             let took = ended - started;
             let fair = took.div_f64(self.limit.cpu_cores * SAVES_SHARE_OF_CPU);
-            self.save_at = ended + (took * SAVE_PAUSE_FACTOR).max(fair.min(DURABLE_PERIOD));
+            // A disk that hung once, or a process that was frozen, is no reason to save no more.
+            self.save_at = ended + (took * SAVE_PAUSE_FACTOR).max(fair).min(DURABLE_PERIOD);
         }
     }
 

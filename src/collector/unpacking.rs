@@ -263,6 +263,7 @@ impl Collector {
         self.counters.skipped_truncated_bytes += self.registry.forget(file);
         self.once.forget(file);
         self.batcher.end(file);
+        self.schedule.on_end(file);
         self.readers.remove(&file);
         self.is_scan_wanted = true;
     }
