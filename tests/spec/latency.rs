@@ -61,8 +61,8 @@ impl Ages {
 
     /// A bound that a share of all lines keeps.
     fn quantile(&self, share: f64) -> f64 {
-        let wanted = (self.count as f64 * share).ceil() as u64;
-        self.buckets.iter().find(|(_, count)| *count >= wanted).unwrap().0
+        let wanted = self.count as f64 * share;
+        self.buckets.iter().find(|(_, count)| *count as f64 >= wanted).unwrap().0
     }
 }
 
