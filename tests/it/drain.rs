@@ -28,6 +28,8 @@ fn p01_with_50_mb_unread_everything_is_delivered() {
     write_50_mb(&mut pod);
     // Slow answers keep the backlog from being gone before the signal.
     pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 100 })]);
+    // The endpoint of a debug build takes long to verify it all.
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "120s");
     let agent = pod.start();
     wait_for("the first lines", || pod.mock.store().line_count() > 0);
     pod.mock.faults().clear();
