@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Bursts below this leave nothing behind that is worth it.
 const BURST_BYTES_MIN: usize = 2 << 20;
-/// The level is low below this share of its peak.
-const LOW_SHARE: usize = 4;
+/// The level is low below this share of its peak: an app that goes on writing keeps it above a quarter.
+const LOW_SHARE: usize = 2;
 /// It must have been low for so long.
 const LOW_FOR: Duration = Duration::from_secs(3);
 

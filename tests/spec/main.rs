@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-/// The program itself.
-mod binary;
 /// How long a line takes.
 mod latency;
 /// What may be used.
