@@ -300,7 +300,7 @@ fn memory_goes_back_after_a_burst() {
     let before = agent.resident_bytes();
     pod.mock.faults().set(vec![Fault::error("ServerBusy")]);
     let lines = backlog(&log, 300 * MIB);
-    wait_for("a burst", || agent.resident_bytes() > before + 20 * MIB);
+    wait_for("a burst", || agent.resident_bytes() > before + 12 * MIB);
     pod.mock.faults().clear();
     wait_for("all of it", || pod.mock.store().line_count() >= 10 + lines);
     let mut after = 0;
