@@ -214,6 +214,39 @@ fn f25_the_rest_of_the_old_file_is_read_when_the_link_moved_while_the_agent_was_
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// The app restarts with `ln -s` and without `-n`: each new link lands inside the first directory,
+/// named as the directory it leads to. The agent sees it happen, then finds it so when it starts.
+#[test]
+fn f25_a_link_that_lands_inside_the_old_directory_is_followed() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let restart_app = |pod: &Pod, name: &str| {
+        let (dir, link) = (pod.path("data/pod").join(name), pod.path("share/logs"));
+        fs::create_dir(&dir).unwrap();
+        assert!(Command::new("ln").arg("-s").args([&dir, &link]).status().unwrap().success());
+        assert!(pod.path("data/pod/logs").join(name).is_symlink(), "it lands inside");
+        append_to(&dir.join("app.log"))
+    };
+    let mut first = append_to(&pod.path("data/pod/logs/app.log"));
+    let agent = pod.start();
+    pod.ledger.write(&mut first, 100);
+    pod.expect_all();
+
+    let mut second = restart_app(&pod, "logs-2");
+    pod.ledger.write(&mut second, 100);
+    pod.ledger.write(&mut first, 10);
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    let mut third = restart_app(&pod, "logs-3");
+    pod.ledger.write(&mut third, 100);
+    pod.ledger.write(&mut second, 10);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+    let paths = ["", "logs-2/", "logs-3/"].map(|dir| format!("share/logs/{dir}app.log"));
+    assert_eq!(pod.shipped_paths(), paths.into());
+}
+
 /// `releases/current/log/*.log`, and `current` moves: twice forward, once back.
 #[test]
 fn f25_a_link_in_the_middle_of_the_path_is_pointed_elsewhere() {
