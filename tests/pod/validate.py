@@ -204,8 +204,10 @@ def with_files(env, container, spec, documents, directory):
         for key, text in (entries(kind, name, documents) or {}).items():
             (copied / key).write_text(text)
         at = mount["mountPath"].rstrip("/") + "/"
-        lead = lambda value: f"{copied}/{value[len(at):]}" if value.startswith(at) else value
-        env = {key: lead(value) for key, value in env.items()}
+        env = {
+            key: f"{copied}/{value[len(at):]}" if value.startswith(at) else value
+            for key, value in env.items()
+        }
     return env
 
 
