@@ -32,9 +32,10 @@ def containers(spec):
 
 
 def is_agent(container):
-    """Whether it runs logferry: a container without a command of its own, of that image."""
+    """Whether it runs the agent: a container of that image that is told nothing else."""
     image = container["image"].rsplit("/", 1)[-1].split(":", 1)[0]
-    return image == "logferry" and "command" not in container
+    does = (container.get("args") or ["run"])[0]
+    return image == "logferry" and "command" not in container and does == "run"
 
 
 def expand(text, env):

@@ -1,6 +1,7 @@
 """The scenarios: what befalls a pod, played with real containers from the manifests.
 
-Usage: play.py WORK [NAME...]     WORK: a directory for all that is made; NAME: only these scenarios
+Usage: play.py WORK [NAME...]           WORK: a directory for all that is made; NAME: only these
+       play.py WORK --try MANIFEST      one pod, to look at
 """
 
 import contextlib
@@ -350,7 +351,8 @@ class World:
 
 def main(work, names):
     known = list(IMAGE | SCENARIOS)
-    if unknown := set(names) - set(known):
+    manifest = names[1] if names[:1] == ["--try"] else None
+    if not manifest and (unknown := set(names) - set(known)):
         print(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 64
     try:
@@ -360,6 +362,9 @@ def main(work, names):
         return 0
     passed = failed = 0
     try:
+        if manifest:
+            look_at(world, manifest)
+            return 0
         for name in names or known:
             begun = time.monotonic()
             try:
@@ -386,6 +391,29 @@ def story(world, name):
         if scene.agent_logs:
             print(f"-- log of the agent\n{scene.agent_logs[-1][-4000:]}", flush=True)
         raise
+    finally:
+        scene.close()
+
+
+def look_at(world, manifest):
+    """Plays one pod until Ctrl-C, then deletes it."""
+    scene = Scenario(world, "try", port=9200)
+    try:
+        pod = scene.pod(manifest).run()
+        agent = pod.full(pod.playable.agent)
+        print(
+            f"The pod {pod.name} runs; http://127.0.0.1:9200/ shows its lines.\n"
+            f"  podman exec {agent} /logferry status\n"
+            f"  podman logs {agent}\n"
+            "Ctrl-C deletes it.",
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        print("deleting the pod", flush=True)
+        codes = pod.delete()
+        scene.settle(pod)
+        print(f"exit codes {codes}; all {scene.facts[0]} were delivered")
     finally:
         scene.close()
 

@@ -48,10 +48,10 @@ def wait_for(what, condition, deadline=DEADLINE):
 class Endpoint:
     """`logferry mock` on the host, the only place that pods send to."""
 
-    def __init__(self, binary, directory, gateway):
+    def __init__(self, binary, directory, gateway, port=0):
         self.binary, self.directory = binary, directory
         with socket.socket() as free:
-            free.bind(("", 0))
+            free.bind(("", port))
             self.port = free.getsockname()[1]
         self.url = f"http://{gateway}:{self.port}"
         self.process = None

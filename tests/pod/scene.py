@@ -14,13 +14,13 @@ KUBERNETES = containers.ROOT / "examples/kubernetes"
 class Scenario:
     """One story on a node of its own, with an endpoint of its own."""
 
-    def __init__(self, world, name):
+    def __init__(self, world, name, port=0):
         self.world, self.engine = world, world.engine
         self.directory = world.work / name
         self.directory.mkdir()
         self.node = kubelet.Node(self.directory / "node")
         (self.directory / "endpoint").mkdir()
-        self.endpoint = Endpoint(world.binary, self.directory / "endpoint", world.gateway)
+        self.endpoint = Endpoint(world.binary, self.directory / "endpoint", world.gateway, port)
         self.loaded = Counter()
         self.agent_logs = []
         self.facts = []

@@ -20,7 +20,7 @@ from manifests import references
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples/kubernetes"
 KUSTOMIZATION = "kustomization.yaml"
-OVERLAYS = ["kustomize/base", "kustomize/overlays/staging", "kustomize/overlays/production"]
+OVERLAYS = ["kustomize/base"] + [f"kustomize/overlays/{one}" for one in ("staging", "production", "local")]
 VERSIONS = ["1.27", "1.29", "1.31", ".".join(kubernetes_validate.latest_version().split(".")[:2])]
 # Sidecars among the init containers are on by default from this one on.
 SIDECARS_SINCE = "1.29"
