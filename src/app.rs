@@ -246,5 +246,12 @@ fn conclude(
         error = report.last_error,
         "stopped before everything was delivered; the log files hold the rest for the next start"
     );
+    for left in &collected.left {
+        let (path, reason) = (left.path.display(), &left.reason);
+        tracing::warn!(file = %path, bytes = left.bytes, %reason, "a file is left for the next start");
+    }
+    if let more @ 1.. = collected.undelivered_files.saturating_sub(collected.left.len()) {
+        tracing::warn!(files = more, "more files are left for the next start");
+    }
     ExitCode::Undelivered
 }

@@ -20,6 +20,7 @@
 //! Told to abandon, it saves what is known and ends.
 
 mod files;
+mod left;
 mod once;
 mod opening;
 mod reading;
@@ -35,6 +36,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::{Crowd, Unwatched};
+pub use self::left::Left;
+use self::left::Unopened;
 use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
@@ -128,6 +131,8 @@ pub struct Summary {
     pub undelivered_files: usize,
     /// The path of the one that waits longest, and for how many seconds.
     pub oldest: Option<(PathBuf, u64)>,
+    /// The first of these files.
+    pub left: Vec<Left>,
 }
 
 /// The loop and all that it owns.
@@ -169,7 +174,7 @@ pub struct Collector {
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
-    unopened: usize,
+    unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
     unwatched: (Unwatched, Instant),
     /// The last discovery had more files to open than descriptors.
@@ -309,7 +314,7 @@ impl Collector {
             packed: Packed::default(),
             crowd: Crowd::default(),
             looked_at: opening::stamp(),
-            unopened: 0,
+            unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             is_short: false,
             is_short_logged: false,

@@ -30,6 +30,7 @@ mod errors;
 mod exactly_once;
 /// Compressed generations (F07 to F09).
 mod gzip;
+mod gzip_stop;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
 /// The pods of jobs, and sidecars that start before their app (P06, P07).
