@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use super::left::Unopened;
+use super::left::{self, Unopened};
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -390,7 +390,8 @@ impl Collector {
     pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
         if self.troubled.insert(path.to_owned()) {
-            tracing::warn!(file = %path.display(), error = %error, "cannot {action} it; trying again");
+            let error = left::describe(path, error);
+            tracing::warn!(file = %path.display(), error, "cannot {action} it; trying again");
         }
     }
 

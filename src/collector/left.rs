@@ -6,6 +6,9 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::access;
+use crate::report::FileReport;
+
 /// Of so many the reason is kept.
 const NAMED_MAX: usize = 20;
 
@@ -25,6 +28,8 @@ pub struct Left {
 pub(super) struct Unopened {
     count: usize,
     first: Vec<Left>,
+    /// How many of them could not be opened for an error.
+    failed: usize,
     /// One of them had gone when it was to be opened. It may have another name now.
     has_vanished: bool,
 }
@@ -39,21 +44,49 @@ impl Unopened {
     }
 
     pub(super) fn add_failed(&mut self, path: &Path, error: &io::Error) {
+        self.failed += 1;
         self.has_vanished |= error.kind() == io::ErrorKind::NotFound;
-        self.add(path, error.to_string());
+        if self.first.len() < NAMED_MAX {
+            self.add(path, describe(path, error));
+        } else {
+            self.count += 1;
+        }
     }
 
     pub(super) const fn count(&self) -> usize {
         self.count
     }
 
+    pub(super) const fn failed(&self) -> usize {
+        self.failed
+    }
+
     pub(super) const fn has_vanished(&self) -> bool {
         self.has_vanished
+    }
+
+    /// The first of them, for the list of files.
+    pub(super) fn reports(&self) -> impl Iterator<Item = FileReport> {
+        self.first.iter().map(|left| FileReport {
+            path: left.path.display().to_string(),
+            state: "unopened".to_owned(),
+            last_error: left.reason.to_string(),
+            ..FileReport::default()
+        })
     }
 
     /// The first of them.
     pub(super) fn first(&self) -> &[Left] {
         &self.first
+    }
+}
+
+/// What the system said, and what of that a person can change.
+pub(super) fn describe(path: &Path, error: &io::Error) -> String {
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    match access::explain_log(path).filter(|_| is_denied) {
+        Some(why) => format!("{error}: {why}"),
+        None => error.to_string(),
     }
 }
 

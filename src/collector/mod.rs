@@ -717,6 +717,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
+            is_state_taken: false,
             links_refused: (self.refused.len() + self.left.len()) as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
@@ -733,7 +734,8 @@ impl Collector {
     fn file_sums(&self) -> FileSums {
         let unix = clock::wall().as_secs();
         let saved = self.aside.asleep() as u64;
-        let mut sums = FileSums { saved, ..FileSums::default() };
+        let failing = self.unopened.failed() as u64;
+        let mut sums = FileSums { saved, failing, ..FileSums::default() };
         for (_, tracked) in self.registry.iter() {
             match tracked.state {
                 State::Active => sums.active += 1,
@@ -753,7 +755,7 @@ impl Collector {
     fn publish_files(&self) {
         let made_unix = clock::wall().as_secs();
         let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));
-        let mut files: Vec<FileReport> = files.collect();
+        let mut files: Vec<FileReport> = files.chain(self.unopened.reports()).collect();
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.handoff.publish_files(FileList { made_unix, files });
     }

@@ -30,6 +30,7 @@ mod errors;
 mod exactly_once;
 /// Compressed generations (F07 to F09).
 mod gzip;
+/// The same when the agent is told to end.
 mod gzip_stop;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
@@ -55,6 +56,8 @@ mod nuls;
 mod outage;
 /// `logferry parked`.
 mod parked;
+/// Paths of another user (L16), as the image's user meets them.
+mod permissions;
 /// The power goes: C09.
 mod power;
 /// A forward proxy: N13.
