@@ -153,7 +153,7 @@ mod tests {
         symlink(dir.path(), dir.path().join("link")).unwrap();
 
         for (path, wish) in [
-            (file.clone(), Wish::Read),
+            (file, Wish::Read),
             (dir.path().join("link/link/app.log"), Wish::Read),
             (dir.path().to_owned(), Wish::Write),
             (dir.path().join("link/to/be/made"), Wish::Write),
@@ -180,7 +180,8 @@ mod tests {
         let text = of(dir.path()).unwrap().to_string();
 
         let (user, group) = (stat.uid(), stat.gid());
-        let whose = format!("belongs to user {user} and group {group} with mode 0700");
+        let mode = stat.mode() & 0o7777;
+        let whose = format!("belongs to user {user} and group {group} with mode {mode:04o}");
         assert!(text.contains(&whose), "{text}");
         assert!(text.contains(&format!("runs as user {} and", me().0)), "{text}");
     }

@@ -5,7 +5,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use logferry::clock;
 
 use crate::support::{
     Agent, Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for,
@@ -122,7 +124,7 @@ fn f08_an_archive_that_is_being_written_is_waited_for() {
         agent.terminate();
         wait_for("the drain", || {
             // Written a moment ago, however slow the agent is.
-            gz.set_modified(SystemTime::now()).unwrap();
+            gz.set_modified(UNIX_EPOCH + clock::wall()).unwrap();
             pod.times_logged(STOPPING) == 1
         });
         gz.write_all(rest).unwrap();

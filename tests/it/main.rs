@@ -40,6 +40,8 @@ mod jobs;
 mod kernel;
 /// Long lines, large files: L08, L09, L12, L14.
 mod large;
+/// A pod's life: restarts of its app, readiness, the first process of a container.
+mod life;
 /// Unfinished lines, line ends, empty lines, traces: L01 to L05, L10, L11 of the catalogue.
 mod lines;
 /// Links (F23 to F29).
