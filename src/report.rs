@@ -144,8 +144,8 @@ pub struct FileReport {
     /// Path as configured, links not resolved; the first one it was found under.
     pub path: String,
     /// `active` (found by the patterns), `rotated` (renamed away from them), `deleted`, `saved` (known
-    /// from the checkpoint only), or `unopened` (found, and cannot be opened, or not yet: the error
-    /// says why; only the first of these are listed).
+    /// from the checkpoint only), or `unopened` (found, and cannot be opened: the error says why; only
+    /// the first of these are listed).
     pub state: String,
     /// Device number.
     pub device: u64,

@@ -38,6 +38,8 @@ const NAMES_PAUSE_FACTOR: u32 = 9;
 const NAMES_PAUSE_MAX: Duration = SCAN_PERIOD;
 /// Names that came and that are examined one by one, rather than with a discovery.
 const CAME_MAX: usize = 64;
+/// Why a file is not open where descriptors are few.
+const SHORT: &str = "it waits for a descriptor";
 /// Files of which one discovery logs each by itself.
 const SAID_MAX: u64 = 100;
 /// A directory that has not changed for so long has a time stamp that says so, whoever's clock made
@@ -319,14 +321,18 @@ impl Collector {
             }
             if self.is_short {
                 // Nobody gives up a descriptor in this look who has not for the one before.
-                self.unopened.add(&file.path, "it waits for a descriptor");
+                self.unopened.add(&file.path, SHORT);
                 continue;
             }
             match self.open_found(file, now) {
                 // Another file than was found, if it was replaced since.
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
-                    self.unopened.add_failed(&file.path, &error);
+                    if self.is_short {
+                        self.unopened.add(&file.path, SHORT);
+                    } else {
+                        self.unopened.add_failed(&file.path, &error);
+                    }
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
                     // for each file.
                     if !self.is_short && error.kind() != io::ErrorKind::NotFound {

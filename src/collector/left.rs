@@ -27,7 +27,8 @@ pub struct Left {
 #[derive(Default)]
 pub(super) struct Unopened {
     count: usize,
-    first: Vec<Left>,
+    /// The first of them, and whether an error is the reason.
+    first: Vec<(Left, bool)>,
     /// How many of them could not be opened for an error.
     failed: usize,
     /// One of them had gone when it was to be opened. It may have another name now.
@@ -35,21 +36,24 @@ pub(super) struct Unopened {
 }
 
 impl Unopened {
-    pub(super) fn add(&mut self, path: &Path, reason: impl Into<Cow<'static, str>>) {
-        self.count += 1;
-        if self.first.len() < NAMED_MAX {
-            let (path, reason) = (path.to_owned(), reason.into());
-            self.first.push(Left { path, bytes: None, reason });
-        }
+    /// One that waits for something.
+    pub(super) fn add(&mut self, path: &Path, reason: &'static str) {
+        self.note(path, false, || reason.into());
     }
 
+    /// One that an error kept from being opened.
     pub(super) fn add_failed(&mut self, path: &Path, error: &io::Error) {
-        self.failed += 1;
-        self.has_vanished |= error.kind() == io::ErrorKind::NotFound;
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        self.failed += usize::from(!is_gone);
+        self.has_vanished |= is_gone;
+        self.note(path, !is_gone, || describe(path, error).into());
+    }
+
+    fn note(&mut self, path: &Path, is_failed: bool, reason: impl FnOnce() -> Cow<'static, str>) {
+        self.count += 1;
         if self.first.len() < NAMED_MAX {
-            self.add(path, describe(path, error));
-        } else {
-            self.count += 1;
+            let left = Left { path: path.to_owned(), bytes: None, reason: reason() };
+            self.first.push((left, is_failed));
         }
     }
 
@@ -65,9 +69,10 @@ impl Unopened {
         self.has_vanished
     }
 
-    /// The first of them, for the list of files.
+    /// Those among the first that an error keeps from being opened, for the list of files.
     pub(super) fn reports(&self) -> impl Iterator<Item = FileReport> {
-        self.first.iter().map(|left| FileReport {
+        let failed = self.first.iter().filter(|(_, is_failed)| *is_failed);
+        failed.map(|(left, _)| FileReport {
             path: left.path.display().to_string(),
             state: "unopened".to_owned(),
             last_error: left.reason.to_string(),
@@ -76,18 +81,19 @@ impl Unopened {
     }
 
     /// The first of them.
-    pub(super) fn first(&self) -> &[Left] {
-        &self.first
+    pub(super) fn first(&self) -> impl Iterator<Item = Left> {
+        self.first.iter().map(|(left, _)| left.clone())
     }
 }
 
 /// What the system said, and what of that a person can change.
 pub(super) fn describe(path: &Path, error: &io::Error) -> String {
-    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-    match access::explain_log(path).filter(|_| is_denied) {
-        Some(why) => format!("{error}: {why}"),
-        None => error.to_string(),
+    if error.kind() == io::ErrorKind::PermissionDenied
+        && let Some(why) = access::explain_log(path)
+    {
+        return format!("{error}: {why}");
     }
+    error.to_string()
 }
 
 /// The first of all that is left.

@@ -122,10 +122,12 @@ impl Collector {
                 self.drain.options.exit_when.as_ref().map(|_| self.drain.exit_look_at)
             }
             Stage::Draining => {
-                let quiet_at = Some(self.quiet_at()).filter(|at| *at > now);
-                // Until then an acknowledgement wakes the loop.
-                let look_at = self.drain.look_at.filter(|_| self.is_acknowledged());
-                quiet_at.into_iter().chain(look_at).min()
+                let quiet_at = self.quiet_at();
+                // What is read, or on its way, has wake-ups of its own.
+                let is_idle = !self.is_reading() && self.is_acknowledged();
+                let look_at = self.drain.look_at.filter(|_| is_idle);
+                let look_at = look_at.map(|at| at.max(quiet_at));
+                Some(quiet_at).filter(|at| *at > now).into_iter().chain(look_at).min()
             }
             Stage::Closed => None,
         }
@@ -145,8 +147,7 @@ impl Collector {
     /// When all files are read to their end and have been quiet: seals what is open, and when all of
     /// it is acknowledged and a last look finds nothing more, closes the hand-off.
     pub(super) fn finish_drain(&mut self, now: Instant) {
-        let is_reading = !self.schedule.is_empty() || self.packed.is_measuring();
-        if self.stage != Stage::Draining || is_reading || now < self.quiet_at() {
+        if self.stage != Stage::Draining || self.is_reading() || now < self.quiet_at() {
             return;
         }
         while let Some((_, file)) = self.batcher.oldest() {
@@ -160,6 +161,10 @@ impl Collector {
         }
         self.handoff.close();
         self.stage = Stage::Closed;
+    }
+
+    fn is_reading(&self) -> bool {
+        !self.schedule.is_empty() || self.packed.is_measuring()
     }
 
     /// Whether nothing is on its way, or waits to be set aside.
@@ -244,7 +249,7 @@ impl Collector {
                 summary.oldest = Some((tracked.opened.path.to_path_buf(), waits));
             }
         }
-        let left = tracked.into_iter().map(left_of).chain(self.unopened.first().iter().cloned());
+        let left = tracked.into_iter().map(left_of).chain(self.unopened.first());
         summary.left = left::named(left);
         summary
     }
