@@ -7,26 +7,31 @@ use std::cell::Cell;
 use std::io;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::checkpoint::parked::Destination;
-use crate::checkpoint::store::{Store, StoreError};
+use crate::checkpoint::store::{Loaded, Store, StoreError};
 use crate::collector::{self, Collector};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::handoff::{SenderEnd, handoff};
+use crate::report::CollectorReport;
 use crate::send::Sender;
 use crate::send::http::ClientError;
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::tail::discover::Patterns;
 use crate::tail::pattern::PatternError;
-use crate::{admin, clock, send};
+use crate::{access, admin, clock, send};
 
 /// What the agent logs; a file where it is redirected to one (proc(5)).
 const STANDARD_ERROR: &str = "/proc/self/fd/2";
+/// Logs that `check` complains of.
+const NOTES_MAX: usize = 10;
+/// How often a state directory is tried that another agent has.
+const STATE_PERIOD: Duration = Duration::from_millis(200);
 /// For notifications, the state directory, discovery, the admin port and its connections.
 const DESCRIPTORS_KEPT: usize = 64;
 
@@ -62,6 +67,25 @@ impl StartError {
     }
 }
 
+/// What stands in the way of the agent here and now, as far as looking shows it: paths that the
+/// user who asks may not use.
+#[must_use]
+pub fn notes(config: &Config) -> Vec<String> {
+    let state = access::explain_state(&config.state_dir).map(|why| {
+        format!("the state directory {} cannot be used: {why}", config.state_dir.display())
+    });
+    let tail = &config.tail;
+    let patterns = Patterns::new(&tail.paths, &tail.exclude, Vec::new(), &tail.link_roots);
+    let scan = patterns.map(|mut patterns| patterns.scan()).unwrap_or_default();
+    let dirs = scan.errors.iter().map(|(path, _)| path);
+    let paths = dirs.chain(scan.files.iter().map(|file| &file.path));
+    let logs = paths.filter_map(|path| {
+        let why = access::explain_log(path)?;
+        Some(format!("{} cannot be read: {why}", path.display()))
+    });
+    state.into_iter().chain(logs.take(NOTES_MAX)).collect()
+}
+
 /// The runtime of the sender.
 ///
 /// # Errors
@@ -93,18 +117,25 @@ impl App {
     pub fn build(config: Config, runtime: Runtime, signals: Signals) -> Result<Self, StartError> {
         let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
         let context = runtime.enter();
-        let shutdown = Shutdown::new(signals, config.drain_deadline);
+        let mut shutdown = Shutdown::new(signals, config.drain_deadline);
         let tail = &config.tail;
         let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
             .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
-        let (store, loaded) = Store::open(&config.state_dir)?;
+        let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
+        let (store, loaded) = match Store::open(&config.state_dir) {
+            Err(StoreError::Locked { holder, .. }) => {
+                let taken = CollectorReport { is_state_taken: true, ..CollectorReport::default() };
+                collector_end.publish(taken);
+                runtime.block_on(wait_for_state(&config, &holder, &end, &mut shutdown))?
+            }
+            opened => opened?,
+        };
         for (path, reason) in &loaded.damaged {
             tracing::error!(
                 file = %path.display(), reason,
                 "a checkpoint file is damaged; going on from an older one"
             );
         }
-        let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
         let admin = admin::Server::bind(&admin::Options { listen: config.listen })
             .map_err(StartError::Admin)?;
         let sender = Sender::new(config.send.clone(), end.clone(), fastrand::u64(..))?;
@@ -181,6 +212,53 @@ impl App {
     }
 }
 
+/// Waits for the agent that has the state directory, which ends: a pod of the same name is started
+/// while the one before it still drains. That one has its drain deadline, so as long is waited and a
+/// fifth more; or until a signal comes, for what is there is the other agent's to deliver.
+async fn wait_for_state(
+    config: &Config,
+    holder: &str,
+    end: &SenderEnd,
+    shutdown: &mut Shutdown,
+) -> Result<(Store, Loaded), StoreError> {
+    let started = clock::now();
+    let at_most = config.drain_deadline + config.drain_deadline / 5;
+    tracing::warn!(
+        dir = %config.state_dir.display(), holder, ?at_most,
+        "another agent uses the state directory; waiting for it to end"
+    );
+    let taking = async {
+        loop {
+            let is_told = tokio::select! {
+                () = tokio::time::sleep(STATE_PERIOD) => false,
+                () = shutdown.signalled() => true,
+            };
+            if is_told {
+                let (dir, holder) = (config.state_dir.clone(), holder.to_owned());
+                return Err(StoreError::Locked { dir, holder });
+            }
+            let is_over = clock::now() >= started + at_most;
+            match Store::open(&config.state_dir) {
+                Err(StoreError::Locked { .. }) if !is_over => {}
+                outcome => return outcome,
+            }
+        }
+    };
+    let serving = async {
+        // The other agent may have this port too.
+        if let Ok(admin) = admin::Server::bind(&admin::Options { listen: config.listen }) {
+            let _ = admin.serve(end.clone(), facts(config, started), std::future::pending()).await;
+        }
+        std::future::pending().await
+    };
+    let opened = tokio::select! {
+        opened = taking => opened?,
+        opened = serving => opened,
+    };
+    tracing::info!(dir = %config.state_dir.display(), "the state directory is free");
+    Ok(opened)
+}
+
 /// Raises the limit of descriptors as far as it goes, and leaves enough of them to all that is no
 /// log file: without a checkpoint and a socket nothing is delivered.
 fn files_max(concurrency_max: usize) -> usize {
@@ -246,5 +324,12 @@ fn conclude(
         error = report.last_error,
         "stopped before everything was delivered; the log files hold the rest for the next start"
     );
+    for left in &collected.left {
+        let (path, reason) = (left.path.display(), &left.reason);
+        tracing::warn!(file = %path, bytes = left.bytes, %reason, "a file is left for the next start");
+    }
+    if let more @ 1.. = collected.undelivered_files.saturating_sub(collected.left.len()) {
+        tracing::warn!(files = more, "more files are left for the next start");
+    }
     ExitCode::Undelivered
 }

@@ -27,6 +27,7 @@
 //! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
 //! show it, [`state_command`] mends it, [`parked_command`] deals with what was refused. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod batch;

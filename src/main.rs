@@ -113,6 +113,9 @@ fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<Exit
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
     write!(std::io::stdout(), "{}", config.tables())?;
+    for note in app::notes(&config) {
+        writeln!(std::io::stdout(), "\nnote: {note}")?;
+    }
     if !connect {
         return Ok(ExitCode::Done);
     }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct CollectorReport {
     /// The first discovery is done and watches are armed (or polling has begun).
     pub ready: bool,
+    /// Another agent has the state directory: this one waits for it, and has not begun.
+    pub is_state_taken: bool,
     /// A directory could not be watched, or a notification was missed: files are polled.
     pub polling: bool,
     /// The files being shipped, summed up.
@@ -117,7 +119,7 @@ pub struct FileSums {
     /// How many are known from the checkpoint only: they are as they were delivered, and are opened
     /// one after the other.
     pub saved: u64,
-    /// How many could not be read or examined the last time.
+    /// How many could not be opened, read or examined the last time.
     pub failing: u64,
     /// Bytes on disk that are not read yet.
     pub unread_bytes: u64,
@@ -141,8 +143,9 @@ pub struct FileList {
 pub struct FileReport {
     /// Path as configured, links not resolved; the first one it was found under.
     pub path: String,
-    /// `active` (found by the patterns), `rotated` (renamed away from them), `deleted`, or `saved`
-    /// (known from the checkpoint only).
+    /// `active` (found by the patterns), `rotated` (renamed away from them), `deleted`, `saved` (known
+    /// from the checkpoint only), or `unopened` (found, and cannot be opened: the error says why; only
+    /// the first of these are listed).
     pub state: String,
     /// Device number.
     pub device: u64,

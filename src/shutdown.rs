@@ -61,6 +61,11 @@ impl Shutdown {
         Self { signals, drain_deadline }
     }
 
+    /// Waits for a signal before anything has begun.
+    pub async fn signalled(&mut self) {
+        self.signals.next().await;
+    }
+
     /// Waits for the first signal, asks for the drain (step 2), then waits until the time for it
     /// is over: the collector is told, and sending must be given up. `asked_at` learns when the
     /// signal came.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(Level, &str)] = &[
     // Values that all share. They read nothing but `clock`, which is the only reader of time.
     (Level::Pure, "span fingerprint units exit report table wire::* sealed"),
-    (Level::Edge, "clock"),
+    (Level::Edge, "clock access"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
     (Level::Pure, "checkpoint::logtail checkpoint::murmur3"),

@@ -262,6 +262,8 @@ impl SenderStatus {
 pub fn not_ready_reason(collector: &CollectorReport, is_draining: bool) -> Option<&'static str> {
     if is_draining {
         Some("the agent is stopping and delivers what it has")
+    } else if collector.is_state_taken {
+        Some("another agent uses the state directory; waiting for it to end")
     } else if !collector.ready {
         Some("the first search for log files is not done")
     } else {

@@ -30,6 +30,7 @@ use super::files;
 use super::format::{self, Checkpoint};
 use super::hold::{self, Hold};
 use super::parked::{self, Circumstances, Destination};
+use crate::access;
 use crate::sealed::{Refusal, SealedBatch};
 
 /// The state directory in use by this process.
@@ -65,8 +66,7 @@ pub struct Loaded {
 pub enum StoreError {
     /// Making, opening or writing failed.
     #[error(
-        "the state directory {dir} cannot be used: {action}: {error}; give the agent a directory \
-         that it may write, on a disk that outlives the pod (LOGFERRY_STATE_DIR)"
+        "the state directory {dir} cannot be used: {action}: {error}; {}", advice(.dir, .error)
     )]
     Io {
         /// The directory.
@@ -87,6 +87,24 @@ pub enum StoreError {
         /// A process id, as its own container counts; `unknown` if the lock file has none.
         holder: String,
     },
+}
+
+/// What would be right. Asks the system again, a moment after it has refused.
+fn advice(dir: &Path, error: &io::Error) -> String {
+    let explained = match error.kind() {
+        io::ErrorKind::PermissionDenied => access::explain_state(dir),
+        io::ErrorKind::ReadOnlyFilesystem => Some(
+            "it is on a disk that is mounted read-only: in a pod, mount a volume there that may be \
+             written, on a disk that outlives the pod, or name such a one with LOGFERRY_STATE_DIR"
+                .to_owned(),
+        ),
+        _ => None,
+    };
+    explained.unwrap_or_else(|| {
+        "give the agent a directory that it may write, on a disk that outlives the pod \
+         (LOGFERRY_STATE_DIR)"
+            .to_owned()
+    })
 }
 
 impl StoreError {
@@ -306,6 +324,10 @@ fn load(dir: &Path, opened: &File) -> (u64, usize, Loaded) {
         let found = match files::read(opened, name, format::MAGIC) {
             Ok(None) => continue,
             Ok(Some(bytes)) => format::decode(&bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let why = access::explain_state_file(&dir.join(name), dir);
+                Err(why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}")))
+            }
             Err(error) => Err(error.to_string()),
         };
         match found {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use super::left::{self, Unopened};
 use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
@@ -37,6 +38,8 @@ const NAMES_PAUSE_FACTOR: u32 = 9;
 const NAMES_PAUSE_MAX: Duration = SCAN_PERIOD;
 /// Names that came and that are examined one by one, rather than with a discovery.
 const CAME_MAX: usize = 64;
+/// Why a file is not open where descriptors are few.
+const SHORT: &str = "it waits for a descriptor";
 /// Files of which one discovery logs each by itself.
 const SAID_MAX: u64 = 100;
 /// A directory that has not changed for so long has a time stamp that says so, whoever's clock made
@@ -133,7 +136,9 @@ impl Collector {
 
     /// Whether a file is looked for that may come back under any name.
     fn waits_for_names(&self) -> bool {
-        self.unopened > 0 || self.aside.has_copies() || self.remembered.unmet().next().is_some()
+        self.unopened.count() > 0
+            || self.aside.has_copies()
+            || self.remembered.unmet().next().is_some()
     }
 
     /// Whether something of this name may be shipped, lead to what is, or be another name of it. A
@@ -167,6 +172,7 @@ impl Collector {
         }
         self.schedule.looked(news_from);
         self.discovered = now;
+        self.packed.on_discovery(now);
         // What has trouble now: what is not among it any more is news when it comes back.
         let mut troubled = HashSet::new();
         let mut found = HashSet::new();
@@ -175,13 +181,15 @@ impl Collector {
         let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.patterns.scan();
-            self.unopened = 0;
+            self.unopened = Unopened::default();
             self.is_short = false;
             troubled.clear();
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
             for (path, error) in &scan.errors {
-                self.unopened += usize::from(self.may_hold_logs(path));
+                if self.may_hold_logs(path) {
+                    self.unopened.add_failed(path, error);
+                }
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
@@ -262,7 +270,7 @@ impl Collector {
         let is_watched =
             |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
         let mut unwatched = Unwatched {
-            unopened: self.unopened,
+            unopened: self.unopened.count(),
             files_opened: self.counters.files_opened,
             ..Unwatched::default()
         };
@@ -313,14 +321,18 @@ impl Collector {
             }
             if self.is_short {
                 // Nobody gives up a descriptor in this look who has not for the one before.
-                self.unopened += 1;
+                self.unopened.add(&file.path, SHORT);
                 continue;
             }
             match self.open_found(file, now) {
                 // Another file than was found, if it was replaced since.
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
-                    self.unopened += 1;
+                    if self.is_short {
+                        self.unopened.add(&file.path, SHORT);
+                    } else {
+                        self.unopened.add_failed(&file.path, &error);
+                    }
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
                     // for each file.
                     if !self.is_short && error.kind() != io::ErrorKind::NotFound {
@@ -384,7 +396,8 @@ impl Collector {
     pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
         if self.troubled.insert(path.to_owned()) {
-            tracing::warn!(file = %path.display(), error = %error, "cannot {action} it; trying again");
+            let error = left::describe(path, error);
+            tracing::warn!(file = %path.display(), error, "cannot {action} it; trying again");
         }
     }
 

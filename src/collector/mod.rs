@@ -20,6 +20,7 @@
 //! Told to abandon, it saves what is known and ends.
 
 mod files;
+mod left;
 mod once;
 mod opening;
 mod reading;
@@ -35,6 +36,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::{Crowd, Unwatched};
+pub use self::left::Left;
+use self::left::Unopened;
 use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
@@ -128,6 +131,8 @@ pub struct Summary {
     pub undelivered_files: usize,
     /// The path of the one that waits longest, and for how many seconds.
     pub oldest: Option<(PathBuf, u64)>,
+    /// The first of these files.
+    pub left: Vec<Left>,
 }
 
 /// The loop and all that it owns.
@@ -169,7 +174,7 @@ pub struct Collector {
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
-    unopened: usize,
+    unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
     unwatched: (Unwatched, Instant),
     /// The last discovery had more files to open than descriptors.
@@ -309,7 +314,7 @@ impl Collector {
             packed: Packed::default(),
             crowd: Crowd::default(),
             looked_at: opening::stamp(),
-            unopened: 0,
+            unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             is_short: false,
             is_short_logged: false,
@@ -712,6 +717,7 @@ impl Collector {
             ready: self.is_ready && self.stage == Stage::Running,
             polling: self.watch.trouble().is_some(),
             files,
+            is_state_taken: false,
             links_refused: (self.refused.len() + self.left.len()) as u64,
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
@@ -728,7 +734,8 @@ impl Collector {
     fn file_sums(&self) -> FileSums {
         let unix = clock::wall().as_secs();
         let saved = self.aside.asleep() as u64;
-        let mut sums = FileSums { saved, ..FileSums::default() };
+        let failing = self.unopened.failed() as u64;
+        let mut sums = FileSums { saved, failing, ..FileSums::default() };
         for (_, tracked) in self.registry.iter() {
             match tracked.state {
                 State::Active => sums.active += 1,
@@ -748,7 +755,7 @@ impl Collector {
     fn publish_files(&self) {
         let made_unix = clock::wall().as_secs();
         let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));
-        let mut files: Vec<FileReport> = files.collect();
+        let mut files: Vec<FileReport> = files.chain(self.unopened.reports()).collect();
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.handoff.publish_files(FileList { made_unix, files });
     }

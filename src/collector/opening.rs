@@ -471,7 +471,7 @@ impl Collector {
         let mut unopened = Vec::new();
         for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
-                self.unopened += 1;
+                self.unopened.add_failed(&path, &error);
                 self.remembered.search_again(&path);
                 // Of too few descriptors is told once, and not for each file.
                 if !self.is_short {
@@ -528,16 +528,16 @@ impl Collector {
         if is_first {
             self.expect_copies(&mut known);
         }
-        let (waiting, mut unopened) = (self.unopened, Vec::new());
+        let (waiting, mut unopened) = (self.unopened.count(), Vec::new());
         let Search { found, closed } = unseen::unseen(&known, found);
         for (_, one) in found {
             if let Err(error) = self.adopt_unseen_one(&one, now) {
                 self.trouble(&one.path, "open", &error);
-                self.unopened += 1;
+                self.unopened.add_failed(&one.path, &error);
                 unopened.push(one.path);
             }
         }
-        if self.unopened == waiting {
+        if self.unopened.count() == waiting {
             known.retain(|place, _| {
                 Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
             });
@@ -603,7 +603,9 @@ impl Collector {
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(original) => {
                 // As soon as all that was read of it is acknowledged, the copy goes on there.
-                self.unopened += usize::from(self.registry.get_ended(original).is_some());
+                if self.registry.get_ended(original).is_some() {
+                    self.unopened.add(path, "it waits for the file that it is a copy of");
+                }
                 return Ok(());
             }
         };

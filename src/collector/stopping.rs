@@ -11,6 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::left::{self, Left};
 use super::{Collector, Stage, Summary};
 use crate::batch::policy::Reason;
 use crate::clock;
@@ -22,6 +23,9 @@ const EXIT_PERIOD: Duration = Duration::from_millis(500);
 /// Groups wait no longer once the end is near: what is under way when the deadline comes is lost
 /// time for the next start.
 const LINGER_MAX: Duration = Duration::from_millis(200);
+
+/// A file that is gone whenever it is to be opened is looked for so often.
+const VANISHED_MAX: u8 = 5;
 
 /// When a drain begins by itself, and when it may end.
 #[derive(Clone, Debug, Default)]
@@ -41,13 +45,29 @@ pub(super) struct Drain {
     asked_at: Instant,
     /// The growth after which a last look was taken.
     looked_after: Option<Instant>,
-    /// To look for files that could not be opened has led to nothing.
-    is_last_look: bool,
+    /// How far the opening of files had come when a look for more of them led to nothing.
+    fruitless: Option<Progress>,
+    /// When files that could not be opened are looked for again.
+    look_at: Option<Instant>,
+    /// Looks in a row in which a file was gone when it was to be opened.
+    vanished: u8,
 }
+
+/// How far the opening of files has come: files that were opened, turns of compressed ones. What is
+/// not open has another chance whenever it moves.
+type Progress = (u64, u64);
 
 impl Drain {
     pub(super) fn new(options: Options, now: Instant) -> Self {
-        Self { options, exit_look_at: now, asked_at: now, looked_after: None, is_last_look: false }
+        Self {
+            options,
+            exit_look_at: now,
+            asked_at: now,
+            looked_after: None,
+            fruitless: None,
+            look_at: None,
+            vanished: 0,
+        }
     }
 
     /// Whether the file that ends the agent is there; not asked more often than need be.
@@ -101,7 +121,14 @@ impl Collector {
             Stage::Running => {
                 self.drain.options.exit_when.as_ref().map(|_| self.drain.exit_look_at)
             }
-            Stage::Draining => Some(self.quiet_at()).filter(|at| *at > now),
+            Stage::Draining => {
+                let quiet_at = self.quiet_at();
+                // What is read, or on its way, has wake-ups of its own.
+                let is_idle = !self.is_reading() && self.is_acknowledged();
+                let look_at = self.drain.look_at.filter(|_| is_idle);
+                let look_at = look_at.map(|at| at.max(quiet_at));
+                Some(quiet_at).filter(|at| *at > now).into_iter().chain(look_at).min()
+            }
             Stage::Closed => None,
         }
     }
@@ -120,8 +147,7 @@ impl Collector {
     /// When all files are read to their end and have been quiet: seals what is open, and when all of
     /// it is acknowledged and a last look finds nothing more, closes the hand-off.
     pub(super) fn finish_drain(&mut self, now: Instant) {
-        let is_reading = !self.schedule.is_empty() || self.packed.is_measuring();
-        if self.stage != Stage::Draining || is_reading || now < self.quiet_at() {
+        if self.stage != Stage::Draining || self.is_reading() || now < self.quiet_at() {
             return;
         }
         while let Some((_, file)) = self.batcher.oldest() {
@@ -130,35 +156,67 @@ impl Collector {
             }
             self.seal(file, Reason::Shutdown);
         }
-        if self.handoff.outstanding_bytes() > 0 || !self.unparked.is_empty() {
-            return;
-        }
-        if self.finds_more(now) {
+        if !self.is_acknowledged() || self.finds_more(now) {
             return;
         }
         self.handoff.close();
         self.stage = Stage::Closed;
     }
 
+    fn is_reading(&self) -> bool {
+        !self.schedule.is_empty() || self.packed.is_measuring()
+    }
+
+    /// Whether nothing is on its way, or waits to be set aside.
+    fn is_acknowledged(&self) -> bool {
+        self.handoff.outstanding_bytes() == 0 && self.unparked.is_empty()
+    }
+
     /// Looks once more: for growth that nothing told of, and for files that could not be opened,
     /// which get another chance for as long as that leads on. (A copy is taken up when its original
-    /// is delivered, and one archive after the other.)
+    /// is delivered, one archive after the other, and one that is being written when it is whole.)
     fn finds_more(&mut self, now: Instant) -> bool {
         let grown_at = self.grown_at();
         let is_news = self.is_scan_wanted || self.are_names_changed;
         let is_unsure = self.is_looking() && (is_news || self.drain.looked_after != Some(grown_at));
-        let has_chance = self.unopened > 0 && !self.drain.is_last_look;
-        if !(is_unsure || has_chance) {
+        let waits = self.has_chance();
+        if !(is_unsure || waits) {
             return false;
+        }
+        if !is_unsure && self.drain.look_at.is_some_and(|at| now < at) {
+            return true;
         }
         self.drain.looked_after = Some(grown_at);
         self.rest_unpacked();
         self.settle();
-        let opened = self.counters.files_opened;
+        let before = self.progress();
         self.discover(now);
-        self.drain.is_last_look = self.counters.files_opened == opened && self.packed.is_idle();
-        let has_chance = self.unopened > 0 && !self.drain.is_last_look;
-        has_chance || !self.schedule.is_empty() || now < self.quiet_at()
+        self.note_look(before, now);
+        self.has_chance() || !self.schedule.is_empty() || now < self.quiet_at()
+    }
+
+    fn progress(&self) -> Progress {
+        (self.counters.files_opened, self.packed.turns())
+    }
+
+    /// Whether one more look may lead to a file that is not open.
+    fn has_chance(&self) -> bool {
+        let is_fruitless = self.drain.fruitless == Some(self.progress());
+        self.unopened.count() > 0 && (!is_fruitless || self.packed.retry_at().is_some())
+    }
+
+    /// A look for more files is over: whether and when the next one follows.
+    fn note_look(&mut self, before: Progress, now: Instant) {
+        self.drain.vanished = match self.unopened.has_vanished() {
+            true => self.drain.vanished.saturating_add(1),
+            false => 0,
+        };
+        // What was renamed just then is found under its new name.
+        let is_renamed = (1..=VANISHED_MAX).contains(&self.drain.vanished);
+        let is_fruitless = self.progress() == before && self.packed.is_idle() && !is_renamed;
+        self.drain.fruitless = is_fruitless.then_some(before);
+        let next = if is_fruitless { self.packed.retry_at() } else { Some(now) };
+        self.drain.look_at = next.filter(|_| self.has_chance());
     }
 
     /// Told to end at once, looks at the sizes a last time: what was written since is not delivered,
@@ -174,7 +232,7 @@ impl Collector {
         let mut summary = Summary {
             lines: self.counters.lines,
             bytes: self.counters.bytes,
-            undelivered_files: self.unopened,
+            undelivered_files: self.unopened.count(),
             ..Summary::default()
         };
         // Of what has ended, batches may still wait here: for an id, or to be set aside.
@@ -182,7 +240,8 @@ impl Collector {
         let ended = self.registry.ended().map(|(_, ended)| ended).filter(is_under_way);
         let open = self.registry.iter().map(|(_, tracked)| tracked);
         let has_lines = |one: &&Tracked| one.has_undelivered_lines() || !one.last_error.is_empty();
-        for tracked in open.filter(has_lines).chain(ended) {
+        let tracked: Vec<&Tracked> = open.filter(has_lines).chain(ended).collect();
+        for tracked in &tracked {
             let waits = unix.saturating_sub(tracked.level_unix);
             summary.undelivered_files += 1;
             summary.undelivered_bytes += tracked.size - tracked.watermark.offset();
@@ -190,6 +249,21 @@ impl Collector {
                 summary.oldest = Some((tracked.opened.path.to_path_buf(), waits));
             }
         }
+        let left = tracked.into_iter().map(left_of).chain(self.unopened.first());
+        summary.left = left::named(left);
         summary
     }
+}
+
+/// What is left of a file that is open, and why.
+fn left_of(tracked: &Tracked) -> Left {
+    let reason = if !tracked.last_error.is_empty() {
+        tracked.last_error.clone().into()
+    } else if tracked.read_offset < tracked.size {
+        "not all of it has been read".into()
+    } else {
+        "the last of it was not acknowledged".into()
+    };
+    let bytes = Some(tracked.size - tracked.watermark.offset());
+    Left { path: tracked.opened.path.to_path_buf(), bytes, reason }
 }

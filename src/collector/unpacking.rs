@@ -37,6 +37,8 @@ pub(super) struct Packed {
     oversized: HashMap<(u64, u64), i64>,
     /// Those that could not be measured.
     failed: HashMap<(u64, u64), Failed>,
+    /// How many turns have ended, whatever came of them.
+    turns: u64,
 }
 
 /// The one whose turn it is.
@@ -68,15 +70,42 @@ impl Packed {
         self.measuring.is_none()
     }
 
-    /// A discovery is over: what it has not found is gone.
-    pub(super) fn on_discovered(&mut self) {
-        self.measuring.take_if(|one| !std::mem::take(&mut one.is_found));
-        let now = clock::now();
+    /// How many turns have ended: of each that does, another file may be the next.
+    pub(super) const fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// When a file is looked at again that somebody still writes.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let written = self.failed.values().filter(|failed| failed.why.is_none());
+        written.map(|failed| failed.retry_at).min()
+    }
+
+    /// A discovery begins: what could not be measured may have another turn.
+    pub(super) fn on_discovery(&mut self, now: Instant) {
         self.failed.retain(|_, failed| now < failed.retry_at);
     }
 
+    /// A discovery is over: what it has not found is gone.
+    pub(super) fn on_discovered(&mut self) {
+        let is_gone = self.measuring.take_if(|one| !std::mem::take(&mut one.is_found)).is_some();
+        self.turns += u64::from(is_gone);
+    }
+
     fn fail(&mut self, inode: (u64, u64), pause: Duration, why: Option<String>) {
+        self.turns += 1;
         self.failed.insert(inode, Failed { retry_at: clock::now() + pause, why });
+    }
+
+    /// Why a file is not read yet.
+    fn wait(&self, inode: (u64, u64)) -> &'static str {
+        if self.measuring.as_ref().is_some_and(|one| one.inode == inode) {
+            "it is compressed, and not all of it is decoded yet"
+        } else if self.failed.contains_key(&inode) {
+            "it is compressed and not complete; somebody may still write it"
+        } else {
+            "it is compressed, and waits for its turn to be decoded"
+        }
     }
 }
 
@@ -96,7 +125,9 @@ impl Collector {
             && path.extension().is_some_and(|extension| extension == "gz")
             && is_young(stat)
             && self.stage == Stage::Running;
-        self.unopened += usize::from(is_it);
+        if is_it {
+            self.unopened.add(path, "it is empty, and may be about to be compressed text");
+        }
         is_it
     }
 
@@ -116,7 +147,9 @@ impl Collector {
             return Err(io::Error::other(why.clone()));
         }
         let is_opened = self.is_its_turn(inode) && self.unpack_next(reader, stat, path)?;
-        self.unopened += usize::from(!is_opened);
+        if !is_opened {
+            self.unopened.add(path, self.packed.wait(inode));
+        }
         Ok(is_opened)
     }
 
@@ -144,6 +177,7 @@ impl Collector {
             self.packed.fail(next.inode, QUIET, None);
             return Ok(false);
         }
+        self.packed.turns += 1;
         reader.show(next.gzip);
         self.packed.open = Some(next.inode);
         Ok(true)
@@ -203,6 +237,7 @@ impl Collector {
             let path = one.path.display();
             tracing::warn!(file = %path, error = %error, "a compressed file is too large");
             self.packed.oversized.insert(one.inode, one.changed);
+            self.packed.turns += 1;
         } else {
             let inode = one.inode;
             self.packed.fail(inode, FAILED_PAUSE, Some(error.to_string()));
@@ -227,7 +262,8 @@ impl Collector {
             return Ok(());
         }
         if is_young(&reader.stat()?) && self.stage == Stage::Running {
-            self.unopened += 1;
+            let path = reader.path().unwrap_or_default();
+            self.unopened.add(&path, "it is compressed, and somebody writes over it");
             return Ok(());
         }
         if !reader.is_gzip()? {

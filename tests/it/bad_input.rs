@@ -109,7 +109,7 @@ fn a_second_agent_on_the_same_state_directory() {
     let pod = Pod::new();
     let first = pod.start();
     wait_for("the first agent", || pod.agent_log().contains("logferry starts"));
-    let (code, _, complaint) = run(&["run"], &pod.environment());
+    let (code, complaint) = pod.run_beside();
     assert_eq!(code, 73, "{complaint}");
     assert!(complaint.contains("in use by another agent"), "{complaint}");
     assert!(complaint.contains(&first.id().to_string()), "{complaint}");

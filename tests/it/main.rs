@@ -30,6 +30,8 @@ mod errors;
 mod exactly_once;
 /// Compressed generations (F07 to F09).
 mod gzip;
+/// The same when the agent is told to end.
+mod gzip_stop;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
 /// The pods of jobs, and sidecars that start before their app (P06, P07).
@@ -38,6 +40,8 @@ mod jobs;
 mod kernel;
 /// Long lines, large files: L08, L09, L12, L14.
 mod large;
+/// A pod's life: restarts of its app, readiness, the first process of a container.
+mod life;
 /// Unfinished lines, line ends, empty lines, traces: L01 to L05, L10, L11 of the catalogue.
 mod lines;
 /// Links (F23 to F29).
@@ -54,6 +58,8 @@ mod nuls;
 mod outage;
 /// `logferry parked`.
 mod parked;
+/// Paths of another user (L16), as the image's user meets them.
+mod permissions;
 /// The power goes: C09.
 mod power;
 /// A forward proxy: N13.

@@ -3,7 +3,10 @@
 
 use std::fs;
 
+use crate::support::observe::get;
 use crate::support::{Agent, Pod, wait_for};
+
+const WAITING: &str = "another agent uses the state directory; waiting for it to end";
 
 /// The new pod's agent starts while the old one still runs: it ships nothing, says why, and takes
 /// over when the old one is gone, however that went.
@@ -14,34 +17,72 @@ fn f34_a_second_agent_waits_its_turn() {
         pod.ledger.append(&log, 500);
         let old = pod.start();
         pod.expect_all();
+        let address = pod.listen();
+        pod.set("LOGFERRY_DRAIN_DEADLINE", "10m");
 
         let new = pod.start();
-        assert_eq!(new.exit_code(), 73, "{}", pod.agent_log());
-        assert!(pod.agent_log().contains(&pod.path("state").display().to_string()));
+        pod.wait_for_log(WAITING, 1);
+        wait_for("the port", || get(&address, "/live").0 == 200);
+        let (code, reason) = get(&address, "/ready");
+        assert!(code == 503 && reason.contains("another agent"), "{code} {reason}");
         pod.ledger.append(&log, 100);
         pod.expect_all();
+        assert!(!new.open_paths().contains(&log.display().to_string()));
         if is_killed {
             old.kill();
         } else {
             assert_eq!(old.stop().0, 0);
         }
         pod.ledger.append(&log, 100);
-        let new = pod.start();
 
         let repeats = pod.finish(new);
         // Killed between an answer and its save, a batch comes again.
         assert!(repeats <= if is_killed { 100 } else { 0 }, "{repeats} lines came again");
+        assert_eq!(pod.times_logged(WAITING), 1, "{}", pod.agent_log());
     }
+}
+
+/// It waits as long as a drain may take, and no longer: the old one never ends.
+#[test]
+fn f34_a_second_agent_gives_up() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 500);
+    let old = pod.start();
+    pod.expect_all();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
+
+    let new = pod.start();
+
+    assert_eq!(new.exit_code(), 73, "{}", pod.agent_log());
+    assert!(pod.agent_log().contains(&pod.path("state").display().to_string()));
+    pod.ledger.append(&log, 100);
+    assert_eq!(pod.finish(old), 0);
+}
+
+/// Told to end while it waits, it does: what is there is the other's to deliver.
+#[test]
+fn f34_a_second_agent_that_is_stopped_does_not_wait() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 500);
+    let old = pod.start();
+    pod.expect_all();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1h");
+    let new = pod.start();
+    pod.wait_for_log(WAITING, 1);
+
+    assert_eq!(new.stop().0, 73, "{}", pod.agent_log());
+    assert_eq!(pod.finish(old), 0);
 }
 
 /// Started at the same moment, many times over: one of them ships.
 #[test]
 fn f34_of_agents_that_start_at_once_one_ships() {
     let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
     pod.ledger.append(&log, 500);
     let agents: Vec<Agent> = (0..5).map(|_| pod.start()).collect();
     pod.expect_all();
-    wait_for("the others to give up", || pod.times_logged("is in use") >= 4);
+    wait_for("the others to give up", || pod.times_logged("the agent does not start") >= 4);
     let mut codes: Vec<i32> = agents.into_iter().map(|agent| agent.stop().0).collect();
     codes.sort_unstable();
 

@@ -69,7 +69,7 @@ fn ships_on_and_says_so(pod: &mut Pod, log: &Path, address: &str) {
 fn has_recovered(pod: &mut Pod, log: &Path, agent: Agent) {
     wait_for("the relief", || pod.agent_log().contains(RELIEF));
     wait_until_saved(pod, log);
-    let (code, _, complaint) = run(&["run"], &pod.environment());
+    let (code, complaint) = pod.run_beside();
     assert_eq!(code, 73, "a second agent is refused: {complaint}");
     agent.kill();
     pod.ledger.append(log, 100);
@@ -182,7 +182,7 @@ fn c05_a_disk_that_is_full_at_the_start() {
     disk.fill();
     let agent = pod.start();
     ships_on_and_says_so(&mut pod, &log, &address);
-    let (code, _, complaint) = run(&["run"], &pod.environment());
+    let (code, complaint) = pod.run_beside();
     assert_eq!(code, 73, "a second agent is refused without a lock file: {complaint}");
 
     disk.empty();
@@ -254,7 +254,7 @@ fn c05_a_lock_file_that_is_deleted() {
     let lock = pod.path("state/lock");
     fs::remove_file(&lock).unwrap();
 
-    let (code, _, complaint) = run(&["run"], &pod.environment());
+    let (code, complaint) = pod.run_beside();
 
     assert_eq!(code, 73, "{complaint}");
     ships_on_and_says_so(&mut pod, &log, &address);

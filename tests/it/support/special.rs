@@ -35,6 +35,39 @@ impl Pod {
         Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
     }
 
+    /// Lets all users into the pod's root; what is below it has modes of its own.
+    pub(crate) fn let_all_in(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path(""), mode).expect("the root is ours");
+    }
+
+    /// Starts an agent as user and group 65532, as its image does. `None`, said aloud, if this
+    /// process is not root's.
+    pub(crate) fn start_as_the_image_does(&self) -> Option<Agent> {
+        let command = as_the_image_does()?;
+        Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
+    }
+
+    /// Runs a command of the binary as user and group 65532: exit code, standard output, standard
+    /// error.
+    pub(crate) fn run_as_the_image_does(&self, args: &[&str]) -> Option<(i32, String, String)> {
+        let mut command = as_the_image_does()?;
+        let output = command.args(args).env_clear().envs(self.environment()).output();
+        let output = output.expect("the binary runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let code = output.status.code().expect("it ends by itself");
+        Some((code, text(output.stdout), text(output.stderr)))
+    }
+
+    /// Runs an agent that waits a second for its state directory: exit code and standard error.
+    pub(crate) fn run_beside(&self) -> (i32, String) {
+        let mut env = self.environment();
+        env.insert("LOGFERRY_DRAIN_DEADLINE".to_owned(), "1s".to_owned());
+        let (code, _, complaint) = super::run(&["run"], &env);
+        (code, complaint)
+    }
+
     /// Starts an agent in a user namespace with a limit of its own (namespaces(7),
     /// `/proc/sys/user`). `None`, said aloud, where the system does not allow such a namespace.
     pub(crate) fn start_with_user_limit(&self, limit: &str, value: u32) -> Option<Agent> {
@@ -93,6 +126,19 @@ impl Pod {
         }
         agent
     }
+}
+
+/// The binary is opened before root is given up: that user need not find it.
+fn as_the_image_does() -> Option<Command> {
+    if !is_root() {
+        skipped("only root can start an agent as another user");
+        return None;
+    }
+    let script = "exec 3<\"$0\" setpriv --reuid 65532 --regid 65532 --clear-groups \
+                  --inh-caps=-all --bounding-set=-all /proc/self/fd/3 \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, BINARY]).stdin(Stdio::null());
+    Some(command)
 }
 
 /// Runs a script, which must end in `exec "$@"`, in a mount namespace of its own.

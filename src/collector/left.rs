@@ -1,0 +1,102 @@
+//! What is left: files that were found and are not open, and what a stop leaves for the next start.
+//!
+//! All of them are counted; of the first the reason is kept, for people. *Absent: any decision.*
+
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::access;
+use crate::report::FileReport;
+
+/// Of so many the reason is kept.
+const NAMED_MAX: usize = 20;
+
+/// A file that is left, and why.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Its path.
+    pub path: PathBuf,
+    /// Bytes of it that are not acknowledged; `None` where what it holds is not known.
+    pub bytes: Option<u64>,
+    /// Why it is left.
+    pub reason: Cow<'static, str>,
+}
+
+/// The files that a discovery found and could not open, or not yet.
+#[derive(Default)]
+pub(super) struct Unopened {
+    count: usize,
+    /// The first of them, and whether an error is the reason.
+    first: Vec<(Left, bool)>,
+    /// How many of them could not be opened for an error.
+    failed: usize,
+    /// One of them had gone when it was to be opened. It may have another name now.
+    has_vanished: bool,
+}
+
+impl Unopened {
+    /// One that waits for something.
+    pub(super) fn add(&mut self, path: &Path, reason: &'static str) {
+        self.note(path, false, || reason.into());
+    }
+
+    /// One that an error kept from being opened.
+    pub(super) fn add_failed(&mut self, path: &Path, error: &io::Error) {
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        self.failed += usize::from(!is_gone);
+        self.has_vanished |= is_gone;
+        self.note(path, !is_gone, || describe(path, error).into());
+    }
+
+    fn note(&mut self, path: &Path, is_failed: bool, reason: impl FnOnce() -> Cow<'static, str>) {
+        self.count += 1;
+        if self.first.len() < NAMED_MAX {
+            let left = Left { path: path.to_owned(), bytes: None, reason: reason() };
+            self.first.push((left, is_failed));
+        }
+    }
+
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) const fn failed(&self) -> usize {
+        self.failed
+    }
+
+    pub(super) const fn has_vanished(&self) -> bool {
+        self.has_vanished
+    }
+
+    /// Those among the first that an error keeps from being opened, for the list of files.
+    pub(super) fn reports(&self) -> impl Iterator<Item = FileReport> {
+        let failed = self.first.iter().filter(|(_, is_failed)| *is_failed);
+        failed.map(|(left, _)| FileReport {
+            path: left.path.display().to_string(),
+            state: "unopened".to_owned(),
+            last_error: left.reason.to_string(),
+            ..FileReport::default()
+        })
+    }
+
+    /// The first of them.
+    pub(super) fn first(&self) -> impl Iterator<Item = Left> {
+        self.first.iter().map(|(left, _)| left.clone())
+    }
+}
+
+/// What the system said, and what of that a person can change.
+pub(super) fn describe(path: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied
+        && let Some(why) = access::explain_log(path)
+    {
+        return format!("{error}: {why}");
+    }
+    error.to_string()
+}
+
+/// The first of all that is left.
+pub(super) fn named(left: impl Iterator<Item = Left>) -> Vec<Left> {
+    left.take(NAMED_MAX).collect()
+}

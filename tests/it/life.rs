@@ -1,0 +1,259 @@
+//! A pod's life with a container for the app and one for the agent: either may be restarted, the app
+//! makes its directory and its link when it likes, and the agent is process 1 of its container.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use logferry::checkpoint::store;
+use logferry::clock;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::observe::get;
+use crate::support::special::skipped;
+use crate::support::{Agent, PATIENCE, Pod, append_to, wait_for};
+
+/// What the app does at a start: a directory of its own, and a link to it. The first one's is
+/// `logs`; a later one makes another beside it.
+fn start_app(pod: &Pod, time: usize, ln: &[&str]) -> PathBuf {
+    let name = if time == 0 { "logs".to_owned() } else { format!("logs-{time}") };
+    let dir = pod.path("data/pod").join(name);
+    fs::create_dir_all(&dir).unwrap();
+    let link = pod.path("share/logs");
+    let status = Command::new("ln").args(ln).arg(&dir).arg(&link).status().expect("ln runs");
+    assert!(status.success());
+    dir
+}
+
+/// Waits until a kill would repeat nothing.
+fn wait_until_saved(pod: &Pod, logs: &[&Path]) {
+    wait_for("the checkpoint", || {
+        let saved = store::peek(&pod.path("state")).checkpoints;
+        logs.iter().all(|log| {
+            let found = fs::metadata(log).unwrap();
+            saved.iter().any(|one| (one.inode, one.offset) == (found.ino(), found.len()))
+        })
+    });
+}
+
+/// The agent is killed and started again, if `is_killed`.
+fn maybe_kill(pod: &Pod, agent: Agent, is_killed: bool, logs: &[&Path]) -> Agent {
+    if !is_killed {
+        return agent;
+    }
+    wait_until_saved(pod, logs);
+    agent.kill();
+    pod.start()
+}
+
+/// `ln -s DIR /share/logs` once the link is there makes another link in the old directory. What is
+/// written through either name arrives.
+#[test]
+fn a_restarted_app_that_nests_its_link_is_followed() {
+    for is_killed in [false, true] {
+        let mut pod = Pod::new();
+        let agent = pod.start();
+        let first = start_app(&pod, 0, &["-s"]).join("app.log");
+        pod.ledger.append(&first, 100);
+        pod.expect_all();
+        let agent = maybe_kill(&pod, agent, is_killed, &[&first]);
+
+        let second = start_app(&pod, 1, &["-s"]).join("app.log");
+        assert!(pod.path("data/pod/logs/logs-1").is_symlink(), "the link is nested");
+        pod.ledger.append(&second, 100);
+        pod.ledger.append(&pod.path("share/logs/app.log"), 100);
+        pod.expect_all();
+        let agent = maybe_kill(&pod, agent, is_killed, &[&first, &second]);
+        let third = start_app(&pod, 2, &["-s"]).join("app.log");
+        pod.ledger.append(&third, 100);
+        pod.ledger.append(&pod.path("share/logs/other.log"), 100);
+        pod.ledger.append(&second, 10);
+
+        assert_eq!(pod.finish(agent), 0, "killed: {is_killed}");
+        let paths = ["app.log", "other.log", "logs-1/app.log", "logs-2/app.log"];
+        assert_eq!(pod.shipped_paths(), paths.map(|path| format!("share/logs/{path}")).into());
+    }
+}
+
+/// `ln -sfn DIR /share/logs`: the rest of the old directory arrives, and the new one.
+#[test]
+fn a_restarted_app_that_points_its_link_elsewhere_is_followed() {
+    for is_killed in [false, true] {
+        let mut pod = Pod::new();
+        let mut agent = pod.start();
+        let mut log = start_app(&pod, 0, &["-sfn"]).join("app.log");
+        for time in 1..4 {
+            pod.ledger.append(&log, 100);
+            pod.expect_all();
+            agent = maybe_kill(&pod, agent, is_killed, &[&log]);
+            if !is_killed {
+                // Held open, the rest is read to its end.
+                agent.wait_until_open(&log);
+            }
+            pod.ledger.append(&log, 50);
+            log = start_app(&pod, time, &["-sfn"]).join("app.log");
+            pod.ledger.append(&log, 10);
+            pod.expect_all();
+            agent = maybe_kill(&pod, agent, is_killed, &[&log]);
+        }
+
+        assert_eq!(pod.finish(agent), 0, "killed: {is_killed}");
+    }
+}
+
+/// The inode numbers that an agent has the kernel watch (proc(5), `fdinfo`).
+fn watched(agent: &Agent) -> Vec<u64> {
+    let dir = fs::read_dir(format!("/proc/{}/fdinfo", agent.id())).expect("the agent runs");
+    let text: String =
+        dir.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
+    let watches = text.lines().filter(|line| line.starts_with("inotify "));
+    let inode = |line: &str| {
+        let field = line.split(' ').find_map(|word| word.strip_prefix("ino:"))?;
+        u64::from_str_radix(field, 16).ok()
+    };
+    watches.filter_map(inode).collect()
+}
+
+/// Ready means that the kernel tells of each new name: a file that lives for a moment only, from
+/// then on, is caught.
+#[test]
+fn f33_when_it_says_that_it_is_ready_the_watches_are_armed() {
+    let (mut pod, log) = Pod::with_log();
+    let sub = log.with_file_name("sub");
+    fs::create_dir(&sub).unwrap();
+    let dirs = [pod.path("share"), pod.path("data/pod/logs"), sub.clone()];
+    let address = pod.listen();
+    for number in 0..5 {
+        let agent = pod.start();
+        let until = clock::now() + PATIENCE;
+        // Without a pause: what matters is the moment of the first good answer.
+        while get(&address, "/ready").0 != 200 {
+            assert!(clock::now() < until, "{}", pod.agent_log());
+        }
+        let armed = watched(&agent);
+
+        let brief = sub.join(format!("brief-{number}.log"));
+        let mut file = append_to(&brief);
+        pod.ledger.write(&mut file, 10);
+        for dir in &dirs {
+            let inode = fs::metadata(dir).unwrap().ino();
+            assert!(armed.contains(&inode), "{}: {armed:?}", dir.display());
+        }
+        agent.wait_until_open(&brief);
+        fs::remove_file(&brief).unwrap();
+        assert_eq!(pod.finish(agent), 0);
+    }
+}
+
+/// Neither directory nor link is there; then both come, with a file in them.
+#[test]
+fn p06_ready_before_there_is_a_directory_it_finds_what_comes() {
+    let mut pod = Pod::new();
+    // A link of the pod before this one, which led to what is gone.
+    symlink(pod.path("data/pod/logs"), pod.path("share/logs")).unwrap();
+    let address = pod.listen();
+    let agent = pod.start();
+    wait_for("readiness", || get(&address, "/ready").0 == 200);
+
+    fs::create_dir_all(pod.path("data/pod")).unwrap();
+    pod.link("data/pod/logs");
+    pod.ledger.append(&pod.path("data/pod/logs/app.log"), 100);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// An agent that is process 1 of a process namespace, as in a container.
+/// (Other tests need no more than that it is killed when dropped.)
+struct First(Child);
+
+impl First {
+    fn start(pod: &Pod) -> Option<Self> {
+        let unshare = || {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--pid", "--fork", "--kill-child"]);
+            command
+        };
+        if !unshare().arg("true").status().is_ok_and(|status| status.success()) {
+            skipped("no process namespace can be had here");
+            return None;
+        }
+        let mut command = unshare();
+        command.arg(env!("CARGO_BIN_EXE_logferry"));
+        command.env_clear().envs(pod.environment()).stdin(Stdio::null());
+        let log = append_to(&pod.path("agent.log"));
+        Some(Self(command.stderr(log).spawn().expect("unshare runs")))
+    }
+
+    /// The agent, as the namespace outside counts.
+    fn agent(&self) -> Pid {
+        let path = format!("/proc/{0}/task/{0}/children", self.0.id());
+        let mut id = None;
+        wait_for("the agent", || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            id = text.trim().parse().ok();
+            id.is_some()
+        });
+        Pid::from_raw(id.unwrap()).unwrap()
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The kernel does to process 1 nothing that it has not asked for: both signals are awaited.
+#[test]
+fn p14_as_the_first_process_of_a_container_it_heeds_signals() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (mut pod, log) = Pod::with_log();
+        let Some(mut first) = First::start(&pod) else { return };
+        let agent = first.agent();
+        pod.ledger.append(&log, 100);
+        pod.expect_all();
+
+        pod.ledger.append(&log, 100);
+        kill_process(agent, signal).unwrap();
+        let code = first.0.wait().unwrap().code();
+
+        assert_eq!(code, Some(0), "{signal:?}: {}", pod.agent_log());
+        assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+        assert!(pod.agent_log().contains("stopped: everything was delivered"));
+    }
+}
+
+/// Whoever reads its log has gone: it ships on.
+#[test]
+fn p14_when_nobody_reads_its_log_any_more_it_ships_on() {
+    let (mut pod, log) = Pod::with_log();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logferry"));
+    command.env_clear().envs(pod.environment()).stdin(Stdio::null());
+    let mut agent = First(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    (agent.0.stdout, agent.0.stderr) = (None, None);
+    for _ in 0..3 {
+        pod.ledger.append(&log, 100);
+        pod.expect_all();
+    }
+
+    kill_process(Pid::from_child(&agent.0), Signal::TERM).unwrap();
+    assert_eq!(agent.0.wait().unwrap().code(), Some(0));
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+}
+
+/// Nobody ever did: input, output and standard error are closed.
+#[test]
+fn p14_without_open_descriptors_it_ships() {
+    let (mut pod, log) = Pod::with_log();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" <&- >&- 2>&-", env!("CARGO_BIN_EXE_logferry")]);
+    let agent = pod.start_with(shell);
+    for _ in 0..3 {
+        pod.ledger.append(&log, 100);
+        pod.expect_all();
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+}
