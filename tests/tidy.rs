@@ -257,6 +257,54 @@ fn the_tests_behind_the_promises_exist() {
     assert!(count > 30, "the promises are found");
 }
 
+/// Every scenario with containers that SPECIFICATION.md names is one of `tests/pod/play.py`.
+#[test]
+fn the_scenarios_with_containers_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SPECIFICATION.md")).unwrap();
+    let script = std::fs::read_to_string(root.join("tests/pod/play.py")).unwrap();
+    let mut count = 0;
+    for named in text.split('`').filter_map(|span| span.strip_prefix("tests/pod/run ")) {
+        for name in named.split(' ').filter(|name| *name != "NAME") {
+            assert!(script.contains(&format!("\"{name}\": ")), "there is no scenario {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 10, "the scenarios are found");
+}
+
+/// The image, the manifests and the documents name the version that `Cargo.toml` has.
+#[test]
+fn images_have_the_version_of_the_package() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files =
+        vec![root.join("Dockerfile"), root.join("README.md"), root.join("docs/kubernetes.md")];
+    let mut directories = vec![root.join("examples")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { &mut directories } else { &mut files }.push(path);
+        }
+    }
+    let mut count = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for before in ["logferry:", "logferry-sample-app:", "newTag: ", "ARG VERSION="] {
+            for (at, _) in text.match_indices(before) {
+                let version: String = text[at + before.len()..]
+                    .chars()
+                    .take_while(|character| character.is_ascii_digit() || *character == '.')
+                    .collect();
+                if !version.is_empty() {
+                    assert_eq!(version, env!("CARGO_PKG_VERSION"), "{}: {before}", file.display());
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 15, "the versions are found");
+}
+
 /// The catalogue of what breaks log shippers: files, lines, the kernel's limits, remembering, stopping,
 /// the network, security. Each has a test by its name, and a row in `docs/reliability.md`.
 const SCENARIOS: [&str; 7] = [

@@ -277,7 +277,8 @@ pub(crate) static KEYS: [Key; 35] = [
         example: "",
         bare: false,
         doc: "The longest time from SIGTERM to the exit. Keep it below the pod's \
-              terminationGracePeriodSeconds, which is 30 by default.",
+              terminationGracePeriodSeconds, which is 30 by default. As long, and a fifth more, is \
+              waited at the start for another agent to let go of the state directory.",
     },
     Key {
         name: "drain_quiet",
