@@ -36,7 +36,6 @@ ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="logferry" \
       org.opencontainers.image.description="A sidecar that ships a pod's log files to Alibaba Cloud SLS" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.documentation="docs/kubernetes.md" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
