@@ -67,6 +67,8 @@ class Engine:
     def __init__(self, work):
         self.work = Path(work)
         self.env = dict(os.environ)
+        if os.geteuid() != 0:
+            raise Skipped("directories of a node have owners: this needs root")
         for tool in ("podman", "runc", "jq"):
             if shutil.which(tool) is None:
                 raise Skipped(f"there is no {tool}")

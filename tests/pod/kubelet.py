@@ -5,13 +5,16 @@ sidecars, and asks HTTP probes with a `curl` that has to be in the image. So her
 
 - every variable gets its value as a literal, and every `resources.limits` what the scenario says;
 - every volume becomes a directory of the node (`hostPath`) with owner and mode as the kubelet
-  makes it; a mount of a part of one becomes a volume of its own;
+  makes it; a mount of a part of one becomes a volume of its own, made when its containers start;
 - containers that run first are pods of their own that have to end with 0; a sidecar among them is a
   container that is started before the others;
 - probes are left out: the scenarios ask `/ready` and `/live` themselves. So are `ports`, which podman
   would open on the host.
+- images come from `localhost/`.
 
-Everything else goes to podman as the manifest has it.
+Everything else goes to podman as the manifest has it. Of that podman has no use for what chooses the
+node, makes tokens or waits for the end (`Pod.delete` waits), and `fsGroup` is in the modes of the
+volumes only: the agent's own group is the same.
 """
 
 import copy
@@ -62,9 +65,11 @@ def made(path, mode, gid=0):
     return path
 
 
-def part_of(volume, part):
-    """A part of a volume, made if it is not there: the last directory gets the volume's mode, those
-    above it the same less a strict umask of the kubelet."""
+def make_part(volume, part):
+    """Makes a part of a volume: the last directory gets the volume's mode, those above it the same
+    less a strict umask of the kubelet. What is there stays as it is."""
+    if (volume / part).exists():
+        return
     mode = stat.S_IMODE(volume.stat().st_mode)
     path = volume
     for name in Path(part).parts:
@@ -73,7 +78,6 @@ def part_of(volume, part):
             path.mkdir()
             path.chmod(mode & ~0o027)
     path.chmod(mode)
-    return path
 
 
 @dataclass
@@ -91,6 +95,14 @@ class Playable:
     # The directory of the node that the app sees as /data.
     data: Path = None
     env: dict = field(default_factory=dict)
+    # Volume and part of it, by the name of the volume that stands for the part.
+    parts: dict = field(default_factory=dict)
+
+    def make_parts(self, pod):
+        """Makes what the containers of one of these pods mount, just before they start."""
+        for volume in pod["spec"]["volumes"]:
+            if volume["name"] in self.parts:
+                make_part(*self.parts[volume["name"]])
 
 
 def fill(document, documents, node, name, environment, limits=None):
@@ -102,7 +114,6 @@ def fill(document, documents, node, name, environment, limits=None):
     facts = node.facts(name)
     volumes = _volumes(document, spec, documents, node, name)
     result = Playable(name, {}, grace=spec.get("terminationGracePeriodSeconds", 30))
-    parts = {}
 
     def playable(container):
         env = manifests.environment(container, facts, documents)
@@ -124,24 +135,27 @@ def fill(document, documents, node, name, environment, limits=None):
         for mount in container.get("volumeMounts", []):
             part = mount.pop("subPath", "") or manifests.expand(mount.pop("subPathExpr", ""), env)
             if part:
-                whole, mount["name"] = mount["name"], f"part-{len(parts)}"
-                parts[mount["name"]] = part_of(volumes[whole], part)
+                whole, mount["name"] = mount["name"], f"part-{len(result.parts)}"
+                result.parts[mount["name"]] = (volumes[whole], part)
         return container
 
+    handled = ("initContainers", "containers", "volumes", "securityContext", "restartPolicy")
+    rest = {key: value for key, value in spec.items() if key not in handled}
     first = []
-    for container in spec.pop("initContainers", []):
+    for container in spec.get("initContainers", []):
         is_sidecar = container.get("restartPolicy") == "Always"
         (result.sidecars if is_sidecar else first).append(playable(container))
     result.others = [playable(container) for container in spec["containers"]]
 
     def pod(name, containers, policy):
         used = {mount["name"] for one in containers for mount in one.get("volumeMounts", [])}
+        parts = {key: whole / part for key, (whole, part) in result.parts.items()}
         paths = {key: path for key, path in (volumes | parts).items() if key in used}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": metadata.get("labels", {})},
-            "spec": {
+            "spec": rest | {
                 "restartPolicy": policy,
                 "containers": containers,
                 "volumes": [

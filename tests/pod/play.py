@@ -1,14 +1,16 @@
 """The scenarios: what befalls a pod, played with real containers from the manifests.
 
-Usage: play.py WORK [NAME...]           WORK: a directory for all that is made; NAME: only these
-       play.py WORK --try MANIFEST      one pod, to look at
+Usage: play.py [NAME...]           NAME: only these
+       play.py --try MANIFEST      one pod, to look at
 """
 
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -181,8 +183,9 @@ def user_65532_with_a_read_only_root(scene):
     check(facts["NoNewPrivs"].strip() == "1", "it may gain privileges")
     mounts_are_read_only(pod)
     scene.delivered_lines(3)
-    state = scene.node.path(f"/data/{pod.name}/logferry")
-    check(state.stat().st_uid == NOBODY, "the state is somebody else's")
+    state = scene.node.path(f"/data/{pod.name}/logferry").stat()
+    check(state.st_uid == NOBODY, "the state is somebody else's")
+    check(state.st_mode & 0o777 == 0o700, f"the state is open to others: {state.st_mode:o}")
     codes = pod.delete()
     check(codes["logferry"] == 0, f"exit codes {codes}")
     scene.settle(pod)
@@ -338,18 +341,32 @@ class World:
         self.work = work
         self.engine = containers.Engine(work)
         self.revision = self.engine.build_images()
-        self.container = self.engine.podman("create", containers.AGENT_IMAGE).strip()
+        self.container = f"{self.engine.network}-image"
         self.binary = work / "logferry"
-        self.engine.podman("cp", f"{self.container}:/logferry", self.binary)
-        self.gateway = self.engine.make_network()
+        try:
+            self.engine.podman("create", "--name", self.container, containers.AGENT_IMAGE)
+            self.engine.podman("cp", f"{self.container}:/logferry", self.binary)
+            self.gateway = self.engine.make_network()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self):
-        """Leaves nothing running."""
-        self.engine.podman("rm", self.container)
-        self.engine.podman("network", "rm", "-f", self.engine.network)
+        """Leaves nothing behind, whatever of it was made."""
+        for words in (("rm", "-f"), ("network", "rm", "-f")):
+            name = self.container if words[0] == "rm" else self.engine.network
+            with contextlib.suppress(containers.Failed):
+                self.engine.podman(*words, name)
 
 
-def main(work, names):
+def main(names):
+    # By a signal everything ends as it does by Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
+        return play(Path(work), names)
+
+
+def play(work, names):
     known = list(IMAGE | SCENARIOS)
     manifest = names[1] if names[:1] == ["--try"] else None
     if not manifest and (unknown := set(names) - set(known)):
@@ -403,6 +420,7 @@ def look_at(world, manifest):
         agent = pod.full(pod.playable.agent)
         print(
             f"The pod {pod.name} runs; http://127.0.0.1:9200/ shows its lines.\n"
+            f"  export CONTAINERS_CONF={scene.engine.env['CONTAINERS_CONF']}\n"
             f"  podman exec {agent} /logferry status\n"
             f"  podman logs {agent}\n"
             "Ctrl-C deletes it.",
@@ -425,4 +443,4 @@ def last_words(engine, pod):
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(sys.argv[1:]))

@@ -59,7 +59,7 @@ class Endpoint:
         self.start()
 
     def start(self):
-        """Starts it, and waits until it listens."""
+        """Starts it, and waits until it listens; leaves no process behind if it does not."""
         self.process = subprocess.Popen(
             [
                 self.binary, "mock", "--listen", f"0.0.0.0:{self.port}", "--dir", self.directory,
@@ -67,8 +67,14 @@ class Endpoint:
                 "--project", PROJECT, "--logstore", LOGSTORE,
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            # Ctrl-C is not for it: the agent still has something to deliver.
+            start_new_session=True,
         )
-        wait_for("the endpoint listens", self._listens)
+        try:
+            wait_for("the endpoint listens", self._listens)
+        except BaseException:
+            self.kill()
+            raise
 
     def _listens(self):
         try:
@@ -130,6 +136,9 @@ class Pod:
 
     def _play(self, pod, start):
         name = pod["metadata"]["name"]
+        # Somebody's own: at the end it would be removed.
+        check(not self.engine.exists("pod", name), f"podman has a pod {name} already")
+        self.playable.make_parts(pod)
         manifest = self.engine.work / f"{name}.json"
         manifest.write_text(json.dumps(pod, indent=1))
         self.engine.played.add(name)
