@@ -62,29 +62,16 @@ def run(*command, timeout=600, quiet=True, **options):
 
 
 class Engine:
-    """podman with a configuration of its own, below `work`."""
+    """podman as it is set up here or, where that starts no container, with `runc` and without limits
+    that cannot be raised."""
 
     def __init__(self, work):
         self.work = Path(work)
         self.env = dict(os.environ)
         if os.geteuid() != 0:
             raise Skipped("directories of a node have owners: this needs root")
-        for tool in ("podman", "runc", "jq"):
-            if shutil.which(tool) is None:
-                raise Skipped(f"there is no {tool}")
-        wrapper = self.work / "runc-without-rlimits"
-        wrapper.write_text(WITHOUT_RLIMITS)
-        wrapper.chmod(0o755)
-        configuration = self.work / "containers.conf"
-        configuration.write_text(
-            "[engine]\n"
-            'runtime = "wrapped"\n'
-            'cgroup_manager = "cgroupfs"\n'
-            'events_logger = "file"\n'
-            "[engine.runtimes]\n"
-            f'wrapped = ["{wrapper}"]\n'
-        )
-        self.env["CONTAINERS_CONF"] = str(configuration)
+        if shutil.which("podman") is None:
+            raise Skipped("there is no podman")
         # The pods' network, with a name server, and the host's address in it.
         self.network = f"logferry-{os.getpid()}"
         # Pods that were played and not yet removed.
@@ -155,10 +142,35 @@ class Engine:
             for name in ("tmp", "etc", "proc", "sys", "dev", "root"):
                 _directory(tar, name)
         try:
-            self.podman("import", "--change", 'CMD ["/bin/sh"]', image, BUSYBOX_IMAGE)
-            self.podman("run", "--rm", BUSYBOX_IMAGE, "true", timeout=60)
-        except (Failed, subprocess.TimeoutExpired) as error:
-            raise Skipped(f"no container can be started: {error}") from error
+            self._start_one(image)
+        except (Failed, subprocess.TimeoutExpired) as first:
+            try:
+                self._use_runc_without_rlimits()
+                self._start_one(image)
+            except (Failed, subprocess.TimeoutExpired) as second:
+                raise Skipped(f"no container can be started: {first}\n{second}") from second
+
+    def _start_one(self, image):
+        self.podman("import", "--change", 'CMD ["/bin/sh"]', image, BUSYBOX_IMAGE)
+        self.podman("run", "--rm", BUSYBOX_IMAGE, "true", timeout=60)
+
+    def _use_runc_without_rlimits(self):
+        for tool in ("runc", "jq"):
+            if shutil.which(tool) is None:
+                raise Failed(f"there is no {tool}")
+        wrapper = self.work / "runc-without-rlimits"
+        wrapper.write_text(WITHOUT_RLIMITS)
+        wrapper.chmod(0o755)
+        configuration = self.work / "containers.conf"
+        configuration.write_text(
+            "[engine]\n"
+            'runtime = "wrapped"\n'
+            'cgroup_manager = "cgroupfs"\n'
+            'events_logger = "file"\n'
+            "[engine.runtimes]\n"
+            f'wrapped = ["{wrapper}"]\n'
+        )
+        self.env["CONTAINERS_CONF"] = str(configuration)
 
     def _has_base(self, image):
         if self.exists("image", image):

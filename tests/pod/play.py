@@ -418,11 +418,12 @@ def look_at(world, manifest):
     try:
         pod = scene.pod(manifest).run()
         agent = pod.full(pod.playable.agent)
+        configuration = scene.engine.env.get("CONTAINERS_CONF")
+        podman = f"CONTAINERS_CONF={configuration} podman" if configuration else "podman"
         print(
             f"The pod {pod.name} runs; http://127.0.0.1:9200/ shows its lines.\n"
-            f"  export CONTAINERS_CONF={scene.engine.env['CONTAINERS_CONF']}\n"
-            f"  podman exec {agent} /logferry status\n"
-            f"  podman logs {agent}\n"
+            f"  {podman} exec {agent} /logferry status\n"
+            f"  {podman} logs {agent}\n"
             "Ctrl-C deletes it.",
             flush=True,
         )
