@@ -361,6 +361,8 @@ class World:
 
 def main(names):
     # By a signal everything ends as it does by Ctrl-C.
+    # A shell that starts this in the background has Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
         return play(Path(work), names)
