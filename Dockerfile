@@ -4,7 +4,7 @@
 #
 # podman and buildah take the same arguments. For arm64 add `--platform linux/arm64`: nothing below
 # names an architecture, so it builds on an arm64 machine as fast as here, and under emulation
-# (qemu-user, binfmt_misc) in an hour or so.
+# (qemu-user, binfmt_misc) many times slower.
 
 # Any image with cargo, a C compiler and glibc 2.34 or newer.
 ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-trixie
@@ -18,8 +18,9 @@ ARG REVISION=unknown
 # need no library at run time.
 #
 # Dependencies stay in the cache. cargo goes by time stamps, and the cache may be younger than the
-# sources that were copied: touched, they are compiled anew.
-RUN --mount=type=cache,target=/src/target \
+# sources that were copied: touched, they are compiled anew. One build at a time, as each takes its
+# binary out of the cache.
+RUN --mount=type=cache,id=logferry-target,target=/src/target,sharing=locked \
     find . -name target -prune -o -name '*.rs' -exec touch {} + \
  && host=$(rustc -vV | sed -n 's/^host: //p') \
  && LOGFERRY_COMMIT=$REVISION CARGO_PROFILE_RELEASE_STRIP=symbols \

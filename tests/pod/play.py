@@ -237,6 +237,7 @@ def a_job_ends_by_itself(scene):
     )
     codes = pod.delete()
     check(set(codes.values()) == {0}, f"exit codes {codes}")
+    check(scene.ledger(pod).total() == 1_000, "the job's lines are not on the disk")
     scene.settle(pod)
 
 
