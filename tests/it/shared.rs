@@ -25,6 +25,8 @@ fn f34_a_second_agent_waits_its_turn() {
         wait_for("the port", || get(&address, "/live").0 == 200);
         let (code, reason) = get(&address, "/ready");
         assert!(code == 503 && reason.contains("another agent"), "{code} {reason}");
+        let (_, status) = get(&address, "/status");
+        assert!(status.contains("another agent") && status.contains("\"errors\":[]"), "{status}");
         pod.ledger.append(&log, 100);
         pod.expect_all();
         assert!(!new.open_paths().contains(&log.display().to_string()));
