@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, readlinkat, statat};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
+use rustix::process::{getegid, geteuid, getgroups};
 
 /// Links that are followed on the way, as many as the kernel follows.
 const LINKS_MAX: usize = 40;
@@ -31,11 +31,15 @@ pub struct Refusal {
     pub path: PathBuf,
     owner: (u32, u32),
     mode: u32,
+    /// It is a directory on the way to something else, through which the agent may not go.
+    is_on_way: bool,
+    /// Owner and mode allow what the agent wants: something else forbids it.
+    is_allowed: bool,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self { path, owner: (user, group), mode }, me) = (self, me());
+        let (Self { path, owner: (user, group), mode, .. }, me) = (self, me());
         write!(
             f,
             "{} belongs to user {user} and group {group} with mode {mode:04o}, and the agent runs as \
@@ -44,7 +48,14 @@ impl std::fmt::Display for Refusal {
             me.0,
             me.1
         )?;
-        if me.0 == 0 { f.write_str(" without the capability DAC_OVERRIDE") } else { Ok(()) }
+        match (self.is_allowed, me.0) {
+            (true, _) => f.write_str(
+                ", which that mode allows: an access control list forbids it, or a security module \
+                 such as SELinux (in a pod: seLinuxOptions)",
+            ),
+            (false, 0) => f.write_str(" without the capability DAC_OVERRIDE"),
+            (false, _) => Ok(()),
+        }
     }
 }
 
@@ -79,11 +90,12 @@ pub fn refusal(path: &Path, wish: Wish) -> Option<Refusal> {
         };
         match accessat(CWD, &way, needed, AtFlags::EACCESS) {
             Ok(()) => {}
-            Err(Errno::ACCESS) => return of(&way),
+            Err(Errno::ACCESS) => return of(&way, needed, !rest.is_empty()),
             // It would have to be made here.
             Err(Errno::NOENT) if wish == Wish::Write => {
-                let may = accessat(CWD, &dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
-                return if may == Err(Errno::ACCESS) { of(&dir) } else { None };
+                let needed = Access::WRITE_OK | Access::EXEC_OK;
+                let may = accessat(CWD, &dir, needed, AtFlags::EACCESS);
+                return if may == Err(Errno::ACCESS) { of(&dir, needed, false) } else { None };
             }
             Err(_) => return None,
         }
@@ -99,16 +111,33 @@ fn parts(path: &Path) -> Vec<PathBuf> {
     parts
 }
 
-fn of(path: &Path) -> Option<Refusal> {
+fn of(path: &Path, needed: Access, is_on_way: bool) -> Option<Refusal> {
     let stat = statat(CWD, path, AtFlags::empty()).ok()?;
     let (owner, mode) = ((stat.st_uid, stat.st_gid), stat.st_mode & 0o7777);
-    Some(Refusal { path: path.to_owned(), owner, mode })
+    let groups = getgroups().unwrap_or_default();
+    let groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).chain([me().1]).collect();
+    let is_allowed = allows(owner, mode, (me().0, &groups), needed.bits());
+    Some(Refusal { path: path.to_owned(), owner, mode, is_on_way, is_allowed })
+}
+
+/// Whether the mode of a file gives somebody these rights (`rwx`), as path_resolution(7) has it: the
+/// first class that he belongs to decides.
+fn allows(owner: (u32, u32), mode: u32, (user, groups): (u32, &[u32]), needed: u32) -> bool {
+    let class = match owner {
+        (owner, _) if owner == user => mode >> 6,
+        (_, group) if groups.contains(&group) => mode >> 3,
+        _ => mode,
+    };
+    class & needed == needed
 }
 
 /// Why the agent may not read a log, and what would let it.
 #[must_use]
 pub fn explain_log(path: &Path) -> Option<String> {
     let refusal = refusal(path, Wish::Read)?;
+    if refusal.is_allowed {
+        return Some(refusal.to_string());
+    }
     Some(format!(
         "{refusal}; let the app make its logs readable for others (umask 022), or run the agent as \
          the app's user or group"
@@ -119,14 +148,22 @@ pub fn explain_log(path: &Path) -> Option<String> {
 #[must_use]
 pub fn explain_state(dir: &Path) -> Option<String> {
     let refusal = refusal(dir, Wish::Write)?;
+    if refusal.is_allowed {
+        return Some(refusal.to_string());
+    }
     let ((user, group), path) = (me(), dir.display());
+    let pass = if refusal.is_on_way {
+        format!("chmod a+x {} && ", refusal.path.display())
+    } else {
+        String::new()
+    };
     let make = if refusal.path == *dir || dir.exists() {
         String::new()
     } else {
         format!("mkdir -p {path} && ")
     };
     Some(format!(
-        "{refusal}; as root: {make}chown -R {user}:{group} {path} (in a pod, an init container does \
+        "{refusal}; as root: {pass}{make}chown -R {user}:{group} {path} (in a pod, an init container does \
          that), or run the agent as the owner"
     ))
 }
@@ -135,6 +172,9 @@ pub fn explain_state(dir: &Path) -> Option<String> {
 #[must_use]
 pub fn explain_state_file(file: &Path, dir: &Path) -> Option<String> {
     let (refusal, (user, group)) = (refusal(file, Wish::Read)?, me());
+    if refusal.is_allowed {
+        return Some(refusal.to_string());
+    }
     Some(format!("{refusal}; as root: chown -R {user}:{group} {}", dir.display()))
 }
 
@@ -177,12 +217,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let stat = fs::metadata(dir.path()).unwrap();
 
-        let text = of(dir.path()).unwrap().to_string();
+        let forbidden = Access::from_bits_retain(0o10);
+        let text = of(dir.path(), forbidden, false).unwrap().to_string();
 
         let (user, group) = (stat.uid(), stat.gid());
         let mode = stat.mode() & 0o7777;
         let whose = format!("belongs to user {user} and group {group} with mode {mode:04o}");
         assert!(text.contains(&whose), "{text}");
         assert!(text.contains(&format!("runs as user {} and", me().0)), "{text}");
+        assert!(!text.contains("SELinux"), "{text}");
+        let text = of(dir.path(), Access::READ_OK, false).unwrap().to_string();
+        assert!(
+            text.contains("SELinux"),
+            "what its own user may is not forbidden by the mode: {text}"
+        );
+    }
+
+    #[test]
+    fn the_first_class_decides() {
+        let somebody = (7, &[8, 9][..]);
+        for (owner, mode, needed, expected) in [
+            ((7, 1), 0o400, 4, true),
+            ((7, 8), 0o077, 4, false),
+            ((1, 8), 0o740, 4, true),
+            ((1, 9), 0o710, 5, false),
+            ((1, 9), 0o704, 4, false),
+            ((1, 1), 0o705, 5, true),
+            ((1, 1), 0o775, 7, false),
+        ] {
+            assert_eq!(allows(owner, mode, somebody, needed), expected, "{owner:?} {mode:o}");
+        }
     }
 }

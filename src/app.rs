@@ -126,7 +126,10 @@ impl App {
             Err(StoreError::Locked { holder, .. }) => {
                 let taken = CollectorReport { is_state_taken: true, ..CollectorReport::default() };
                 collector_end.publish(taken);
-                runtime.block_on(wait_for_state(&config, &holder, &end, &mut shutdown))?
+                let opened =
+                    runtime.block_on(wait_for_state(&config, &holder, &end, &mut shutdown))?;
+                collector_end.publish(CollectorReport::default());
+                opened
             }
             opened => opened?,
         };

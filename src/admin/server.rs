@@ -150,7 +150,11 @@ async fn metrics(State(view): State<Arc<View>>) -> Response {
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {
-    let (files, is_new) = view.handoff.files(LIST_PATIENCE).await;
+    // Nobody makes a list before the state directory is had.
+    let (files, is_new) = match view.handoff.collector_report().is_state_taken {
+        true => (Arc::default(), true),
+        false => view.handoff.files(LIST_PATIENCE).await,
+    };
     let silent = (!is_new).then_some(LIST_PATIENCE);
     let status = Status::of(&view.facts, &view.handoff, &files, silent, clock::now());
     let json = serde_json::to_vec(&status).expect("names are text and values are plain");

@@ -328,11 +328,7 @@ impl Collector {
                 // Another file than was found, if it was replaced since.
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
-                    if self.is_short {
-                        self.unopened.add(&file.path, SHORT);
-                    } else {
-                        self.unopened.add_failed(&file.path, &error);
-                    }
+                    self.note_unopened(&file.path, &error);
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
                     // for each file.
                     if !self.is_short && error.kind() != io::ErrorKind::NotFound {
@@ -343,6 +339,15 @@ impl Collector {
             }
         }
         found
+    }
+
+    /// A file could not be opened: for want of a descriptor, or for this error.
+    pub(super) fn note_unopened(&mut self, path: &Path, error: &io::Error) {
+        if self.is_short {
+            self.unopened.add(path, SHORT);
+        } else {
+            self.unopened.add_failed(path, error);
+        }
     }
 
     /// Says of each refused link that it is, once until it has been right again.

@@ -30,7 +30,7 @@ use crate::tail::remembered;
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
-const REST_QUIET: Duration = Duration::from_millis(200);
+pub(super) const REST_QUIET: Duration = Duration::from_millis(200);
 /// Of the files that the first discovery finds as they were delivered, so many are opened at once,
 /// and the others after it.
 const AWAKE_MAX: u64 = 64;
@@ -471,7 +471,7 @@ impl Collector {
         let mut unopened = Vec::new();
         for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
-                self.unopened.add_failed(&path, &error);
+                self.note_unopened(&path, &error);
                 self.remembered.search_again(&path);
                 // Of too few descriptors is told once, and not for each file.
                 if !self.is_short {
@@ -532,9 +532,11 @@ impl Collector {
         let Search { found, closed } = unseen::unseen(&known, found);
         for (_, one) in found {
             if let Err(error) = self.adopt_unseen_one(&one, now) {
-                self.trouble(&one.path, "open", &error);
-                self.unopened.add_failed(&one.path, &error);
-                unopened.push(one.path);
+                self.note_unopened(&one.path, &error);
+                if !self.is_short {
+                    self.trouble(&one.path, "open", &error);
+                    unopened.push(one.path);
+                }
             }
         }
         if self.unopened.count() == waiting {

@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::left::{self, Left};
+use super::opening::REST_QUIET;
 use super::{Collector, Stage, Summary};
 use crate::batch::policy::Reason;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::registry::Tracked;
+use crate::tail::registry::{DELETED_QUIET_SCARCE, Tracked};
 
 /// How often the file that ends the agent is looked for.
 const EXIT_PERIOD: Duration = Duration::from_millis(500);
@@ -202,7 +203,16 @@ impl Collector {
     /// Whether one more look may lead to a file that is not open.
     fn has_chance(&self) -> bool {
         let is_fruitless = self.drain.fruitless == Some(self.progress());
-        self.unopened.count() > 0 && (!is_fruitless || self.packed.retry_at().is_some())
+        self.unopened.count() > 0 && (!is_fruitless || self.retry_at().is_some())
+    }
+
+    /// When a look may lead on although the last one did not: what was being written is whole, or
+    /// a file that is delivered has been quiet for long enough to give its descriptor up. (Deleted
+    /// ones give theirs up last.)
+    fn retry_at(&self) -> Option<Instant> {
+        let is_resting = self.is_short && self.discovered < self.grown_at() + DELETED_QUIET_SCARCE;
+        let rest_at = is_resting.then(|| self.discovered + REST_QUIET);
+        self.packed.retry_at().into_iter().chain(rest_at).min()
     }
 
     /// A look for more files is over: whether and when the next one follows.
@@ -215,7 +225,7 @@ impl Collector {
         let is_renamed = (1..=VANISHED_MAX).contains(&self.drain.vanished);
         let is_fruitless = self.progress() == before && self.packed.is_idle() && !is_renamed;
         self.drain.fruitless = is_fruitless.then_some(before);
-        let next = if is_fruitless { self.packed.retry_at() } else { Some(now) };
+        let next = if is_fruitless { self.retry_at() } else { Some(now) };
         self.drain.look_at = next.filter(|_| self.has_chance());
     }
 

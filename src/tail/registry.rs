@@ -26,7 +26,7 @@ pub const ROTATED_QUIET: Duration = Duration::from_secs(600);
 /// The same for a deleted file, whose bytes occupy the disk as long as it is open.
 pub const DELETED_QUIET: Duration = Duration::from_secs(60);
 /// The same while other files wait for a descriptor.
-const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
+pub const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 
 /// Where a tracked file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

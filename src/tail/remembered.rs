@@ -218,6 +218,8 @@ impl Remembered {
             _ if saved.inode == 0 => None,
             (true, true, _) => Some(0),
             (false, true, _) => Some(1),
+            // Copied with all else it stands where it was, and what has only its path now is another.
+            (false, false, true) if is_place_taken(saved, &stat) => None,
             (false, false, true) => Some(2),
             (true, false, _) | (false, false, false) => None,
         };
@@ -285,8 +287,8 @@ impl Remembered {
     }
 
     /// Paths under which files may stand that still wait: renamed in their directory or into one
-    /// below it, or no longer reached by the patterns. Each directory is searched again only when a
-    /// name in it changed. `unix` is now.
+    /// below it, no longer reached by the patterns, or copied to another disk under their names. Each
+    /// directory is searched again only when a name in it changed. `unix` is now.
     pub fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
         let by_dir = self.wanted_by_dir();
         self.searched.retain(|dir, _| by_dir.contains_key(dir));
@@ -325,6 +327,7 @@ impl Remembered {
                 files.extend(below.flat_map(|(files, _)| files));
             }
             self.compare_names(&numbers, &files, &mut paths);
+            paths.extend(self.copied(&numbers, metadata.dev(), &files));
         }
         self.forget_missing(missing, unix);
         paths
@@ -395,6 +398,22 @@ impl Remembered {
         }
     }
 
+    /// What stands in the places of files that wait and were on another disk than their directory is
+    /// now: all of it may have been copied. Whether it is the same files is for their bytes to say.
+    fn copied<'a>(
+        &'a self,
+        numbers: &'a [u64],
+        device: u64,
+        entries: &'a HashMap<u64, PathBuf>,
+    ) -> impl Iterator<Item = (PathBuf, Checkpoint)> + 'a {
+        let waiting = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+        waiting
+            .filter(move |saved| !saved.is_done && saved.device != device)
+            .filter(|saved| entries.get(&saved.inode) != Some(&saved.resolved))
+            .filter(|saved| saved.resolved.symlink_metadata().is_ok_and(|found| found.is_file()))
+            .map(|saved| (saved.resolved.clone(), saved.clone()))
+    }
+
     /// What stands at `path` could not be opened: its directory is searched again the next time, and
     /// the one above, whose search may have led there.
     pub fn search_again(&mut self, path: &Path) {
@@ -414,6 +433,13 @@ fn is_absence(error: &io::Error) -> bool {
 fn nearest_device(path: &Path) -> Option<u64> {
     let mut above = path.ancestors().skip(1);
     above.find_map(|dir| fs::metadata(dir).ok()).map(|metadata| metadata.dev())
+}
+
+/// Whether in the place of a file stands another than this one, on the same disk.
+fn is_place_taken(saved: &Checkpoint, this: &Stat) -> bool {
+    fs::metadata(&saved.resolved).is_ok_and(|found| {
+        found.is_file() && found.dev() == this.device && found.ino() != this.inode
+    })
 }
 
 fn is_in_its_place(saved: &Checkpoint) -> bool {

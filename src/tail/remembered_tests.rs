@@ -68,6 +68,29 @@ fn a_renamed_file_is_found_where_it_was() {
     assert_eq!(remembered.whereabouts(u64::MAX), [(dir.path().join("app.log.2"), checkpoint)]);
 }
 
+/// All that a disk held was copied to another one.
+#[test]
+fn a_copied_file_is_found_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("app.log"), dir.path().join("other.log"));
+    fs::write(&path, "one\n").unwrap();
+    fs::write(&other, "one\n").unwrap();
+    let own = saved(&path, "one\n", 4);
+    // Another file has got its inode number there.
+    let inode = fs::metadata(&other).unwrap().ino();
+    let copied = Checkpoint { device: own.device + 1, inode, ..own.clone() };
+    let mut remembered = Remembered::new(vec![copied.clone()], 1000);
+
+    let found = remembered.whereabouts(u64::MAX);
+
+    assert_eq!(found, [(other.clone(), copied.clone()), (path.clone(), copied.clone())]);
+    let copied = Checkpoint { inode: u64::MAX, ..copied };
+    assert_eq!(claim(&copied, &path), Some(Match::Resume));
+    assert_eq!(claim(&copied, &other), None, "it has only the bytes, and the path as configured");
+    let mut remembered = Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000);
+    assert_eq!(remembered.whereabouts(u64::MAX), [], "another file of this disk");
+}
+
 /// So many checkpoints of files that are not there, seen so long before second `10_000_000`.
 fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
     let one = |(number, age): (usize, u64)| Checkpoint {

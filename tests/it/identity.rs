@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::disk::Disk;
 use crate::support::special::skipped;
 use crate::support::{Pod, Volume, append_to, numbered, wait_for};
 
@@ -339,6 +340,47 @@ fn f35_a_disk_that_moved_is_known_again() {
     fs::remove_dir_all(pod.path("data/pod/logs")).unwrap();
     symlink(elsewhere.path(), pod.path("data/pod/logs")).unwrap();
     pod.ledger.append(&log, 100);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
+}
+
+/// The same while files wait to be delivered; and the app that is started on the new disk makes a
+/// directory of its own, so that no pattern leads to the old one.
+#[test]
+fn f35_the_rest_on_a_disk_that_moved_is_read_when_the_link_moved_too() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let path = |pod: &Pod, name: &str| pod.path("data/pod/logs").join(name);
+    for name in ["app.log", "rotated.log"] {
+        pod.ledger.append(&path(&pod, name), 300);
+    }
+    let agent = pod.start();
+    pod.expect_all();
+    pod.mock.stop();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
+    for name in ["app.log", "rotated.log", "later.log"] {
+        pod.ledger.append(&path(&pod, name), 100);
+    }
+    fs::rename(path(&pod, "rotated.log"), path(&pod, "rotated.log.1")).unwrap();
+    agent.wait_until_open(&path(&pod, "later.log"));
+    wait_for("the rotation", || pod.agent_log().contains("it was renamed"));
+    assert_eq!(agent.stop().0, 75);
+
+    let (disk, old) = (pod.path("data/pod"), pod.path("data/old"));
+    fs::rename(&disk, &old).unwrap();
+    let Some(_disk) = Disk::tmpfs(&disk, "size=8m") else { return };
+    // So that no inode has the number that it had.
+    (0..9).for_each(|number| drop(File::create(disk.join(number.to_string())).unwrap()));
+    assert!(
+        Command::new("cp").arg("-a").arg(old.join("logs")).arg(&disk).status().unwrap().success()
+    );
+    pod.link("data/pod/logs-2");
+    // An app that writes the same at each start.
+    let new = pod.path("data/pod/logs-2/app.log");
+    pod.ledger.write_again(&mut append_to(&new), 0..300);
+    pod.ledger.append(&new, 100);
+    pod.mock.resume().unwrap();
     let agent = pod.start();
 
     assert_eq!(pod.finish(agent), 0, "nothing comes twice");

@@ -92,10 +92,11 @@ fn a_restarted_app_that_points_its_link_elsewhere_is_followed() {
                 agent.wait_until_open(&log);
             }
             pod.ledger.append(&log, 50);
+            let old = log;
             log = start_app(&pod, time, &["-sfn"]).join("app.log");
             pod.ledger.append(&log, 10);
             pod.expect_all();
-            agent = maybe_kill(&pod, agent, is_killed, &[&log]);
+            agent = maybe_kill(&pod, agent, is_killed, &[&old, &log]);
         }
 
         assert_eq!(pod.finish(agent), 0, "killed: {is_killed}");

@@ -98,3 +98,20 @@ fn what_is_opened_later_is_shipped_like_any_other() {
     assert_eq!(pod.times_logged("shipping more files"), 1, "in the first run");
     assert_eq!(pod.times_logged("more files are as they were delivered"), 1, "in the second");
 }
+
+/// It need not be quiet, and delivered files keep their descriptors for a moment: those that wait for
+/// one are waited for.
+#[test]
+fn what_waits_for_descriptors_at_the_signal_is_delivered() {
+    let (mut pod, _) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_QUIET", "0s").set("LOGFERRY_DRAIN_DEADLINE", "10m");
+    for number in 0..FILES {
+        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number}.log")), 3);
+    }
+    let agent = pod.start_with_descriptors(FEW);
+    pod.wait_for_log("others wait until these are delivered", 1);
+
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+}

@@ -60,11 +60,15 @@ fn a_state_directory_of_somebody_else_is_refused_with_what_would_be_right() {
             "{note}"
         );
 
+        let pass =
+            format!("chmod a+x {} && mkdir -p {path} && chown", pod.path("parent").display());
+        assert_eq!(complaint.contains(&pass), made == Some("parent"), "{complaint}");
+
         // As the message has it.
         fs::create_dir_all(&path).unwrap();
         chown(&path, Some(65532), Some(65532)).unwrap();
         if made == Some("parent") {
-            permit(&pod.path("parent"), 0o755);
+            permit(&pod.path("parent"), 0o751);
         }
         let agent = pod.start_as_the_image_does().unwrap();
         assert_eq!(pod.finish(agent), 0);

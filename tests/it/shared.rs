@@ -25,6 +25,8 @@ fn f34_a_second_agent_waits_its_turn() {
         wait_for("the port", || get(&address, "/live").0 == 200);
         let (code, reason) = get(&address, "/ready");
         assert!(code == 503 && reason.contains("another agent"), "{code} {reason}");
+        let (_, status) = get(&address, "/status");
+        assert!(status.contains("another agent") && status.contains("\"errors\":[]"), "{status}");
         pod.ledger.append(&log, 100);
         pod.expect_all();
         assert!(!new.open_paths().contains(&log.display().to_string()));
@@ -78,7 +80,7 @@ fn f34_a_second_agent_that_is_stopped_does_not_wait() {
 #[test]
 fn f34_of_agents_that_start_at_once_one_ships() {
     let (mut pod, log) = Pod::with_log();
-    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "10s");
     pod.ledger.append(&log, 500);
     let agents: Vec<Agent> = (0..5).map(|_| pod.start()).collect();
     pod.expect_all();
