@@ -18,7 +18,7 @@ from pathlib import Path
 
 import engine as containers
 import kubelet
-from pods import Wrong, check, wait_for
+from pods import Wrong, check, compare, wait_for, written
 from scene import Scenario
 
 IMAGE_BYTES_MAX = 10_000_000
@@ -258,6 +258,32 @@ def a_dead_pods_leftovers_are_shipped(scene):
     scene.settle(pod, once=False)
 
 
+def leftovers_that_no_agent_saw_are_shipped(scene):
+    """The agent has ended, the app goes on and restarts twice: the rest of a directory that the agent
+    knew, one in between that it never saw, and the newest."""
+    pod = scene.pod("deployment.yaml").run()
+    scene.delivered_lines(2)
+    scene.engine.podman("stop", "-t", pod.playable.grace, pod.full("logferry"))
+    for life in range(1, 3):
+        pod.kill("app")
+        logs = scene.node.path(f"/data/{pod.name}")
+        wait_for("a new directory", lambda: len(list(logs.glob("logs*/app.log"))) == life + 1)
+        # Names of directories have seconds.
+        time.sleep(1)
+    pod.delete()
+    before = scene.endpoint.delivered().total()
+    check(written(pod).total() > before, "nothing was left")
+    job = scene.pod("leftovers.yaml", facts={"_pod_name_": pod.name}).run()
+    agent = job.playable.agent
+    wait_for("the job ends", lambda: not job.inspect(agent)["State"]["Running"])
+    codes = job.delete()
+    check(codes[agent] == 0, f"exit codes {codes}")
+    _, between, _ = sorted(directory.name for directory in logs.glob("logs*"))
+    ledger = written(pod, {between: f"/share/older/{between}"})
+    compare(ledger, scene.endpoint.delivered())
+    scene.say(f"{ledger.total()} lines, {before} of them by the pod itself")
+
+
 def image_is_one_static_binary(world):
     """What the image is made of: size, user, labels, files."""
     engine = world.engine
@@ -332,6 +358,7 @@ SCENARIOS = {
     "cloud-disk": plays("pod-cloud-disk.yaml"),
     "job": a_job_ends_by_itself,
     "leftovers": a_dead_pods_leftovers_are_shipped,
+    "leftovers-unseen": leftovers_that_no_agent_saw_are_shipped,
 }
 
 

@@ -232,11 +232,14 @@ class Pod:
         shutil.rmtree(self.node.path(f"/var/lib/kubelet/pods/{self.name}"), ignore_errors=True)
 
 
-def written(pod):
-    """How often each line stands in the logs of a pod: the app appends, nothing is ever removed."""
+def written(pod, places=None):
+    """How often each line stands in the logs of a pod: the app appends, nothing is ever removed.
+
+    `places` names directories that the agent finds elsewhere than at the link.
+    """
     found = Counter()
     for file in (pod.playable.data / pod.name).glob("logs*/*.log"):
-        path = f"/share/logs/{file.name}"
+        path = f"{(places or {}).get(file.parent.name, '/share/logs')}/{file.name}"
         for line in file.read_text().splitlines():
             found[path, line] += 1
     return found
