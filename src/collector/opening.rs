@@ -572,7 +572,10 @@ impl Collector {
     fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<()> {
         let Unseen { path, known, is_copy } = unseen;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
-        if self.patterns.is_excluded(&configured) {
+        // What has the name itself may have been taken out of the patterns.
+        let is_out = configured == known.path
+            && configured.file_name().is_some_and(|name| !self.patterns.may_find(name));
+        if is_out || self.patterns.is_excluded(&configured) {
             return Ok(());
         }
         self.make_descriptor_room(now)?;

@@ -3,7 +3,8 @@
 //! Rotation can make a file and rename it out of the patterns between two looks, above all while
 //! the agent is stopped. Its lines were written to a file that the patterns named, so they are
 //! shipped. Such a file bears the name of a *generation* of one that is known, and is younger than
-//! the last look at that one; what is older was left behind by others.
+//! the last look at that one; what is older was left behind by others. So does one that has the name
+//! itself and that the patterns do not lead to any more, because a link was pointed elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -108,7 +109,8 @@ fn examine<'k>(
     let bases = generation::bases(name.as_bytes());
     let beside: Vec<&Known> =
         bases.iter().filter_map(|base| known.get(&base[..]).copied()).collect();
-    if beside.is_empty() {
+    let same = known.get(name.as_bytes()).copied();
+    if beside.is_empty() && same.is_none() {
         return None;
     }
     let path = dir.join(name);
@@ -118,7 +120,8 @@ fn examine<'k>(
     let is_met = met.contains(&(metadata.dev(), metadata.ino()));
     let modified = modified(&metadata);
     let is_it = |known: &&Known| known.is_younger(born) || known.may_be_copied(modified);
-    let known = beside.into_iter().find(is_it)?;
+    let same = same.filter(|known| born > known.seen);
+    let known = same.or_else(|| beside.into_iter().find(is_it))?;
     let is_it = metadata.is_file() && !is_met;
     is_it.then_some((born, Unseen { path, known, is_copy: born <= known.seen }))
 }

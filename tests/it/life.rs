@@ -103,6 +103,48 @@ fn a_restarted_app_that_points_its_link_elsewhere_is_followed() {
     }
 }
 
+/// While no agent runs the app rotates its log, goes on under the old name, and is restarted with a
+/// directory of its own: nothing leads to what it wrote last in the old one.
+#[test]
+fn f25_a_log_made_in_the_old_directory_while_no_agent_ran_is_read() {
+    let mut pod = Pod::new();
+    let log = start_app(&pod, 0, &["-sfn"]).join("app.log");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    pod.ledger.append(&log, 20);
+    fs::rename(&log, log.with_extension("log.1")).unwrap();
+    pod.ledger.append(&log, 30);
+    let new = start_app(&pod, 1, &["-sfn"]).join("app.log");
+    pod.ledger.append(&new, 10);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+    // Known from now on.
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
+}
+
+/// The same when the file is in no pattern any more: it is left alone.
+#[test]
+fn f25_a_log_that_was_taken_out_of_the_patterns_stays_unread() {
+    let mut pod = Pod::new();
+    let log = start_app(&pod, 0, &["-sfn"]).join("app.log");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    fs::remove_file(&log).unwrap();
+    fs::write(&log, "not to be shipped\n").unwrap();
+    pod.ledger.append(&log.with_file_name("other.log"), 10);
+    pod.patterns(&["share/logs/other.log"]);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// The inode numbers that an agent has the kernel watch (proc(5), `fdinfo`).
 fn watched(agent: &Agent) -> Vec<u64> {
     let dir = fs::read_dir(format!("/proc/{}/fdinfo", agent.id())).expect("the agent runs");
