@@ -103,16 +103,22 @@ fn a_restarted_app_that_points_its_link_elsewhere_is_followed() {
     }
 }
 
-/// While no agent runs the app rotates its log, goes on under the old name, and is restarted with a
-/// directory of its own: nothing leads to what it wrote last in the old one.
-#[test]
-fn f25_a_log_made_in_the_old_directory_while_no_agent_ran_is_read() {
+/// A pod whose agent has delivered 100 lines and was stopped, and the log.
+fn stopped_pod() -> (Pod, PathBuf) {
     let mut pod = Pod::new();
     let log = start_app(&pod, 0, &["-sfn"]).join("app.log");
     pod.ledger.append(&log, 100);
     let agent = pod.start();
     pod.expect_all();
     assert_eq!(agent.stop().0, 0);
+    (pod, log)
+}
+
+/// While no agent runs the app rotates its log, goes on under the old name, and is restarted with a
+/// directory of its own: nothing leads to what it wrote last in the old one.
+#[test]
+fn f25_a_log_made_in_the_old_directory_while_no_agent_ran_is_read() {
+    let (mut pod, log) = stopped_pod();
     pod.ledger.append(&log, 20);
     fs::rename(&log, log.with_extension("log.1")).unwrap();
     pod.ledger.append(&log, 30);
@@ -130,12 +136,7 @@ fn f25_a_log_made_in_the_old_directory_while_no_agent_ran_is_read() {
 /// The same when the file is in no pattern any more: it is left alone.
 #[test]
 fn f25_a_log_that_was_taken_out_of_the_patterns_stays_unread() {
-    let mut pod = Pod::new();
-    let log = start_app(&pod, 0, &["-sfn"]).join("app.log");
-    pod.ledger.append(&log, 100);
-    let agent = pod.start();
-    pod.expect_all();
-    assert_eq!(agent.stop().0, 0);
+    let (mut pod, log) = stopped_pod();
     fs::remove_file(&log).unwrap();
     fs::write(&log, "not to be shipped\n").unwrap();
     pod.ledger.append(&log.with_file_name("other.log"), 10);
