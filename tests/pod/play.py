@@ -82,12 +82,11 @@ def app_is_killed_and_restarted_twice(scene):
     pod = scene.pod().run()
     pod.ready()
     for life in range(1, 3):
+        # Two lines of this life, a second apart: names of directories have seconds.
         scene.delivered_lines(2 * life)
         pod.kill("app")
-        # Names of directories have seconds.
         logs = scene.node.path(f"/data/{pod.name}")
         wait_for("a new directory", lambda: len(list(logs.glob("logs*/app.log"))) == life + 1)
-        time.sleep(1)
     scene.delivered_lines(8)
     pod.delete()
     scene.settle(pod)
