@@ -81,15 +81,25 @@ def app_is_killed_and_restarted_twice(scene):
     """The article's crash: the app dies, finds its directory, takes a new one, moves the link."""
     pod = scene.pod().run()
     pod.ready()
-    for life in range(1, 3):
-        # Two lines of this life, a second apart: names of directories have seconds.
-        scene.delivered_lines(2 * life)
-        pod.kill("app")
-        logs = scene.node.path(f"/data/{pod.name}")
-        wait_for("a new directory", lambda: len(list(logs.glob("logs*/app.log"))) == life + 1)
-    scene.delivered_lines(8)
+    scene.delivered_lines(2)
+    for _ in range(2):
+        crash_app(pod)
+    scene.delivered_lines(6)
     pod.delete()
     scene.settle(pod)
+
+
+def crash_app(pod):
+    """The app dies by SIGKILL and is started again. It has written two lines then, a second apart, so
+    that its next directory has another second in its name."""
+
+    def logs():
+        return list((pod.playable.data / pod.name).glob("logs*/app.log"))
+
+    before = len(logs())
+    pod.kill("app")
+    wait_for("a new directory", lambda: len(logs()) == before + 1)
+    wait_for("two lines", lambda: all(log.read_text().count("\n") >= 2 for log in logs()))
 
 
 def agent_is_killed_under_load(scene):
@@ -263,12 +273,8 @@ def leftovers_that_no_agent_saw_are_shipped(scene):
     pod = scene.pod("deployment.yaml").run()
     scene.delivered_lines(2)
     scene.engine.podman("stop", "-t", pod.playable.grace, pod.full("logferry"))
-    for life in range(1, 3):
-        pod.kill("app")
-        logs = scene.node.path(f"/data/{pod.name}")
-        wait_for("a new directory", lambda: len(list(logs.glob("logs*/app.log"))) == life + 1)
-        # Names of directories have seconds.
-        time.sleep(1)
+    for _ in range(2):
+        crash_app(pod)
     pod.delete()
     before = scene.endpoint.delivered().total()
     check(written(pod).total() > before, "nothing was left")
@@ -277,7 +283,8 @@ def leftovers_that_no_agent_saw_are_shipped(scene):
     wait_for("the job ends", lambda: not job.inspect(agent)["State"]["Running"])
     codes = job.delete()
     check(codes[agent] == 0, f"exit codes {codes}")
-    _, between, _ = sorted(directory.name for directory in logs.glob("logs*"))
+    directories = (pod.playable.data / pod.name).glob("logs*")
+    _, between, _ = sorted(directory.name for directory in directories)
     ledger = written(pod, {between: f"/share/older/{between}"})
     compare(ledger, scene.endpoint.delivered())
     scene.say(f"{ledger.total()} lines, {before} of them by the pod itself")

@@ -200,15 +200,19 @@ impl Disk {
         }
     }
 
-    /// What stands under this name may arrive as a generation of another file, and that one may be
-    /// known by an earlier name.
+    /// What stands under this name may arrive as a generation of another file, or in the place of one
+    /// that had the name itself while the link led there; and that one may be known by an earlier
+    /// name.
     fn note_base(&mut self, node: usize, name: &str) {
-        let Some(path) = self.shown_base(name) else { return };
-        let known = self.nodes.iter().filter(|one| one.may_arrive_as(&path));
-        let earlier: Vec<String> = known.flat_map(Node::all_paths).cloned().collect();
-        let paths = &mut self.nodes[node].other_paths;
-        paths.extend(earlier);
-        paths.insert(path);
+        let (pod, file) = parts(name);
+        let same = self.shown(&format!("{}/{file}", &pod[..1]));
+        for path in [self.shown_base(name), same].into_iter().flatten() {
+            let known = self.nodes.iter().filter(|one| one.may_arrive_as(&path));
+            let earlier: Vec<String> = known.flat_map(Node::all_paths).cloned().collect();
+            let paths = &mut self.nodes[node].other_paths;
+            paths.extend(earlier);
+            paths.insert(path);
+        }
     }
 
     /// What stands there is, or was, a copy.
