@@ -412,6 +412,7 @@ def play(work, names):
         world = World(work)
     except containers.Skipped as reason:
         print(f"tests/pod: skipped, nothing was played: {reason}", file=sys.stderr)
+        print(f"0 passed, 0 failed, {len(names or known)} skipped")
         return 0
     passed = failed = 0
     try:
