@@ -94,7 +94,6 @@ class Playable:
     grace: int = 30
     # The directory of the node that the app sees as /data.
     data: Path = None
-    env: dict = field(default_factory=dict)
     # Volume and part of it, by the name of the volume that stands for the part.
     parts: dict = field(default_factory=dict)
 
@@ -122,7 +121,6 @@ def fill(document, documents, node, name, environment, limits=None):
             result.agent = container["name"]
             if limits:
                 container["resources"] = {"limits": limits}
-        result.env[container["name"]] = env
         for unknown in (*PROBES, "ports", "envFrom", "restartPolicy"):
             container.pop(unknown, None)
         container["image"] = "localhost/" + container["image"]

@@ -85,7 +85,8 @@ def app_is_killed_and_restarted_twice(scene):
     for _ in range(2):
         crash_app(pod)
     scene.delivered_lines(6)
-    pod.delete()
+    codes = pod.delete()
+    check(codes == {"app": 0, "logferry": 0}, f"exit codes {codes}")
     scene.settle(pod)
 
 
@@ -114,7 +115,8 @@ def agent_is_killed_under_load(scene):
         pod.ready()
         kills += 1
     writer.join()
-    pod.delete()
+    codes = pod.delete()
+    check(codes == {"app": 0, "logferry": 0}, f"exit codes {codes}")
     scene.settle(pod, once=False)
     scene.say(f"{kills} kills")
 
