@@ -68,22 +68,34 @@ impl StartError {
 }
 
 /// What stands in the way of the agent here and now, as far as looking shows it: paths that the
-/// user who asks may not use.
+/// user who asks may not use, and a state directory that others may.
 #[must_use]
 pub fn notes(config: &Config) -> Vec<String> {
     let state = access::explain_state(&config.state_dir).map(|why| {
         format!("the state directory {} cannot be used: {why}", config.state_dir.display())
     });
     let tail = &config.tail;
+    let exposed = access::explain_exposed_state(&config.state_dir);
     let patterns = Patterns::new(&tail.paths, &tail.exclude, Vec::new(), &tail.link_roots);
-    let scan = patterns.map(|mut patterns| patterns.scan()).unwrap_or_default();
+    let mut patterns = patterns.ok().map(|patterns| patterns.without(config.named_files.clone()));
+    let among = patterns.as_ref().and_then(|patterns| patterns.base_above(&config.state_dir));
+    let among = among.map(|base| {
+        format!(
+            "the state directory {} is below {}, where logs are looked for: an app that can write there \
+             can forge what the agent remembers; give it a mount of its own",
+            config.state_dir.display(),
+            base.display()
+        )
+    });
+    let scan = patterns.as_mut().map(Patterns::scan).unwrap_or_default();
     let dirs = scan.errors.iter().map(|(path, _)| path);
     let paths = dirs.chain(scan.files.iter().map(|file| &file.path));
     let logs = paths.filter_map(|path| {
         let why = access::explain_log(path)?;
         Some(format!("{} cannot be read: {why}", path.display()))
     });
-    state.into_iter().chain(logs.take(NOTES_MAX)).collect()
+    let state = state.into_iter().chain(exposed).chain(among);
+    state.chain(logs.take(NOTES_MAX)).collect()
 }
 
 /// The runtime of the sender.
@@ -120,7 +132,8 @@ impl App {
         let mut shutdown = Shutdown::new(signals, config.drain_deadline);
         let tail = &config.tail;
         let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
-            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
+            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?
+            .without(config.named_files.clone());
         let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
         let (store, loaded) = match Store::open(&config.state_dir) {
             Err(StoreError::Locked { holder, .. }) => {

@@ -20,6 +20,9 @@ use super::roots::LinkRoots;
 use super::trace;
 use super::walk::Walk;
 
+/// What a volume of the orchestrator's has in its root: a link to the version in force.
+const VOLUME: &str = "..data";
+
 /// The patterns, understood, and where links may lead.
 #[derive(Debug)]
 pub struct Patterns {
@@ -27,7 +30,24 @@ pub struct Patterns {
     exclude: Exclude,
     /// Directories and files of our own, never entered or matched, under whatever name.
     own: Vec<PathBuf>,
+    /// Files that the settings name, such as credentials and keys.
+    named: Vec<PathBuf>,
+    /// What all of these were when the last walk began.
+    own_now: Own,
     roots: LinkRoots,
+}
+
+/// Whether what an earlier run has shipped may be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// The present settings would find it.
+    Granted,
+    /// It is not known yet: a link that may lead there is not there.
+    Awaited,
+    /// No pattern finds the path by which it was known, or that or its present name is excluded.
+    NotConfigured,
+    /// It is out of the directories below which files are shipped.
+    LeadsOut,
 }
 
 /// What is left out.
@@ -100,7 +120,17 @@ impl Patterns {
         let parse = |text: &String| Pattern::new(text).map_err(|error| (text.clone(), error));
         let patterns = paths.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let roots = LinkRoots::new(patterns.iter().map(Pattern::root), link_roots);
-        Ok(Self { exclude: Exclude::new(exclude)?, patterns, own, roots })
+        let exclude = Exclude::new(exclude)?;
+        Ok(Self { exclude, patterns, own, named: Vec::new(), own_now: Own::default(), roots })
+    }
+
+    /// Never matches these files either, nor what is beside them where they really are: the settings
+    /// name them, and one of them may hold a secret. (A directory that a pattern names as its own is
+    /// looked into all the same, but for the file itself.)
+    #[must_use]
+    pub fn without(mut self, named: Vec<PathBuf>) -> Self {
+        self.named = named;
+        self
     }
 
     /// Whether the fixed part of a pattern ends here.
@@ -109,11 +139,21 @@ impl Patterns {
         self.patterns.iter().any(|pattern| pattern.root() == dir)
     }
 
+    /// The directory in which files are looked for and that a path is in, as written or really.
+    #[must_use]
+    pub fn base_above(&self, path: &Path) -> Option<PathBuf> {
+        let real = trace::path(path).real;
+        let is_above =
+            |base: &PathBuf| path.starts_with(base) || real.starts_with(trace::path(base).real);
+        self.patterns.iter().map(Pattern::root).find(is_above)
+    }
+
     /// Walks all patterns, and learns where links may lead from the bases that it meets for the
     /// first time.
     #[must_use]
     pub fn scan(&mut self) -> Scan {
-        let own = Own::look(&self.own);
+        let bases: Vec<&Path> = self.patterns.iter().map(|one| one.base.as_path()).collect();
+        let own = Own::look(&self.own, &self.named, &bases);
         self.roots.resolve(|dir| fs::canonicalize(dir).ok());
         // What one pattern allows is to be known before another one is walked.
         for pattern in &self.patterns {
@@ -142,6 +182,7 @@ impl Patterns {
         scan.refused.dedup_by(|a, b| a.link == b.link);
         scan.odd.sort_unstable();
         scan.odd.dedup_by(|a, b| a.0 == b.0);
+        self.own_now = own;
         scan
     }
 
@@ -163,6 +204,9 @@ impl Patterns {
     /// and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        if self.own_now.holds(told, inode) {
+            return None;
+        }
         if self.roots.allows(told) {
             return Some(told.to_owned());
         }
@@ -171,11 +215,35 @@ impl Patterns {
         is_it.then_some(real)
     }
 
-    /// Whether a file that an earlier run of the agent was allowed to ship still may be. What links
-    /// led to then is not known any more, and was allowed; a list replaces that.
+    /// Where a directory really is in which files of an earlier run are looked for, if it may be
+    /// looked into: the rules are those of a directory that a link leads to.
     #[must_use]
-    pub fn allows_known(&self, found: &Path, told: &Path, inode: (u64, u64)) -> bool {
-        !self.roots.are_listed() || self.place(found, told, inode).is_some()
+    pub fn enter(&self, dir: &Path) -> Option<PathBuf> {
+        let real = trace::path(dir).real;
+        let may = self.roots.allows(&real) && !self.own_now.has_dir(&real);
+        may.then_some(real)
+    }
+
+    /// Whether a file that an earlier run knew as `known`, and that stands at `place` now, may be
+    /// read on. A checkpoint is no permission: the rules are those of a file that is found.
+    #[must_use]
+    pub fn permits(&self, known: &Path, place: &Path) -> Permission {
+        let now = known.with_file_name(place.file_name().unwrap_or_default());
+        let is_found = self.patterns.iter().any(|pattern| pattern.finds(known));
+        if !is_found || self.is_left_out(known) || self.is_left_out(&now) {
+            return Permission::NotConfigured;
+        }
+        let real = trace::path(place).real;
+        match self.roots.allows(&real) {
+            true => Permission::Granted,
+            false if self.roots.are_awaited() => Permission::Awaited,
+            false => Permission::LeadsOut,
+        }
+    }
+
+    fn is_left_out(&self, path: &Path) -> bool {
+        let mut above = path.ancestors().skip(1);
+        self.exclude.has_file(path) || above.any(|dir| self.exclude.has_tree(dir))
     }
 
     /// The directories below which files may be shipped, for people.
@@ -185,31 +253,99 @@ impl Patterns {
     }
 }
 
-/// Our own directories and files, as they are now.
-#[derive(Debug)]
+/// Our own directories and files, and those that the settings name, as they are now.
+#[derive(Debug, Default)]
 pub(super) struct Own {
     inodes: HashSet<(u64, u64)>,
     paths: Vec<PathBuf>,
+    pub(super) named: Named,
+}
+
+/// What the settings name, credentials and keys among it, and what is beside that.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    inodes: HashSet<(u64, u64)>,
+    /// All that is in these, however deep; of a file, the file.
+    trees: Vec<PathBuf>,
+    /// What stands right in these.
+    dirs: BTreeSet<PathBuf>,
 }
 
 impl Own {
-    fn look(paths: &[PathBuf]) -> Self {
-        let metadata = paths.iter().filter_map(|path| fs::metadata(path).ok());
+    /// `bases` are the directories of the patterns, as written.
+    fn look(paths: &[PathBuf], named: &[PathBuf], bases: &[&Path]) -> Self {
         Self {
-            inodes: metadata.map(|metadata| (metadata.dev(), metadata.ino())).collect(),
+            inodes: inodes(paths),
             paths: paths.iter().filter_map(|path| fs::canonicalize(path).ok()).collect(),
+            named: Named::look(named, bases),
         }
     }
 
-    /// Whether this is one of them.
+    /// Whether this is one of our own.
     pub(super) fn contains(&self, metadata: &Metadata) -> bool {
         self.inodes.contains(&(metadata.dev(), metadata.ino()))
     }
 
-    /// Whether this real path is in one of them.
+    /// Whether this real path is in one of our own.
     pub(super) fn is_around(&self, real: &Path) -> bool {
         self.paths.iter().any(|path| real.starts_with(path))
     }
+
+    /// Whether files in a directory with this real path are among all of them.
+    fn has_dir(&self, real: &Path) -> bool {
+        self.is_around(real) || self.named.has_dir(real)
+    }
+
+    /// Whether an opened file is in one of all of them.
+    fn holds(&self, real: &Path, inode: (u64, u64)) -> bool {
+        self.inodes.contains(&inode) || self.is_around(real) || self.named.holds(real, inode)
+    }
+}
+
+impl Named {
+    fn look(files: &[PathBuf], bases: &[&Path]) -> Self {
+        let mut named = Self { inodes: inodes(files), ..Self::default() };
+        for file in files {
+            let real = fs::canonicalize(file).ok();
+            let dir = file.parent().and_then(|dir| fs::canonicalize(dir).ok());
+            let real_dir = real.as_deref().and_then(Path::parent).map(Path::to_owned);
+            named.trees.extend(real);
+            for dir in dir.into_iter().chain(real_dir) {
+                let is_base = bases.iter().any(|base| *base == dir || Some(*base) == file.parent());
+                match dir.join(VOLUME).is_symlink() {
+                    _ if is_base => {}
+                    true => named.trees.push(dir),
+                    false => drop(named.dirs.insert(dir)),
+                }
+            }
+        }
+        named
+    }
+
+    /// Whether a file with this real path, device and inode is one of them, or beside one.
+    pub(super) fn holds(&self, real: &Path, inode: (u64, u64)) -> bool {
+        let is_beside = || real.parent().is_some_and(|dir| self.dirs.contains(dir));
+        self.inodes.contains(&inode) || self.is_around(real) || is_beside()
+    }
+
+    /// Whether a file with this device and inode is one of them.
+    pub(super) fn has_inode(&self, inode: (u64, u64)) -> bool {
+        self.inodes.contains(&inode)
+    }
+
+    /// Whether files in a directory with this real path are.
+    pub(super) fn has_dir(&self, real: &Path) -> bool {
+        self.is_around(real) || self.dirs.contains(real)
+    }
+
+    fn is_around(&self, real: &Path) -> bool {
+        self.trees.iter().any(|tree| real.starts_with(tree))
+    }
+}
+
+fn inodes(paths: &[PathBuf]) -> HashSet<(u64, u64)> {
+    let metadata = paths.iter().filter_map(|path| fs::metadata(path).ok());
+    metadata.map(|metadata| (metadata.dev(), metadata.ino())).collect()
 }
 
 impl Exclude {

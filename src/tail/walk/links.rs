@@ -8,7 +8,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Place, Walk};
+use super::{Place, Walk, inode};
 use crate::tail::discover::Refused;
 use crate::tail::trace::{self, End, Link, Trace};
 
@@ -33,11 +33,12 @@ impl Walk<'_> {
             self.note(base, error);
             return None;
         }
-        if trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
+        let leads_to_named = !trace.links.is_empty() && self.own.named.has_dir(&trace.real);
+        if !leads_to_named && trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
             let targets = trace.links.iter().map(|link| link.target.as_path());
-            self.roots.learn(base, &trace.real, targets);
+            self.roots.learn(base, &trace.real, targets, trace::is_mount);
         }
-        if !self.roots.allows_base(base, &trace.real) {
+        if leads_to_named || !self.roots.allows_base(base, &trace.real) {
             self.refuse_base(&trace);
             return None;
         }
@@ -58,6 +59,7 @@ impl Walk<'_> {
         let goes_astray = |link: &Link| {
             !self.roots.allows(&link.target) && !self.roots.is_on_the_way(&link.target)
         };
+        // A link to what the settings name may lead to an allowed place: it is the last one.
         let last = trace.links.len().saturating_sub(1);
         let index = trace.links.iter().position(goes_astray).unwrap_or(last);
         let Some(link) = trace.links.get(index) else { return };
@@ -107,10 +109,14 @@ impl Walk<'_> {
         if !is_dir && !is_file {
             return;
         }
-        if self.pattern.is_literal() {
-            self.roots.learn(&path, &trace.real, Some(trace.real.as_path()));
+        let named = &self.own.named;
+        let leads_to_named =
+            named.holds(&trace.real, inode(metadata)) || (is_dir && named.has_dir(&trace.real));
+        if self.pattern.is_literal() && !leads_to_named {
+            let targets = Some(trace.real.as_path());
+            self.roots.learn(&path, &trace.real, targets, trace::is_mount);
         }
-        if !self.may_lead(&path, &trace.real) {
+        if leads_to_named || !self.may_lead(&path, &trace.real) {
             return self.refuse(path, trace.real);
         }
         self.watch(trace.dirs);

@@ -40,6 +40,8 @@ pub(super) struct Walk<'a> {
     entered: HashMap<((u64, u64), usize), u8>,
     /// The directories that are still to be entered, the next one last.
     ahead: Vec<Place>,
+    /// The files of the directory that is looked at are beside one that the settings name.
+    is_beside_named: bool,
     /// Those with hidden names wait until there are no others: a file that several names lead to
     /// is found under one that people use.
     hidden_ahead: Vec<Place>,
@@ -108,6 +110,7 @@ impl<'a> Walk<'a> {
             found: Vec::new(),
             entered: HashMap::new(),
             ahead: Vec::new(),
+            is_beside_named: false,
             hidden_ahead: Vec::new(),
         }
     }
@@ -162,14 +165,7 @@ impl<'a> Walk<'a> {
     fn parts_to_match(&mut self, place: &Place, inode: (u64, u64)) -> Vec<usize> {
         let names_max = if self.exclude.has_names { NAMES_MAX } else { 1 };
         let mut parts = place.parts.clone();
-        let mut index = 0;
-        while let Some(&part) = parts.get(index) {
-            index += 1;
-            let is_any_depth = matches!(self.pattern.parts[part], Part::AnyDepth);
-            if is_any_depth && !parts.contains(&(part + 1)) {
-                parts.push(part + 1);
-            }
-        }
+        self.pattern.pass_any_depth(&mut parts);
         parts.retain(|&part| {
             let entered = self.entered.entry((inode, part)).or_default();
             let is_new =
@@ -185,6 +181,7 @@ impl<'a> Walk<'a> {
         let holds_files = place.parts.iter().any(is_last);
         let is_literal = |&part: &usize| matches!(self.pattern.parts[part], Part::Literal(_));
         let mut dirs = Vec::new();
+        self.is_beside_named = self.own.named.has_dir(&place.real);
         if place.parts.iter().all(is_literal) {
             self.look_up(place, &mut dirs);
         } else if let Err(error) = self.list(place, &mut dirs) {
@@ -254,7 +251,7 @@ impl<'a> Walk<'a> {
                 dirs.push(place.below(name, place.real.join(name), parts));
             }
         }
-        if !self.is_match(place, name) {
+        if self.is_beside_named || !self.is_match(place, name) {
             return;
         }
         let path = place.path.join(name);
@@ -267,7 +264,7 @@ impl<'a> Walk<'a> {
         match metadata() {
             Ok(metadata) if metadata.is_file() => {
                 if self.pattern.is_literal() {
-                    self.roots.learn(&path, &place.real.join(name), None);
+                    self.roots.learn(&path, &place.real.join(name), None, trace::is_mount);
                 }
                 self.take(place, name, path, &metadata);
             }
@@ -278,7 +275,7 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, place: &Place, name: &OsStr, path: PathBuf, metadata: &Metadata) {
-        if self.own.contains(metadata) {
+        if self.own.contains(metadata) || self.own.named.has_inode(inode(metadata)) {
             return;
         }
         let found = Found {
@@ -313,15 +310,7 @@ impl<'a> Walk<'a> {
 
     /// What is left to match in a directory of this name.
     fn parts_below(&self, place: &Place, name: &OsStr) -> Vec<usize> {
-        let parts = &self.pattern.parts;
-        let below = |&part: &usize| match &parts[part] {
-            Part::AnyDepth => Some(part),
-            one => (part + 1 < parts.len() && one.is_match(name)).then_some(part + 1),
-        };
-        let mut below: Vec<_> = place.parts.iter().filter_map(below).collect();
-        below.sort_unstable();
-        below.dedup();
-        below
+        self.pattern.below(&place.parts, name)
     }
 
     /// Watches directories for names.
