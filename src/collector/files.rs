@@ -193,6 +193,7 @@ impl Collector {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
+            self.reopen_stale(&scan.files);
             found = self.open_all(&scan.files, &mut troubled, now);
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);

@@ -25,6 +25,7 @@ mod once;
 mod opening;
 mod reading;
 mod refused;
+mod reopening;
 mod rereading;
 pub mod stopping;
 mod unpacking;
