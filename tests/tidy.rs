@@ -28,7 +28,7 @@ const TABLE: &[(Level, &str)] = &[
         "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
     (Level::Edge, "limit::cgroup enrich::host"),
-    (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
+    (Level::Edge, "tail::own tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
     (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::watched send::endpoint send::credentials send::tls send::lookup"),
     (Level::Edge, "send::http send::journal send::connect send::replay"),

@@ -297,7 +297,7 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let told = reader.place().map_or_else(|| found.path.clone(), |(path, _)| path);
+        let told = reader.whereabouts()?;
         let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
             let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
@@ -501,7 +501,7 @@ impl Collector {
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
-        let told = reader.place().map_or_else(|| path.to_owned(), |(path, _)| path);
+        let told = reader.whereabouts()?;
         if self.patterns.place(path, &told, (stat.device, stat.inode)).is_none() {
             self.note_left(Permission::LeadsOut, saved.path.clone(), told);
             return Ok(());
@@ -594,7 +594,7 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        let told = reader.place().map_or_else(|| path.clone(), |(path, _)| path);
+        let told = reader.whereabouts()?;
         let inode = (stat.device, stat.inode);
         let is_it =
             || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);

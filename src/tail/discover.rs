@@ -6,22 +6,18 @@
 //! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobSet, GlobSetBuilder};
 
+use super::own::Own;
 use super::pattern::{self, Pattern, PatternError};
 use super::roots::LinkRoots;
-use super::trace;
+use super::trace::{self, End};
 use super::walk::Walk;
-
-/// What a volume of the orchestrator's has in its root: a link to the version in force.
-const VOLUME: &str = "..data";
 
 /// The patterns, understood, and where links may lead.
 #[derive(Debug)]
@@ -124,9 +120,7 @@ impl Patterns {
         Ok(Self { exclude, patterns, own, named: Vec::new(), own_now: Own::default(), roots })
     }
 
-    /// Never matches these files either, nor what is beside them where they really are: the settings
-    /// name them, and one of them may hold a secret. (A directory that a pattern names as its own is
-    /// looked into all the same, but for the file itself.)
+    /// Never matches these files either, which the settings name, nor what is beside them.
     #[must_use]
     pub fn without(mut self, named: Vec<PathBuf>) -> Self {
         self.named = named;
@@ -154,7 +148,11 @@ impl Patterns {
     pub fn scan(&mut self) -> Scan {
         let bases: Vec<&Path> = self.patterns.iter().map(|one| one.base.as_path()).collect();
         let own = Own::look(&self.own, &self.named, &bases);
-        self.roots.resolve(|dir| fs::canonicalize(dir).ok());
+        self.roots.resolve(|dir| {
+            let trace = trace::path(dir);
+            let links = trace.links.into_iter().map(|link| link.path).collect();
+            matches!(trace.end, End::There).then_some((trace.real, links))
+        });
         // What one pattern allows is to be known before another one is walked.
         for pattern in &self.patterns {
             let mut unused = Scan::default();
@@ -204,7 +202,7 @@ impl Patterns {
     /// and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
-        if self.own_now.holds(told, inode) {
+        if self.own_now.keeps(told, inode).is_some() {
             return None;
         }
         if self.roots.allows(told) {
@@ -220,7 +218,7 @@ impl Patterns {
     #[must_use]
     pub fn enter(&self, dir: &Path) -> Option<PathBuf> {
         let real = trace::path(dir).real;
-        let may = self.roots.allows(&real) && !self.own_now.has_dir(&real);
+        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
         may.then_some(real)
     }
 
@@ -251,101 +249,6 @@ impl Patterns {
     pub fn roots(&self) -> String {
         self.roots.list()
     }
-}
-
-/// Our own directories and files, and those that the settings name, as they are now.
-#[derive(Debug, Default)]
-pub(super) struct Own {
-    inodes: HashSet<(u64, u64)>,
-    paths: Vec<PathBuf>,
-    pub(super) named: Named,
-}
-
-/// What the settings name, credentials and keys among it, and what is beside that.
-#[derive(Debug, Default)]
-pub(super) struct Named {
-    inodes: HashSet<(u64, u64)>,
-    /// All that is in these, however deep; of a file, the file.
-    trees: Vec<PathBuf>,
-    /// What stands right in these.
-    dirs: BTreeSet<PathBuf>,
-}
-
-impl Own {
-    /// `bases` are the directories of the patterns, as written.
-    fn look(paths: &[PathBuf], named: &[PathBuf], bases: &[&Path]) -> Self {
-        Self {
-            inodes: inodes(paths),
-            paths: paths.iter().filter_map(|path| fs::canonicalize(path).ok()).collect(),
-            named: Named::look(named, bases),
-        }
-    }
-
-    /// Whether this is one of our own.
-    pub(super) fn contains(&self, metadata: &Metadata) -> bool {
-        self.inodes.contains(&(metadata.dev(), metadata.ino()))
-    }
-
-    /// Whether this real path is in one of our own.
-    pub(super) fn is_around(&self, real: &Path) -> bool {
-        self.paths.iter().any(|path| real.starts_with(path))
-    }
-
-    /// Whether files in a directory with this real path are among all of them.
-    fn has_dir(&self, real: &Path) -> bool {
-        self.is_around(real) || self.named.has_dir(real)
-    }
-
-    /// Whether an opened file is in one of all of them.
-    fn holds(&self, real: &Path, inode: (u64, u64)) -> bool {
-        self.inodes.contains(&inode) || self.is_around(real) || self.named.holds(real, inode)
-    }
-}
-
-impl Named {
-    fn look(files: &[PathBuf], bases: &[&Path]) -> Self {
-        let mut named = Self { inodes: inodes(files), ..Self::default() };
-        for file in files {
-            let real = fs::canonicalize(file).ok();
-            let dir = file.parent().and_then(|dir| fs::canonicalize(dir).ok());
-            let real_dir = real.as_deref().and_then(Path::parent).map(Path::to_owned);
-            named.trees.extend(real);
-            for dir in dir.into_iter().chain(real_dir) {
-                let is_base = bases.iter().any(|base| *base == dir || Some(*base) == file.parent());
-                match dir.join(VOLUME).is_symlink() {
-                    _ if is_base => {}
-                    true => named.trees.push(dir),
-                    false => drop(named.dirs.insert(dir)),
-                }
-            }
-        }
-        named
-    }
-
-    /// Whether a file with this real path, device and inode is one of them, or beside one.
-    pub(super) fn holds(&self, real: &Path, inode: (u64, u64)) -> bool {
-        let is_beside = || real.parent().is_some_and(|dir| self.dirs.contains(dir));
-        self.inodes.contains(&inode) || self.is_around(real) || is_beside()
-    }
-
-    /// Whether a file with this device and inode is one of them.
-    pub(super) fn has_inode(&self, inode: (u64, u64)) -> bool {
-        self.inodes.contains(&inode)
-    }
-
-    /// Whether files in a directory with this real path are.
-    pub(super) fn has_dir(&self, real: &Path) -> bool {
-        self.is_around(real) || self.dirs.contains(real)
-    }
-
-    fn is_around(&self, real: &Path) -> bool {
-        self.trees.iter().any(|tree| real.starts_with(tree))
-    }
-}
-
-fn inodes(paths: &[PathBuf]) -> HashSet<(u64, u64)> {
-    let metadata = paths.iter().filter_map(|path| fs::metadata(path).ok());
-    metadata.map(|metadata| (metadata.dev(), metadata.ino())).collect()
 }
 
 impl Exclude {

@@ -126,6 +126,16 @@ impl Reader {
         (!is_deleted).then_some(path)
     }
 
+    /// The name that the file has, or had last: where it really is, links resolved.
+    ///
+    /// # Errors
+    /// Where the system does not tell, it cannot be known whether the file may be read.
+    pub fn whereabouts(&self) -> io::Result<PathBuf> {
+        let why =
+            "where it really is cannot be known without /proc, so it is not read: mount /proc";
+        self.place().map(|(path, _)| path).ok_or_else(|| io::Error::other(why))
+    }
+
     /// The name that the file has, or had last; `true`: it has it no more (proc(5),
     /// `/proc/PID/fd`). `None` where there is no `/proc`.
     #[must_use]

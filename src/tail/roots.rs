@@ -54,6 +54,16 @@ const SHARED: [&str; 20] = [
 /// A base that is a link may be pointed to what is beside the directory above its target.
 const LEVELS_ABOVE: usize = 2;
 
+/// A directory that the operator names.
+#[derive(Debug)]
+struct Listed {
+    written: PathBuf,
+    /// Where that really is, as far as is known.
+    real: PathBuf,
+    /// The links on its way when it was first there.
+    links: Option<Vec<PathBuf>>,
+}
+
 /// A directory's neighbours, and the same path in each of them.
 #[derive(Debug)]
 struct Beside {
@@ -67,8 +77,8 @@ struct Beside {
 pub(super) struct LinkRoots {
     /// Bases of patterns as written.
     written: Vec<PathBuf>,
-    /// As the operator wrote them, and where that really is; none: roots are learnt.
-    listed: Vec<(PathBuf, PathBuf)>,
+    /// What the operator wrote; none: roots are learnt.
+    listed: Vec<Listed>,
     learnt: BTreeSet<PathBuf>,
     /// Of the root of a mount, the neighbours of the same name: all that is below them.
     alike: Vec<Beside>,
@@ -81,19 +91,19 @@ impl LinkRoots {
     pub(super) fn new(bases: impl IntoIterator<Item = PathBuf>, listed: &[PathBuf]) -> Self {
         Self {
             written: bases.into_iter().collect(),
-            listed: listed.iter().map(|dir| (dir.clone(), dir.clone())).collect(),
+            listed: listed.iter().map(Listed::new).collect(),
             learnt: BTreeSet::new(),
             alike: Vec::new(),
             met: HashMap::new(),
         }
     }
 
-    /// Finds out where the listed directories really are. One that cannot be found at the moment
-    /// stays where it was.
-    pub(super) fn resolve(&mut self, real: impl Fn(&Path) -> Option<PathBuf>) {
-        for (written, was) in &mut self.listed {
-            if let Some(real) = real(written) {
-                *was = real;
+    /// Finds out where the listed directories really are. `real` says that, and which links are on the
+    /// way. One that cannot be found at the moment stays where it was.
+    pub(super) fn resolve(&mut self, real: impl Fn(&Path) -> Option<(PathBuf, Vec<PathBuf>)>) {
+        for listed in &mut self.listed {
+            if let Some((real, links)) = real(&listed.written) {
+                listed.on_found(real, links);
             }
         }
     }
@@ -190,7 +200,23 @@ impl LinkRoots {
     }
 
     fn explicit(&self) -> impl Iterator<Item = &PathBuf> {
-        self.written.iter().chain(self.listed.iter().map(|(_, real)| real))
+        self.written.iter().chain(self.listed.iter().map(|listed| &listed.real))
+    }
+}
+
+impl Listed {
+    fn new(written: &PathBuf) -> Self {
+        Self { written: written.clone(), real: written.clone(), links: None }
+    }
+
+    /// A link that was on its way may be pointed elsewhere, as `current` is. One that has come later
+    /// was made by whoever may write there, and is not followed; nor is one to the system's own.
+    fn on_found(&mut self, real: PathBuf, links: Vec<PathBuf>) {
+        let is_opened_up = is_system(&real) && !is_system(&self.written);
+        let known = self.links.get_or_insert_with(|| links.clone());
+        if !is_opened_up && links.iter().all(|link| known.contains(link)) {
+            self.real = real;
+        }
     }
 }
 
@@ -344,7 +370,7 @@ mod tests {
     #[test]
     fn what_is_listed_replaces_what_would_be_learnt() {
         let mut roots = LinkRoots::new(["/share/logs".into()], &["/data/now".into()]);
-        roots.resolve(|_| Some("/data/7".into()));
+        roots.resolve(|_| Some(("/data/7".into(), vec!["/data/now".into()])));
         roots.resolve(|_| None);
         roots.learn(
             "/share/logs".as_ref(),
@@ -361,6 +387,22 @@ mod tests {
             assert_eq!(roots.allows(real.as_ref()), expected, "{real}");
         }
         assert!(!roots.allows_base("/share/logs".as_ref(), "/home/pod/logs".as_ref()));
+    }
+
+    #[test]
+    fn a_listed_directory_does_not_become_a_link() {
+        let mut roots = LinkRoots::new([], &["/data/logs".into()]);
+        let link = || vec![PathBuf::from("/data/logs")];
+        roots.resolve(|_| Some(("/data/logs".into(), Vec::new())));
+        roots.resolve(|_| Some(("/home/x".into(), link())));
+        assert!(roots.allows("/data/logs/x".as_ref()) && !roots.allows("/home/x".as_ref()));
+
+        let mut linked = LinkRoots::new([], &["/data/logs".into()]);
+        linked.resolve(|_| Some(("/data/1".into(), link())));
+        linked.resolve(|_| Some(("/data/2".into(), link())));
+        assert!(linked.allows("/data/2/x".as_ref()) && !linked.allows("/data/1/x".as_ref()));
+        linked.resolve(|_| Some(("/etc/x".into(), link())));
+        assert!(!linked.allows("/etc/x".as_ref()));
     }
 
     #[test]

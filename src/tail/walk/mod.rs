@@ -18,7 +18,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::discover::{Exclude, Found, Own, Scan};
+use super::discover::{Exclude, Found, Scan};
+use super::own::Own;
 use super::pattern::{Part, Pattern};
 use super::roots::LinkRoots;
 use super::trace;
@@ -149,15 +150,20 @@ impl<'a> Walk<'a> {
             return self.watch(place.real.parent().map(Path::to_owned));
         }
         let inode = inode(&metadata);
-        if self.own.contains(&metadata) || self.exclude.has_tree(&place.path) {
+        if self.is_own(inode) || self.exclude.has_tree(&place.path) {
             return;
         }
         let parts = self.parts_to_match(&place, inode);
         if parts.is_empty() {
             return;
         }
+        self.is_beside_named = self.own.is_beside(inode);
         let above = Above { inode, parts: parts.clone(), above: place.above };
         self.look(&Place { parts, above: Some(Rc::new(above)), ..place });
+    }
+
+    fn is_own(&self, inode: (u64, u64)) -> bool {
+        self.own.is_ours(inode) || self.own.is_named(inode)
     }
 
     /// The parts that names in a directory are to be matched with, those behind `**` among them,
@@ -181,7 +187,6 @@ impl<'a> Walk<'a> {
         let holds_files = place.parts.iter().any(is_last);
         let is_literal = |&part: &usize| matches!(self.pattern.parts[part], Part::Literal(_));
         let mut dirs = Vec::new();
-        self.is_beside_named = self.own.named.has_dir(&place.real);
         if place.parts.iter().all(is_literal) {
             self.look_up(place, &mut dirs);
         } else if let Err(error) = self.list(place, &mut dirs) {
@@ -275,7 +280,7 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, place: &Place, name: &OsStr, path: PathBuf, metadata: &Metadata) {
-        if self.own.contains(metadata) || self.own.named.has_inode(inode(metadata)) {
+        if self.is_own(inode(metadata)) {
             return;
         }
         let found = Found {
