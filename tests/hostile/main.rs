@@ -12,7 +12,8 @@
 //!
 //! Without `link_roots` the agent trusts where the base of a pattern leads at first sight. The app
 //! does not try to pass for somebody else then; but even then nothing that is the agent's own is read.
-//! That the seeds would notice a flaw is shown by one that is planted (`src/hostile_tests.rs`).
+//! [`scenes`] are the plans by name. That the seeds would notice a flaw is shown by one that is planted
+//! (`src/hostile_tests.rs`).
 //!
 //! ```text
 //! cargo test --test hostile                              200 seeds
@@ -24,6 +25,8 @@
 
 /// One seed.
 mod play;
+/// Plans by name.
+mod scenes;
 
 use std::process::Command;
 
