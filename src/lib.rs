@@ -57,3 +57,8 @@ pub mod tail;
 pub mod telemetry;
 pub mod units;
 pub mod wire;
+
+#[cfg(test)]
+extern crate self as logferry;
+#[cfg(test)]
+mod hostile_tests;
