@@ -297,7 +297,7 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let told = reader.whereabouts()?;
+        let told = reader.whereabouts(&found.path)?;
         let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
             let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
@@ -501,8 +501,8 @@ impl Collector {
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
-        let told = reader.whereabouts()?;
-        if self.patterns.place(path, &told, (stat.device, stat.inode)).is_none() {
+        let told = reader.whereabouts(path)?;
+        if self.patterns.place_known(path, &told, (stat.device, stat.inode)).is_none() {
             self.note_left(Permission::LeadsOut, saved.path.clone(), told);
             return Ok(());
         }
@@ -594,11 +594,11 @@ impl Collector {
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        let told = reader.whereabouts()?;
+        let told = reader.whereabouts(path)?;
         let inode = (stat.device, stat.inode);
         let is_it =
             || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
-        if !is_it() || self.patterns.place(path, &told, inode).is_none() {
+        if !is_it() || self.patterns.place_known(path, &told, inode).is_none() {
             return Ok(());
         }
         let remembered = self.remembered.get(stat.device, stat.inode);

@@ -105,7 +105,7 @@ impl Collector {
         }
         let reader = Reader::open(path)?;
         let stat = reader.stat()?;
-        let told = reader.whereabouts()?;
+        let told = reader.whereabouts(path)?;
         let place = self.patterns.place(path, &told, (stat.device, stat.inode));
         let place = place.filter(|_| stat.is_file).ok_or_else(forbidden)?;
         let known = Checkpoint {

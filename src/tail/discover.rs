@@ -217,6 +217,9 @@ impl Patterns {
     /// looked into: the rules are those of a directory that a link leads to.
     #[must_use]
     pub fn enter(&self, dir: &Path) -> Option<PathBuf> {
+        if self.has_flaw() {
+            return Some(dir.to_owned());
+        }
         let real = trace::path(dir).real;
         let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
         may.then_some(real)
@@ -226,6 +229,9 @@ impl Patterns {
     /// read on. A checkpoint is no permission: the rules are those of a file that is found.
     #[must_use]
     pub fn permits(&self, known: &Path, place: &Path) -> Permission {
+        if self.has_flaw() {
+            return Permission::Granted;
+        }
         let now = known.with_file_name(place.file_name().unwrap_or_default());
         let is_found = self.patterns.iter().any(|pattern| pattern.finds(known));
         if !is_found || self.is_left_out(known) || self.is_left_out(&now) {
@@ -237,6 +243,28 @@ impl Patterns {
             false if self.roots.are_awaited() => Permission::Awaited,
             false => Permission::LeadsOut,
         }
+    }
+
+    /// Where an opened file of an earlier run really is, if it may be read on: as [`Self::place`].
+    #[must_use]
+    pub fn place_known(&self, place: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        if self.has_flaw() {
+            return Some(told.to_owned());
+        }
+        self.place(place, told, inode)
+    }
+
+    /// Whether a checkpoint is a permission, unless the operator says what is allowed: the flaw that
+    /// the test of the hostile app plants.
+    #[cfg(test)]
+    fn has_flaw(&self) -> bool {
+        !self.roots.are_listed() && std::env::var_os("PLANTED_FLAW").is_some()
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "only the test's agent has it")]
+    const fn has_flaw(&self) -> bool {
+        false
     }
 
     fn is_left_out(&self, path: &Path) -> bool {

@@ -35,12 +35,12 @@ impl Walk<'_> {
             return None;
         }
         let kept = self.own.keeps_dir(&trace.real);
-        let leads_to_named = !trace.links.is_empty() && kept == Some(Kept::Named);
-        if !leads_to_named && trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
+        let leads_to_own = !trace.links.is_empty() && kept.is_some();
+        if !leads_to_own && trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
             let targets = trace.links.iter().map(|link| link.target.as_path());
             self.roots.learn(base, &trace.real, targets, trace::is_mount);
         }
-        if leads_to_named || !self.roots.allows_base(base, &trace.real) {
+        if leads_to_own || !self.roots.allows_base(base, &trace.real) {
             self.refuse_base(&trace);
             return None;
         }
