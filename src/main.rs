@@ -8,7 +8,7 @@ use logferry::app::{self, App, StartError};
 use logferry::cli::{self, Invocation};
 use logferry::config::{self, Environment, Flags, Mistakes};
 use logferry::exit::ExitCode;
-use logferry::shutdown::Signals;
+use logferry::signals::Signals;
 use logferry::state_command::{self, Action};
 use logferry::{mock, parked_command, send, status, telemetry};
 

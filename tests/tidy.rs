@@ -25,7 +25,7 @@ const TABLE: &[(Level, &str)] = &[
     // Edges: each the only door to one part of the system.
     (
         Level::Edge,
-        "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
+        "handoff signals checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
     (Level::Edge, "limit::cgroup enrich::host"),
     (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
