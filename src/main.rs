@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode as ProcessExitCode;
+use std::sync::atomic::Ordering::Relaxed;
 
 use logferry::app::{self, App, StartError};
 use logferry::cli::{self, Invocation};
@@ -65,6 +66,18 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
             }
         }
         Invocation::Demo(args) => Ok(mock::demo::run(args, &mut std::io::stdout())?),
+        Invocation::DemoAgent { dir } => {
+            keep_to_itself();
+            let mut is_demo_gone = None;
+            let code = run(env, &Flags::default(), || {
+                is_demo_gone = Some(mock::demo::end_with_demo()?);
+                Ok(())
+            });
+            if is_demo_gone.is_some_and(|gone| gone.load(Relaxed)) {
+                mock::demo::clean_up(&dir)?;
+            }
+            Ok(code)
+        }
         Invocation::Version => {
             writeln!(
                 std::io::stdout(),
