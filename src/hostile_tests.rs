@@ -9,8 +9,8 @@ use std::process::Command;
 use crate::app::{self, App};
 use crate::config::{self, Environment, Flags};
 use crate::exit::ExitCode;
-use crate::shutdown::Signals;
-use crate::telemetry;
+use crate::signals::Signals;
+use crate::telemetry::{self, LogWriter};
 
 /// Says which flaw the agent has; none of the agent's own settings begins so.
 const FLAW: &str = "PLANTED_FLAW";
@@ -49,9 +49,12 @@ fn agent() {
     let signals = Signals::catch(&runtime).unwrap();
     let code = match config::load(&env, &flags) {
         Ok(config) => {
-            telemetry::start(&config.log_filter, config.log_format);
-            telemetry::end_on_panic();
-            App::build(config, runtime, signals).unwrap().run().unwrap()
+            let log = LogWriter::start();
+            telemetry::start(&log, &config.log_filter, config.log_format);
+            telemetry::end_on_panic(log.clone());
+            let code = App::build(config, runtime, signals, log.dropped()).unwrap().run();
+            log.flush(telemetry::LAST_LINES);
+            code
         }
         Err(mistakes) => {
             eprintln!("{mistakes}");
