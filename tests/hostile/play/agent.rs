@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use logferry::clock;
+use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Makes the command that becomes an agent, with no environment but what it needs itself.
@@ -16,24 +17,32 @@ pub(crate) type Launch = fn() -> Command;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running agent. Killed when dropped.
-pub(crate) struct Agent(Child);
+pub(crate) struct Agent {
+    child: Child,
+    log: PathBuf,
+    /// Bytes of its log that are older than it.
+    log_from: usize,
+}
 
 impl Agent {
     /// Starts one. Its log is appended to `log`.
     pub(crate) fn start(mut command: Command, env: &BTreeMap<String, String>, log: &Path) -> Self {
-        let log = OpenOptions::new().create(true).append(true).open(log).expect("the log opens");
-        command.envs(env).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        Self(command.spawn().expect("the agent starts"))
+        let file = OpenOptions::new().create(true).append(true).open(log).expect("the log opens");
+        let log_from = file.metadata().expect("the log is there").len();
+        command.envs(env).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = command.spawn().expect("the agent starts");
+        let log_from = usize::try_from(log_from).expect("a small log");
+        Self { child, log: log.to_owned(), log_from }
     }
 
     /// Process id.
     pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Whether it runs.
     pub(crate) fn is_alive(&mut self) -> bool {
-        self.0.try_wait().expect("the agent is waited for").is_none()
+        self.child.try_wait().expect("the agent is waited for").is_none()
     }
 
     /// SIGTERM, not before it is awaited, then the exit code.
@@ -43,14 +52,14 @@ impl Agent {
             self.signal(Signal::TERM);
         }
         wait_for("the agent's end", || !self.is_alive())?;
-        let status = self.0.wait().expect("it has ended");
+        let status = self.child.wait().expect("it has ended");
         status.code().ok_or_else(|| format!("the agent ended by itself: {status}"))
     }
 
     /// SIGKILL, and waits until it is gone.
     pub(crate) fn kill(mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Stops it in its tracks.
@@ -73,19 +82,18 @@ impl Agent {
         let _ = kill_process(id, signal);
     }
 
-    /// Whether SIGTERM would not end it at once (proc_pid_status(5)).
+    /// Whether it has caught the signals for good: it does so before it says that it starts.
     fn awaits_term(&self) -> bool {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        mask.is_some_and(|mask| mask & (1 << (Signal::TERM.as_raw() - 1)) != 0)
+        let text = fs::read(&self.log).unwrap_or_default();
+        let said = text.get(self.log_from..).unwrap_or_default();
+        memmem::find(said, b"logferry starts").is_some()
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -11,6 +11,7 @@ use logferry::checkpoint::store::Store;
 use logferry::clock;
 use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 
+use super::agent::{PATIENCE, holds_within};
 use super::pick;
 
 /// What a forged checkpoint says.
@@ -73,7 +74,13 @@ impl Forgery {
 
 /// Adds forged checkpoints to a state directory that no agent uses. Says whether they could be.
 pub(crate) fn plant(state: &Path, forged: &[Forgery]) -> bool {
-    let Ok((mut store, loaded)) = Store::open(state) else { return false };
+    let mut opened = None;
+    // What another thread starts has this process's locks for a moment.
+    holds_within(PATIENCE, || {
+        opened = Store::open(state).ok();
+        opened.is_some()
+    });
+    let Some((mut store, loaded)) = opened else { return false };
     let mut all = loaded.checkpoints;
     all.extend(forged.iter().filter_map(Forgery::checkpoint));
     store.save(&all, true).is_ok()

@@ -259,6 +259,13 @@ fn first_link(world: &mut World) -> Result<(), String> {
     if world.ground.setting.roots == Roots::Learnt {
         // What it learns afterwards is to be learnt from the app's own directory.
         world.put_base_back();
+        let (vault, below) = world.some_secret();
+        let (name, way) = (pick(&mut world.rng, &LINKS), Way::draw(&mut world.rng));
+        let at = world.app.logs.join(name);
+        let is_made = world.app.link(&vault.join(&below), &at, way);
+        let (at, to) = (at.display().to_string(), vault.join(below).display().to_string());
+        world.say(format!("link {at} -> {to} {way:?}: {is_made}"));
+        pause(Duration::from_millis(60));
     }
     Ok(())
 }
@@ -309,6 +316,11 @@ fn point_at_process(world: &mut World) -> Result<(), String> {
 
 /// Somebody who may rotates or writes the secrets.
 fn renew_secrets(world: &mut World) -> Result<(), String> {
+    if world.rng.u8(..4) == 0 {
+        world.ground.renew_credentials();
+        world.say("the agent's credentials are new".to_owned());
+        return Ok(());
+    }
     let at = world.rng.usize(..world.ground.vaults.len());
     let is_appended = world.rng.u8(..3) == 0;
     let name = pick(&mut world.rng, &secrets::NAMES[2..5]);

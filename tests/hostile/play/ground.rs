@@ -57,10 +57,11 @@ pub(crate) struct Setting {
 }
 
 /// Below the agent's directory.
-const OWN_FILES: [&str; 9] = [
+const OWN_FILES: [&str; 10] = [
     "log/x.log",
     "credentials/credentials.json",
     "credentials/..1/x.log",
+    "credentials/..2/x.log",
     "state/x.log",
     "state/checkpoint.0",
     "state/checkpoint.now",
@@ -144,6 +145,9 @@ pub(crate) struct Ground {
     /// What must not be read whatever happens.
     pub(crate) vaults: Vec<Vault>,
     env: BTreeMap<String, String>,
+    /// The agent's key, and how often its file was written.
+    secret: String,
+    version: u32,
     /// O.
     other: Option<tempfile::TempDir>,
     dir: tempfile::TempDir,
@@ -182,6 +186,8 @@ impl Ground {
             mock: mock.expect("the endpoint starts"),
             vaults,
             env: BTreeMap::new(),
+            secret: String::new(),
+            version: 0,
             other,
             dir,
         };
@@ -193,16 +199,10 @@ impl Ground {
     fn furnish(&mut self, secret: &str) {
         let agent = self.agent("");
         let credentials = agent.join("credentials");
-        fs::create_dir_all(credentials.join("..1")).expect("a directory");
-        symlink("..1", credentials.join("..data")).expect("a link");
-        for (name, text) in [
-            (
-                "credentials.json",
-                format!("{{\"access_key_id\":\"{KEY_ID}\",\"access_key_secret\":\"{secret}\"}}\n"),
-            ),
-            ("x.log", format!("{MARKER}beside-the-credentials\n")),
-        ] {
-            fs::write(credentials.join("..1").join(name), text).expect("a file");
+        fs::create_dir_all(&credentials).expect("a directory");
+        self.secret = secret.to_owned();
+        self.renew_credentials();
+        for name in ["credentials.json", "x.log"] {
             symlink(Path::new("..data").join(name), credentials.join(name)).expect("a link");
         }
         for dir in ["state", "log"] {
@@ -226,7 +226,7 @@ impl Ground {
             ("LOGFERRY_BATCH_LINGER", "10ms".to_owned()),
             ("LOGFERRY_PARTIAL_LINE_TIMEOUT", "100ms".to_owned()),
             ("LOGFERRY_DRAIN_QUIET", "0s".to_owned()),
-            ("LOGFERRY_DRAIN_DEADLINE", "100s".to_owned()),
+            ("LOGFERRY_DRAIN_DEADLINE", "20s".to_owned()),
             ("LOGFERRY_COMPRESSION", "none".to_owned()),
             ("LOGFERRY_EXACTLY_ONCE", self.setting.is_exactly_once.to_string()),
             (
@@ -254,6 +254,26 @@ impl Ground {
                 .expect("a file");
             self.set("LOGFERRY_CONFIG", &conf.join("logferry.toml").display().to_string());
         }
+    }
+
+    /// Writes the agent's credentials, as a mounted Secret is written: all in another directory.
+    pub(crate) fn renew_credentials(&mut self) {
+        let credentials = self.agent("credentials");
+        let before = credentials.join(format!("..{}", self.version));
+        self.version += 1;
+        let place = credentials.join(format!("..{}", self.version));
+        fs::create_dir(&place).expect("a directory");
+        let secret = &self.secret;
+        let text =
+            format!("{{\"access_key_id\":\"{KEY_ID}\",\"access_key_secret\":\"{secret}\"}}\n");
+        fs::write(place.join("credentials.json"), text).expect("a file");
+        let beside = format!("{MARKER}beside-the-credentials\n");
+        fs::write(place.join("x.log"), beside).expect("a file");
+        let next = credentials.join("..data.next");
+        symlink(place.file_name().expect("a version"), &next).expect("a link");
+        fs::rename(next, credentials.join("..data")).expect("a link");
+        // There is none before the first.
+        let _ = fs::remove_dir_all(before);
     }
 
     fn certify(&mut self) {
