@@ -19,6 +19,7 @@ use super::metrics::{self, Snapshot};
 use super::status::{Status, not_ready_reason};
 use super::{Facts, Options};
 use crate::clock;
+use crate::escape;
 use crate::handoff::SenderEnd;
 
 const LIMITS: Limits =
@@ -157,6 +158,8 @@ async fn status(State(view): State<Arc<View>>) -> Response {
     };
     let silent = (!is_new).then_some(LIST_PATIENCE);
     let status = Status::of(&view.facts, &view.handoff, &files, silent, clock::now());
-    let json = serde_json::to_vec(&status).expect("names are text and values are plain");
+    let json = serde_json::to_string(&status).expect("names are text and values are plain");
+    // People look at it with curl.
+    let json = escape::json(&json).into_owned();
     ([(header::CONTENT_TYPE, "application/json")], json).into_response()
 }
