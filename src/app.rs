@@ -61,8 +61,8 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::State(_) => ExitCode::State,
-            Self::Pattern(..) | Self::Admin(_) => ExitCode::Settings,
-            Self::Client(_) | Self::System(_) => ExitCode::Bug,
+            Self::Pattern(..) | Self::Admin(_) | Self::Client(_) => ExitCode::Settings,
+            Self::System(_) => ExitCode::Undelivered,
         }
     }
 }
@@ -83,7 +83,7 @@ pub fn notes(config: &Config) -> Vec<String> {
         let why = access::explain_log(path)?;
         Some(format!("{} cannot be read: {why}", path.display()))
     });
-    state.into_iter().chain(logs.take(NOTES_MAX)).collect()
+    config.notes.iter().cloned().chain(state).chain(logs.take(NOTES_MAX)).collect()
 }
 
 /// The runtime of the sender.
@@ -115,6 +115,9 @@ impl App {
     /// # Errors
     /// If one of them cannot be had.
     pub fn build(config: Config, runtime: Runtime, signals: Signals) -> Result<Self, StartError> {
+        for note in &config.notes {
+            tracing::warn!(reason = note, "a setting does not do what it seems to");
+        }
         let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
         let context = runtime.enter();
         let mut shutdown = Shutdown::new(signals, config.drain_deadline);

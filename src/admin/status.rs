@@ -279,7 +279,12 @@ fn errors(
 ) -> Vec<ErrorStatus> {
     let silent = silent.map_or_else(String::new, |silent| {
         let silent = silent.as_secs();
-        format!("the reading of files has not answered for {silent} s (a disk that hangs?)")
+        if collector.ready {
+            format!("the reading of files has not answered for {silent} s (a disk that hangs?)")
+        } else {
+            "the first search for log files is not done (many of them, or a disk that hangs?)"
+                .to_owned()
+        }
     });
     let parts = [
         ("delivery", &sender.last_error),
