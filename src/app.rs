@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::checkpoint::parked::Destination;
-use crate::checkpoint::store::{Loaded, Store, StoreError};
-use crate::collector::{self, Collector};
+use crate::checkpoint::store::{self, Loaded, Store, StoreError};
+use crate::collector::{self, Collector, fruitless};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::handoff::{SenderEnd, handoff};
@@ -44,6 +45,12 @@ pub enum StartError {
     /// A pattern.
     #[error("paths or exclude: {0:?}: {1}")]
     Pattern(String, PatternError),
+    /// What it logs itself would be all that it ships.
+    #[error(
+        "paths: {0:?} is where the agent's own log goes (standard error leads there), which it never \
+         ships; let one of them lead elsewhere"
+    )]
+    OwnLog(String),
     /// The admin address.
     #[error("{0}")]
     Admin(io::Error),
@@ -61,7 +68,9 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::State(_) => ExitCode::State,
-            Self::Pattern(..) | Self::Admin(_) | Self::Client(_) => ExitCode::Settings,
+            Self::Pattern(..) | Self::OwnLog(_) | Self::Admin(_) | Self::Client(_) => {
+                ExitCode::Settings
+            }
             Self::System(_) => ExitCode::Undelivered,
         }
     }
@@ -71,19 +80,50 @@ impl StartError {
 /// user who asks may not use.
 #[must_use]
 pub fn notes(config: &Config) -> Vec<String> {
-    let state = access::explain_state(&config.state_dir).map(|why| {
-        format!("the state directory {} cannot be used: {why}", config.state_dir.display())
+    let dir = &config.state_dir;
+    let state = store::prove(dir).err().and_then(|error| match forbids(dir, &error) {
+        Some(why) => Some(format!("the state directory {} cannot be used: {why}", dir.display())),
+        None => starts_without(dir, &error).then(|| {
+            format!("{error}. The agent starts all the same, and a restart repeats what came since")
+        }),
     });
-    let tail = &config.tail;
-    let patterns = Patterns::new(&tail.paths, &tail.exclude, Vec::new(), &tail.link_roots);
-    let scan = patterns.map(|mut patterns| patterns.scan()).unwrap_or_default();
+    let scan = patterns(config).map(|mut patterns| patterns.scan()).unwrap_or_default();
+    let fruitless = scan.fruitless.iter().map(|found| fruitless::describe(found).to_string());
     let dirs = scan.errors.iter().map(|(path, _)| path);
     let paths = dirs.chain(scan.files.iter().map(|file| &file.path));
     let logs = paths.filter_map(|path| {
         let why = access::explain_log(path)?;
         Some(format!("{} cannot be read: {why}", path.display()))
     });
-    config.notes.iter().cloned().chain(state).chain(logs.take(NOTES_MAX)).collect()
+    let settings = config.notes.iter().cloned();
+    settings.chain(state).chain(logs.take(NOTES_MAX)).chain(fruitless).collect()
+}
+
+/// Why no agent could use the state directory, here and now. That only this user may not is a note:
+/// the agent may be another one.
+#[must_use]
+pub fn state_trouble(config: &Config) -> Option<StoreError> {
+    let dir = &config.state_dir;
+    let error = store::prove(dir).err()?;
+    let is_note = forbids(dir, &error).is_some() || starts_without(dir, &error);
+    (!is_note).then_some(error)
+}
+
+/// Why the directory is only shut for this user, if it is.
+fn forbids(dir: &Path, error: &StoreError) -> Option<String> {
+    if error.is_forbidden() { access::explain_state(dir) } else { None }
+}
+
+/// Whether an agent starts although its state directory is in such trouble.
+fn starts_without(dir: &Path, error: &StoreError) -> bool {
+    error.is_full() || store::has_worked(dir)
+}
+
+/// The files to ship, without what is the agent's own.
+fn patterns(config: &Config) -> Result<Patterns, (String, PatternError)> {
+    let (tail, own) = (&config.tail, vec![STANDARD_ERROR.into()]);
+    let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)?;
+    Ok(patterns.leaving_out(&config.state_dir, store::is_own))
 }
 
 /// The runtime of the sender.
@@ -118,12 +158,13 @@ impl App {
         for note in &config.notes {
             tracing::warn!(reason = note, "a setting does not do what it seems to");
         }
-        let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
         let context = runtime.enter();
         let mut shutdown = Shutdown::new(signals, config.drain_deadline);
-        let tail = &config.tail;
-        let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
-            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
+        let patterns =
+            patterns(&config).map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
+        if let Some(pattern) = patterns.own_file() {
+            return Err(StartError::OwnLog(pattern.to_owned()));
+        }
         let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
         let (store, loaded) = match Store::open(&config.state_dir) {
             Err(StoreError::Locked { holder, .. }) => {

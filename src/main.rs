@@ -149,6 +149,10 @@ fn check(
     for note in app::notes(&config) {
         writeln!(out, "\nnote: {}", shown(&note))?;
     }
+    if let Some(error) = app::state_trouble(&config) {
+        complain(&error.to_string());
+        return Ok(ExitCode::State);
+    }
     if !connect {
         return Ok(ExitCode::Done);
     }

@@ -257,6 +257,11 @@ fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fm
         report.links_refused,
     )?;
     families.gauge(
+        "patterns_without_files",
+        "Patterns of paths for which the last search found no file.",
+        report.fruitless.len() as u64,
+    )?;
+    families.gauge(
         "handoff_bytes",
         "Payload bytes handed over and not acknowledged.",
         report.handoff_bytes,

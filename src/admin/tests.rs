@@ -429,6 +429,7 @@ fn status_has_the_documented_fields() {
             "links_refused",
             "logstore",
             "not_ready_reason",
+            "patterns_without_files",
             "polling",
             "project",
             "ready",

@@ -18,6 +18,7 @@ use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
 use crate::send::{CredentialsSource, Endpoint};
+use crate::tail::discover;
 use crate::wire::{Compression, GROUP_BYTES_MAX};
 use crate::{batch, limit, send, tail};
 
@@ -224,6 +225,7 @@ pub(super) fn compose(
         check_project_not_in_endpoint(&meanings, mistakes);
         check_group_fits(&meanings, mistakes);
         check_one_route(&meanings, mistakes);
+        check_state_apart(&meanings, mistakes);
     }
     let credentials = credentials(env, found, &meanings, mistakes);
     let (mut tls, mut signature) = (None, None);
@@ -250,8 +252,6 @@ pub(super) fn compose(
     }
 
     let state_dir = meanings.state_dir();
-    let mut exclude = meanings.patterns("exclude");
-    exclude.push(format!("{}/**", globset::escape(state_dir.to_str()?.trim_end_matches('/'))));
     let credentials = credentials?;
     let effective = effective(env, flags, &meanings, &credentials);
     Some(Config {
@@ -273,7 +273,7 @@ pub(super) fn compose(
         },
         tail: tail::Options {
             paths: meanings.patterns("paths"),
-            exclude,
+            exclude: meanings.patterns("exclude"),
             link_roots: meanings.directories("link_roots"),
             read_linger: meanings.time("read_linger"),
             line_bytes_max: meanings.count("line_bytes_max"),
@@ -365,6 +365,25 @@ fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
             .origin(meanings.origin("batch_bytes")),
         );
     }
+}
+
+/// In a directory of state nobody looks for logs. As far as links lead now: what leads there later is
+/// shipped, but for the agent's own files.
+fn check_state_apart(meanings: &Meanings, mistakes: &mut Mistakes) {
+    let dir = meanings.state_dir();
+    let Some((pattern, real)) = discover::within(&meanings.patterns("paths"), &dir) else { return };
+    let advice = format!(
+        "the files of {} (from {}) lie in it, at {}, and the agent's own must lie apart; give the state \
+         a directory of its own: in a pod a volume, or a subPath of one, that the app does not mount",
+        quoted(&pattern),
+        meanings.origin("paths"),
+        quoted(&real.display().to_string()),
+    );
+    mistakes.push(
+        Mistake::new("state_dir", advice)
+            .value(quoted(&dir.display().to_string()))
+            .origin(meanings.origin("state_dir")),
+    );
 }
 
 /// Both say where a request goes.

@@ -43,7 +43,7 @@ pub use reference::reference;
 pub struct Config {
     /// For the sender.
     pub send: send::Options,
-    /// For the tailer. The state directory is among what it leaves out.
+    /// For the tailer.
     pub tail: tail::Options,
     /// For the batcher.
     pub batch: batch::Options,

@@ -67,6 +67,9 @@ pub fn of_agent(status: &Status, address: SocketAddr, is_lagging: bool, now_unix
 
 /// Where many files are listed, the last lines are what is seen.
 fn push_files(text: &mut String, status: &Status) {
+    for pattern in &status.patterns_without_files {
+        push_line(text, format_args!("{}", printable(&pattern.to_string())));
+    }
     let FileSums { active, rotated, deleted, saved, .. } = status.totals;
     let lagging = status.files.iter().filter(|file| file.lag_bytes > 0).count();
     if let (Some(worst), 1..) = (status.files.first(), lagging) {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use globset::{GlobSet, GlobSetBuilder};
 
-use super::pattern::{self, Pattern, PatternError};
+use super::pattern::{self, Part, Pattern, PatternError};
 use super::roots::LinkRoots;
 use super::trace;
 use super::walk::Walk;
@@ -25,9 +25,20 @@ use super::walk::Walk;
 pub struct Patterns {
     patterns: Vec<Pattern>,
     exclude: Exclude,
+    /// The patterns as they were written.
+    texts: Vec<String>,
     /// Directories and files of our own, never entered or matched, under whatever name.
     own: Vec<PathBuf>,
+    /// Those of our own in a directory that may hold logs too.
+    kept: Option<Kept>,
     roots: LinkRoots,
+}
+
+/// A directory, and which names in it are our own.
+#[derive(Debug)]
+struct Kept {
+    dir: PathBuf,
+    is_own: fn(&OsStr) -> bool,
 }
 
 /// What is left out.
@@ -64,6 +75,23 @@ pub struct Refused {
     pub target: PathBuf,
 }
 
+/// A pattern that matches no file, and how far it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fruitless {
+    /// The pattern as written.
+    pub pattern: String,
+    /// Its part before the first wildcard.
+    pub base: PathBuf,
+    /// Where that leads, links resolved.
+    pub real: PathBuf,
+    /// The nearest directory on the way there that exists; where that leads to if it does.
+    pub nearest: PathBuf,
+    /// Something would match, and is left out.
+    pub is_left_out: bool,
+    /// The names in `nearest` are nobody's secret: no link has led there, or one that may.
+    pub may_be_listed: bool,
+}
+
 /// What one walk found.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -82,6 +110,10 @@ pub struct Scan {
     pub refused: Vec<Refused>,
     /// What matches and is no regular file, with what it is, each once.
     pub odd: Vec<(PathBuf, &'static str)>,
+    /// The patterns that match no file.
+    pub fruitless: Vec<Fruitless>,
+    /// How often something was left out because it is excluded.
+    pub(super) left_out: u64,
 }
 
 impl Patterns {
@@ -100,7 +132,26 @@ impl Patterns {
         let parse = |text: &String| Pattern::new(text).map_err(|error| (text.clone(), error));
         let patterns = paths.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let roots = LinkRoots::new(patterns.iter().map(Pattern::root), link_roots);
-        Ok(Self { exclude: Exclude::new(exclude)?, patterns, own, roots })
+        let (exclude, texts) = (Exclude::new(exclude)?, paths.to_vec());
+        Ok(Self { exclude, patterns, texts, own, kept: None, roots })
+    }
+
+    /// Leaves out these names in this directory too, under whatever name it is met.
+    #[must_use]
+    pub fn leaving_out(self, dir: &Path, is_own: fn(&OsStr) -> bool) -> Self {
+        Self { kept: Some(Kept { dir: dir.to_owned(), is_own }), ..self }
+    }
+
+    /// The pattern of one file, if there is one, that stands for one of our own.
+    #[must_use]
+    pub fn own_file(&self) -> Option<&str> {
+        let own = Own::look(&self.own, None);
+        let is_own = |pattern: &Pattern| {
+            let [Part::Literal(name)] = pattern.parts.as_slice() else { return false };
+            fs::metadata(pattern.base.join(name)).is_ok_and(|metadata| own.contains(&metadata))
+        };
+        let mut pairs = self.patterns.iter().zip(&self.texts);
+        pairs.find(|(pattern, _)| is_own(pattern)).map(|(_, text)| text.as_str())
     }
 
     /// Whether the fixed part of a pattern ends here.
@@ -113,7 +164,7 @@ impl Patterns {
     /// first time.
     #[must_use]
     pub fn scan(&mut self) -> Scan {
-        let own = Own::look(&self.own);
+        let own = Own::look(&self.own, self.kept.as_ref());
         self.roots.resolve(|dir| fs::canonicalize(dir).ok());
         // What one pattern allows is to be known before another one is walked.
         for pattern in &self.patterns {
@@ -122,9 +173,15 @@ impl Patterns {
         }
         let mut scan = Scan::default();
         let mut seen = HashMap::new();
-        for pattern in &self.patterns {
+        for (pattern, text) in self.patterns.iter().zip(&self.texts) {
+            let left_out = scan.left_out;
             let walk = Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut scan);
-            for file in walk.run() {
+            let files = walk.run();
+            if files.is_empty() {
+                let is_left_out = scan.left_out > left_out;
+                scan.fruitless.push(Fruitless::new(text, pattern, is_left_out, &self.roots));
+            }
+            for file in files {
                 let inode = (file.device, file.inode);
                 match seen.entry(inode) {
                     Entry::Vacant(entry) => {
@@ -185,20 +242,87 @@ impl Patterns {
     }
 }
 
+/// The first of these patterns that finds files only in `dir` or below, and where its base leads, as
+/// far as that can be seen now.
+#[must_use]
+pub fn within(paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
+    let real_dir = trace::path(dir).real;
+    paths.iter().find_map(|text| {
+        let base = Pattern::new(text).ok()?.base;
+        let real = trace::path(&base).real;
+        (base.starts_with(dir) || real.starts_with(&real_dir)).then(|| (text.clone(), real))
+    })
+}
+
+/// The first of the names in a directory, in order, and how many more there are; none if it cannot be
+/// read.
+#[must_use]
+pub fn names_in(dir: &Path, names_max: usize) -> (Vec<String>, usize) {
+    /// Of a crowd some are enough.
+    const LOOKED_AT_MAX: usize = 1000;
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(LOOKED_AT_MAX);
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(names_max);
+    names.truncate(names_max);
+    (names.iter().map(|name| name.to_string_lossy().into_owned()).collect(), more)
+}
+
+impl Fruitless {
+    fn new(text: &str, pattern: &Pattern, is_left_out: bool, roots: &LinkRoots) -> Self {
+        let (base, trace) = (pattern.base.clone(), trace::path(&pattern.base));
+        let is_dir = |dir: &&Path| trace::stat(dir).is_ok_and(|metadata| metadata.is_dir());
+        let nearest = trace.real.ancestors().find(is_dir).unwrap_or(Path::new("/")).to_owned();
+        let may_be_listed = base.starts_with(&nearest) || roots.allows(&nearest);
+        Self {
+            pattern: text.to_owned(),
+            base,
+            real: trace.real,
+            nearest,
+            is_left_out,
+            may_be_listed,
+        }
+    }
+}
+
 /// Our own directories and files, as they are now.
 #[derive(Debug)]
 pub(super) struct Own {
     inodes: HashSet<(u64, u64)>,
     paths: Vec<PathBuf>,
+    kept: Option<KeptNow>,
+}
+
+/// A directory that holds some of our own files: what it is, where it really is, which these are.
+#[derive(Debug)]
+struct KeptNow {
+    inode: (u64, u64),
+    real: PathBuf,
+    is_own: fn(&OsStr) -> bool,
 }
 
 impl Own {
-    fn look(paths: &[PathBuf]) -> Self {
-        let metadata = paths.iter().filter_map(|path| fs::metadata(path).ok());
+    fn look(paths: &[PathBuf], kept: Option<&Kept>) -> Self {
+        let inode = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let kept = kept.and_then(|Kept { dir, is_own }| {
+            let (inode, real) = (inode(dir)?, fs::canonicalize(dir).ok()?);
+            Some(KeptNow { inode, real, is_own: *is_own })
+        });
         Self {
-            inodes: metadata.map(|metadata| (metadata.dev(), metadata.ino())).collect(),
+            inodes: paths.iter().filter_map(|path| inode(path)).collect(),
             paths: paths.iter().filter_map(|path| fs::canonicalize(path).ok()).collect(),
+            kept,
         }
+    }
+
+    /// Whether names in this directory may be our own.
+    pub(super) fn keeps_in(&self, inode: (u64, u64)) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.inode == inode)
+    }
+
+    /// Whether a name in such a directory is.
+    pub(super) fn keeps(&self, name: &OsStr) -> bool {
+        self.kept.as_ref().is_some_and(|kept| (kept.is_own)(name))
     }
 
     /// Whether this is one of them.
@@ -208,7 +332,13 @@ impl Own {
 
     /// Whether this real path is in one of them.
     pub(super) fn is_around(&self, real: &Path) -> bool {
+        let is_kept = |kept: &KeptNow| {
+            let rest = real.strip_prefix(&kept.real).ok();
+            let name = rest.and_then(|rest| rest.components().next());
+            name.is_some_and(|name| (kept.is_own)(name.as_os_str()))
+        };
         self.paths.iter().any(|path| real.starts_with(path))
+            || self.kept.as_ref().is_some_and(is_kept)
     }
 }
 

@@ -53,6 +53,8 @@ struct Place {
     real: PathBuf,
     /// A component below the base begins with a dot.
     is_hidden: bool,
+    /// Some of the names in it are our own.
+    has_own: bool,
     /// The parts of the pattern that its names may match, by their index.
     parts: Vec<usize>,
     above: Option<Rc<Above>>,
@@ -65,6 +67,7 @@ impl Place {
             path: self.path.join(name),
             real,
             is_hidden: self.is_hidden || is_hidden(name),
+            has_own: false,
             parts,
             above: self.above.clone(),
         }
@@ -146,7 +149,11 @@ impl<'a> Walk<'a> {
             return self.watch(place.real.parent().map(Path::to_owned));
         }
         let inode = inode(&metadata);
-        if self.own.contains(&metadata) || self.exclude.has_tree(&place.path) {
+        if self.own.contains(&metadata) {
+            return;
+        }
+        if self.exclude.has_tree(&place.path) {
+            self.scan.left_out += 1;
             return;
         }
         let parts = self.parts_to_match(&place, inode);
@@ -154,7 +161,8 @@ impl<'a> Walk<'a> {
             return;
         }
         let above = Above { inode, parts: parts.clone(), above: place.above };
-        self.look(&Place { parts, above: Some(Rc::new(above)), ..place });
+        let has_own = self.own.keeps_in(inode);
+        self.look(&Place { parts, has_own, above: Some(Rc::new(above)), ..place });
     }
 
     /// The parts that names in a directory are to be matched with, those behind `**` among them,
@@ -245,6 +253,9 @@ impl<'a> Walk<'a> {
         metadata: impl FnOnce() -> io::Result<Metadata>,
         dirs: &mut Vec<Place>,
     ) {
+        if place.has_own && self.own.keeps(name) {
+            return;
+        }
         if kind.is_symlink() {
             return self.follow(place, name, dirs);
         }
@@ -259,6 +270,7 @@ impl<'a> Walk<'a> {
         }
         let path = place.path.join(name);
         if self.exclude.has_file(&path) {
+            self.scan.left_out += 1;
             return;
         }
         if !kind.is_file() {
