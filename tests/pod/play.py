@@ -194,7 +194,7 @@ def user_65532_with_a_read_only_root(scene):
     check(facts["NoNewPrivs"].strip() == "1", "it may gain privileges")
     mounts_are_read_only(pod)
     scene.delivered_lines(3)
-    state = scene.node.path(f"/data/{pod.name}/logferry").stat()
+    state = scene.node.path(f"/var/lib/logferry/{pod.name}").stat()
     check(state.st_uid == NOBODY, "the state is somebody else's")
     check(state.st_mode & 0o777 == 0o700, f"the state is open to others: {state.st_mode:o}")
     codes = pod.delete()
