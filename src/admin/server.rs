@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
 
 use super::connections::{Connections, Limits};
-use super::metrics::{self, Snapshot};
+use super::metrics::{self, Form, Snapshot};
 use super::status::{Status, not_ready_reason};
 use super::{Facts, Options};
 use crate::clock;
@@ -145,9 +145,13 @@ async fn ready(State(view): State<Arc<View>>) -> Response {
     }
 }
 
-async fn metrics(State(view): State<Arc<View>>) -> Response {
-    let text = metrics::encode(Snapshot::of(&view.facts, &view.handoff));
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let form = Form::asked_for(&accept.collect::<Vec<_>>().join(","));
+    let text = metrics::encode(Snapshot::of(&view.facts, &view.handoff), form);
+    let headers =
+        [(header::CONTENT_TYPE, form.content_type()), (header::VARY, header::ACCEPT.as_str())];
+    (headers, text).into_response()
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {
