@@ -357,7 +357,8 @@ fn file_of(root: &Path, module: &str) -> Option<PathBuf> {
     let folder = if is_test { "tests" } else { "src" };
     let base = root.join(folder);
     // Long tests stand in a file of their own.
-    let tests = module.ends_with("::tests").then(|| format!("{path}_tests.rs"));
-    let candidates = tests.into_iter().chain([format!("{path}.rs"), format!("{path}/mod.rs")]);
+    let names = || [format!("{path}_tests.rs"), format!("{path}/tests.rs")];
+    let tests = module.ends_with("::tests").then(names).into_iter().flatten();
+    let candidates = tests.chain([format!("{path}.rs"), format!("{path}/mod.rs")]);
     candidates.map(|name| base.join(name)).find(|file| file.is_file())
 }
