@@ -333,7 +333,7 @@ pub fn prove(dir: &Path) -> Result<(), StoreError> {
         move |error| StoreError::Io { dir, action, error }
     };
     let is_there = |path: &&Path| path.symlink_metadata().is_ok();
-    let nearest = dir.ancestors().find(is_there).unwrap_or(Path::new("/"));
+    let nearest = dir.ancestors().find(is_there).unwrap_or_else(|| Path::new("/"));
     let action = if nearest == dir { "write a checkpoint" } else { "make it" };
     let opened = File::open(nearest).map_err(fail("open it"))?;
     files::prove(&opened, &format!("{PROOF}{}", std::process::id())).map_err(fail(action))
