@@ -265,6 +265,7 @@ pub(super) fn compose(
                 raw_bytes_max: meanings.count("batch_bytes"),
                 lines_max: u32::try_from(meanings.number("batch_lines")).ok()?,
             },
+            in_order: meanings.switch("ordered_delivery"),
             verify_response: meanings.switch("verify_response"),
             connect_timeout: CONNECT_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,

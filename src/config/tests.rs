@@ -108,6 +108,7 @@ fn defaults_are_those_of_the_contract() {
         mem_usage_limit = 384 (default)
         max_bytes_per_sec = 0 (default)
         send_request_concurrency = 8 (default)
+        ordered_delivery = false (default)
         exactly_once = false (default)
         shard_hash_keys =  (default)
         verify_response = true (default)
@@ -774,6 +775,7 @@ fn check_prints_two_tables() {
         mem_usage_limit           64                     environment mem_usage_limit
         max_bytes_per_sec         0                      default
         send_request_concurrency  8                      default
+        ordered_delivery          false                  default
         exactly_once              false                  default
         shard_hash_keys                                  default
         verify_response           true                   default

@@ -272,7 +272,8 @@ impl Fruitless {
     fn new(text: &str, pattern: &Pattern, is_left_out: bool, roots: &LinkRoots) -> Self {
         let (base, trace) = (pattern.base.clone(), trace::path(&pattern.base));
         let is_dir = |dir: &&Path| trace::stat(dir).is_ok_and(|metadata| metadata.is_dir());
-        let nearest = trace.real.ancestors().find(is_dir).unwrap_or_else(|| Path::new("/")).to_owned();
+        let nearest =
+            trace.real.ancestors().find(is_dir).unwrap_or_else(|| Path::new("/")).to_owned();
         let may_be_listed = base.starts_with(&nearest) || roots.allows(&nearest);
         Self {
             pattern: text.to_owned(),
