@@ -149,17 +149,18 @@ fn check(
     for note in app::notes(&config) {
         writeln!(out, "\nnote: {}", shown(&note))?;
     }
-    if let Some(error) = app::state_trouble(&config) {
+    let state = app::state_trouble(&config);
+    if let Some(error) = &state {
         complain(&error.to_string());
-        return Ok(ExitCode::State);
     }
+    let code = if state.is_some() { ExitCode::State } else { ExitCode::Done };
     if !connect {
-        return Ok(ExitCode::Done);
+        return Ok(code);
     }
     match runtime()?.block_on(send::connect(&config.send)) {
         Ok(connected) => {
             writeln!(out, "\nendpoint: {connected}")?;
-            Ok(ExitCode::Done)
+            Ok(code)
         }
         Err(error) => {
             complain(&format!("{} does not take logs: {error}", config.send.endpoint));

@@ -196,9 +196,11 @@ fn check_tries_the_state_directory_and_leaves_no_trace() {
         assert!(names(&pod.path("disk")).is_empty(), "{:?}", names(&pod.path("disk")));
 
         disk.remount("ro");
-        for command in ["run", "check"] {
-            let (code, _, complaint) = run(&[command], &env);
-            assert_eq!(code, 73, "{command} {state}: {complaint}");
+        for command in [&["run"][..], &["check"], &["check", "--connect"]] {
+            let (code, out, complaint) = run(command, &env);
+            assert_eq!(code, 73, "{command:?} {state}: {complaint}");
+            let asks = command.len() > 1;
+            assert_eq!(out.contains("endpoint: "), asks, "the rest is told all the same: {out}");
             assert!(complaint.contains(&path), "{complaint}");
             assert!(complaint.contains("mounted read-only"), "{complaint}");
         }
