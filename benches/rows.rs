@@ -179,6 +179,7 @@ fn send_options() -> send::Options {
         credentials: CredentialsSource::Unsigned,
         concurrency_max: 1,
         together: Together { raw_bytes_max: BATCH_BYTES, lines_max: BATCH_LINES },
+        in_order: false,
         verify_response: true,
         connect_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(1),

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -16,8 +17,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::checkpoint::parked::Destination;
-use crate::checkpoint::store::{Loaded, Store, StoreError};
-use crate::collector::{self, Collector};
+use crate::checkpoint::store::{self, Loaded, Store, StoreError};
+use crate::collector::{self, Collector, fruitless};
 use crate::config::Config;
 use crate::exit::{self, ExitCode};
 use crate::handoff::{SenderEnd, handoff};
@@ -50,6 +51,12 @@ pub enum StartError {
     /// A pattern.
     #[error("paths or exclude: {0:?}: {1}")]
     Pattern(String, PatternError),
+    /// What it logs itself would be all that it ships.
+    #[error(
+        "paths: {0:?} is where the agent's own log goes (standard error leads there), which it never \
+         ships; let one of them lead elsewhere"
+    )]
+    OwnLog(String),
     /// The admin address.
     #[error("{0}")]
     Admin(io::Error),
@@ -67,8 +74,10 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::State(_) => ExitCode::State,
-            Self::Pattern(..) | Self::Admin(_) => ExitCode::Settings,
-            Self::Client(_) | Self::System(_) => ExitCode::Bug,
+            Self::Pattern(..) | Self::OwnLog(_) | Self::Admin(_) | Self::Client(_) => {
+                ExitCode::Settings
+            }
+            Self::System(_) => ExitCode::Undelivered,
         }
     }
 }
@@ -77,31 +86,62 @@ impl StartError {
 /// user who asks may not use, and a state directory that others may.
 #[must_use]
 pub fn notes(config: &Config) -> Vec<String> {
-    let state = access::explain_state(&config.state_dir).map(|why| {
-        format!("the state directory {} cannot be used: {why}", config.state_dir.display())
+    let dir = &config.state_dir;
+    let state = store::prove(dir).err().and_then(|error| match forbids(dir, &error) {
+        Some(why) => Some(format!("the state directory {} cannot be used: {why}", dir.display())),
+        None => starts_without(dir, &error).then(|| {
+            format!("{error}. The agent starts all the same, and a restart repeats what came since")
+        }),
     });
-    let tail = &config.tail;
-    let exposed = access::explain_exposed_state(&config.state_dir);
-    let patterns = Patterns::new(&tail.paths, &tail.exclude, Vec::new(), &tail.link_roots);
-    let mut patterns = patterns.ok().map(|patterns| patterns.without(config.named_files.clone()));
-    let among = patterns.as_ref().and_then(|patterns| patterns.base_above(&config.state_dir));
+    let exposed = access::explain_exposed_state(dir);
+    let mut patterns = patterns(config).ok();
+    let among = patterns.as_ref().and_then(|patterns| patterns.base_above(dir));
     let among = among.map(|base| {
         format!(
             "the state directory {} is below {}, where logs are looked for: an app that can write there \
              can forge what the agent remembers; give it a mount of its own",
-            config.state_dir.display(),
+            dir.display(),
             base.display()
         )
     });
     let scan = patterns.as_mut().map(Patterns::scan).unwrap_or_default();
+    let fruitless = scan.fruitless.iter().map(|found| fruitless::describe(found).to_string());
     let dirs = scan.errors.iter().map(|(path, _)| path);
     let paths = dirs.chain(scan.files.iter().map(|file| &file.path));
     let logs = paths.filter_map(|path| {
         let why = access::explain_log(path)?;
         Some(format!("{} cannot be read: {why}", path.display()))
     });
-    let state = state.into_iter().chain(exposed).chain(among);
-    state.chain(logs.take(NOTES_MAX)).collect()
+    let notes = config.notes.iter().cloned().chain(state).chain(exposed).chain(among);
+    notes.chain(logs.take(NOTES_MAX)).chain(fruitless).collect()
+}
+
+/// Why no agent could use the state directory, here and now. That only this user may not is a note:
+/// the agent may be another one.
+#[must_use]
+pub fn state_trouble(config: &Config) -> Option<StoreError> {
+    let dir = &config.state_dir;
+    let error = store::prove(dir).err()?;
+    let is_note = forbids(dir, &error).is_some() || starts_without(dir, &error);
+    (!is_note).then_some(error)
+}
+
+/// Why the directory is only shut for this user, if it is.
+fn forbids(dir: &Path, error: &StoreError) -> Option<String> {
+    if error.is_forbidden() { access::explain_state(dir) } else { None }
+}
+
+/// Whether an agent starts although its state directory is in such trouble.
+fn starts_without(dir: &Path, error: &StoreError) -> bool {
+    error.is_full() || store::has_worked(dir)
+}
+
+/// The files to ship, without what is the agent's own or named in the settings.
+fn patterns(config: &Config) -> Result<Patterns, (String, PatternError)> {
+    let (tail, own) = (&config.tail, vec![STANDARD_ERROR.into()]);
+    let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)?;
+    let patterns = patterns.without(config.named_files.clone());
+    Ok(patterns.leaving_out(&config.state_dir, store::is_own))
 }
 
 /// The runtime of the sender, or of a command that asks the endpoint.
@@ -138,14 +178,17 @@ impl App {
         signals: Signals,
         log_lines_dropped: Arc<AtomicU64>,
     ) -> Result<Self, StartError> {
+        for note in &config.notes {
+            tracing::warn!(reason = note, "a setting does not do what it seems to");
+        }
         let facts = facts(&config, log_lines_dropped);
-        let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
         let context = runtime.enter();
         let mut shutdown = Shutdown::new(signals, config.drain_deadline);
-        let tail = &config.tail;
-        let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
-            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?
-            .without(config.named_files.clone());
+        let patterns =
+            patterns(&config).map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
+        if let Some(pattern) = patterns.own_file() {
+            return Err(StartError::OwnLog(pattern.to_owned()));
+        }
         let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
         let (store, loaded) = match Store::open(&config.state_dir) {
             Err(StoreError::Locked { holder, .. }) => {

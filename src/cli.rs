@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Flags, KEYS};
+use crate::config::{FILE_FLAG, Flags, KEYS};
 use crate::exit::ExitCode;
 use crate::state_command::Action;
-use crate::{mock, parked_command};
+use crate::{mock, parked_command, status};
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -30,8 +30,8 @@ pub enum Invocation {
     Status {
         /// Settings given as flags.
         flags: Flags,
-        /// As JSON.
-        json: bool,
+        /// How to show them.
+        form: status::Form,
     },
     /// Look at the state directory, or change it.
     Checkpoint {
@@ -100,7 +100,7 @@ where
         Some(Command::Check { settings, connect }) => {
             Invocation::Check { flags: settings.0, connect }
         }
-        Some(Command::Status { settings, json }) => Invocation::Status { flags: settings.0, json },
+        Some(Command::Status { settings, form }) => Invocation::Status { flags: settings.0, form },
         Some(Command::Checkpoint { command }) => {
             let (settings, action) = match command {
                 CheckpointCommand::Show { json, settings } => (settings, Action::Show { json }),
@@ -129,10 +129,11 @@ fn usage(error: &clap::Error) -> Usage {
     version,
     about = "Ships a pod's log files to Simple Log Service.",
     after_help = "Without a command, logferry runs the agent. `logferry run --help` lists all \
-                  settings; each is also a key of the file that LOGFERRY_CONFIG names and an \
-                  environment variable.\n\n\
-                  Exit codes: 0 all delivered, 64 wrong usage, 70 a bug, 73 the state directory \
-                  cannot be used, 75 the drain deadline passed, 78 wrong settings.",
+                  settings; each is also a key of the file that --config or LOGFERRY_CONFIG names, and \
+                  an environment variable.\n\n\
+                  Exit codes: 0 all delivered, 64 wrong usage or output that cannot be written, \
+                  70 a bug, 73 the state directory cannot be used, 75 the drain deadline passed or \
+                  the system refused what is needed, 78 wrong settings.",
     args_conflicts_with_subcommands = true
 )]
 struct Cli {
@@ -157,11 +158,10 @@ enum Command {
         #[command(flatten)]
         settings: SettingFlags,
     },
-    /// Show the files being shipped: offsets, lag, last error.
+    /// Show the files being shipped, the one that lags most first: offsets, lag, last error.
     Status {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: status::Form,
         #[command(flatten)]
         settings: SettingFlags,
     },
@@ -277,7 +277,14 @@ struct SettingFlags(Flags);
 
 impl Args for SettingFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        command.args(KEYS.iter().map(|key| {
+        let file = Arg::new(FILE_FLAG)
+            .long(FILE_FLAG)
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(OsString))
+            .help(
+                "Read settings from this file, TOML or YAML, instead of what LOGFERRY_CONFIG names",
+            );
+        command.arg(file).args(KEYS.iter().map(|key| {
             let default = match key.default {
                 None | Some("") => String::new(),
                 Some(default) => format!(" [default: {default}]"),
@@ -299,9 +306,10 @@ impl Args for SettingFlags {
 
 impl FromArgMatches for SettingFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = KEYS.iter().filter_map(|key| {
-            let value = matches.get_one::<OsString>(key.name)?;
-            Some((key.name.to_owned(), value.clone()))
+        let names = KEYS.iter().map(|key| key.name).chain([FILE_FLAG]);
+        let given = names.filter_map(|name| {
+            let value = matches.get_one::<OsString>(name)?;
+            Some((name.to_owned(), value.clone()))
         });
         Ok(Self(given.collect()))
     }
@@ -363,7 +371,10 @@ mod tests {
     #[test]
     fn commands_take_their_own_flags() {
         assert!(matches!(parsed("check --connect"), Ok(Invocation::Check { connect: true, .. })));
-        assert!(matches!(parsed("status --json"), Ok(Invocation::Status { json: true, .. })));
+        assert!(matches!(
+            parsed("status --json --lagging"),
+            Ok(Invocation::Status { form: status::Form { json: true, lagging: true }, .. })
+        ));
         assert!(matches!(parsed("version"), Ok(Invocation::Version)));
         let Ok(Invocation::Demo(demo)) = parsed("demo --seconds 3 --rate 50") else {
             panic!("no demo")

@@ -12,15 +12,16 @@ pub const TARGET: &str = "logferry::exit";
 pub enum ExitCode {
     /// Everything was delivered, or the command did what it was asked for.
     Done = 0,
-    /// The command line makes no sense (`EX_USAGE`).
+    /// The command line makes no sense, or what it was told to write to cannot be written
+    /// (`EX_USAGE`).
     Usage = 64,
     /// A bug: the message says where (`EX_SOFTWARE`).
     Bug = 70,
     /// The state directory cannot be used: it cannot be written, or another agent holds it
     /// (`EX_CANTCREAT`).
     State = 73,
-    /// The drain deadline passed with bytes still on disk; the next start delivers them
-    /// (`EX_TEMPFAIL`).
+    /// The drain deadline passed with bytes still on disk, or the system refused what is needed, such
+    /// as a thread; the next start delivers them (`EX_TEMPFAIL`).
     Undelivered = 75,
     /// Wrong settings: all of them are listed on standard error (`EX_CONFIG`).
     Settings = 78,

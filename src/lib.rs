@@ -37,6 +37,7 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod enrich;
+pub mod escape;
 pub mod exit;
 pub mod fingerprint;
 pub mod handoff;

@@ -1,71 +1,105 @@
 //! The binary: parse, load, do, end with a code. Reads the environment once and passes it down.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::process::ExitCode as ProcessExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 
 use logferry::app::{self, App, StartError};
 use logferry::cli::{self, Invocation};
-use logferry::config::{self, Environment, Flags, Mistakes};
+use logferry::config::{self, Environment, Flags, LogFormat, Mistake, Mistakes};
 use logferry::exit::{self, ExitCode};
 use logferry::signals::Signals;
 use logferry::state_command::{self, Action};
+use logferry::table::printable;
 use logferry::telemetry::{self, LogWriter};
 use logferry::{mock, parked_command, send, status};
 
 fn main() -> ProcessExitCode {
     let env: Environment = std::env::vars_os().collect();
-    let code = match cli::parse(std::env::args_os()) {
-        Ok(invocation) => perform(invocation, &env).unwrap_or_else(|error| {
-            if is_closed_pipe(&error) {
-                return ExitCode::Done;
-            }
-            complain(&format!("{error:#}"));
-            ExitCode::Bug
-        }),
+    let mut out = Output { error: None };
+    let ended = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => perform(invocation, &env, &mut out),
         Err(usage) if usage.code == ExitCode::Done => {
-            // Who does not read the help needs none.
-            let _ = write!(std::io::stdout(), "{}", usage.text);
-            usage.code
+            write!(out, "{}", usage.text).map(|()| usage.code).map_err(Into::into)
         }
         Err(usage) => {
-            let _ = write!(std::io::stderr(), "{}", usage.text);
-            usage.code
+            let _ = write!(std::io::stderr(), "{}", shown(&usage.text));
+            Ok(usage.code)
         }
     };
+    let ended = ended.and_then(|code| Ok(out.flush().map(|()| code)?));
+    let code = ended.unwrap_or_else(|error| match out.error {
+        // `logferry check | head -1`: the reader has seen enough.
+        Some(std::io::ErrorKind::BrokenPipe) => ExitCode::Done,
+        Some(_) => {
+            complain(&format!(
+                "{error:#}; standard output takes no more: let it lead to a terminal, or to a file \
+                 on a disk that has room"
+            ));
+            ExitCode::Usage
+        }
+        None => {
+            complain(&format!("{error:#}"));
+            ExitCode::Undelivered
+        }
+    });
     code.into()
 }
 
-fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode> {
+/// Standard output, which knows whether it could be written.
+struct Output {
+    error: Option<std::io::ErrorKind>,
+}
+
+impl Output {
+    fn note<T>(&mut self, done: std::io::Result<T>) -> std::io::Result<T> {
+        done.inspect_err(|error| self.error = Some(error.kind()))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = std::io::stdout().write(bytes);
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = std::io::stdout().flush();
+        self.note(flushed)
+    }
+}
+
+/// Does what was asked for. An error is the system's: it refuses output, a thread or a descriptor.
+fn perform(
+    invocation: Invocation,
+    env: &Environment,
+    out: &mut Output,
+) -> anyhow::Result<ExitCode> {
     match invocation {
         Invocation::Run(flags) => {
             keep_to_itself();
             Ok(run(env, &flags, || Ok(())))
         }
-        Invocation::Check { flags, connect } => check(env, &flags, connect),
-        Invocation::Status { flags, json } => match config::load_local(env, &flags) {
-            Ok(local) => {
-                Ok(status::run(local.listen, &local.state_dir, json, &mut std::io::stdout())?)
-            }
+        Invocation::Check { flags, connect } => check(env, &flags, connect, out),
+        Invocation::Status { flags, form } => match config::load_local(env, &flags) {
+            Ok(local) => Ok(status::run(local.listen, &local.state_dir, form, out)?),
             Err(mistakes) => Ok(refuse(&mistakes)),
         },
         Invocation::Checkpoint { flags, action } => {
             keep_to_itself();
-            checkpoint(env, &flags, &action)
+            checkpoint(env, &flags, &action, out)
         }
-        Invocation::Parked { flags, action } => parked(env, &flags, &action),
-        Invocation::Replay { flags, ids } => replay(env, &flags, &ids),
-        Invocation::Mock(command) => {
-            let listen = command.listen;
-            match app::runtime()?.block_on(mock::run(command)) {
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                    complain(&format!("{error}; --listen takes another address than {listen}"));
-                    Ok(ExitCode::Usage)
-                }
-                ended => Ok(ended.map(|()| ExitCode::Done)?),
+        Invocation::Parked { flags, action } => parked(env, &flags, &action, out),
+        Invocation::Replay { flags, ids } => replay(env, &flags, &ids, out),
+        Invocation::Mock(command) => match app::runtime()?.block_on(mock::run(command, out)) {
+            Err(mock::CommandError::Start(why)) => {
+                complain(&why);
+                Ok(ExitCode::Usage)
             }
-        }
-        Invocation::Demo(args) => Ok(mock::demo::run(args, &mut std::io::stdout())?),
+            Err(mock::CommandError::Output(error)) => Err(error.into()),
+            Ok(()) => Ok(ExitCode::Done),
+        },
+        Invocation::Demo(args) => Ok(mock::demo::run(args, out)?),
         Invocation::DemoAgent { dir } => {
             keep_to_itself();
             let mut is_demo_gone = None;
@@ -80,7 +114,7 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
         }
         Invocation::Version => {
             writeln!(
-                std::io::stdout(),
+                out,
                 "logferry {} (commit {}, {}, {})",
                 env!("CARGO_PKG_VERSION"),
                 env!("LOGFERRY_COMMIT"),
@@ -96,12 +130,6 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
 /// process.
 fn keep_to_itself() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-}
-
-/// `logferry check | head -1`: the reader has seen enough.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Runs the agent. What it prints goes by way of the log's writer: nobody may read it, and a signal must
@@ -127,7 +155,7 @@ fn run(
             error.exit_code()
         }
         (_, Err(mistakes)) => {
-            log.say(&mistakes.to_string());
+            refuse_to_run(&mistakes, &log, config::load_log_format(env, flags));
             ExitCode::Settings
         }
         (Ok((signals, runtime)), Ok(config)) => {
@@ -144,22 +172,32 @@ fn run(
     code
 }
 
-fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<ExitCode> {
+fn check(
+    env: &Environment,
+    flags: &Flags,
+    connect: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
     let config = match config::load(env, flags) {
         Ok(config) => config,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    write!(std::io::stdout(), "{}", config.tables())?;
+    write!(out, "{}", config.tables())?;
     for note in app::notes(&config) {
-        writeln!(std::io::stdout(), "\nnote: {note}")?;
+        writeln!(out, "\nnote: {}", shown(&note))?;
     }
+    let state = app::state_trouble(&config);
+    if let Some(error) = &state {
+        complain(&error.to_string());
+    }
+    let code = if state.is_some() { ExitCode::State } else { ExitCode::Done };
     if !connect {
-        return Ok(ExitCode::Done);
+        return Ok(code);
     }
     match app::runtime()?.block_on(send::connect(&config.send)) {
         Ok(connected) => {
-            writeln!(std::io::stdout(), "\nendpoint: {connected}")?;
-            Ok(ExitCode::Done)
+            writeln!(out, "\nendpoint: {connected}")?;
+            Ok(code)
         }
         Err(error) => {
             complain(&format!("{} does not take logs: {error}", config.send.endpoint));
@@ -168,12 +206,17 @@ fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<Exit
     }
 }
 
-fn checkpoint(env: &Environment, flags: &Flags, action: &Action) -> anyhow::Result<ExitCode> {
+fn checkpoint(
+    env: &Environment,
+    flags: &Flags,
+    action: &Action,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
     let kept = match config::load_kept(env, flags) {
         Ok(kept) => kept,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    match state_command::run(action, &kept, &mut std::io::stdout()) {
+    match state_command::run(action, &kept, out) {
         Ok(()) => Ok(ExitCode::Done),
         Err(state_command::Error::Output(error)) => Err(error.into()),
         Err(error) => {
@@ -187,23 +230,26 @@ fn parked(
     env: &Environment,
     flags: &Flags,
     action: &parked_command::Action,
+    out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     match config::load_local(env, flags) {
-        Ok(local) => {
-            conclude(parked_command::run(action, &local.state_dir, &mut std::io::stdout()))
-        }
+        Ok(local) => conclude(parked_command::run(action, &local.state_dir, out)),
         Err(mistakes) => Ok(refuse(&mistakes)),
     }
 }
 
-fn replay(env: &Environment, flags: &Flags, ids: &[String]) -> anyhow::Result<ExitCode> {
+fn replay(
+    env: &Environment,
+    flags: &Flags,
+    ids: &[String],
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
     // Whoever sends needs all that an agent needs.
     let config = match config::load(env, flags) {
         Ok(config) => config,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    let mut out = std::io::stdout();
-    let sent = parked_command::send_again(ids, &config.state_dir, config.send, &mut out);
+    let sent = parked_command::send_again(ids, &config.state_dir, config.send, out);
     conclude(app::runtime()?.block_on(sent))
 }
 
@@ -223,6 +269,17 @@ fn refuse(mistakes: &Mistakes) -> ExitCode {
     ExitCode::Settings
 }
 
+/// What collects an agent's log as JSON gets the mistakes as JSON too, an event for each.
+fn refuse_to_run(mistakes: &Mistakes, log: &LogWriter, format: LogFormat) {
+    if format == LogFormat::Text {
+        return log.say(&shown(&mistakes.to_string()));
+    }
+    telemetry::start(log, "error", format);
+    for Mistake { key, value, origin, advice, .. } in &mistakes.0 {
+        tracing::error!(key, value, origin, error = advice, "a mistake in the settings");
+    }
+}
+
 fn fail(error: &StartError) -> ExitCode {
     tracing::error!(target: exit::TARGET, error = %error, "the agent does not start");
     error.exit_code()
@@ -230,5 +287,15 @@ fn fail(error: &StartError) -> ExitCode {
 
 /// To standard error; if that is closed, the exit code has to do.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "logferry: {text}");
+    let _ = writeln!(std::io::stderr(), "logferry: {}", shown(text));
+}
+
+/// The text as it may stand at a terminal, with its line ends.
+fn shown(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => printable(line) + "\n",
+            None => printable(line),
+        })
+        .collect()
 }

@@ -20,6 +20,8 @@ pub struct CollectorReport {
     pub files: FileSums,
     /// Links that the last discovery refused because they lead out of the allowed directories.
     pub links_refused: u64,
+    /// The patterns for which the last discovery found no file.
+    pub fruitless: Vec<FruitlessPattern>,
     /// Counters since the start of the process.
     pub counters: CollectorCounters,
     /// Payload bytes handed over and not yet acknowledged.
@@ -38,6 +40,27 @@ pub struct CollectorReport {
     pub checkpoint_saved_unix: u64,
     /// Why the last save of the checkpoint failed; empty when it did not.
     pub checkpoint_error: String,
+}
+
+/// A pattern that matches no file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FruitlessPattern {
+    /// As it was written.
+    pub pattern: String,
+    /// Why, for people.
+    pub reason: String,
+    /// The nearest directory on its way that exists.
+    pub nearest: String,
+    /// The first names in that directory, for people; empty where they are none of ours to tell.
+    pub holds: String,
+}
+
+impl std::fmt::Display for FruitlessPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pattern, reason, nearest, holds } = self;
+        write!(f, "no file matches {pattern}: {reason}; the nearest directory is {nearest}")?;
+        if holds.is_empty() { Ok(()) } else { write!(f, ", which holds {holds}") }
+    }
 }
 
 /// Counters of the collector.

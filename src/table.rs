@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::escape;
+
 /// The head of a column, and on which side its cells stand.
 #[derive(Clone, Copy, Debug)]
 pub enum Column {
@@ -19,7 +21,7 @@ pub enum Column {
 /// # Errors
 /// If they have no form in JSON.
 pub fn json(facts: &impl serde::Serialize) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(facts).map(|text| text + "\n")
+    serde_json::to_string_pretty(facts).map(|text| escape::json(&text).into_owned() + "\n")
 }
 
 /// Appends a table, or `if_empty` where there is no row.
@@ -57,18 +59,10 @@ pub fn push_line(text: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(text, "{line}").expect("writing to a string does not fail");
 }
 
-/// The text without control characters.
+/// The text as it may stand at a terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() {
-            shown.extend(letter.escape_default());
-        } else {
-            shown.push(letter);
-        }
-    }
-    shown
+    escape::text(text).into_owned()
 }
 
 /// Bytes in the unit that leaves one to four digits before the point.

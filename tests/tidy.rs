@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// `::*` stands for all files of a folder. A new file needs a place here.
 const TABLE: &[(Level, &str)] = &[
     // Values that all share. They read nothing but `clock`, which is the only reader of time.
-    (Level::Pure, "span fingerprint units exit report table wire::* sealed"),
+    (Level::Pure, "span fingerprint units exit report escape table wire::* sealed"),
     (Level::Edge, "clock access"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
@@ -357,7 +357,8 @@ fn file_of(root: &Path, module: &str) -> Option<PathBuf> {
     let folder = if is_test { "tests" } else { "src" };
     let base = root.join(folder);
     // Long tests stand in a file of their own.
-    let tests = module.ends_with("::tests").then(|| format!("{path}_tests.rs"));
-    let candidates = tests.into_iter().chain([format!("{path}.rs"), format!("{path}/mod.rs")]);
+    let names = || [format!("{path}_tests.rs"), format!("{path}/tests.rs")];
+    let tests = module.ends_with("::tests").then(names).into_iter().flatten();
+    let candidates = tests.chain([format!("{path}.rs"), format!("{path}/mod.rs")]);
     candidates.map(|name| base.join(name)).find(|file| file.is_file())
 }

@@ -1,4 +1,4 @@
-//! The reports as metrics, in the OpenMetrics text format that Prometheus reads.
+//! The reports as metrics, in one of the two text formats that Prometheus reads ([`Form`]).
 //!
 //! Every counter of [`crate::report`] is here, those of one kind under one name with a label from
 //! a closed set. Files are summed up: there is no series for each of them, so the number of series
@@ -26,9 +26,46 @@ use crate::handoff::SenderEnd;
 use crate::report::{
     AGE_BOUNDS, Ages, CollectorCounters, CollectorReport, FAILURE_KINDS, FileSums, SenderReport,
 };
+use crate::table::push_line;
 
-/// The header `Content-Type` of the text.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A text format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Prometheus' own, which everybody reads.
+    Plain,
+    /// OpenMetrics, for who asks for it.
+    OpenMetrics,
+}
+
+impl Form {
+    /// The one that a header `Accept` prefers (RFC 9110, section 12.5.1).
+    #[must_use]
+    pub fn asked_for(accept: &str) -> Self {
+        let quality = |media: &str| {
+            let ranges = accept.split(',').filter_map(|range| {
+                let mut parts = range.split(';').map(str::trim);
+                let is_it = parts.next()?.eq_ignore_ascii_case(media);
+                let quality = parts.find_map(|part| part.strip_prefix("q="));
+                is_it.then(|| quality.map_or(1.0, |text| text.parse().unwrap_or(0.0_f64)))
+            });
+            ranges.fold(0.0, f64::max)
+        };
+        let open_metrics = quality("application/openmetrics-text");
+        match open_metrics > 0.0 && open_metrics >= quality("text/plain") {
+            true => Self::OpenMetrics,
+            false => Self::Plain,
+        }
+    }
+
+    /// The header `Content-Type` of the text.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]), in the
 /// order of [`FileSums`].
@@ -60,11 +97,48 @@ impl Snapshot {
 
 /// The text of one scrape.
 #[must_use]
-pub fn encode(snapshot: Snapshot) -> String {
+pub fn encode(snapshot: Snapshot, form: Form) -> String {
     let mut registry = Registry::with_prefix("logferry");
     registry.register_collector(Box::new(snapshot));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a string does not fail");
+    match form {
+        Form::Plain => plain(&text),
+        Form::OpenMetrics => text,
+    }
+}
+
+/// The text in Prometheus' own format: a family is called as its samples are, there is no type for
+/// information, and no end mark.
+fn plain(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 1024);
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if line.starts_with("# HELP ") {
+            help = Some(line);
+            continue;
+        }
+        if line == "# EOF" {
+            continue;
+        }
+        let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|family| family.split_once(' '))
+        else {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        };
+        let (suffix, kind) = match kind {
+            "counter" => ("_total", kind),
+            "info" => ("_info", "gauge"),
+            kind => ("", kind),
+        };
+        if let Some(words) = help.take().and_then(|line| line.strip_prefix("# HELP ")) {
+            let words = words.strip_prefix(name).unwrap_or(words);
+            push_line(&mut text, format_args!("# HELP {name}{suffix}{words}"));
+        }
+        push_line(&mut text, format_args!("# TYPE {name}{suffix} {kind}"));
+    }
     text
 }
 
@@ -256,6 +330,11 @@ fn encode_collector(families: &mut Families<'_>, report: &CollectorReport) -> fm
         "links_refused",
         "Links that are not followed because they lead out of the allowed directories.",
         report.links_refused,
+    )?;
+    families.gauge(
+        "patterns_without_files",
+        "Patterns of paths for which the last search found no file.",
+        report.fruitless.len() as u64,
     )?;
     families.gauge(
         "handoff_bytes",

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/live` | 200 `ok` as long as the sender's thread runs its loop |
 //! | `/ready` | 200 when files are being shipped; 503 with the reason before that and while stopping |
-//! | `/metrics` | counters and gauges in the OpenMetrics text format ([`metrics`]) |
+//! | `/metrics` | counters and gauges as Prometheus reads them ([`metrics`]) |
 //! | `/status` | the same and every file, as one JSON object ([`status`]) |
 //!
 //! [`Server`] answers from the newest copies of the reports in the hand-off, and changes nothing and

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
 
 use super::connections::{Connections, Limits};
-use super::metrics::{self, Snapshot};
+use super::metrics::{self, Form, Snapshot};
 use super::status::{Status, not_ready_reason};
 use super::{Facts, Options};
 use crate::clock;
+use crate::escape;
 use crate::handoff::SenderEnd;
 
 const LIMITS: Limits =
@@ -144,9 +145,13 @@ async fn ready(State(view): State<Arc<View>>) -> Response {
     }
 }
 
-async fn metrics(State(view): State<Arc<View>>) -> Response {
-    let text = metrics::encode(Snapshot::of(&view.facts, &view.handoff));
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let form = Form::asked_for(&accept.collect::<Vec<_>>().join(","));
+    let text = metrics::encode(Snapshot::of(&view.facts, &view.handoff), form);
+    let headers =
+        [(header::CONTENT_TYPE, form.content_type()), (header::VARY, header::ACCEPT.as_str())];
+    (headers, text).into_response()
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {
@@ -157,6 +162,8 @@ async fn status(State(view): State<Arc<View>>) -> Response {
     };
     let silent = (!is_new).then_some(LIST_PATIENCE);
     let status = Status::of(&view.facts, &view.handoff, &files, silent, clock::now());
-    let json = serde_json::to_vec(&status).expect("names are text and values are plain");
+    let json = serde_json::to_string(&status).expect("names are text and values are plain");
+    // People look at it with curl.
+    let json = escape::json(&json).into_owned();
     ([(header::CONTENT_TYPE, "application/json")], json).into_response()
 }

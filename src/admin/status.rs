@@ -9,6 +9,9 @@
 //!   "version": "0.1.0", "started_unix": 1700000000, "uptime_seconds": 60,
 //!   "ready": true, "not_ready_reason": "", "draining": false, "polling": false,
 //!   "links_refused": 0,
+//!   "patterns_without_files": [{
+//!     "pattern": "/share/logs/*.out", "reason": "…", "nearest": "/share/logs", "holds": "app.log"
+//!   }],
 //!   "state_dir": "/var/lib/logferry",
 //!   "endpoint": "https://cn-hangzhou.log.aliyuncs.com", "project": "shop", "logstore": "app",
 //!   "totals": {
@@ -45,7 +48,8 @@ use serde::{Deserialize, Serialize};
 use super::Facts;
 use crate::handoff::SenderEnd;
 use crate::report::{
-    CollectorCounters, CollectorReport, FAILURE_KINDS, FileList, FileReport, FileSums, SenderReport,
+    CollectorCounters, CollectorReport, FAILURE_KINDS, FileList, FileReport, FileSums,
+    FruitlessPattern, SenderReport,
 };
 
 /// Most entries of [`Status::errors`].
@@ -74,6 +78,8 @@ pub struct Status {
     pub polling: bool,
     /// Links that are not followed because they lead out of the allowed directories.
     pub links_refused: u64,
+    /// The patterns that match no file.
+    pub patterns_without_files: Vec<FruitlessPattern>,
     /// Where checkpoints live.
     pub state_dir: String,
     /// Address of the service.
@@ -204,6 +210,7 @@ impl Status {
             draining: handoff.is_draining(),
             polling: collector.polling,
             links_refused: collector.links_refused,
+            patterns_without_files: collector.fruitless.clone(),
             state_dir: facts.state_dir.display().to_string(),
             endpoint: facts.endpoint.clone(),
             project: facts.project.clone(),
@@ -279,7 +286,12 @@ fn errors(
 ) -> Vec<ErrorStatus> {
     let silent = silent.map_or_else(String::new, |silent| {
         let silent = silent.as_secs();
-        format!("the reading of files has not answered for {silent} s (a disk that hangs?)")
+        if collector.ready {
+            format!("the reading of files has not answered for {silent} s (a disk that hangs?)")
+        } else {
+            "the first search for log files is not done (many of them, or a disk that hangs?)"
+                .to_owned()
+        }
     });
     let parts = [
         ("delivery", &sender.last_error),

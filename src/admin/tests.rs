@@ -65,6 +65,15 @@ impl Served {
         })
     }
 
+    fn metrics(&self) -> Answer {
+        self.metrics_as("application/openmetrics-text")
+    }
+
+    fn metrics_as(&self, accept: &str) -> Answer {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+        ask(self.address, &request)
+    }
+
     fn status(&mut self, files: Vec<FileReport>) -> Answer {
         let address = self.address;
         self.with_files(files, || ask(address, "GET /status HTTP/1.1\r\nHost: x\r\n\r\n"))
@@ -281,7 +290,7 @@ fn every_number_of_the_reports_is_a_metric_of_its_own() {
     served.sender.publish(filled(&mut numbers));
     assert!(numbers.len() > 40, "the reports are full of numbers: {}", numbers.len());
 
-    let answer = served.get("/metrics");
+    let answer = served.metrics();
 
     assert_eq!(answer.code, 200);
     let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -291,6 +300,81 @@ fn every_number_of_the_reports_is_a_metric_of_its_own() {
         let found = samples.values().filter(|&&value| value == number as f64).count();
         assert_eq!(found, 1, "{number} in {samples:#?}");
     }
+}
+
+/// What Prometheus, a browser and curl send, and what they get.
+#[test]
+fn open_metrics_is_for_who_asks_for_it() {
+    let served = Served::start();
+    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,\
+        application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    for (accept, is_open) in [
+        (prometheus, true),
+        ("application/openmetrics-text", true),
+        ("text/plain, Application/OpenMetrics-Text; version=1.0.0", true),
+        ("", false),
+        ("*/*", false),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", false),
+        ("text/plain;version=0.0.4", false),
+        ("text/plain;q=0.5,application/openmetrics-text;q=0.4", false),
+        ("application/openmetrics-text;q=0", false),
+        ("application/openmetrics-textual", false),
+        (";;,q=,application/openmetrics-text;q=x", false),
+    ] {
+        let answer = served.metrics_as(accept);
+        let kind = if is_open {
+            "application/openmetrics-text; version=1.0.0"
+        } else {
+            "text/plain; version=0.0.4"
+        };
+        let header = format!("content-type: {kind}; charset=utf-8");
+        assert!(answer.head.contains(&header), "{accept}: {}", answer.head);
+        assert_eq!(answer.body.ends_with("# EOF\n"), is_open, "{accept}");
+    }
+    assert!(
+        served.get("/metrics").head.contains("text/plain; version=0.0.4"),
+        "without the header"
+    );
+}
+
+/// The plain text says the same, and `promtool check metrics` has nothing to say of it.
+#[test]
+fn the_plain_text_has_the_same_samples_and_no_lint() {
+    let served = Served::start();
+    let mut numbers = Vec::new();
+    served.collector.publish(filled(&mut numbers));
+    served.sender.publish(filled(&mut numbers));
+    let text = served.metrics_as("*/*").body;
+
+    let samples = |text: &str| -> BTreeSet<String> {
+        let is_steady =
+            |line: &&str| !line.starts_with('#') && !line.starts_with("logferry_process_");
+        text.lines().filter(is_steady).map(str::to_owned).collect()
+    };
+    assert_eq!(samples(&text), samples(&served.metrics().body));
+    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.contains(&"logferry_requests_total counter"), "{families:?}");
+    assert!(families.contains(&"logferry_build_info gauge"), "{families:?}");
+    assert_eq!(families.iter().collect::<BTreeSet<_>>().len(), families.len(), "each once");
+    for family in families {
+        let (name, _) = family.split_once(' ').unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has a help");
+    }
+
+    let promtool = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        Err(error) => return println!("skipped its part with promtool: {error}"),
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
 #[test]
@@ -304,7 +388,7 @@ fn kinds_and_reasons_are_labels() {
     report.failures[2] = 5;
     served.sender.publish(report);
 
-    let samples = parse_metrics(&served.get("/metrics").body);
+    let samples = parse_metrics(&served.metrics().body);
 
     assert_eq!(samples["logferry_sealed_batches_total{reason=\"minute\"}"], 3.0);
     assert_eq!(samples["logferry_sealed_batches_total{reason=\"age\"}"], 0.0);
@@ -323,7 +407,7 @@ fn ages_of_lines_are_a_histogram() {
     report.ages.count(Duration::from_secs(7200), 1);
     served.sender.publish(report);
 
-    let samples = parse_metrics(&served.get("/metrics").body);
+    let samples = parse_metrics(&served.metrics().body);
 
     let within = |le: &str| samples[&format!("logferry_delivery_seconds_bucket{{le=\"{le}\"}}")];
     let bounds = ["0.1", "0.2", "0.3", "1.0", "3600.0", "+Inf"];
@@ -336,7 +420,7 @@ fn ages_of_lines_are_a_histogram() {
 fn the_process_is_measured() {
     let served = Served::start();
 
-    let samples = parse_metrics(&served.get("/metrics").body);
+    let samples = parse_metrics(&served.metrics().body);
 
     assert!(samples["logferry_process_resident_memory_bytes"] > 1e6);
     assert!(samples["logferry_process_cpu_seconds_total"] > 0.0);
@@ -375,7 +459,7 @@ fn files_are_summed_up() {
     };
     served.collector.publish(CollectorReport { files, ..CollectorReport::default() });
 
-    let samples = parse_metrics(&served.get("/metrics").body);
+    let samples = parse_metrics(&served.metrics().body);
 
     assert_eq!(samples["logferry_files{state=\"active\"}"], 2.0);
     assert_eq!(samples["logferry_files{state=\"rotated\"}"], 0.0);
@@ -430,6 +514,7 @@ fn status_has_the_documented_fields() {
             "links_refused",
             "logstore",
             "not_ready_reason",
+            "patterns_without_files",
             "polling",
             "project",
             "ready",

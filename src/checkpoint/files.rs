@@ -13,8 +13,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, openat, renameat, renameat_with, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, mkdirat, openat, renameat, renameat_with,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -84,6 +84,21 @@ pub(super) fn exchange(dir: &File, spare: &str, name: &str, bytes: &[u8]) -> io:
         let _ = unlinkat(dir, spare, AtFlags::empty());
     }
     written
+}
+
+/// Makes a directory of this name, writes and syncs a file in it, renames that, and removes both.
+///
+/// # Errors
+/// The first step that fails; what was made before is removed all the same.
+pub(super) fn prove(dir: &File, name: &str) -> io::Result<()> {
+    mkdirat(dir, name, Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let written = openat(dir, name, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|made| replace(&made.into(), "new", "file", b"proof"));
+    let _ = unlinkat(dir, format!("{name}/file"), AtFlags::empty());
+    let removed = unlinkat(dir, name, AtFlags::REMOVEDIR);
+    written.and(Ok(removed?))
 }
 
 /// Syncs a directory. On file systems that know no such thing (FUSE, network) there is nothing to

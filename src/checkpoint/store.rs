@@ -19,6 +19,7 @@
 //! more. So a save that fails is all that the caller needs to know of: tried again, it works as soon
 //! as it can. A directory that somebody else holds meanwhile is not touched.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -108,8 +109,15 @@ fn advice(dir: &Path, error: &io::Error) -> String {
 }
 
 impl StoreError {
+    /// Whether the system forbids it this user.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether the disk, or a quota of it, is full, or a limit of file sizes too small: that passes.
-    fn is_full(&self) -> bool {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match self {
             Self::Io { error, .. } => {
@@ -141,6 +149,19 @@ const DURABLE: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
 const FAST: &str = "checkpoint.now";
 const SPARE: &str = "checkpoint.spare";
 const TEMPORARY: &str = "checkpoint.tmp";
+
+/// Made and removed again by [`prove`], with a process id behind it.
+const PROOF: &str = "checkpoint.proof.";
+
+/// Whether a name in a state directory is one of the agent's own files, or what was in the place of one.
+#[must_use]
+pub fn is_own(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let name = name.strip_suffix(files::ASIDE.as_bytes()).unwrap_or(name);
+    let names = [FAST, SPARE, TEMPORARY, hold::LOCK, parked::DIR];
+    DURABLE.into_iter().chain(names).any(|own| own.as_bytes() == name)
+        || name.starts_with(PROOF.as_bytes())
+}
 
 /// How often a state directory is looked at again that seems damaged and may only be in use.
 const LOOKS_MAX: usize = 4;
@@ -300,6 +321,29 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Tries what [`Store::open`] needs, beside an agent too, and leaves everything as it was: a directory is
+/// made in this one, or where this one would have to be made, and in it a file, which is renamed.
+///
+/// # Errors
+/// What will be in the way.
+pub fn prove(dir: &Path) -> Result<(), StoreError> {
+    let fail = |action| {
+        let dir = dir.to_owned();
+        move |error| StoreError::Io { dir, action, error }
+    };
+    let is_there = |path: &&Path| path.symlink_metadata().is_ok();
+    let nearest = dir.ancestors().find(is_there).unwrap_or_else(|| Path::new("/"));
+    let action = if nearest == dir { "write a checkpoint" } else { "make it" };
+    let opened = File::open(nearest).map_err(fail("open it"))?;
+    files::prove(&opened, &format!("{PROOF}{}", std::process::id())).map_err(fail(action))
+}
+
+/// Whether an agent has saved its state in a directory: then the next one starts even if it cannot.
+#[must_use]
+pub fn has_worked(dir: &Path) -> bool {
+    File::open(dir).is_ok_and(|opened| load(dir, &opened).0 > 0)
 }
 
 /// Reads the newest intact checkpoints of a state directory without taking its lock.

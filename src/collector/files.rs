@@ -186,6 +186,7 @@ impl Collector {
             troubled.clear();
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
+            self.fruitless.note(scan.fruitless, now);
             for (path, error) in &scan.errors {
                 if self.may_hold_logs(path) {
                     self.unopened.add_failed(path, error);

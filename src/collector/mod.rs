@@ -20,6 +20,7 @@
 //! Told to abandon, it saves what is known and ends.
 
 mod files;
+pub mod fruitless;
 mod left;
 mod once;
 mod opening;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::files::{Crowd, Unwatched};
+use self::fruitless::Fruitless;
 pub use self::left::Left;
 use self::left::Unopened;
 use self::once::Once;
@@ -190,6 +192,8 @@ pub struct Collector {
     /// so no news.
     refused: HashSet<PathBuf>,
     odd: HashSet<PathBuf>,
+    /// The patterns that match nothing, and what was said of them.
+    fruitless: Fruitless,
     /// Files that an earlier run shipped and this one may not, by their paths as configured.
     left: HashSet<PathBuf>,
     /// The service's clock minus ours, in seconds.
@@ -323,6 +327,7 @@ impl Collector {
             aliases: Vec::new(),
             refused: HashSet::new(),
             odd: HashSet::new(),
+            fruitless: Fruitless::default(),
             left: HashSet::new(),
             clock_offset: 0,
             unparked: Vec::new(),
@@ -720,6 +725,7 @@ impl Collector {
             files,
             is_state_taken: false,
             links_refused: (self.refused.len() + self.left.len()) as u64,
+            fruitless: self.fruitless.list(),
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,

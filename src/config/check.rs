@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use super::keys::{self, KEYS};
 use super::kind::{Kind, Meaning};
-use super::layers::{Environment, FILE_VARIABLE, Found, LOGTAIL_VARIABLE, not_utf8, variable};
+use super::layers::{
+    Environment, FILE_FLAG, FILE_VARIABLE, FLAG_ORIGIN, Flags, Found, LOGTAIL_VARIABLE, not_utf8,
+    variable,
+};
 use super::mistake::{Mistake, Mistakes, quoted, shown};
 use super::{Config, Effective, LogFormat, credentials, endpoint, tls};
 use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
 use crate::send::{CredentialsSource, Endpoint};
+use crate::tail::discover;
 use crate::wire::{Compression, GROUP_BYTES_MAX};
 use crate::{batch, limit, send, tail};
 
@@ -28,6 +32,7 @@ const ENV_TAGS_BYTES_MAX: usize = 32 << 10;
 const ENV_TAGS: &str = "ALIYUN_LOG_ENV_TAGS";
 const USER_DEFINED_ID: &str = "ALIYUN_LOGTAIL_USER_DEFINED_ID";
 const USER_ID: &str = "ALIYUN_LOGTAIL_USER_ID";
+const POD_IP: &str = "POD_IP";
 
 /// What each key means, and where that came from.
 pub(super) struct Meanings(BTreeMap<&'static str, (Meaning, String)>);
@@ -130,6 +135,14 @@ impl Meanings {
         }
     }
 
+    /// How the agent writes its log.
+    pub(super) fn log_format(&self) -> LogFormat {
+        match self.text("log_format").as_deref() {
+            Some("json") => LogFormat::Json,
+            _ => LogFormat::Text,
+        }
+    }
+
     fn switch(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some((Meaning::Switch(true), _)))
     }
@@ -195,6 +208,7 @@ fn lowered(origin: &str, value: &str, what: &str) -> String {
 /// Checks the rules between keys and puts the `Config` together. `None`: there are mistakes.
 pub(super) fn compose(
     env: &Environment,
+    flags: &Flags,
     found: &BTreeMap<String, Found>,
     container: cgroup::Limits,
     mistakes: &mut Mistakes,
@@ -203,14 +217,30 @@ pub(super) fn compose(
     let cpu_cores_max = meanings.cores("cpu_usage_limit");
     meanings.lower_to(container);
     meanings.find_region(env);
-    check_required(found, mistakes);
-    check_project_not_in_endpoint(&meanings, mistakes);
-    check_group_fits(&meanings, mistakes);
-    check_one_route(&meanings, mistakes);
+    // What is not set, or does not go together, may be set otherwise in a file that cannot be read:
+    // such rules wait for it.
+    let is_whole = !mistakes.is_unread(FILE_VARIABLE);
+    if is_whole {
+        check_required(found, mistakes);
+        check_project_not_in_endpoint(&meanings, mistakes);
+        check_group_fits(&meanings, mistakes);
+        check_one_route(&meanings, mistakes);
+        check_state_apart(&meanings, mistakes);
+    }
     let credentials = credentials(env, found, &meanings, mistakes);
-    let tls = tls::files(&meanings, mistakes);
-    let signature = tls::signature(&meanings, mistakes);
-    let tags = tags(env, &meanings, mistakes);
+    let (mut tls, mut signature) = (None, None);
+    if is_whole {
+        if let (Some(source), Some(endpoint)) = (&credentials, meanings.endpoint()) {
+            credentials::check_unsigned(source, &endpoint, mistakes);
+        }
+        tls = tls::files(&meanings, mistakes);
+        signature = tls::signature(&meanings, mistakes);
+    }
+    let mut notes = Vec::new();
+    let tags = tags(env, &meanings, mistakes, &mut notes);
+    if !is_whole {
+        return None;
+    }
     let compression = match meanings.text("compression").as_deref() {
         Some("zstd") => Compression::Zstd,
         Some("none") => Compression::None,
@@ -222,10 +252,8 @@ pub(super) fn compose(
     }
 
     let state_dir = meanings.state_dir();
-    let mut exclude = meanings.patterns("exclude");
-    exclude.push(format!("{}/**", globset::escape(state_dir.to_str()?.trim_end_matches('/'))));
     let credentials = credentials?;
-    let effective = effective(env, &meanings, &credentials);
+    let effective = effective(env, flags, &meanings, &credentials);
     Some(Config {
         send: send::Options {
             endpoint: meanings.endpoint()?,
@@ -237,6 +265,7 @@ pub(super) fn compose(
                 raw_bytes_max: meanings.count("batch_bytes"),
                 lines_max: u32::try_from(meanings.number("batch_lines")).ok()?,
             },
+            in_order: meanings.switch("ordered_delivery"),
             verify_response: meanings.switch("verify_response"),
             connect_timeout: CONNECT_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
@@ -245,7 +274,7 @@ pub(super) fn compose(
         },
         tail: tail::Options {
             paths: meanings.patterns("paths"),
-            exclude,
+            exclude: meanings.patterns("exclude"),
             link_roots: meanings.directories("link_roots"),
             read_linger: meanings.time("read_linger"),
             line_bytes_max: meanings.count("line_bytes_max"),
@@ -273,14 +302,12 @@ pub(super) fn compose(
         drain_quiet: meanings.time("drain_quiet"),
         exit_when: meanings.path("exit_when"),
         log_filter: meanings.text("log")?,
-        log_format: match meanings.text("log_format").as_deref() {
-            Some("json") => LogFormat::Json,
-            _ => LogFormat::Text,
-        },
+        log_format: meanings.log_format(),
         exactly_once: meanings.switch("exactly_once"),
         shard_hash_keys: meanings.tags("shard_hash_keys"),
         tags: tags?,
         effective,
+        notes,
     })
 }
 
@@ -298,7 +325,11 @@ fn check_required(found: &BTreeMap<String, Found>, mistakes: &mut Mistakes) {
         ("project", ""),
         ("logstore", ""),
     ] {
-        if let Some(key) = keys::find(name).filter(|key| !found.contains_key(key.name)) {
+        // What somebody tried to set is no less wrong for not being there.
+        let is_said = mistakes.0.iter().any(|mistake| mistake.key == name)
+            || (name == "endpoint" && mistakes.is_unread(LOGTAIL_VARIABLE));
+        let key = keys::find(name).filter(|key| !is_said && !found.contains_key(key.name));
+        if let Some(key) = key {
             let (variable, flag) = (key.variable(), key.flag());
             mistakes.push(Mistake::new(
                 name,
@@ -344,6 +375,25 @@ fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
             .origin(meanings.origin("batch_bytes")),
         );
     }
+}
+
+/// In a directory of state nobody looks for logs. As far as links lead now: what leads there later is
+/// shipped, but for the agent's own files.
+fn check_state_apart(meanings: &Meanings, mistakes: &mut Mistakes) {
+    let dir = meanings.state_dir();
+    let Some((pattern, real)) = discover::within(&meanings.patterns("paths"), &dir) else { return };
+    let advice = format!(
+        "the files of {} (from {}) lie in it, at {}, and the agent's own must lie apart; give the state \
+         a directory of its own: in a pod a volume, or a subPath of one, that the app does not mount",
+        quoted(&pattern),
+        meanings.origin("paths"),
+        quoted(&real.display().to_string()),
+    );
+    mistakes.push(
+        Mistake::new("state_dir", advice)
+            .value(quoted(&dir.display().to_string()))
+            .origin(meanings.origin("state_dir")),
+    );
 }
 
 /// Both say where a request goes.
@@ -404,14 +454,15 @@ fn credentials(
         return None;
     }
     let file = file.map(|path| (path, meanings.origin("credentials_file")));
-    let source = credentials::find(env, file, mistakes)?;
-    if let Some(endpoint) = meanings.endpoint() {
-        credentials::check_unsigned(&source, &endpoint, mistakes);
-    }
-    Some(source)
+    credentials::find(env, file, mistakes)
 }
 
-fn tags(env: &Environment, meanings: &Meanings, mistakes: &mut Mistakes) -> Option<TagPlan> {
+fn tags(
+    env: &Environment,
+    meanings: &Meanings,
+    mistakes: &mut Mistakes,
+    notes: &mut Vec<String>,
+) -> Option<TagPlan> {
     let names = text_variable(env, ENV_TAGS, mistakes)?;
     let user_defined_ids = text_variable(env, USER_DEFINED_ID, mistakes)?;
     let mistake =
@@ -421,7 +472,17 @@ fn tags(env: &Environment, meanings: &Meanings, mistakes: &mut Mistakes) -> Opti
         mistakes.push(mistake(format!("{secret} is a secret and must not become a tag")));
         return None;
     }
-    let env_tags = enrich::env_tags(names, |name| env.get(std::ffi::OsStr::new(name)).cloned());
+    let value = |name: &str| env.get(std::ffi::OsStr::new(name));
+    let is_unset = |name: &&str| !name.is_empty() && value(name).is_none();
+    let unset: Vec<_> = names.split('|').filter(is_unset).map(quoted).collect();
+    if !unset.is_empty() {
+        notes.push(format!(
+            "{ENV_TAGS} names variables that are not set, so these tags are empty: {}; set them in the \
+             environment of the agent (in a pod: env of its container), or leave them out",
+            unset.join(", ")
+        ));
+    }
+    let env_tags = enrich::env_tags(names, |name| value(name).cloned());
     let bytes: usize = env_tags.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > ENV_TAGS_BYTES_MAX {
         mistakes.push(mistake(format!(
@@ -430,9 +491,19 @@ fn tags(env: &Environment, meanings: &Meanings, mistakes: &mut Mistakes) -> Opti
         )));
         return None;
     }
-    let pod_ip = variable(env, "POD_IP").and_then(Result::ok);
+    let pod_ip = env.get(std::ffi::OsStr::new(POD_IP)).filter(|value| !value.is_empty());
+    let pod_ip = pod_ip.map(|value| value.to_string_lossy());
+    let pod_ip = pod_ip.as_deref();
     let endpoint = meanings.endpoint();
     let host = enrich::host::gather(pod_ip, endpoint.as_ref().map_or("", |e| e.host.as_str()));
+    if let Some(text) = pod_ip.filter(|text| !enrich::host::is_address(text)) {
+        notes.push(format!(
+            "{POD_IP} = {} is no IP address; the source of the groups is {} instead, as the routes of \
+             this machine have it (in a pod, {POD_IP} is the field status.podIP)",
+            quoted(text),
+            host.address
+        ));
+    }
     Some(TagPlan::new(host, user_defined_ids, env_tags))
 }
 
@@ -451,6 +522,7 @@ fn text_variable<'a>(env: &'a Environment, name: &str, mistakes: &mut Mistakes) 
 /// All values with their origins: the keys, then what else was taken from the environment.
 fn effective(
     env: &Environment,
+    flags: &Flags,
     meanings: &Meanings,
     credentials: &CredentialsSource,
 ) -> Vec<Effective> {
@@ -474,7 +546,13 @@ fn effective(
             }
         }
     }
+    if let Some(path) = flags.get(FILE_FLAG) {
+        push(FILE_VARIABLE, &path.to_string_lossy(), FLAG_ORIGIN);
+    }
     for name in [FILE_VARIABLE, LOGTAIL_VARIABLE, ENV_TAGS, USER_DEFINED_ID] {
+        if name == FILE_VARIABLE && flags.contains_key(FILE_FLAG) {
+            continue;
+        }
         if let Some(Ok(value)) = variable(env, name) {
             push(name, value, environment);
         }

@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 35] = [
+pub(crate) static KEYS: [Key; 36] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -336,6 +336,17 @@ pub(crate) static KEYS: [Key; 35] = [
         example: "",
         bare: true,
         doc: "Most requests in flight at once.",
+    },
+    Key {
+        name: "ordered_delivery",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "",
+        bare: false,
+        doc: "The groups of a file arrive in the order in which they were written: one request at a \
+              time for each file, and what fails holds up what follows it in that file, others not. A \
+              file is then delivered no faster than one batch_bytes in each round trip. What the \
+              service refuses and is sent again in halves may be overtaken.",
     },
     Key {
         name: "exactly_once",

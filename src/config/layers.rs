@@ -1,7 +1,7 @@
 //! Where values come from, and who wins.
 //!
 //! ```text
-//!  defaults < the file of ALIYUN_LOGTAIL_CONFIG < the file of LOGFERRY_CONFIG
+//!  defaults < the file of ALIYUN_LOGTAIL_CONFIG < the file of --config, or else of LOGFERRY_CONFIG
 //!           < bare variables (cpu_usage_limit, …) < LOGFERRY_… variables < flags
 //! ```
 //!
@@ -24,13 +24,18 @@ use super::{credentials, logtail, suggest};
 /// The environment, read once in `main`.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// Settings given as flags: name of the key (`batch_bytes`) and value.
+/// Settings given as flags: name of the key (`batch_bytes`), or [`FILE_FLAG`], and value.
 pub type Flags = BTreeMap<String, OsString>;
+
+/// The flag that names the settings file.
+pub const FILE_FLAG: &str = "config";
 
 /// The variable that names the settings file.
 pub(super) const FILE_VARIABLE: &str = "LOGFERRY_CONFIG";
 /// The variable that names an existing logtail file.
 pub(super) const LOGTAIL_VARIABLE: &str = "ALIYUN_LOGTAIL_CONFIG";
+/// Where the path comes from if that flag names it.
+pub(super) const FLAG_ORIGIN: &str = "flag --config";
 /// A settings file is some KiB; more is another file.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -50,7 +55,7 @@ pub(super) fn merge(
     let merged = config::Config::builder()
         .add_source(defaults())
         .add_source(logtail_file(env, mistakes))
-        .add_source(settings_file(env, mistakes))
+        .add_source(settings_file(env, flags, mistakes))
         .add_source(bare_variables(env, mistakes))
         .add_source(variables(env, mistakes))
         .add_source(flag_values(flags, mistakes))
@@ -155,21 +160,25 @@ fn logtail_file(env: &Environment, mistakes: &mut Mistakes) -> Layer {
                     }
                 }
             }
-            Err(why) => mistakes.push(mistake(why)),
+            Err(why) => mistakes.push(mistake(why).unread()),
         },
     }
     layer
 }
 
 /// The settings file, TOML or YAML.
-fn settings_file(env: &Environment, mistakes: &mut Mistakes) -> Layer {
+fn settings_file(env: &Environment, flags: &Flags, mistakes: &mut Mistakes) -> Layer {
     let mut layer = Layer::default();
-    let Some(path) = path_variable(env, FILE_VARIABLE, mistakes) else { return layer };
+    let (path, named_by) = match flags.get(FILE_FLAG) {
+        Some(path) => (path_text(FILE_VARIABLE, path, FLAG_ORIGIN, mistakes), FLAG_ORIGIN),
+        None => (path_variable(env, FILE_VARIABLE, mistakes), "environment"),
+    };
+    let Some(path) = path else { return layer };
     let entries = match parse_settings(Path::new(path)) {
         Ok(entries) => entries.into_iter().collect::<BTreeMap<_, _>>(),
         Err(why) => {
             let mistake = Mistake::new(FILE_VARIABLE, why);
-            mistakes.push(mistake.value(quoted(path)).origin("environment"));
+            mistakes.push(mistake.value(quoted(path)).origin(named_by).unread());
             return layer;
         }
     };
@@ -290,7 +299,7 @@ fn variables(env: &Environment, mistakes: &mut Mistakes) -> Layer {
 
 fn flag_values(flags: &Flags, mistakes: &mut Mistakes) -> Layer {
     let mut layer = Layer::default();
-    for (name, value) in flags {
+    for (name, value) in flags.iter().filter(|(name, _)| *name != FILE_FLAG) {
         match keys::find(name) {
             Some(key) => {
                 layer.set_text(key, value, &format!("flag --{}", key.flag()), mistakes);
@@ -332,14 +341,26 @@ fn is_service_link(rest: &str, value: &OsStr) -> bool {
 }
 
 fn path_variable<'a>(env: &'a Environment, name: &str, mistakes: &mut Mistakes) -> Option<&'a str> {
-    match variable(env, name)? {
-        Ok(text) if !text.contains('\0') => Some(text),
-        Ok(_) => {
-            mistakes.push(Mistake::new(name, "expected the path of a file").origin("environment"));
+    let value = env.get(OsStr::new(name)).filter(|value| !value.is_empty())?;
+    path_text(name, value, "environment", mistakes)
+}
+
+/// The path of a file.
+fn path_text<'a>(
+    name: &str,
+    value: &'a OsStr,
+    origin: &str,
+    mistakes: &mut Mistakes,
+) -> Option<&'a str> {
+    match value.to_str() {
+        Some(text) if !text.is_empty() && !text.contains('\0') => Some(text),
+        Some(_) => {
+            let mistake = Mistake::new(name, "expected the path of a file");
+            mistakes.push(mistake.origin(origin).unread());
             None
         }
-        Err(value) => {
-            mistakes.push(not_utf8(name, value).origin("environment"));
+        None => {
+            mistakes.push(not_utf8(name, value).origin(origin).unread());
             None
         }
     }

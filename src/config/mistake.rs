@@ -15,15 +15,27 @@ pub struct Mistake {
     pub origin: Option<String>,
     /// What is wrong and what would be right.
     pub advice: String,
+    /// A file could not be read: what it sets is not known.
+    pub is_unread: bool,
 }
 
 impl Mistake {
     pub(super) fn new(key: &str, advice: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), value: None, origin: None, advice: advice.into() }
+        Self {
+            key: key.to_owned(),
+            value: None,
+            origin: None,
+            advice: advice.into(),
+            is_unread: false,
+        }
     }
 
     pub(super) fn value(self, value: String) -> Self {
         Self { value: Some(value), ..self }
+    }
+
+    pub(super) fn unread(self) -> Self {
+        Self { is_unread: true, ..self }
     }
 
     pub(super) fn origin(self, origin: &str) -> Self {
@@ -51,6 +63,11 @@ pub struct Mistakes(pub Vec<Mistake>);
 impl Mistakes {
     pub(super) fn push(&mut self, mistake: Mistake) {
         self.0.push(mistake);
+    }
+
+    /// Whether the file that this variable names could not be read.
+    pub(super) fn is_unread(&self, variable: &str) -> bool {
+        self.0.iter().any(|mistake| mistake.is_unread && mistake.key == variable)
     }
 }
 

@@ -33,7 +33,7 @@ use crate::limit::{cgroup, memory};
 use crate::{batch, limit, send, tail};
 
 pub(crate) use keys::KEYS;
-pub use layers::{Environment, Flags};
+pub use layers::{Environment, FILE_FLAG, Flags};
 pub use mistake::{Mistake, Mistakes};
 pub use patterns::Reach;
 pub use reference::reference;
@@ -43,7 +43,7 @@ pub use reference::reference;
 pub struct Config {
     /// For the sender.
     pub send: send::Options,
-    /// For the tailer. The state directory is among what it leaves out.
+    /// For the tailer.
     pub tail: tail::Options,
     /// For the batcher.
     pub batch: batch::Options,
@@ -76,6 +76,8 @@ pub struct Config {
     pub tags: TagPlan,
     /// Every setting with its value and origin, for `check`. Holds no secrets.
     pub effective: Vec<Effective>,
+    /// What is odd about the settings and no mistake, for people.
+    pub notes: Vec<String>,
 }
 
 /// How the agent writes its own log lines.
@@ -124,7 +126,7 @@ fn load_within(
 ) -> Result<Config, Mistakes> {
     let mut mistakes = Mistakes::default();
     let found = layers::merge(env, flags, &mut mistakes);
-    check::compose(env, &found, container, &mut mistakes).ok_or(mistakes)
+    check::compose(env, flags, &found, container, &mut mistakes).ok_or(mistakes)
 }
 
 /// What `logferry checkpoint` needs: where the state is kept and which files are shipped.
@@ -154,6 +156,15 @@ pub fn load_kept(env: &Environment, flags: &Flags) -> Result<Kept, Mistakes> {
     let meanings = load_only(&["state_dir", "paths", "exclude"], env, flags)?;
     let reach = Reach::new(&meanings.patterns("paths"), &meanings.patterns("exclude"));
     Ok(Kept { state_dir: meanings.state_dir(), reach })
+}
+
+/// Loads only the form of the agent's log, for what is wrong with the other settings; text where that
+/// is wrong itself.
+#[must_use]
+pub fn load_log_format(env: &Environment, flags: &Flags) -> LogFormat {
+    let mut mistakes = Mistakes::default();
+    let found = layers::merge(env, flags, &mut mistakes);
+    check::Meanings::read(&found, &mut mistakes).log_format()
 }
 
 fn load_only(keys: &[&str], env: &Environment, flags: &Flags) -> Result<check::Meanings, Mistakes> {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Config;
 use crate::limit::memory::about;
+use crate::table::printable;
 
 impl Config {
     /// The two tables, for people.
@@ -11,8 +12,7 @@ impl Config {
     pub fn tables(&self) -> String {
         let settings = self.effective.iter().map(|row| {
             // What a value holds must not disturb the terminal or the table.
-            let value: String = row.value.chars().flat_map(printable).collect();
-            [row.key.clone(), value, row.origin.clone()]
+            [row.key.clone(), printable(&row.value), printable(&row.origin)]
         });
         let plan = &self.memory;
         let memory = plan
@@ -30,12 +30,6 @@ impl Config {
             table(["memory", "at most", "because"], memory.collect())
         )
     }
-}
-
-fn printable(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
-    let plain = escaped.is_none().then_some(c);
-    escaped.into_iter().flatten().chain(plain)
 }
 
 /// Three columns, each as wide as its widest cell (but no wider than a line), the last one ragged.

@@ -108,6 +108,7 @@ fn defaults_are_those_of_the_contract() {
         mem_usage_limit = 384 (default)
         max_bytes_per_sec = 0 (default)
         send_request_concurrency = 8 (default)
+        ordered_delivery = false (default)
         exactly_once = false (default)
         shard_hash_keys =  (default)
         verify_response = true (default)
@@ -122,7 +123,7 @@ fn defaults_are_those_of_the_contract() {
     );
     assert_eq!(config.batch.compression, Compression::Lz4);
     assert_eq!(config.limit.memory_bytes, 384 << 20);
-    assert_eq!(config.tail.exclude, ["/var/lib/logferry/**"]);
+    assert!(config.tail.exclude.is_empty(), "the state's own files are left out by name");
     assert_eq!(config.log_format, LogFormat::Text);
     assert!(matches!(config.send.credentials, CredentialsSource::Unsigned));
 }
@@ -136,7 +137,7 @@ project = "file"
 paths = ["/file/*.log", "/file/{a,b}"]
 link_roots = ["/file", "/a,b//c/./d/"]
 topic = "file"
-state_dir = "/file"
+state_dir = "/file-state"
 listen = "127.0.0.1:1"
 compression = "zstd"
 batch_bytes = 65536
@@ -152,7 +153,7 @@ log = "warn"
         ("paths", "/file/*.log,/file/{a,b}", "/env/{a,b}", "/flag"),
         ("link_roots", "/file,/a,b/c/d", "/env,/x", "/"),
         ("topic", "file", "env", "flag"),
-        ("state_dir", "/file", "/env", "/flag"),
+        ("state_dir", "/file-state", "/env-state", "/flag-state"),
         ("listen", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
         ("compression", "zstd", "none", "lz4"),
         ("batch_bytes", "64KiB", "128KiB", "256KiB"),
@@ -774,6 +775,7 @@ fn check_prints_two_tables() {
         mem_usage_limit           64                     environment mem_usage_limit
         max_bytes_per_sec         0                      default
         send_request_concurrency  8                      default
+        ordered_delivery          false                  default
         exactly_once              false                  default
         shard_hash_keys                                  default
         verify_response           true                   default
@@ -951,6 +953,81 @@ fn the_sidecar_file_loads_with_credentials() {
     ]))
     .unwrap();
     assert!(config.send.endpoint.tls);
+}
+
+// What a second look shows.
+
+/// Whatever stands in a file that cannot be read, it may be all that seems to be missing.
+#[test]
+fn a_broken_file_is_no_reason_to_call_settings_missing() {
+    for (name, text) in [("a.toml", "endpoint = "), ("a.yaml", "a: [x,&a y]"), ("a.txt", "")] {
+        let file = file(name, text);
+        let mistakes = load_env(&env(&[
+            ("LOGFERRY_CONFIG", &file.path),
+            ("LOGFERRY_ENDPOINT", "https://cn-hangzhou.log.aliyuncs.com"),
+            ("LOGFERRY_CLIENT_CERT_FILE", "/etc/hosts"),
+            ("LOGFERRY_BATCH_BYTES", "2MiB"),
+            ("LOGFERRY_SIGNATURE", "v4"),
+            ("LOGFERRY_TOPC", "x"),
+        ]))
+        .unwrap_err();
+        let keys: Vec<_> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(keys, ["LOGFERRY_CONFIG", "LOGFERRY_TOPC"], "{mistakes}");
+    }
+    // This one could have had the endpoint, and nothing else.
+    let broken = file("ilogtail_config.json", "{");
+    let mistakes = load_env(&env(&[("ALIYUN_LOGTAIL_CONFIG", &broken.path)])).unwrap_err();
+    let keys: Vec<_> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
+    assert_eq!(keys, ["ALIYUN_LOGTAIL_CONFIG", "project", "logstore"], "{mistakes}");
+}
+
+/// A value that cannot be taken is there all the same.
+#[test]
+fn a_value_that_is_no_text_is_not_called_missing_too() {
+    let mut env = good(&[]);
+    env.insert("LOGFERRY_PROJECT".into(), OsString::from_vec(vec![0xff]));
+    complain(
+        load_env(&env),
+        expect![[r#"
+            1 mistake in the settings:
+              project = "�", from environment LOGFERRY_PROJECT: expected text in UTF-8"#]],
+    );
+}
+
+#[test]
+fn the_flag_names_the_file_and_wins_over_the_variable() {
+    let named = file("flag.toml", "topic = 'from the flag'");
+    let other = file("variable.toml", "topic = 'from the variable'");
+    let env = good(&[("LOGFERRY_CONFIG", &other.path)]);
+    let load = |path: &str| load_within(&env, &flags(&[("config", path)]), NO_CONTAINER);
+
+    let config = load(&named.path).unwrap();
+    assert_eq!(effective(&config, "topic").0, "from the flag");
+    assert_eq!(effective(&config, "LOGFERRY_CONFIG"), (named.path.as_str(), "flag --config"));
+
+    complain(
+        load("/nowhere.toml"),
+        expect![[r#"
+            1 mistake in the settings:
+              LOGFERRY_CONFIG = "/nowhere.toml", from flag --config: cannot read the file: No such file or directory (os error 2)"#]],
+    );
+    let empty = load("").unwrap_err();
+    assert!(empty.to_string().contains("flag --config: expected the path of a file"), "{empty}");
+}
+
+#[test]
+fn what_is_odd_and_no_mistake_is_noted() {
+    let notes = |pairs: &[(&str, &str)]| load_env(&good(pairs)).unwrap().notes;
+
+    assert_eq!(notes(&[("POD_IP", "10.7.0.37"), ("ALIYUN_LOG_ENV_TAGS", "POD_IP||")]), [""; 0]);
+    let said =
+        notes(&[("POD_IP", "$(POD_IP)"), ("ALIYUN_LOG_ENV_TAGS", "POD_IP|_pod_name_|x\u{9b}")]);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].contains(r#"not set, so these tags are empty: "_pod_name_", "x\u{9b}";"#),
+        "{said:?}"
+    );
+    assert!(said[1].contains(r#"POD_IP = "$(POD_IP)" is no IP address; the source"#), "{said:?}");
 }
 
 // Whatever comes, an answer.

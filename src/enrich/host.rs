@@ -17,7 +17,7 @@ pub struct Host {
 /// `status.podIP`), which wins if it is an address; `endpoint` is the endpoint's host.
 #[must_use]
 pub fn gather(pod_ip: Option<&str>, endpoint: &str) -> Host {
-    let given = pod_ip.and_then(|text| text.trim().parse::<IpAddr>().ok());
+    let given = pod_ip.and_then(address);
     let address = given
         .or_else(|| destinations(endpoint).into_iter().flatten().find_map(route_source))
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -25,6 +25,16 @@ pub fn gather(pod_ip: Option<&str>, endpoint: &str) -> Host {
         name: rustix::system::uname().nodename().to_bytes().to_owned(),
         address: address.to_string(),
     }
+}
+
+/// Whether this is an address, as the value of `POD_IP` should be.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    address(text).is_some()
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    text.trim().parse().ok()
 }
 
 /// Addresses to ask the routing table about: the endpoint's, if it is an address; then one of the

@@ -2,7 +2,7 @@
 //!
 //! Owns nothing but the words on the command line and what is printed; the rest is [`Server`].
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -76,19 +76,39 @@ impl From<Command> for Options {
     }
 }
 
+/// Why the command ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It cannot be had as it was asked for: what is wrong, and what would be right.
+    #[error("{0}")]
+    Start(String),
+    /// The output cannot be written.
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+}
+
 /// Runs a mock endpoint until SIGINT or SIGTERM, saying where it is and, at the end, what it got.
 ///
 /// # Errors
 /// When it cannot listen, open its file, or print.
-pub async fn run(command: Command) -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+pub async fn run(command: Command, out: &mut impl Write) -> Result<(), CommandError> {
+    let catch = |kind| {
+        signal(kind).map_err(|error| CommandError::Start(format!("cannot catch signals: {error}")))
+    };
+    let (mut interrupt, mut terminate) =
+        (catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?);
     let listen = command.listen;
     let server = Server::start(command.into()).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot start a mock endpoint on {listen}: {error}"))
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!("; --listen takes another address than {listen}")
+            }
+            _ => String::new(),
+        };
+        let why = format!("cannot start a mock endpoint on {listen}: {error}{hint}");
+        CommandError::Start(why)
     })?;
 
-    let mut out = io::stdout();
     writeln!(out, "mock endpoint, and a page to watch it: http://{}/", server.address())?;
     out.flush()?;
     tokio::select! {
@@ -98,7 +118,7 @@ pub async fn run(command: Command) -> io::Result<()> {
 
     let store = server.store();
     server.stop().await;
-    write!(out, "{}", summary(&store.counts()))
+    Ok(write!(out, "{}", summary(&store.counts()))?)
 }
 
 fn summary(counts: &Counts) -> String {

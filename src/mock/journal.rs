@@ -22,9 +22,17 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens the file in `dir`, which is made if it does not exist.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
         let path = dir.join("groups.jsonl");
-        Ok(Self { file: OpenOptions::new().create(true).append(true).open(path)? })
+        let open = || {
+            fs::create_dir_all(dir)?;
+            OpenOptions::new().create(true).append(true).open(&path)
+        };
+        let cannot = |error: io::Error| {
+            let path = path.display();
+            let text = format!("cannot write {path}: {error}; --dir takes another directory");
+            io::Error::new(error.kind(), text)
+        };
+        Ok(Self { file: open().map_err(cannot)? })
     }
 
     /// Writes the groups of one request, by one write.

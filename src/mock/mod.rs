@@ -44,7 +44,7 @@ mod tests;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-pub use command::{Command, run};
+pub use command::{Command, CommandError, run};
 pub use endpoint::Endpoint;
 pub use fault::{Fault, Kind, On};
 pub use faults::Faults;

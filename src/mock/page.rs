@@ -33,14 +33,16 @@ use super::{Endpoint, answer};
 /// Most lines in one answer of `/mock/lines`.
 const LINES_MAX: u64 = 1000;
 
-/// Nothing but the page's own script, style and requests.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'";
+/// Nothing but the page's own script, style, icon and requests.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                      connect-src 'self'";
 
 /// The routes of this module.
 pub(super) fn routes() -> Router<Arc<Endpoint>> {
     Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", include_str!("page.html"))))
         .route("/mock/page.css", get(|| asset("text/css", include_str!("page.css"))))
+        .route("/mock/page.svg", get(|| asset("image/svg+xml", include_str!("page.svg"))))
         .route("/mock/page.js", get(|| asset("text/javascript", include_str!("page.js"))))
         .route("/mock/stats", get(stats))
         .route("/mock/lines", get(lines))

@@ -73,9 +73,9 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Output(_) | Self::Client(_) => ExitCode::Bug,
+            Self::Client(_) => ExitCode::Settings,
             Self::State(_) | Self::Damaged { .. } => ExitCode::State,
-            Self::Unknown { .. } => ExitCode::Usage,
+            Self::Output(_) | Self::Unknown { .. } => ExitCode::Usage,
         }
     }
 }

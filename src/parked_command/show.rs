@@ -8,6 +8,7 @@ use super::{Error, Pieces};
 use crate::batch::rewrite;
 use crate::checkpoint::parked::{Header, Piece};
 use crate::clock;
+use crate::escape;
 use crate::table::{ago, printable, size};
 use crate::wire::sls_logs::{Log, LogGroup};
 
@@ -65,12 +66,12 @@ fn print_records(group: &LogGroup, out: &mut impl Write) -> Result<(), Error> {
     Ok(())
 }
 
-/// Text as it is, but for control characters, backslashes and what is no UTF-8.
+/// Text as it is, but for what acts on a terminal, backslashes and what is no UTF-8.
 fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
-            if letter.is_control() || letter == '\\' {
+            if escape::is_more_than_seen(letter) || letter == '\\' {
                 text.extend(letter.escape_default());
             } else {
                 text.push(letter);

@@ -148,6 +148,7 @@ mod tests {
             credentials,
             concurrency_max: 1,
             together: super::super::queue::Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
+            in_order: false,
             verify_response: true,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(1),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::escape;
+
 /// An answer, reduced to what matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -82,9 +84,9 @@ fn unix_of_date(date: &str) -> Option<i64> {
     Some(parser.parse_timestamp(date.trim()).ok()?.as_second())
 }
 
-/// At most `chars_max` characters of a text, control characters as blanks.
+/// At most `chars_max` characters of a text, blanks in the place of those that act on a terminal.
 fn printable(text: &str, chars_max: usize) -> String {
-    let blank = |c: char| if c.is_control() { ' ' } else { c };
+    let blank = |c: char| if escape::is_more_than_seen(c) { ' ' } else { c };
     text.trim().chars().take(chars_max).map(blank).collect()
 }
 

@@ -107,6 +107,13 @@ impl Dispatch {
         }
     }
 
+    /// Lets no batch of a file start before the older ones of it have ended (`ordered_delivery`).
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.queue.keep_order();
+        self
+    }
+
     /// Takes a batch in.
     ///
     /// # Panics
@@ -160,6 +167,7 @@ impl Dispatch {
     pub fn on_result(&mut self, request: RequestId, verdict: Verdict, now: Instant) -> Vec<Ack> {
         let flight = self.in_flight.remove(&request).expect("a result belongs to a request");
         let is_list = flight.entries.len() > 1;
+        self.queue.on_end(&flight.entries);
         match verdict {
             Verdict::Delivered => {
                 self.on_success(flight.eras, now);

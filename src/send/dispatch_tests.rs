@@ -346,3 +346,67 @@ fn a_list_that_does_not_come_through_is_halved_too() {
 
     assert_eq!(polled_ids(&mut dispatch, until), [[1, 2, 3, 4]]);
 }
+
+/// A batch of this file; it goes alone.
+fn of(file: u32, id: u64) -> SealedBatch {
+    SealedBatch { span: Span::new(FileKey(file), id * 10, id * 10 + 10), ..batch(id) }
+}
+
+#[test]
+fn ordered_delivery_lets_nothing_of_a_file_overtake_what_failed() {
+    // File 0 has the even numbers, file 1 the odd ones.
+    let batches = (0..100).map(|id| of(u32::try_from(id % 2).unwrap(), id));
+    let (mut dispatch, t) = (dispatch(8, batches).in_order(), crate::clock::now());
+    grow(&mut dispatch, 8, t);
+    let under_way = polled(&mut dispatch, t);
+    assert_eq!(under_way.len(), 2, "one of each file, however many may go");
+    assert_eq!(dispatch.deadline(), None, "the next event is a result");
+    let (first, other) = (ids(&under_way[0])[0], ids(&under_way[1])[0]);
+
+    // The one steps back, for the other comes through.
+    dispatch.on_result(under_way[0].request, failure(), t);
+    dispatch.on_result(under_way[1].request, Verdict::Delivered, t);
+
+    assert_eq!(polled_ids(&mut dispatch, t), [[other + 2]], "nothing of the file that failed");
+    let until = dispatch.deadline().unwrap();
+    assert_eq!(polled_ids(&mut dispatch, until), [[first]]);
+}
+
+/// Whatever fails, is refused with others or goes in lists, the batches of each file end in order.
+#[test]
+fn ordered_delivery_keeps_the_order_of_each_file() {
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let files = rng.u32(1..6);
+        let batches: Vec<_> = (0..60)
+            .map(|id| {
+                let batch = of(rng.u32(0..files), id);
+                let raw_bytes = if rng.bool() { 5 } else { 512 * 1024 };
+                let route = Route::Key(rng.u128(0..2));
+                SealedBatch { raw_bytes, route, ..batch }
+            })
+            .collect();
+        let (mut dispatch, mut now) = (dispatch(8, batches).in_order(), crate::clock::now());
+        let (mut under_way, mut last) = (Vec::new(), vec![None; files as usize]);
+        while !dispatch.is_empty() {
+            under_way.extend(polled(&mut dispatch, now));
+            if under_way.is_empty() {
+                now =
+                    dispatch.deadline().expect("something is left, and nothing under way").max(now);
+                continue;
+            }
+            let load = under_way.swap_remove(rng.usize(0..under_way.len()));
+            let verdict = match rng.u32(0..6) {
+                0 => failure(),
+                1 => retry(FailureKind::Quota),
+                2 if load.is_list() => rejection(),
+                _ => Verdict::Delivered,
+            };
+            for ack in dispatch.on_result(load.request, verdict, now) {
+                let last = &mut last[ack.span.file.0 as usize];
+                assert!(*last < Some(ack.id.0), "seed {seed}: {} after {last:?}", ack.id.0);
+                *last = Some(ack.id.0);
+            }
+        }
+    }
+}

@@ -85,6 +85,8 @@ pub struct Options {
     pub concurrency_max: usize,
     /// How many lines and bytes may go together in one request.
     pub together: Together,
+    /// The batches of a file go one after the other (`ordered_delivery`).
+    pub in_order: bool,
     /// A 200 counts only with `x-log-requestid` (`verify_response`).
     pub verify_response: bool,
     /// Time to connect, TLS included.
@@ -136,10 +138,12 @@ impl Sender {
     pub fn new(options: Options, end: SenderEnd, seed: u64) -> Result<Self, ClientError> {
         let options = Arc::new(options);
         let rng = fastrand::Rng::with_seed(seed);
+        let dispatch = Dispatch::new(options.concurrency_max, options.together, rng);
+        let dispatch = if options.in_order { dispatch.in_order() } else { dispatch };
         Ok(Self {
             client: Client::new(&options)?,
             credentials: CredentialsInUse::new(options.credentials.clone()),
-            dispatch: Dispatch::new(options.concurrency_max, options.together, rng),
+            dispatch,
             clock: ServerClock::default(),
             journal: Journal::new(Arc::clone(&options)),
             attempts: JoinSet::new(),

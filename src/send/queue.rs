@@ -11,6 +11,9 @@
 //! it goes first when it returns; but of many that return, each lets one go first that has never
 //! stepped back.
 //!
+//! Where the order matters (`ordered_delivery`), of each file only the oldest batch takes part in this, and
+//! none while something of that file is under way; what follows it may be in the same load.
+//!
 //! # Which go together
 //! Small ones that are due, in one *load*: a package list, no larger than a full batch ([`Together`]).
 //! All of a load goes to the same shard and is compressed the same way; what has a sequence id goes
@@ -21,7 +24,7 @@
 //! list after list is refused, or does not come through while batches alone do, it is the list:
 //! then batches go alone for [`ALONE_TIME`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -30,6 +33,7 @@ use super::package_list;
 use super::verdict::FailureKind;
 use crate::limit::memory::LIST_BYTES_MAX;
 use crate::sealed::{BatchId, Route, SealedBatch};
+use crate::span::FileKey;
 use crate::wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
 
 /// How much goes together: no more than a full batch holds, since it comes again as a whole, and
@@ -69,6 +73,8 @@ pub struct Queue {
     alone_until: Option<Instant>,
     /// The last load that was due began with one that had stepped back.
     let_return: bool,
+    /// Of which files something is under way, if those of one file go one after the other.
+    busy: Option<HashSet<FileKey>>,
 }
 
 /// A batch and what has become of it so far.
@@ -99,9 +105,24 @@ impl Queue {
             together,
             waiting: BTreeMap::new(),
             let_return: false,
+            busy: None,
             refused_lists: 0,
             has_failed_list: false,
             alone_until: None,
+        }
+    }
+
+    /// Lets nothing of a file go before what is older of it, under way or waiting, has ended.
+    pub fn keep_order(&mut self) {
+        self.busy = Some(HashSet::new());
+    }
+
+    /// A load has ended, or comes back.
+    pub fn on_end(&mut self, load: &[Entry]) {
+        if let Some(busy) = &mut self.busy {
+            for entry in load {
+                busy.remove(&entry.file());
+            }
         }
     }
 
@@ -143,7 +164,7 @@ impl Queue {
     pub fn due(&self) -> Option<Option<Instant>> {
         // `None` is less than any instant.
         let mut soonest = None;
-        for entry in self.waiting.values() {
+        for entry in self.first_of_each() {
             soonest = Some(soonest.map_or(entry.not_before, |at| entry.not_before.min(at)));
             if entry.not_before.is_none() {
                 break;
@@ -154,27 +175,72 @@ impl Queue {
 
     /// Takes the oldest batch that is due, and what may go with it.
     pub fn take_due(&mut self, now: Instant) -> Vec<Entry> {
-        let mut due = self.waiting.values().filter(|entry| entry.is_due(now));
-        let Some(oldest) = due.next() else { return Vec::new() };
-        let must_let_by = self.let_return && oldest.set_back > 0;
-        let other = due.find(|entry| must_let_by && entry.set_back == 0);
-        let first = other.unwrap_or(oldest);
+        let Some(first) = self.first_due(now) else { return Vec::new() };
+        let (id, is_returning) = (first.batch.id, first.set_back > 0);
         let mut list = List::of(first);
         if self.alone_until.is_none_or(|until| now >= until) {
-            let younger = self.waiting.range((Bound::Excluded(first.batch.id), Bound::Unbounded));
-            let due = younger.map(|(_, entry)| entry).filter(|entry| entry.is_due(now));
-            // One that does not fit ends it: no younger one of its file may overtake it.
-            due.take(LOOK_MAX).try_for_each(|entry| list.offer(entry, self.together).then_some(()));
+            self.fill(&mut list, id, now);
         }
-        self.let_return = first.set_back > 0;
-        list.ids.iter().filter_map(|id| self.waiting.remove(id)).collect()
+        self.let_return = is_returning;
+        self.take(&list.ids)
+    }
+
+    /// The oldest that is due; of many that return, one that has never stepped back in between.
+    fn first_due(&self, now: Instant) -> Option<&Entry> {
+        let mut due = self.first_of_each().filter(|entry| entry.is_due(now));
+        let oldest = due.next()?;
+        let must_let_by = self.let_return && oldest.set_back > 0;
+        let other = due.find(|entry| must_let_by && entry.set_back == 0);
+        Some(other.unwrap_or(oldest))
+    }
+
+    /// Puts into a list what is due, fits, and is younger than its first one.
+    fn fill(&self, list: &mut List, first: BatchId, now: Instant) {
+        let mut barred = self.busy.clone().map(|mut busy| {
+            busy.extend(self.waiting.range(..first).map(|(_, entry)| entry.file()));
+            busy
+        });
+        let mut looks_left = LOOK_MAX;
+        for (_, entry) in self.waiting.range((Bound::Excluded(first), Bound::Unbounded)) {
+            if barred.as_ref().is_some_and(|barred| barred.contains(&entry.file())) {
+                continue;
+            }
+            let len = list.ids.len();
+            if entry.is_due(now) {
+                // One that does not fit ends it: no younger one of its file may overtake it.
+                if looks_left == 0 || !list.offer(entry, self.together) {
+                    return;
+                }
+                looks_left -= 1;
+            }
+            if let Some(barred) = barred.as_mut().filter(|_| list.ids.len() == len) {
+                barred.insert(entry.file());
+            }
+        }
+    }
+
+    /// Of each file the oldest that waits, if nothing of it is under way; all where the order does not
+    /// matter.
+    fn first_of_each(&self) -> impl Iterator<Item = &Entry> {
+        let mut passed = self.busy.clone();
+        let is_first =
+            move |entry: &&Entry| passed.as_mut().is_none_or(|passed| passed.insert(entry.file()));
+        self.waiting.values().filter(is_first)
+    }
+
+    fn take(&mut self, ids: &[BatchId]) -> Vec<Entry> {
+        let taken: Vec<Entry> = ids.iter().filter_map(|id| self.waiting.remove(id)).collect();
+        if let Some(busy) = &mut self.busy {
+            busy.extend(taken.iter().map(Entry::file));
+        }
+        taken
     }
 
     /// Takes a batch for a probe, alone: one that stepped back only if there is no other.
     pub fn take_probe(&mut self) -> Vec<Entry> {
-        let order = |(id, entry): &(&BatchId, &Entry)| (entry.failures, entry.set_back, **id);
-        let id = self.waiting.iter().min_by_key(order).map(|(id, _)| *id);
-        id.and_then(|id| self.waiting.remove(&id)).into_iter().collect()
+        let order = |entry: &&Entry| (entry.failures, entry.set_back, entry.batch.id);
+        let id = self.first_of_each().min_by_key(order).map(|entry| entry.batch.id);
+        self.take(id.as_slice())
     }
 
     /// The gates have opened: what failed while they were closed steps back, since another one
@@ -253,6 +319,10 @@ impl Entry {
     /// It has failed together with others: `len` in all.
     pub fn part_from(&mut self, len: usize) {
         self.together_max = (len / 2).max(1);
+    }
+
+    fn file(&self) -> FileKey {
+        self.batch.span.file
     }
 
     fn is_due(&self, now: Instant) -> bool {

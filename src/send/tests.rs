@@ -96,6 +96,7 @@ impl Server {
             }),
             concurrency_max: 4,
             together: Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
+            in_order: false,
             verify_response: true,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_millis(500),

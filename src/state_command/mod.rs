@@ -91,9 +91,10 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Output(_) => ExitCode::Bug,
             Self::Busy { .. } | Self::State(_) => ExitCode::State,
-            Self::Unknown { .. } | Self::Read { .. } | Self::Format { .. } => ExitCode::Usage,
+            Self::Output(_) | Self::Unknown { .. } | Self::Read { .. } | Self::Format { .. } => {
+                ExitCode::Usage
+            }
         }
     }
 }

@@ -16,10 +16,51 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use self::saved::Saved;
+use self::saved::{Saved, SavedFile};
 use crate::clock;
 use crate::exit::ExitCode;
+use crate::report::FileReport;
 use crate::table;
+
+/// What to show of the status, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Form {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Show only files that lag behind or have an error.
+    #[arg(long)]
+    pub lagging: bool,
+}
+
+/// How far a file lags behind; the greatest first.
+trait Lagging {
+    /// Seconds, bytes, and whether it has an error. What is not known is more than nothing.
+    fn lag(&self) -> (u64, u64, bool);
+}
+
+impl Lagging for FileReport {
+    fn lag(&self) -> (u64, u64, bool) {
+        (self.lag_seconds, self.lag_bytes, !self.last_error.is_empty())
+    }
+}
+
+impl Lagging for SavedFile {
+    fn lag(&self) -> (u64, u64, bool) {
+        (0, self.lag_bytes.unwrap_or(1), !self.last_error.is_empty())
+    }
+}
+
+impl Form {
+    /// Leaves out what was not asked for, and puts the file that lags most first; of the others
+    /// the order stays.
+    fn arrange<F: Lagging>(self, files: &mut Vec<F>) {
+        if self.lagging {
+            files.retain(|file| file.lag() != (0, 0, false));
+        }
+        files.sort_by_key(|file| std::cmp::Reverse(file.lag()));
+    }
+}
 
 /// Prints the status to `out`. `listen` is the agent's admin address, if it has one.
 ///
@@ -30,18 +71,19 @@ use crate::table;
 pub fn run(
     listen: Option<SocketAddr>,
     state_dir: &Path,
-    json: bool,
+    form: Form,
     out: &mut impl Write,
 ) -> io::Result<ExitCode> {
     let now_unix = clock::wall().as_secs();
     let why = match listen {
         None => "the admin port is switched off (LOGFERRY_LISTEN is empty)".to_owned(),
         Some(address) => match ask::agent(address) {
-            Ok(status) => {
-                let text = if json {
+            Ok(mut status) => {
+                form.arrange(&mut status.files);
+                let text = if form.json {
                     table::json(&status)?
                 } else {
-                    text::of_agent(&status, address, now_unix)
+                    text::of_agent(&status, address, form.lagging, now_unix)
                 };
                 out.write_all(text.as_bytes())?;
                 return Ok(ExitCode::Done);
@@ -49,8 +91,13 @@ pub fn run(
             Err(error) => error.to_string(),
         },
     };
-    let saved = Saved::read(state_dir, why);
-    let text = if json { table::json(&saved)? } else { text::of_saved(&saved, now_unix) };
+    let mut saved = Saved::read(state_dir, why);
+    form.arrange(&mut saved.files);
+    let text = if form.json {
+        table::json(&saved)?
+    } else {
+        text::of_saved(&saved, form.lagging, now_unix)
+    };
     out.write_all(text.as_bytes())?;
     Ok(if saved.error.is_empty() { ExitCode::Done } else { ExitCode::State })
 }

@@ -18,13 +18,14 @@ use crate::report::{CollectorReport, FileReport, SenderReport};
 
 fn run_text(listen: Option<SocketAddr>, dir: &Path) -> (ExitCode, String) {
     let mut out = Vec::new();
-    let code = run(listen, dir, false, &mut out).unwrap();
+    let code = run(listen, dir, Form::default(), &mut out).unwrap();
     (code, String::from_utf8(out).unwrap())
 }
 
 fn run_json(listen: Option<SocketAddr>, dir: &Path) -> (ExitCode, Value) {
     let mut out = Vec::new();
-    let code = run(listen, dir, true, &mut out).unwrap();
+    let form = Form { json: true, ..Form::default() };
+    let code = run(listen, dir, form, &mut out).unwrap();
     (code, serde_json::from_slice(&out).unwrap())
 }
 
@@ -83,11 +84,66 @@ fn shows_what_the_agent_says() {
         /share/logs/app.log         active  66306:1311    5000000  5000000  2000000  2.8 MiB    1m15s
         /share/logs/b\u{1b}[2J.log  active  66306:1311          9        9        9      0 B       0s  read it: permission denied
 
+        files: 0, of these 1 with a lag, the longest 1m15s of /share/logs/app.log; --lagging shows these only
         delivery: 345 lines in 12 batches, last never; 0 in flight, 3 waiting; last error: 503 ServerBusy
         checkpoint: saved never in /var/lib/"ferry"; last error: none
         set aside: 2 refused by the service, in /var/lib/"ferry"/parked: logferry parked list
     "#]]
     .assert_eq(&text);
+}
+
+/// The one that has waited longest is seen first, and of five thousand only those that wait if asked.
+#[test]
+fn the_file_that_lags_most_stands_first() {
+    let (mut served, files) = served();
+    let (template, address) = (files[0].clone(), Some(served.address));
+    let file = |name: &str, lag_bytes, lag_seconds| FileReport {
+        path: format!("/share/logs/{name}.log"),
+        lag_bytes,
+        lag_seconds,
+        ..template.clone()
+    };
+    let mut files: Vec<FileReport> = (0..50).map(|n| file(&format!("even-{n:02}"), 0, 0)).collect();
+    files.extend([file("large", 9_000_000, 1), file("late", 1, 900), file("small", 2, 1)]);
+    let names = |text: &str| -> Vec<String> {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("/share/logs/"));
+        rows.map(|row| row.split(".log").next().unwrap().to_owned()).collect()
+    };
+    let mut show = |form: Form| {
+        let mut out = Vec::new();
+        served.with_files(files.clone(), || {
+            run(address, Path::new("/none"), form, &mut out).unwrap()
+        });
+        String::from_utf8(out).unwrap()
+    };
+
+    let all = show(Form::default());
+    assert_eq!(names(&all)[..5], ["late", "large", "small", "even-00", "even-01"]);
+    assert_eq!(names(&all).len(), 53);
+    assert!(
+        all.contains("of these 3 with a lag, the longest 15m00s of /share/logs/late.log"),
+        "{all}"
+    );
+
+    let few = show(Form { lagging: true, ..Form::default() });
+    assert_eq!(names(&few), ["late", "large", "small"]);
+    let json: Value = serde_json::from_str(&show(Form { json: true, lagging: true })).unwrap();
+    assert_eq!(json["files"].as_array().unwrap().len(), 3);
+    assert_eq!(json["files"][0]["path"], "/share/logs/late.log");
+}
+
+/// Before the first search is done nobody knows that there are none.
+#[test]
+fn an_agent_that_has_not_searched_yet_is_not_said_to_ship_nothing() {
+    let mut served = Served::start();
+    let address = Some(served.address);
+
+    let (code, text) =
+        served.with_files(Vec::new(), || run_text(address, Path::new("/nonexistent")));
+
+    assert_eq!(code, ExitCode::Done);
+    assert!(!text.contains("no file is being shipped"), "{text}");
+    assert!(text.contains("not known yet: the first search for log files is not done"), "{text}");
 }
 
 #[test]

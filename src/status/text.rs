@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use super::saved::Saved;
 use crate::admin::status::Status;
+use crate::report::FileSums;
 use crate::table::{Column, ago, duration, printable, push_line, push_table, size};
 
 const COLUMNS: [Column; 9] = [
@@ -22,7 +23,7 @@ const COLUMNS: [Column; 9] = [
 
 /// The text for what a running agent says.
 #[must_use]
-pub fn of_agent(status: &Status, address: SocketAddr, now_unix: u64) -> String {
+pub fn of_agent(status: &Status, address: SocketAddr, is_lagging: bool, now_unix: u64) -> String {
     let rows = status.files.iter().map(|file| {
         [
             printable(&file.path),
@@ -51,9 +52,38 @@ pub fn of_agent(status: &Status, address: SocketAddr, now_unix: u64) -> String {
         printable(&status.project),
         printable(&status.logstore),
     );
-    push_table(&mut text, COLUMNS, &rows.collect::<Vec<_>>(), "no file is being shipped");
+    let if_empty = if is_lagging { "no file lags behind" } else { "no file is being shipped" };
+    if status.ready || status.draining || !status.files.is_empty() {
+        push_table(&mut text, COLUMNS, &rows.collect::<Vec<_>>(), if_empty);
+    } else {
+        let reason = printable(&status.not_ready_reason);
+        push_line(&mut text, format_args!("which files are shipped is not known yet: {reason}"));
+    }
+    text.push('\n');
+    push_files(&mut text, status);
     push_delivery(&mut text, status, now_unix);
     text
+}
+
+/// Where many files are listed, the last lines are what is seen.
+fn push_files(text: &mut String, status: &Status) {
+    for pattern in &status.patterns_without_files {
+        push_line(text, format_args!("{}", printable(&pattern.to_string())));
+    }
+    let FileSums { active, rotated, deleted, saved, .. } = status.totals;
+    let lagging = status.files.iter().filter(|file| file.lag_bytes > 0).count();
+    if let (Some(worst), 1..) = (status.files.first(), lagging) {
+        push_line(
+            text,
+            format_args!(
+                "files: {}, of these {lagging} with a lag, the longest {} of {}; --lagging shows these \
+                 only",
+                active + rotated + deleted + saved,
+                duration(worst.lag_seconds),
+                printable(&worst.path),
+            ),
+        );
+    }
 }
 
 fn push_delivery(text: &mut String, status: &Status, now_unix: u64) {
@@ -61,7 +91,7 @@ fn push_delivery(text: &mut String, status: &Status, now_unix: u64) {
     push_line(
         text,
         format_args!(
-            "\ndelivery: {} lines in {} batches, last {}; {} in flight, {} waiting; last error: {}",
+            "delivery: {} lines in {} batches, last {}; {} in flight, {} waiting; last error: {}",
             sender.lines_delivered,
             sender.batches_delivered,
             ago(sender.delivered_unix, now_unix),
@@ -93,7 +123,7 @@ fn push_delivery(text: &mut String, status: &Status, now_unix: u64) {
 
 /// The text for what the state directory holds.
 #[must_use]
-pub fn of_saved(saved: &Saved, now_unix: u64) -> String {
+pub fn of_saved(saved: &Saved, is_lagging: bool, now_unix: u64) -> String {
     let dir = printable(&saved.state_dir);
     let mut text = format!("{}\n", printable(&saved.no_agent_reason));
     if !saved.error.is_empty() {
@@ -127,7 +157,8 @@ pub fn of_saved(saved: &Saved, now_unix: u64) -> String {
             printable(&file.last_error),
         ]
     });
-    push_table(&mut text, COLUMNS, &rows.collect::<Vec<_>>(), "no file is known");
+    let if_empty = if is_lagging { "no file lags behind" } else { "no file is known" };
+    push_table(&mut text, COLUMNS, &rows.collect::<Vec<_>>(), if_empty);
     let seen = saved.files.iter().map(|file| file.seen_unix).max().unwrap_or_default();
     push_line(
         &mut text,

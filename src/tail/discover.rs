@@ -8,13 +8,14 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobSet, GlobSetBuilder};
 
-use super::own::Own;
-use super::pattern::{self, Pattern, PatternError};
+use super::own::{self, Own, Private};
+use super::pattern::{self, Part, Pattern, PatternError};
 use super::roots::LinkRoots;
 use super::trace::{self, End};
 use super::walk::Walk;
@@ -24,8 +25,12 @@ use super::walk::Walk;
 pub struct Patterns {
     patterns: Vec<Pattern>,
     exclude: Exclude,
+    /// The patterns as they were written.
+    texts: Vec<String>,
     /// Directories and files of our own, never entered or matched, under whatever name.
     own: Vec<PathBuf>,
+    /// Those of our own in a directory that may hold logs too.
+    private: Option<Private>,
     /// Files that the settings name, such as credentials and keys.
     named: Vec<PathBuf>,
     /// What all of these were when the last walk began.
@@ -80,6 +85,23 @@ pub struct Refused {
     pub target: PathBuf,
 }
 
+/// A pattern that matches no file, and how far it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fruitless {
+    /// The pattern as written.
+    pub pattern: String,
+    /// Its part before the first wildcard.
+    pub base: PathBuf,
+    /// Where that leads, links resolved.
+    pub real: PathBuf,
+    /// The nearest directory on the way there that exists; where that leads to if it does.
+    pub nearest: PathBuf,
+    /// Something would match, and is left out.
+    pub is_left_out: bool,
+    /// The names in `nearest` are nobody's secret: no link has led there, or one that may.
+    pub may_be_listed: bool,
+}
+
 /// What one walk found.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -98,6 +120,10 @@ pub struct Scan {
     pub refused: Vec<Refused>,
     /// What matches and is no regular file, with what it is, each once.
     pub odd: Vec<(PathBuf, &'static str)>,
+    /// The patterns that match no file.
+    pub fruitless: Vec<Fruitless>,
+    /// How often something was left out because it is excluded.
+    pub(super) left_out: u64,
 }
 
 impl Patterns {
@@ -116,15 +142,33 @@ impl Patterns {
         let parse = |text: &String| Pattern::new(text).map_err(|error| (text.clone(), error));
         let patterns = paths.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let roots = LinkRoots::new(patterns.iter().map(Pattern::root), link_roots);
-        let exclude = Exclude::new(exclude)?;
-        Ok(Self { exclude, patterns, own, named: Vec::new(), own_now: Own::default(), roots })
+        let (exclude, texts) = (Exclude::new(exclude)?, paths.to_vec());
+        let (named, own_now) = (Vec::new(), Own::default());
+        Ok(Self { exclude, patterns, texts, own, private: None, named, own_now, roots })
     }
 
     /// Never matches these files either, which the settings name, nor what is beside them.
     #[must_use]
-    pub fn without(mut self, named: Vec<PathBuf>) -> Self {
-        self.named = named;
-        self
+    pub fn without(self, named: Vec<PathBuf>) -> Self {
+        Self { named, ..self }
+    }
+
+    /// Leaves out these names in this directory too, under whatever name it is met.
+    #[must_use]
+    pub fn leaving_out(self, dir: &Path, is_own: fn(&OsStr) -> bool) -> Self {
+        Self { private: Some(Private { dir: dir.to_owned(), is_own }), ..self }
+    }
+
+    /// The pattern of one file, if there is one, that stands for one of our own.
+    #[must_use]
+    pub fn own_file(&self) -> Option<&str> {
+        let own = Own::look(&self.own, None, &[], &[]);
+        let is_own = |pattern: &Pattern| {
+            let [Part::Literal(name)] = pattern.parts.as_slice() else { return false };
+            own::inode(&pattern.base.join(name)).is_some_and(|inode| own.is_ours(inode))
+        };
+        let mut pairs = self.patterns.iter().zip(&self.texts);
+        pairs.find(|(pattern, _)| is_own(pattern)).map(|(_, text)| text.as_str())
     }
 
     /// Whether the fixed part of a pattern ends here.
@@ -147,7 +191,7 @@ impl Patterns {
     #[must_use]
     pub fn scan(&mut self) -> Scan {
         let bases: Vec<&Path> = self.patterns.iter().map(|one| one.base.as_path()).collect();
-        let own = Own::look(&self.own, &self.named, &bases);
+        let own = Own::look(&self.own, self.private.as_ref(), &self.named, &bases);
         self.roots.resolve(|dir| {
             let trace = trace::path(dir);
             let links = trace.links.into_iter().map(|link| link.path).collect();
@@ -160,9 +204,15 @@ impl Patterns {
         }
         let mut scan = Scan::default();
         let mut seen = HashMap::new();
-        for pattern in &self.patterns {
+        for (pattern, text) in self.patterns.iter().zip(&self.texts) {
+            let left_out = scan.left_out;
             let walk = Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut scan);
-            for file in walk.run() {
+            let files = walk.run();
+            if files.is_empty() {
+                let is_left_out = scan.left_out > left_out;
+                scan.fruitless.push(Fruitless::new(text, pattern, is_left_out, &self.roots));
+            }
+            for file in files {
                 let inode = (file.device, file.inode);
                 match seen.entry(inode) {
                     Entry::Vacant(entry) => {
@@ -276,6 +326,50 @@ impl Patterns {
     #[must_use]
     pub fn roots(&self) -> String {
         self.roots.list()
+    }
+}
+
+/// The first of these patterns that finds files only in `dir` or below, and where its base leads, as
+/// far as that can be seen now.
+#[must_use]
+pub fn within(paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
+    let real_dir = trace::path(dir).real;
+    paths.iter().find_map(|text| {
+        let base = Pattern::new(text).ok()?.base;
+        let real = trace::path(&base).real;
+        (base.starts_with(dir) || real.starts_with(&real_dir)).then(|| (text.clone(), real))
+    })
+}
+
+/// The first of the names in a directory, in order, and how many more there are; none if it cannot be
+/// read.
+#[must_use]
+pub fn names_in(dir: &Path, names_max: usize) -> (Vec<String>, usize) {
+    /// Of a crowd some are enough.
+    const LOOKED_AT_MAX: usize = 1000;
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(LOOKED_AT_MAX);
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(names_max);
+    names.truncate(names_max);
+    (names.iter().map(|name| name.to_string_lossy().into_owned()).collect(), more)
+}
+
+impl Fruitless {
+    fn new(text: &str, pattern: &Pattern, is_left_out: bool, roots: &LinkRoots) -> Self {
+        let (base, trace) = (pattern.base.clone(), trace::path(&pattern.base));
+        let is_dir = |dir: &&Path| trace::stat(dir).is_ok_and(|metadata| metadata.is_dir());
+        let nearest =
+            trace.real.ancestors().find(is_dir).unwrap_or_else(|| Path::new("/")).to_owned();
+        let may_be_listed = base.starts_with(&nearest) || roots.allows(&nearest);
+        Self {
+            pattern: text.to_owned(),
+            base,
+            real: trace.real,
+            nearest,
+            is_left_out,
+            may_be_listed,
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! credentials and keys, with what is beside them.
 //!
 //! ```text
-//! our own          the file, or all that is in the directory
+//! our own          the file; in the state directory, which may hold logs too, what bears the name of
+//!                  one of the state's files, however deep below. No link leads into that directory
 //! named            the file itself; what stands right in its directory, as written and as it really
 //!                  is; and all of a volume of the orchestrator's, whose versions change
 //! ```
@@ -13,6 +14,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,13 @@ const VOLUME: &str = "..data";
 
 /// Device and inode.
 type Inode = (u64, u64);
+
+/// A directory, and which names in it are our own.
+#[derive(Debug)]
+pub(super) struct Private {
+    pub(super) dir: PathBuf,
+    pub(super) is_own: fn(&OsStr) -> bool,
+}
 
 /// Whose a file is that is never a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +45,7 @@ pub(super) enum Kept {
 #[derive(Debug, Default)]
 pub(super) struct Own {
     ours: HashSet<Inode>,
+    private: Option<(Inode, fn(&OsStr) -> bool)>,
     /// Named files, and volumes of which all counts.
     named: HashSet<Inode>,
     /// Real paths of the named files: another file may take one's place.
@@ -43,13 +53,28 @@ pub(super) struct Own {
     /// Directories of which only the files count that stand right in them.
     beside: HashSet<Inode>,
     /// The directory that was asked for last, and the answer: most files stand beside another.
-    last: RefCell<Option<(PathBuf, Option<Kept>)>>,
+    last: RefCell<Option<(PathBuf, Dir)>>,
+}
+
+/// What a directory means for the files that stand right in it.
+#[derive(Clone, Copy, Debug)]
+enum Dir {
+    Free,
+    /// It is the private one: the name of a file decides.
+    Private,
+    Kept(Kept),
 }
 
 impl Own {
     /// `bases` are the directories of the patterns, as written.
-    pub(super) fn look(ours: &[PathBuf], named: &[PathBuf], bases: &[&Path]) -> Self {
+    pub(super) fn look(
+        ours: &[PathBuf],
+        private: Option<&Private>,
+        named: &[PathBuf],
+        bases: &[&Path],
+    ) -> Self {
         let mut own = Self {
+            private: private.and_then(|one| Some((inode(&one.dir)?, one.is_own))),
             ours: ours.iter().filter_map(|path| inode(path)).collect(),
             named: named.iter().filter_map(|path| inode(path)).collect(),
             ..Self::default()
@@ -67,6 +92,16 @@ impl Own {
             }
         }
         own
+    }
+
+    /// Whether this is the directory in which names may be our own.
+    pub(super) fn is_private(&self, dir: Inode) -> bool {
+        self.private.is_some_and(|(private, _)| private == dir)
+    }
+
+    /// Whether a name in that directory is.
+    pub(super) fn is_private_name(&self, name: &OsStr) -> bool {
+        self.private.is_some_and(|(_, is_own)| is_own(name))
     }
 
     /// Whether this file or directory is one of ours.
@@ -93,29 +128,70 @@ impl Own {
         if self.is_named(inode) || self.paths.iter().any(|path| path == real) {
             return Some(Kept::Named);
         }
-        let dir = real.parent()?;
+        let (dir, name) = (real.parent()?, real.file_name()?);
         let mut last = self.last.borrow_mut();
-        if let Some((_, kept)) = last.as_ref().filter(|(asked, _)| asked == dir) {
-            return *kept;
+        let known = last.as_ref().filter(|(asked, _)| asked == dir).map(|(_, known)| *known);
+        let found = known.unwrap_or_else(|| self.judge(dir));
+        if known.is_none() {
+            *last = Some((dir.to_owned(), found));
         }
-        let kept = self.keeps_dir(dir);
-        *last = Some((dir.to_owned(), kept));
-        kept
+        match found {
+            Dir::Free => None,
+            Dir::Private => self.is_private_name(name).then_some(Kept::Ours),
+            Dir::Kept(kept) => Some(kept),
+        }
     }
 
-    /// Whose the files are that stand in the directory with this real path.
+    /// Whose a file or directory is to which a link leads, with this real path: no link leads into the
+    /// private directory.
+    pub(super) fn keeps_target(&self, real: &Path, inode: Inode) -> Option<Kept> {
+        self.keeps(real, inode).or_else(|| {
+            let ours = |kept: &Kept| *kept == Kept::Ours;
+            real.parent().and_then(|dir| self.keeps_dir(dir)).filter(ours)
+        })
+    }
+
+    /// Whose a directory is to which a link leads, with this real path.
     pub(super) fn keeps_dir(&self, real: &Path) -> Option<Kept> {
-        if self.ours.is_empty() && self.named.is_empty() {
+        if self.is_empty() {
             return None;
         }
-        real.ancestors().enumerate().find_map(|(level, dir)| match inode(dir)? {
-            found if self.is_ours(found) => Some(Kept::Ours),
-            found if self.is_named(found) => Some(Kept::Named),
-            found => (level == 0 && self.is_beside(found)).then_some(Kept::Named),
-        })
+        let is_private = |dir: &Path| inode(dir).is_some_and(|found| self.is_private(found));
+        match self.judge(real) {
+            Dir::Kept(kept) => Some(kept),
+            Dir::Private => Some(Kept::Ours),
+            Dir::Free => real.ancestors().any(is_private).then_some(Kept::Ours),
+        }
+    }
+
+    fn judge(&self, dir: &Path) -> Dir {
+        if self.is_empty() {
+            return Dir::Free;
+        }
+        let mut below: Option<&OsStr> = None;
+        for dir in dir.ancestors() {
+            let name = std::mem::replace(&mut below, dir.file_name());
+            let Some(found) = inode(dir) else { continue };
+            match name {
+                _ if self.is_ours(found) => return Dir::Kept(Kept::Ours),
+                _ if self.is_named(found) => return Dir::Kept(Kept::Named),
+                None if self.is_beside(found) => return Dir::Kept(Kept::Named),
+                None if self.is_private(found) => return Dir::Private,
+                Some(name) if self.is_private(found) && self.is_private_name(name) => {
+                    return Dir::Kept(Kept::Ours);
+                }
+                _ => {}
+            }
+        }
+        Dir::Free
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ours.is_empty() && self.named.is_empty() && self.private.is_none()
     }
 }
 
-fn inode(path: &Path) -> Option<Inode> {
+/// Device and inode of what a path leads to.
+pub(super) fn inode(path: &Path) -> Option<Inode> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }

@@ -6,6 +6,7 @@
 
 mod writer;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, LevelFilter};
 
 use crate::config::LogFormat;
+use crate::escape;
 use crate::exit::{self, ExitCode};
 
 pub use self::writer::LogWriter;
@@ -27,7 +29,7 @@ pub fn start(writer: &LogWriter, filter: &str, format: LogFormat) {
     let writer = writer.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(move || Escaped(writer.clone()))
+        .with_writer(move || Escaped { out: writer.clone(), format })
         // It would complain to the same standard error, and panic: a full disk must not end us.
         .log_internal_errors(false);
     // It fails only where a subscriber is installed already, and then that one is used.
@@ -43,32 +45,35 @@ fn always() -> Directive {
     directive.parse().expect("a target and a level")
 }
 
-/// A writer, with control characters of facts (a path can hold any) as escapes: an event is
-/// one line, whatever it tells of.
-struct Escaped<W>(W);
+/// A writer, with escapes for whatever a fact holds (a path can hold anything) that acts on a
+/// terminal: an event is one line, whatever it tells of.
+struct Escaped<W> {
+    out: W,
+    format: LogFormat,
+}
 
 impl<W: Write> Write for Escaped<W> {
     /// Takes one event, its line end included.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let line = event.strip_suffix(b"\n").unwrap_or(event);
-        if line.iter().any(u8::is_ascii_control) {
-            let mut escaped = Vec::with_capacity(event.len() + 16);
-            for &byte in line {
-                match byte.is_ascii_control() {
-                    true => escaped.extend(byte.escape_ascii()),
-                    false => escaped.push(byte),
-                }
-            }
-            escaped.extend_from_slice(&event[line.len()..]);
-            self.0.write_all(&escaped)?;
-        } else {
-            self.0.write_all(event)?;
+        let text = String::from_utf8_lossy(event);
+        let (line, end) = match text.strip_suffix('\n') {
+            Some(line) => (line, "\n"),
+            None => (&*text, ""),
+        };
+        let escaped = match self.format {
+            LogFormat::Text => escape::text(line),
+            LogFormat::Json => escape::json(line),
+        };
+        match escaped {
+            Cow::Borrowed(_) => self.out.write_all(text.as_bytes())?,
+            // In one piece: others may write to the same place.
+            Cow::Owned(line) => self.out.write_all((line + end).as_bytes())?,
         }
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.out.flush()
     }
 }
 
@@ -97,8 +102,14 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_it_tells_of() {
-        let mut out = Escaped(Vec::new());
-        out.write_all("INFO file=/a\nERROR forged\x1b[31m\u{e4}.log\n".as_bytes()).unwrap();
-        assert_eq!(out.0, "INFO file=/a\\nERROR forged\\x1b[31m\u{e4}.log\n".as_bytes());
+        let mut text = Escaped { out: Vec::new(), format: LogFormat::Text };
+        text.write_all("INFO file=/a\nERROR forged\x1b[31m\u{e4}\u{202e}.log\n".as_bytes())
+            .unwrap();
+        let expected = "INFO file=/a\\nERROR forged\\u{1b}[31m\u{e4}\\u{202e}.log\n";
+        assert_eq!(text.out, expected.as_bytes());
+
+        let mut json = Escaped { out: Vec::new(), format: LogFormat::Json };
+        json.write_all("{\"file\":\"/a\\n\x7f\u{9b}.log\"}\n".as_bytes()).unwrap();
+        assert_eq!(json.out, "{\"file\":\"/a\\n\\u007f\\u009b.log\"}\n".as_bytes());
     }
 }

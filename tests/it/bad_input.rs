@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 
+use crate::support::disk::Disk;
 use crate::support::{Pod, run, wait_for};
 
 /// Starts the agent with one thing wrong; it must end with `code` and name each of `words`.
@@ -12,10 +13,6 @@ fn check(change: impl FnOnce(&mut HashMap<String, String>), code: i32, words: &[
     let mut env = pod.environment();
     change(&mut env);
     for command in ["run", "check"] {
-        // A state directory is only opened to run.
-        if command == "check" && code == 73 {
-            continue;
-        }
         let (found, _, complaint) = run(&[command], &env);
         assert_eq!(found, code, "{command}: {complaint}");
         for word in words {
@@ -135,4 +132,98 @@ fn wrong_usage() {
         assert_eq!(code, 64, "{args:?}: {complaint}");
         assert!(complaint.contains("--help"), "{complaint}");
     }
+}
+
+/// All logs would be taken for the agent's own: as written, and over links as far as they lead now.
+#[test]
+fn a_state_directory_at_or_above_the_logs() {
+    for (state, linked) in [
+        ("share/logs", "data/pod/logs"),
+        ("share", "data/pod/logs"),
+        ("", "data/pod/logs"),
+        ("data/pod/logs", "data/pod/logs"),
+        ("data/pod", "data/pod/logs"),
+        // Not made yet, neither of them.
+        ("share", ""),
+        ("share/logs", ""),
+    ] {
+        let pod = Pod::new();
+        if !linked.is_empty() {
+            pod.link(linked);
+        }
+        let mut env = pod.environment();
+        let state = pod.path(state).display().to_string();
+        env.insert("LOGFERRY_STATE_DIR".to_owned(), state.clone());
+        for command in ["run", "check"] {
+            let (code, _, complaint) = run(&[command], &env);
+            assert_eq!(code, 78, "{state}: {complaint}");
+            for word in ["state_dir", &*state, "share/logs/**/*.log", "a directory of its own"] {
+                assert!(complaint.contains(word), "no {word:?} in:\n{complaint}");
+            }
+        }
+        assert!(!pod.path("share/lock").exists(), "nothing is made");
+    }
+}
+
+/// As `2> app.log` makes it, with `app.log` in the settings.
+#[test]
+fn a_log_that_is_the_agents_own_is_no_log_to_ship() {
+    let mut pod = Pod::new();
+    pod.patterns(&["agent.log"]);
+    let agent = pod.start();
+    assert_eq!(agent.exit_code(), 78);
+    assert!(pod.agent_log().contains("is where the agent's own log goes"), "{}", pod.agent_log());
+}
+
+/// What the start would meet, `check` meets before: also as root, whom no mode forbids anything.
+#[test]
+fn check_tries_the_state_directory_and_leaves_no_trace() {
+    let names = |dir: &std::path::Path| -> Vec<_> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect()
+    };
+    let pod = Pod::new();
+    let Some(disk) = Disk::tmpfs(&pod.path("disk"), "size=1m,mode=0777") else { return };
+    for state in ["disk", "disk/state", "disk/to/be/made"] {
+        let mut env = pod.environment();
+        let path = pod.path(state).display().to_string();
+        env.insert("LOGFERRY_STATE_DIR".to_owned(), path.clone());
+
+        disk.remount("rw");
+        let (code, out, complaint) = run(&["check"], &env);
+        assert_eq!(code, 0, "{state}: {complaint}");
+        assert!(!out.contains("note: the state"), "{out}");
+        assert!(names(&pod.path("disk")).is_empty(), "{:?}", names(&pod.path("disk")));
+
+        disk.remount("ro");
+        for command in [&["run"][..], &["check"], &["check", "--connect"]] {
+            let (code, out, complaint) = run(command, &env);
+            assert_eq!(code, 73, "{command:?} {state}: {complaint}");
+            let asks = command.len() > 1;
+            assert_eq!(out.contains("endpoint: "), asks, "the rest is told all the same: {out}");
+            assert!(complaint.contains(&path), "{complaint}");
+            assert!(complaint.contains("mounted read-only"), "{complaint}");
+        }
+    }
+}
+
+/// It is asked beside the agent that holds it, and of a directory that has worked.
+#[test]
+fn check_takes_a_state_directory_in_use_for_a_good_one() {
+    let (mut pod, log) = Pod::with_log();
+    let Some(disk) = Disk::tmpfs(&pod.path("state"), "size=1m,mode=0777") else { return };
+    pod.ledger.append(&log, 10);
+    let agent = pod.start();
+    pod.expect_all();
+    let check = || run(&["check"], &pod.environment());
+
+    assert_eq!(check().0, 0);
+    assert_eq!(agent.stop().0, 0);
+    disk.remount("ro");
+    let (code, out, complaint) = check();
+    let agent = pod.start();
+
+    assert_eq!(code, 0, "{complaint}");
+    assert!(out.contains("read-only") && out.contains("starts all the same"), "{out}");
+    assert_eq!(agent.stop().0, 0, "so it does: {}", pod.agent_log());
 }

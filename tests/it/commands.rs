@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -229,4 +230,155 @@ fn version_names_itself() {
     let (code, out, _) = run(&["version"], &HashMap::new());
     assert_eq!(code, 0);
     assert!(out.starts_with(concat!("logferry ", env!("CARGO_PKG_VERSION"))), "{out}");
+}
+
+/// Runs a command with its output there; exit code and standard error.
+fn run_into(args: &str, env: &HashMap<String, String>, output: std::fs::File) -> (i32, String) {
+    let child = Command::new(env!("CARGO_BIN_EXE_logferry"))
+        .args(args.split(' '))
+        .env_clear()
+        .envs(env)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+const PRINTING: [&str; 11] = [
+    "check",
+    "status",
+    "status --json",
+    "checkpoint show",
+    "checkpoint show --json",
+    "parked list",
+    "parked list --json",
+    "parked replay",
+    "parked drop --all",
+    "version",
+    "--help",
+];
+
+/// That is no bug of the program, and nothing that it may pass over.
+#[test]
+fn output_that_cannot_be_written_is_said() {
+    let pod = Pod::new();
+    std::fs::create_dir(pod.path("state")).unwrap();
+    for args in
+        PRINTING.into_iter().chain(["mock --listen 127.0.0.1:0", "demo --seconds 1", "run --help"])
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (code, complaint) = run_into(args, &pod.environment(), full);
+        assert_eq!(code, 64, "{args}: {complaint}");
+        assert!(complaint.contains("No space left on device"), "{args}: {complaint}");
+        assert!(complaint.contains("standard output"), "{args}: {complaint}");
+    }
+}
+
+/// Who has seen enough is no trouble.
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let pod = Pod::new();
+    std::fs::create_dir(pod.path("state")).unwrap();
+    for args in PRINTING {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, complaint) = run_into(args, &pod.environment(), OwnedFd::from(writer).into());
+        assert_eq!((code, complaint.as_str()), (0, ""), "{args}");
+    }
+}
+
+#[test]
+fn a_mock_that_cannot_be_had_says_what_to_change() {
+    let env = HashMap::new();
+    let mut pod = Pod::new();
+    let taken = pod.mock.address().to_string();
+    for (args, words) in [
+        (["mock", "--listen", "127.0.0.1:0", "--dir", "/proc/x"], "/proc/x/groups.jsonl"),
+        (["mock", "--listen", "127.0.0.1:0", "--dir", "/dev/null"], "--dir takes another"),
+        (["mock", "--listen", &taken, "--shards", "1"], "--listen takes another address"),
+        (["mock", "--listen", "192.0.2.1:80", "--shards", "1"], "192.0.2.1:80"),
+    ] {
+        let (code, _, complaint) = run(&args, &env);
+        assert_eq!(code, 64, "{args:?}: {complaint}");
+        assert!(complaint.contains(words), "{args:?}: {complaint}");
+    }
+    pod.mock.stop();
+}
+
+/// What collects the agent's log as JSON understands why it does not start, too.
+#[test]
+fn mistakes_in_the_settings_are_json_where_the_log_is() {
+    let mut pod = Pod::new();
+    pod.set("LOGFERRY_PROJECT", "!").set("LOGFERRY_BATCH_BYTES", "\u{202e}x");
+    let mut env = pod.environment();
+    let (code, _, text) = run(&["run"], &env);
+    assert_eq!(code, 78);
+    assert!(text.starts_with("logferry: 2 mistakes in the settings:\n"), "{text}");
+
+    env.insert("LOGFERRY_LOG_FORMAT".to_owned(), "json".to_owned());
+    let (code, _, text) = run(&["run"], &env);
+
+    assert_eq!(code, 78);
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<_> = events.iter().map(|event| event["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["project", "batch_bytes"], "{text}");
+    for event in &events {
+        assert_eq!(event["level"], "ERROR");
+        assert_eq!(event["message"], "a mistake in the settings");
+        assert!(event["origin"].as_str().unwrap().starts_with("environment LOGFERRY_"), "{event}");
+        assert!(event["error"].as_str().unwrap().contains("expected "), "{event}");
+    }
+    assert!(!text.contains('\u{202e}'), "{text}");
+}
+
+#[test]
+fn a_file_of_settings_is_named_by_a_flag_of_every_command() {
+    let pod = Pod::new();
+    let file = pod.path("settings.toml");
+    let state = pod.path("elsewhere");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(&file, format!("state_dir = {state:?}\ntopic = 'from the file'\n")).unwrap();
+    let mut env = pod.environment();
+    env.remove("LOGFERRY_STATE_DIR");
+    env.insert("LOGFERRY_CONFIG".to_owned(), "/nowhere.toml".to_owned());
+    let file = file.display().to_string();
+
+    let (code, text, complaint) = run(&["check", "--config", &file], &env);
+    assert_eq!(code, 0, "{complaint}");
+    let row = text.lines().find(|row| row.starts_with("topic ")).unwrap();
+    assert!(row.contains("from the file") && row.ends_with(&format!("file {file}")), "{row}");
+    for args in ["status", "checkpoint show", "parked list"] {
+        let (code, _, complaint) = run(&args.split(' ').collect::<Vec<_>>(), &env);
+        assert_eq!(code, 78, "{args}: {complaint}");
+        let args: Vec<_> = args.split(' ').chain(["--config", &file]).collect();
+        let (code, _, complaint) = run(&args, &env);
+        assert_eq!(code, 0, "{args:?}: {complaint}");
+    }
+    let (code, _, complaint) = run(&["run", "--config", "/nowhere.yaml"], &pod.environment());
+    assert_eq!(code, 78);
+    assert!(complaint.contains("from flag --config: cannot read the file"), "{complaint}");
+}
+
+/// What cannot be meant is said, by `check` and in the log: an address that is none, tags that stay
+/// empty.
+#[test]
+fn what_is_odd_is_noted_by_check_and_in_the_log() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("POD_IP", "$(POD_IP)").set("ALIYUN_LOG_ENV_TAGS", "_pod_name_|POD_IP");
+
+    let (code, text, _) = run(&["check"], &pod.environment());
+    pod.ledger.append(&log, 10);
+    let agent = pod.start();
+    pod.finish(agent);
+
+    assert_eq!(code, 0);
+    for words in ["\"$(POD_IP)\" is no IP address", "tags are empty: \"_pod_name_\""] {
+        assert!(text.contains(words), "{text}");
+        let log = pod.agent_log().replace('\\', "");
+        assert!(log.contains(words), "{log}");
+    }
 }

@@ -1,8 +1,11 @@
 //! What lines hold, by the ids of the catalogue of failures (A2): any encoding, and what looks like
 //! control data.
 
-use crate::support::Pod;
+use logferry::mock::{Fault, Kind};
+
+use crate::parked::id;
 use crate::support::observe::{append_bytes, expect_same, get, lines_of, metric};
+use crate::support::{Pod, run, run_raw, wait_for};
 
 const APP: &str = "share/logs/app.log";
 
@@ -114,4 +117,89 @@ fn l13_the_name_of_a_file_forges_nothing() {
     let log = pod.agent_log();
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
+}
+
+/// Letters that turn the direction of a text, end a line, move a cursor or are not seen: no name of a
+/// file brings one of them before a person, in whichever form he asks.
+#[test]
+fn l13_no_name_of_a_file_acts_on_a_terminal() {
+    const ACTING: &str = "\u{7f}\u{80}\u{85}\u{9b}2J\u{9c}\u{9f}\u{ad}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\
+        \u{2028}\u{2029}\u{202a}\u{202b}\u{202d}\u{202e}\u{202c}\u{2060}\u{2066}\u{2067}\u{2068}\u{2069}\
+        \u{feff}\u{e0001}\u{e0041}\u{e007f}\u{e0100}\u{1b}[2J\u{7}\r\n";
+    use std::os::unix::ffi::OsStrExt as _;
+    let acts = |text: &str| {
+        text.chars()
+            .find(|&c| c != '\n' && c != '\u{fffd}' && ACTING.contains(c) && !c.is_ascii_graphic())
+    };
+    for format in ["text", "json"] {
+        let mut pod = Pod::new();
+        let address = pod.listen();
+        pod.set("LOGFERRY_LOG_FORMAT", format);
+        pod.link("data/pod/logs");
+        let name = [b"a", ACTING.as_bytes(), b"\xff\xc2\x9b.log"].concat();
+        let log = pod.path("data/pod/logs").join(std::ffi::OsStr::from_bytes(&name));
+        append_bytes(&log, b"poison\n");
+        // A link that leads out is named in a warning.
+        let out = pod.path(&format!("out-{}", ACTING.replace('\u{7}', "")));
+        append_bytes(&out, b"x\n");
+        let link = pod.path("data/pod/logs").join(format!("l{ACTING}.log"));
+        std::os::unix::fs::symlink(&out, link).unwrap();
+        pod.set("LOGFERRY_LINK_ROOTS", &pod.path("data").display().to_string());
+        pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: "poison".to_owned() })]);
+        let agent = pod.start();
+        wait_for("it to be set aside", || pod.parked().len() == 1);
+        let piece = id(&pod.parked()[0]).to_owned();
+
+        let (_, status) = get(&address, "/status");
+        let json: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let expected = pod.path("share/logs").join(log.file_name().unwrap()).display().to_string();
+        assert_eq!(json["files"][0]["path"], expected, "the value is what it was");
+        assert_eq!(acts(&status), None, "/status: {status}");
+        let (_, metrics) = get(&address, "/metrics");
+        assert_eq!(acts(&metrics), None, "/metrics: {metrics}");
+        let check = |args: &[&str]| {
+            let (code, out, complaint) = run(args, &pod.environment());
+            assert_eq!(code, 0, "{args:?}: {complaint}");
+            assert_eq!(acts(&out), None, "{args:?}: {out}");
+            assert!(complaint.is_empty(), "{args:?}: {complaint}");
+            out
+        };
+        let looks = ["status", "status --json", "checkpoint show", "checkpoint show --json"];
+        let more = ["check", "parked list", "parked list --json"];
+        for args in looks.iter().chain(&more) {
+            let text = check(&args.split(' ').collect::<Vec<_>>());
+            if args.ends_with("--json") {
+                serde_json::from_str::<serde_json::Value>(&text).unwrap();
+            }
+        }
+        check(&["parked", "show", &piece]);
+        assert_eq!(agent.stop().0, 0);
+        for args in looks {
+            check(&args.split(' ').collect::<Vec<_>>());
+        }
+        let path = pod.path("share/logs").join(log.file_name().unwrap());
+        let (code, _, complaint) = run_raw(
+            &[
+                "checkpoint".as_ref(),
+                "reset".as_ref(),
+                pod.path("share/nothing").join(ACTING).as_os_str(),
+            ],
+            &pod.environment(),
+        );
+        assert_eq!((code, acts(&complaint)), (64, None), "{complaint}");
+        let (code, said, _) = run_raw(
+            &["checkpoint".as_ref(), "reset".as_ref(), path.as_os_str()],
+            &pod.environment(),
+        );
+        assert_eq!((code, acts(&said)), (0, None), "{said}");
+
+        let log = pod.agent_log();
+        assert_eq!(acts(&log), None, "{log}");
+        assert!(log.contains("a link leads out"), "{log}");
+        if format == "json" {
+            for line in log.lines() {
+                serde_json::from_str::<serde_json::Value>(line).unwrap();
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use logferry::mock;
+use logferry::mock::{self, Fault, Kind};
 
 use crate::support::{Agent, LOGSTORE, PROJECT, Pod, append_to, wait_for};
 
@@ -165,5 +165,41 @@ fn v4_signatures_are_accepted_and_follow_the_services_clock() {
         let heard = String::from_utf8_lossy(&wire.heard()).into_owned();
         assert!(heard.contains("SLS4-HMAC-SHA256 Credential=test-access-key-id/"), "{heard}");
         assert!(heard.contains("/cn-hangzhou/sls/aliyun_v4_request,Signature="), "{heard}");
+    }
+}
+
+/// The state is where logs are too, and what looks for logs looks there: by its path, over a link, and
+/// over one that is made later.
+#[test]
+fn logs_beside_the_state_are_shipped_and_its_own_files_are_not() {
+    for (pattern, link) in
+        [("data/**", None), ("data/*/logs/**", None), ("share/logs/**", Some("late"))]
+    {
+        let mut pod = Pod::new();
+        let logs = pod.path("data/pod/logs");
+        std::fs::create_dir_all(&logs).unwrap();
+        pod.set("LOGFERRY_STATE_DIR", logs.to_str().unwrap()).patterns(&[pattern]);
+        pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: "poison".to_owned() })]);
+        pod.ledger.append(&logs.join("checkpoint.log"), 10);
+        pod.ledger.append(&logs.join("app.log"), 10);
+        std::fs::write(logs.join("bad.log"), "poison\n").unwrap();
+        let agent = pod.start();
+        if link.is_some() {
+            wait_for("the first search", || pod.agent_log().contains("no file matches a pattern"));
+            pod.link("data/pod/logs");
+        }
+        pod.expect_all();
+        wait_for("a piece set aside", || logs.join("parked").is_dir());
+        wait_for("a durable save", || logs.join("checkpoint.0").exists());
+        // Whatever was written meanwhile, it is looked at once more.
+        pod.ledger.append(&logs.join("last.log"), 10);
+        pod.expect_all();
+
+        assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+        let shipped: Vec<String> = pod.shipped_paths().into_iter().collect();
+        let dir = if link.is_some() { "share/logs" } else { "data/pod/logs" };
+        let expected =
+            ["app.log", "checkpoint.log", "last.log"].map(|name| format!("{dir}/{name}"));
+        assert_eq!(shipped, expected, "{pattern}");
     }
 }

@@ -185,3 +185,33 @@ fn n18_a_compression_that_is_refused_is_given_up_for_lz4() {
         assert!(!pod.path("state/parked").exists());
     }
 }
+
+/// With `ordered_delivery` the lines of a file arrive as they were written, whatever fails meanwhile.
+#[test]
+fn ordered_delivery_brings_the_lines_of_a_file_in_order() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_ORDERED_DELIVERY", "true").set("LOGFERRY_BATCH_LINES", "50");
+    let mut fault = Fault::error("InternalServerError");
+    fault.every = std::num::NonZeroU64::new(3);
+    pod.mock.faults().set(vec![fault]);
+    let second = pod.path("data/pod/logs/second.log");
+    for _ in 0..20 {
+        pod.ledger.append(&log, 50);
+        pod.ledger.append(&second, 50);
+    }
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+
+    for (path, file) in [("share/logs/app.log", &log), ("share/logs/second.log", &second)] {
+        let path = pod.path(path).display().to_string();
+        let groups = pod.mock.store().groups();
+        let of_file = groups.iter().filter(|group| group.tag("__path__").as_ref() == Some(&path));
+        // As they came: the store numbers them so.
+        let arrived: Vec<u8> = of_file
+            .flat_map(|group| group.logs())
+            .flat_map(|log| [log.contents[0].1.clone(), b"\n".to_vec()].concat())
+            .collect();
+        assert!(arrived == fs::read(file).unwrap(), "{path} came in another order");
+    }
+}

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::{make_node, skipped};
-use crate::support::{Pod, wait_for};
+use crate::support::{Pod, run, wait_for};
 
 const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
 const APP: &str = "share/logs/app.log";
@@ -280,4 +281,109 @@ fn what_stands_in_the_place_of_a_stale_file_is_judged_by_its_bytes_and_by_where_
     // What became of the third is not known.
     assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
     pod.ledger.check(&pod.mock);
+}
+
+/// What `check`, `status` and the metric say of a pattern that matches nothing, and the log once, until
+/// files come.
+fn expect_fruitless(mut pod: Pod, words: &[&str], come: impl FnOnce(&mut Pod)) {
+    let address = pod.listen();
+    let (code, check, complaint) = run(&["check"], &pod.environment());
+    assert_eq!(code, 0, "{complaint}");
+    let agent = pod.start();
+    wait_for_metric(&address, "logferry_patterns_without_files", 1);
+    let (_, status, _) = run(&["status"], &pod.environment());
+    let (_, json, _) = run(&["status", "--json"], &pod.environment());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let pattern = pod.environment()["LOGFERRY_PATHS"].clone();
+    assert_eq!(json["patterns_without_files"][0]["pattern"], pattern);
+    // Discoveries that find the same are no news.
+    for number in 0..3 {
+        fs::write(pod.path(&format!("share/other-{number}")), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", pod.path(&format!("share/link-{number}"))).unwrap();
+        let before = metric(&address, "logferry_turns_total");
+        wait_for("the agent to look", || metric(&address, "logferry_turns_total") > before);
+    }
+    let said: Vec<String> = pod
+        .agent_log()
+        .lines()
+        .filter(|line| line.contains("no file matches a pattern"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    for text in [&check, &status, &said[0], &json["patterns_without_files"][0].to_string()] {
+        for word in words {
+            let word = word.replace("POD", pod.path("").to_str().unwrap().trim_end_matches('/'));
+            assert!(text.contains(&word), "no {word:?} in:\n{text}");
+        }
+    }
+    assert!(!said[0].contains("WARN"), "an app that starts later is ordinary: {said:?}");
+
+    come(&mut pod);
+
+    pod.expect_all();
+    wait_for_metric(&address, "logferry_patterns_without_files", 0);
+    let (_, status, _) = run(&["status"], &pod.environment());
+    assert!(!status.contains("no file matches"), "{status}");
+    assert_eq!(pod.times_logged("a pattern matches files now"), 1);
+    assert_eq!(agent.stop().0, 0);
+}
+
+#[test]
+fn a_base_that_is_missing_is_named_with_what_there_is() {
+    let pod = Pod::new();
+    fs::write(pod.path("share/lgos"), "").unwrap();
+    expect_fruitless(pod, &["POD/share/logs is not there yet", "POD/share", "lgos"], |pod| {
+        pod.link("data/pod/logs");
+        let log = pod.path("data/pod/logs/app.log");
+        pod.ledger.append(&log, 10);
+    });
+}
+
+/// As of a volume that the agent's container lacks.
+#[test]
+fn a_link_to_what_is_not_mounted_is_named_with_where_it_leads() {
+    let pod = Pod::new();
+    let (target, link) = (pod.path("data/pod/logs"), pod.path("share/logs"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let words =
+        ["POD/share/logs (it leads to POD/data/pod/logs) is not there yet, or is not mounted here"];
+    expect_fruitless(pod, &words, |pod| {
+        let log = pod.path("data/pod/logs/app.log");
+        fs::create_dir_all(log.parent().unwrap()).unwrap();
+        pod.ledger.append(&log, 10);
+    });
+}
+
+#[test]
+fn names_that_nothing_matches_are_told_beside_those_that_there_are() {
+    let (mut pod, _) = Pod::with_log();
+    pod.patterns(&["share/logs/*.txt"]);
+    for name in ["a.log", "b.log", "c.log", "d.log", "e.log", "f.log", "g.log"] {
+        fs::write(pod.path("data/pod/logs").join(name), "").unwrap();
+    }
+    let words =
+        ["POD/data/pod/logs) has such a name", "a.log, b.log, c.log, d.log, e.log and 2 more"];
+    expect_fruitless(pod, &words, |pod| {
+        let log = pod.path("data/pod/logs/app.txt");
+        pod.ledger.append(&log, 10);
+    });
+}
+
+#[test]
+fn a_list_of_exclusions_that_leaves_nothing_is_named() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_EXCLUDE", "/**");
+    pod.ledger.append(&log, 10);
+    let address = pod.listen();
+    let (code, check, _) = run(&["check"], &pod.environment());
+    assert_eq!(code, 0);
+    let agent = pod.start();
+
+    wait_for_metric(&address, "logferry_patterns_without_files", 1);
+
+    let log = pod.agent_log();
+    for text in [&check, &log, &run(&["status"], &pod.environment()).1] {
+        assert!(text.contains("exclude leaves out what would match"), "{text}");
+    }
+    assert_eq!(agent.stop().0, 0);
 }

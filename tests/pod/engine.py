@@ -78,8 +78,12 @@ class Engine:
         self.played = set()
 
     def podman(self, *words, **options):
-        """The output of `podman WORDS`."""
-        return run("podman", *words, env=self.env, **options)
+        """The output of `podman WORDS`.
+
+        Not where the caller is: `podman play kube` takes what is called like an image there, such as
+        a copied binary, for a directory to build that image from.
+        """
+        return run("podman", *words, env=self.env, cwd=self.work, **options)
 
     def inspect(self, name):
         """All that podman knows of a container, image or pod."""

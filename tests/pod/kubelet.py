@@ -163,7 +163,8 @@ def fill(document, documents, node, name, environment, limits=None):
         }
 
     mounts = [mount for one in result.others for mount in one.get("volumeMounts", [])]
-    result.data = next(volumes[one["name"]] for one in mounts if one["mountPath"] == "/data")
+    places = volumes | {key: whole / part for key, (whole, part) in result.parts.items()}
+    result.data = next(places[one["name"]] for one in mounts if one["mountPath"] == "/data")
     result.first = [pod(f"{name}-{one['name']}", [one], "Never") for one in first]
     policy = spec.get("restartPolicy", "Always")
     result.pod = pod(name, result.sidecars + result.others, policy)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,12 @@ from pathlib import Path
 import engine as containers
 import kubelet
 from pods import Wrong, check, compare, wait_for, written
+from scene import KUBERNETES as EXAMPLES
 from scene import Scenario
 
 IMAGE_BYTES_MAX = 10_000_000
+# Where the endpoint of `try` listens, as README has it.
+TRY_PORT = 9200
 # The uid and gid of the image.
 NOBODY = 65532
 
@@ -160,6 +164,9 @@ def data_moves_to_another_disk(scene):
     check(codes["logferry"] == 0, f"exit codes {codes}")
     with other_disk(scene.directory / "disk") as disk:
         subprocess.run(["cp", "-a", scene.node.path("/data"), disk], check=True)
+        (disk / "var/lib").mkdir(parents=True)
+        state = scene.node.path("/var/lib/logferry")
+        subprocess.run(["cp", "-a", state, disk / "var/lib"], check=True)
         old, new = (os.stat(path / f"{pod.name}/logs/app.log")
                     for path in (scene.node.path("/data"), disk / "data"))
         check(old.st_dev != new.st_dev, "the copy is on the same device")
@@ -194,7 +201,7 @@ def user_65532_with_a_read_only_root(scene):
     check(facts["NoNewPrivs"].strip() == "1", "it may gain privileges")
     mounts_are_read_only(pod)
     scene.delivered_lines(3)
-    state = scene.node.path(f"/data/{pod.name}/logferry").stat()
+    state = scene.node.path(f"/var/lib/logferry/{pod.name}").stat()
     check(state.st_uid == NOBODY, "the state is somebody else's")
     check(state.st_mode & 0o777 == 0o700, f"the state is open to others: {state.st_mode:o}")
     codes = pod.delete()
@@ -410,8 +417,14 @@ def play(work, names):
     if not manifest and (unknown := set(names) - set(known)):
         print(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 64
+    if manifest and (reason := obstacle(manifest)):
+        print(f"tests/pod/try: {reason}", file=sys.stderr)
+        return 64
     try:
         world = World(work)
+    except containers.Failed as error:
+        print(f"tests/pod: the images cannot be made: {error}", file=sys.stderr)
+        return 1
     except containers.Skipped as reason:
         print(f"tests/pod: skipped, nothing was played: {reason}", file=sys.stderr)
         print(f"0 passed, 0 failed, {len(names or known)} skipped")
@@ -436,6 +449,22 @@ def play(work, names):
     return 1 if failed else 0
 
 
+def obstacle(manifest):
+    """What would be in the way after minutes of building, or None."""
+    if not (EXAMPLES / manifest).is_file():
+        known = ", ".join(sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+        return f"there is no manifest {manifest}; there are {known}"
+    with socket.socket() as port:
+        # As the endpoint will bind it.
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            port.bind(("", TRY_PORT))
+        except OSError as error:
+            return (f"port {TRY_PORT}, where the endpoint shows what arrives, cannot be had: "
+                    f"{error.strerror}; end what listens there (`logferry mock`?) and try again")
+    return None
+
+
 def story(world, name):
     scene = Scenario(world, name)
     try:
@@ -453,14 +482,14 @@ def story(world, name):
 
 def look_at(world, manifest):
     """Plays one pod until Ctrl-C, then deletes it."""
-    scene = Scenario(world, "try", port=9200)
+    scene = Scenario(world, "try", port=TRY_PORT)
     try:
         pod = scene.pod(manifest).run()
         agent = pod.full(pod.playable.agent)
         configuration = scene.engine.env.get("CONTAINERS_CONF")
         podman = f"CONTAINERS_CONF={configuration} podman" if configuration else "podman"
         print(
-            f"The pod {pod.name} runs; http://127.0.0.1:9200/ shows its lines.\n"
+            f"The pod {pod.name} runs; http://127.0.0.1:{TRY_PORT}/ shows its lines.\n"
             f"  {podman} exec {agent} /logferry status\n"
             f"  {podman} logs {agent}\n"
             "Ctrl-C deletes it.",

@@ -51,6 +51,8 @@ class Endpoint:
     def __init__(self, binary, directory, gateway, port=0):
         self.binary, self.directory = binary, directory
         with socket.socket() as free:
+            # As the endpoint will bind it.
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(("", port))
             self.port = free.getsockname()[1]
         self.url = f"http://{gateway}:{self.port}"

@@ -184,6 +184,7 @@ def agent_mistakes(container, spec, documents, binary):
         if code != 0:
             found.append(f"its memory does not fit into {least} MiB: {output}")
     found += mount_mistakes(container, spec, settings["state_dir"])
+    found += link_mistakes(container, settings["link_roots"])
     found += probe_mistakes(container, settings["listen"])
     grace = spec.get("terminationGracePeriodSeconds", 30)
     deadline = seconds(settings["drain_deadline"])
@@ -256,22 +257,56 @@ def mount_mistakes(container, spec, state_dir):
     found = []
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     others = [other for other in containers(spec) if not is_agent(other)]
-    whole = [mount for other in others for mount in other.get("volumeMounts", [])
-             if "subPathExpr" not in mount and "subPath" not in mount]
+    seen = [mount for other in others for mount in other.get("volumeMounts", [])
+            if "subPathExpr" not in mount]
     for mount in container.get("volumeMounts", []):
         name, path = mount["name"], mount["mountPath"]
         if path == state_dir:
             if "emptyDir" in volumes.get(name, {}):
                 found.append("its state is lost with the pod")
+            found += [f"{who} can write its state" for who in writers(mount, spec, volumes)]
             continue
         if mount.get("readOnly") is not True:
             found.append(f"{path} can be written")
-        places = [other["mountPath"] for other in whole if other["name"] == name]
+        part = mount.get("subPath")
+        places = [one["mountPath"] for one in seen if (one["name"], one.get("subPath")) == (name, part)]
         if places and path not in places:
             found.append(f"{name} is at {path}, and in the app at {', '.join(places)}")
     if state_dir not in [mount["mountPath"] for mount in container.get("volumeMounts", [])]:
         found.append(f"nothing is mounted at {state_dir}")
     return found
+
+
+def writers(state, spec, volumes):
+    """Containers beside the agent that may write where its state is; those that end before it starts
+    are the operator's own."""
+    sidecars = [one for one in spec.get("initContainers", []) if one.get("restartPolicy") == "Always"]
+    place = node_path(state, volumes)
+    for container in spec["containers"] + sidecars:
+        for mount in [] if is_agent(container) else container.get("volumeMounts", []):
+            other = node_path(mount, volumes)
+            if mount.get("readOnly") is not True and place[:len(other)] == other:
+                yield container["name"]
+
+
+def node_path(mount, volumes):
+    """Where a mount is from, in parts: on the node, or in a volume of its own."""
+    volume = volumes.get(mount["name"], {})
+    part = mount.get("subPath") or mount.get("subPathExpr") or ""
+    if "hostPath" in volume:
+        return ("node", *f"{volume['hostPath']['path']}/{part}".strip("/").split("/"))
+    return (mount["name"], *filter(None, part.split("/")))
+
+
+def link_mistakes(container, link_roots):
+    """What links may lead to is listed, and is something that this container sees."""
+    if not link_roots:
+        return ["link_roots is not set: the app's first link would decide what may be read"]
+    mounts = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+    seen = [root for root in link_roots.split(",")
+            if any(f"{root}/".startswith(f"{path}/") for path in mounts)]
+    unseen = sorted(set(link_roots.split(",")) - set(seen))
+    return [f"link_roots names {root}, where nothing is mounted" for root in unseen]
 
 
 def probe_mistakes(container, listen):
@@ -306,8 +341,27 @@ def remove_volume(documents):
     pod_spec(documents)["volumes"] = []
 
 
+def volume_of(documents, name):
+    return next(one for one in pod_spec(documents)["volumes"] if one["name"] == name)
+
+
 def state_in_memory(documents):
-    pod_spec(documents)["volumes"][0] = {"name": "data", "emptyDir": {}}
+    volume = volume_of(documents, "state")
+    volume.pop("hostPath")
+    volume["emptyDir"] = {}
+
+
+def state_mount(documents):
+    return next(one for one in agent(documents)["volumeMounts"] if one["mountPath"] == "/var/lib/logferry")
+
+
+def app(documents):
+    return next(one for one in pod_spec(documents)["containers"] if one["name"] == "app")
+
+
+def without(documents, variable):
+    env = agent(documents)["env"]
+    env[:] = [one for one in env if one["name"] != variable]
 
 
 SCHEMA_MISTAKES = [
@@ -320,7 +374,7 @@ SCHEMA_MISTAKES = [
 
 MISTAKES = [
     ("pod.yaml", "an unknown variable in subPathExpr",
-     lambda d: agent(d)["volumeMounts"][2].update(subPathExpr="$(POD)/logferry"), "$(POD)"),
+     lambda d: agent(d)["volumeMounts"][2].update(subPathExpr="$(POD)"), "$(POD)"),
     ("leftovers.yaml", "a variable that is defined later",
      lambda d: agent(d)["env"].insert(0, {"name": "A", "value": "$(B)"}) or
      agent(d)["env"].append({"name": "B", "value": ""}), "A refers to $(B)"),
@@ -344,6 +398,27 @@ MISTAKES = [
     ("pod.yaml", "logs that are elsewhere",
      lambda d: agent(d)["volumeMounts"][0].update(mountPath="/logs"), "in the app at /data"),
     ("pod.yaml", "a state that is lost", state_in_memory, "lost with the pod"),
+    ("pod.yaml", "a state among the logs",
+     lambda d: state_mount(d).update(name="data", subPathExpr="$(_pod_name_)/logferry"),
+     "app can write its state"),
+    ("deployment.yaml", "a state that the app mounts",
+     lambda d: app(d)["volumeMounts"].append({"name": "state", "mountPath": "/mnt"}),
+     "app can write its state"),
+    ("statefulset.yaml", "a state below what the app mounts of the node",
+     lambda d: volume_of(d, "state")["hostPath"].update(path="/data/.state"), "app can write its state"),
+    ("pod-cloud-disk.yaml", "an app that mounts the whole disk",
+     lambda d: app(d)["volumeMounts"][0].pop("subPath"), "app can write its state"),
+    ("pod-native-sidecar.yaml", "a sidecar that mounts the state",
+     lambda d: pod_spec(d)["initContainers"].append(
+         {**app(d), "name": "other", "restartPolicy": "Always",
+          "volumeMounts": [{"name": "state", "mountPath": "/state"}]}), "other can write its state"),
+    ("pod.yaml", "links that may lead anywhere",
+     lambda d: without(d, "LOGFERRY_LINK_ROOTS"), "link_roots is not set"),
+    ("deployment.yaml", "links that may lead anywhere, in the ConfigMap",
+     lambda d: d[1]["data"].pop("LOGFERRY_LINK_ROOTS"), "link_roots is not set"),
+    ("job.yaml", "links to what is not mounted",
+     lambda d: agent(d)["env"].append({"name": "LOGFERRY_LINK_ROOTS", "value": "/mnt"}),
+     "link_roots names /mnt"),
     ("pod.yaml", "no place for the state",
      lambda d: agent(d)["volumeMounts"].pop(), "nothing is mounted"),
     ("pod.yaml", "a root file system that can be written",

@@ -188,6 +188,29 @@ fn the_page_loads_nothing_from_elsewhere() {
     assert_eq!(mock.store().counts().requests, 0, "the page is not counted");
 }
 
+/// What the page loads is served here, and its own policy lets a browser load it.
+#[test]
+fn the_page_loads_nothing_that_its_policy_forbids() {
+    let page = include_str!("../page.html");
+    let loaded: Vec<&str> = ["href=\"", "src=\""]
+        .iter()
+        .flat_map(|attribute| page.split(attribute).skip(1))
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert_eq!(loaded.len(), 3, "{loaded:?}");
+    let mock = start();
+    for path in loaded {
+        let reply = Ask::new("GET", path).send(mock.address()).unwrap();
+        assert_eq!(reply.status, 200, "{path}");
+        let needed = match reply.header("content-type").split(['/', ';']).next() {
+            Some("image") => "img-src 'self'",
+            _ if path.ends_with(".css") => "style-src 'self'",
+            _ => "script-src 'self'",
+        };
+        assert!(reply.header("content-security-policy").contains(needed), "{path}: {needed}");
+    }
+}
+
 #[test]
 fn lines_can_be_paged_through_or_watched() {
     let mock = start();

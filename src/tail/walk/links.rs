@@ -49,6 +49,7 @@ impl Walk<'_> {
             path: base.clone(),
             real: trace.real,
             is_hidden: false,
+            has_own: false,
             parts: vec![0],
             above: None,
         };
@@ -72,9 +73,14 @@ impl Walk<'_> {
     /// A link that matches, or that may lead to a directory to enter.
     pub(super) fn follow(&mut self, place: &Place, name: &OsStr, dirs: &mut Vec<Place>) {
         let path = place.path.join(name);
-        let is_match = self.is_match(place, name) && !self.exclude.has_file(&path);
+        let mut is_match = self.is_match(place, name);
+        if is_match && self.exclude.has_file(&path) {
+            self.scan.left_out += 1;
+            is_match = false;
+        }
         let mut parts = self.parts_below(place, name);
-        if self.exclude.has_tree(&path) {
+        if !parts.is_empty() && self.exclude.has_tree(&path) {
+            self.scan.left_out += 1;
             parts.clear();
         }
         if !is_match && parts.is_empty() {
@@ -114,7 +120,8 @@ impl Walk<'_> {
         // What may not be followed anyway is not asked for what is above it.
         let is_literal = self.pattern.is_literal();
         let may_follow = is_literal || self.roots.allows(&trace.real);
-        let kept = may_follow.then(|| self.own.keeps(&trace.real, inode(metadata))).flatten();
+        let kept =
+            may_follow.then(|| self.own.keeps_target(&trace.real, inode(metadata))).flatten();
         let kept = match kept {
             Some(Kept::Ours) => return,
             None if is_dir && self.own.is_beside(inode(metadata)) => Some(Kept::Named),

@@ -56,6 +56,8 @@ struct Place {
     real: PathBuf,
     /// A component below the base begins with a dot.
     is_hidden: bool,
+    /// Some of the names in it are our own.
+    has_own: bool,
     /// The parts of the pattern that its names may match, by their index.
     parts: Vec<usize>,
     above: Option<Rc<Above>>,
@@ -68,6 +70,7 @@ impl Place {
             path: self.path.join(name),
             real,
             is_hidden: self.is_hidden || is_hidden(name),
+            has_own: false,
             parts,
             above: self.above.clone(),
         }
@@ -150,7 +153,11 @@ impl<'a> Walk<'a> {
             return self.watch(place.real.parent().map(Path::to_owned));
         }
         let inode = inode(&metadata);
-        if self.is_own(inode) || self.exclude.has_tree(&place.path) {
+        if self.is_own(inode) {
+            return;
+        }
+        if self.exclude.has_tree(&place.path) {
+            self.scan.left_out += 1;
             return;
         }
         let parts = self.parts_to_match(&place, inode);
@@ -159,7 +166,8 @@ impl<'a> Walk<'a> {
         }
         self.is_beside_named = self.own.is_beside(inode);
         let above = Above { inode, parts: parts.clone(), above: place.above };
-        self.look(&Place { parts, above: Some(Rc::new(above)), ..place });
+        let has_own = self.own.is_private(inode);
+        self.look(&Place { parts, has_own, above: Some(Rc::new(above)), ..place });
     }
 
     fn is_own(&self, inode: (u64, u64)) -> bool {
@@ -247,6 +255,9 @@ impl<'a> Walk<'a> {
         metadata: impl FnOnce() -> io::Result<Metadata>,
         dirs: &mut Vec<Place>,
     ) {
+        if place.has_own && self.own.is_private_name(name) {
+            return;
+        }
         if kind.is_symlink() {
             return self.follow(place, name, dirs);
         }
@@ -261,6 +272,7 @@ impl<'a> Walk<'a> {
         }
         let path = place.path.join(name);
         if self.exclude.has_file(&path) {
+            self.scan.left_out += 1;
             return;
         }
         if !kind.is_file() {

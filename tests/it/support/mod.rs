@@ -32,6 +32,7 @@ pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered,
 pub(crate) use volume::Volume;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
@@ -395,6 +396,11 @@ impl Drop for Agent {
 
 /// Runs a command of the binary to its end: exit code, standard output, standard error.
 pub(crate) fn run(args: &[&str], env: &HashMap<String, String>) -> (i32, String, String) {
+    run_raw(&args.iter().map(OsStr::new).collect::<Vec<_>>(), env)
+}
+
+/// Runs a command whose arguments may be no text.
+pub(crate) fn run_raw(args: &[&OsStr], env: &HashMap<String, String>) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_logferry"))
         .args(args)
         .env_clear()

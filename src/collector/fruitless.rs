@@ -1,0 +1,159 @@
+//! Patterns that match no file: said once when it begins, once more if it lasts, and when it ends.
+//!
+//! A pod whose app starts later is ordinary, so the first word is no warning. Pure but for the names in
+//! a directory, which are looked up only for a message.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::report::FruitlessPattern;
+use crate::tail::discover::{self, names_in};
+
+/// By then an app has its logs.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Names of a directory that are told.
+const NAMES_MAX: usize = 5;
+/// A longer name is cut.
+const NAME_CHARS_MAX: usize = 60;
+
+/// What was said of patterns that match nothing.
+#[derive(Debug, Default)]
+pub(super) struct Fruitless {
+    known: Vec<Known>,
+    /// Patterns that have found files in this run: an app has been there.
+    proven: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    found: discover::Fruitless,
+    report: FruitlessPattern,
+    since: Instant,
+    is_warned: bool,
+}
+
+impl Fruitless {
+    /// Takes what a discovery says, and logs what is news.
+    pub(super) fn note(&mut self, found: Vec<discover::Fruitless>, now: Instant) {
+        let mut before = std::mem::take(&mut self.known);
+        for found in found {
+            let at = before.iter().position(|known| known.found.pattern == found.pattern);
+            let known = at.map(|at| before.swap_remove(at));
+            self.known.push(match known {
+                Some(known) if known.found == found => known,
+                known => self.begin(found, known, now),
+            });
+        }
+        for known in before {
+            tracing::info!(pattern = known.found.pattern, "a pattern matches files now");
+            self.proven.insert(known.found.pattern);
+        }
+        for known in self.known.iter_mut().filter(|known| !known.is_warned) {
+            if now.saturating_duration_since(known.since) >= PATIENCE {
+                known.is_warned = true;
+                let FruitlessPattern { pattern, reason, nearest, holds } = &known.report;
+                tracing::warn!(pattern, reason, nearest, holds, "still no file matches a pattern");
+            }
+        }
+    }
+
+    /// It is fruitless from now on, or in another way than `before`.
+    fn begin(&self, found: discover::Fruitless, before: Option<Known>, now: Instant) -> Known {
+        let report = describe(&found);
+        let FruitlessPattern { pattern, reason, nearest, holds } = &report;
+        tracing::info!(pattern, reason, nearest, holds, "no file matches a pattern");
+        let is_proven = self.proven.contains(pattern);
+        let (since, is_warned) =
+            before.map_or((now, is_proven), |before| (before.since, before.is_warned));
+        Known { found, report, since, is_warned }
+    }
+
+    /// What to publish.
+    pub(super) fn list(&self) -> Vec<FruitlessPattern> {
+        self.known.iter().map(|known| known.report.clone()).collect()
+    }
+}
+
+/// Puts into words why a pattern matches nothing.
+#[must_use]
+pub fn describe(found: &discover::Fruitless) -> FruitlessPattern {
+    let discover::Fruitless { pattern, base, real, nearest, is_left_out, may_be_listed } = found;
+    let leads =
+        if base == real { String::new() } else { format!(" (it leads to {})", real.display()) };
+    let reason = if nearest != real {
+        format!("{}{leads} is not there yet, or is not mounted here", base.display())
+    } else if *is_left_out {
+        "exclude leaves out what would match".to_owned()
+    } else {
+        format!("nothing in {}{leads} has such a name", base.display())
+    };
+    FruitlessPattern {
+        pattern: pattern.clone(),
+        reason,
+        nearest: nearest.display().to_string(),
+        holds: if *may_be_listed { holds(nearest) } else { String::new() },
+    }
+}
+
+fn holds(dir: &Path) -> String {
+    let (names, more) = names_in(dir, NAMES_MAX);
+    let cut = |name: &String| name.chars().take(NAME_CHARS_MAX).collect::<String>();
+    let names: Vec<String> = names.iter().map(cut).collect();
+    match (names.is_empty(), more) {
+        (true, _) => "nothing".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn found(nearest: &str) -> discover::Fruitless {
+        discover::Fruitless {
+            pattern: "/nowhere/logs/*.log".to_owned(),
+            base: PathBuf::from("/nowhere/logs"),
+            real: PathBuf::from("/nowhere/logs"),
+            nearest: PathBuf::from(nearest),
+            is_left_out: false,
+            may_be_listed: false,
+        }
+    }
+
+    #[test]
+    fn is_warned_of_once_if_it_lasts_and_no_app_was_ever_there() {
+        let now = crate::clock::now();
+        let mut fruitless = Fruitless::default();
+        let mut is_warned = |at: Duration, found: Vec<discover::Fruitless>| {
+            fruitless.note(found, now + at);
+            fruitless.known.first().map(|known| known.is_warned)
+        };
+
+        assert_eq!(is_warned(Duration::ZERO, vec![found("/")]), Some(false));
+        // Another directory is there by now: it is told, and the time goes on.
+        assert_eq!(is_warned(PATIENCE / 2, vec![found("/nowhere")]), Some(false));
+        assert_eq!(is_warned(PATIENCE, vec![found("/nowhere")]), Some(true));
+        assert_eq!(is_warned(PATIENCE, Vec::new()), None);
+        // The app has been there, and its logs have gone.
+        assert_eq!(is_warned(PATIENCE, vec![found("/nowhere")]), Some(true), "nothing to warn of");
+    }
+
+    #[test]
+    fn tells_how_far_the_way_goes() {
+        let text = |found: discover::Fruitless| describe(&found).to_string();
+        assert_eq!(
+            text(found("/nowhere")),
+            "no file matches /nowhere/logs/*.log: /nowhere/logs is not there yet, or is not mounted \
+             here; the nearest directory is /nowhere"
+        );
+        let linked = discover::Fruitless { real: PathBuf::from("/data/x"), ..found("/data") };
+        assert!(text(linked).contains("/nowhere/logs (it leads to /data/x) is not there"));
+        let left_out = discover::Fruitless { is_left_out: true, ..found("/nowhere/logs") };
+        assert!(text(left_out).contains("exclude leaves out what would match"));
+        assert!(text(found("/nowhere/logs")).contains("nothing in /nowhere/logs has such a name"));
+    }
+}
