@@ -3,7 +3,7 @@
 //! A pod whose app starts later is ordinary, so the first word is no warning. Pure but for the names in
 //! a directory, which are looked up only for a message.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,10 @@ use crate::tail::discover::{self, names_in};
 
 /// By then an app has its logs.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// An app that comes and goes is told of so often, and from then on
+const TOLD_MAX: u32 = 5;
+/// once in this time.
+const TOLD_PAUSE: Duration = Duration::from_secs(600);
 /// Names of a directory that are told.
 const NAMES_MAX: usize = 5;
 /// A longer name is cut.
@@ -21,8 +25,32 @@ const NAME_CHARS_MAX: usize = 60;
 #[derive(Debug, Default)]
 pub(super) struct Fruitless {
     known: Vec<Known>,
-    /// Patterns that have found files in this run: an app has been there.
-    proven: HashSet<String>,
+    told: HashMap<String, Told>,
+}
+
+/// What the log has of a pattern.
+#[derive(Debug, Default)]
+struct Told {
+    times: u32,
+    last: Option<Instant>,
+    /// Changes since then that were not told.
+    untold: u32,
+    /// It has found files in this run: an app has been there.
+    is_proven: bool,
+}
+
+impl Told {
+    /// Whether a change is told now, and how many were not before it.
+    fn may_tell(&mut self, now: Instant) -> Option<u32> {
+        let is_late = |last| now.saturating_duration_since(last) >= TOLD_PAUSE;
+        if self.times >= TOLD_MAX && !self.last.is_none_or(is_late) {
+            self.untold += 1;
+            return None;
+        }
+        self.times += 1;
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 #[derive(Debug)]
@@ -40,14 +68,19 @@ impl Fruitless {
         for found in found {
             let at = before.iter().position(|known| known.found.pattern == found.pattern);
             let known = at.map(|at| before.swap_remove(at));
-            self.known.push(match known {
+            let known = match known {
                 Some(known) if known.found == found => known,
                 known => self.begin(found, known, now),
-            });
+            };
+            self.known.push(known);
         }
         for known in before {
-            tracing::info!(pattern = known.found.pattern, "a pattern matches files now");
-            self.proven.insert(known.found.pattern);
+            let pattern = known.found.pattern;
+            let told = self.told.entry(pattern.clone()).or_default();
+            told.is_proven = true;
+            if let Some(untold) = told.may_tell(now) {
+                tracing::info!(pattern, untold, "a pattern matches files now");
+            }
         }
         for known in self.known.iter_mut().filter(|known| !known.is_warned) {
             if now.saturating_duration_since(known.since) >= PATIENCE {
@@ -59,13 +92,15 @@ impl Fruitless {
     }
 
     /// It is fruitless from now on, or in another way than `before`.
-    fn begin(&self, found: discover::Fruitless, before: Option<Known>, now: Instant) -> Known {
+    fn begin(&mut self, found: discover::Fruitless, before: Option<Known>, now: Instant) -> Known {
         let report = describe(&found);
         let FruitlessPattern { pattern, reason, nearest, holds } = &report;
-        tracing::info!(pattern, reason, nearest, holds, "no file matches a pattern");
-        let is_proven = self.proven.contains(pattern);
+        let told = self.told.entry(pattern.clone()).or_default();
+        if let Some(untold) = told.may_tell(now) {
+            tracing::info!(pattern, reason, nearest, holds, untold, "no file matches a pattern");
+        }
         let (since, is_warned) =
-            before.map_or((now, is_proven), |before| (before.since, before.is_warned));
+            before.map_or((now, told.is_proven), |before| (before.since, before.is_warned));
         Known { found, report, since, is_warned }
     }
 
@@ -140,6 +175,24 @@ mod tests {
         assert_eq!(is_warned(PATIENCE, Vec::new()), None);
         // The app has been there, and its logs have gone.
         assert_eq!(is_warned(PATIENCE, vec![found("/nowhere")]), Some(true), "nothing to warn of");
+    }
+
+    #[test]
+    fn an_app_that_comes_and_goes_is_told_of_some_times_and_then_seldom() {
+        let now = crate::clock::now();
+        let mut fruitless = Fruitless::default();
+        for _ in 0..1000 {
+            fruitless.note(vec![found("/")], now);
+            fruitless.note(Vec::new(), now);
+        }
+        let told = |fruitless: &Fruitless| {
+            let told = &fruitless.told["/nowhere/logs/*.log"];
+            (told.times, told.untold)
+        };
+        assert_eq!(told(&fruitless), (TOLD_MAX, 2000 - TOLD_MAX));
+
+        fruitless.note(vec![found("/")], now + TOLD_PAUSE);
+        assert_eq!(told(&fruitless), (TOLD_MAX + 1, 0), "with how many were not told");
     }
 
     #[test]
