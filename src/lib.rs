@@ -40,6 +40,7 @@ pub mod enrich;
 pub mod exit;
 pub mod fingerprint;
 pub mod handoff;
+pub mod host;
 pub mod limit;
 pub mod line;
 pub mod mock;

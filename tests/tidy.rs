@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// `::*` stands for all files of a folder. A new file needs a place here.
 const TABLE: &[(Level, &str)] = &[
     // Values that all share. They read nothing but `clock`, which is the only reader of time.
-    (Level::Pure, "span fingerprint units exit report table wire::* sealed"),
+    (Level::Pure, "span fingerprint host units exit report table wire::* sealed"),
     (Level::Edge, "clock access"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
