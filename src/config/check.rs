@@ -10,7 +10,7 @@ use super::keys::{self, KEYS};
 use super::kind::{Kind, Meaning};
 use super::layers::{Environment, FILE_VARIABLE, Found, LOGTAIL_VARIABLE, not_utf8, variable};
 use super::mistake::{Mistake, Mistakes, quoted, shown};
-use super::{Config, Effective, LogFormat, credentials, endpoint, tls};
+use super::{Config, Effective, LogFormat, credentials, endpoint, proxy, tls};
 use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
@@ -210,6 +210,7 @@ pub(super) fn compose(
     let credentials = credentials(env, found, &meanings, mistakes);
     let tls = tls::files(&meanings, mistakes);
     let signature = tls::signature(&meanings, mistakes);
+    let proxies = proxy::find(env, &meanings, mistakes);
     let tags = tags(env, &meanings, mistakes);
     let compression = match meanings.text("compression").as_deref() {
         Some("zstd") => Compression::Zstd,
@@ -225,7 +226,8 @@ pub(super) fn compose(
     let mut exclude = meanings.patterns("exclude");
     exclude.push(format!("{}/**", globset::escape(state_dir.to_str()?.trim_end_matches('/'))));
     let credentials = credentials?;
-    let effective = effective(env, &meanings, &credentials);
+    let mut effective = effective(env, &meanings, &credentials);
+    effective.extend(proxies.rows);
     Some(Config {
         send: send::Options {
             endpoint: meanings.endpoint()?,
@@ -242,6 +244,7 @@ pub(super) fn compose(
             request_timeout: REQUEST_TIMEOUT,
             tls: tls?,
             signature: signature?,
+            proxy: proxies.proxy,
         },
         tail: tail::Options {
             paths: meanings.patterns("paths"),

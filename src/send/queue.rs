@@ -120,6 +120,11 @@ impl Queue {
         assert!(self.waiting.insert(id, entry).is_none(), "a batch is handed over once");
     }
 
+    /// Takes one out.
+    pub fn take(&mut self, id: BatchId) -> Option<Entry> {
+        self.waiting.remove(&id)
+    }
+
     /// Batches.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -152,14 +157,15 @@ impl Queue {
         soonest
     }
 
-    /// Takes the oldest batch that is due, and what may go with it.
-    pub fn take_due(&mut self, now: Instant) -> Vec<Entry> {
+    /// Takes the oldest batch that is due, and what may go with it. Bodies from the size of `passes` on
+    /// do not come through.
+    pub fn take_due(&mut self, now: Instant, passes: Option<usize>) -> Vec<Entry> {
         let mut due = self.waiting.values().filter(|entry| entry.is_due(now));
         let Some(oldest) = due.next() else { return Vec::new() };
         let must_let_by = self.let_return && oldest.set_back > 0;
         let other = due.find(|entry| must_let_by && entry.set_back == 0);
         let first = other.unwrap_or(oldest);
-        let mut list = List::of(first);
+        let mut list = List::of(first, passes);
         if self.alone_until.is_none_or(|until| now >= until) {
             let younger = self.waiting.range((Bound::Excluded(first.batch.id), Bound::Unbounded));
             let due = younger.map(|(_, entry)| entry).filter(|entry| entry.is_due(now));
@@ -175,6 +181,27 @@ impl Queue {
         let order = |(id, entry): &(&BatchId, &Entry)| (entry.failures, entry.set_back, **id);
         let id = self.waiting.iter().min_by_key(order).map(|(id, _)| *id);
         id.and_then(|id| self.waiting.remove(&id)).into_iter().collect()
+    }
+
+    /// Takes the smallest batch for a probe, alone.
+    pub fn take_smallest(&mut self) -> Vec<Entry> {
+        let order = |(id, entry): &(&BatchId, &Entry)| (entry.batch.payload.len(), **id);
+        let id = self.waiting.iter().min_by_key(order).map(|(id, _)| *id);
+        id.and_then(|id| self.waiting.remove(&id)).into_iter().collect()
+    }
+
+    /// Whether no batch that waits is smaller than this.
+    #[must_use]
+    pub fn has_none_below(&self, bytes: usize) -> bool {
+        self.waiting.values().all(|entry| entry.batch.payload.len() >= bytes)
+    }
+
+    /// Takes the batches that are due, of this size or more, and can be halved.
+    pub fn take_oversized(&mut self, bytes: usize, now: Instant) -> Vec<Entry> {
+        let is_it = |_: &BatchId, entry: &mut Entry| {
+            entry.is_due(now) && entry.batch.payload.len() >= bytes && entry.can_be_halved()
+        };
+        self.waiting.extract_if(.., is_it).map(|(_, entry)| entry).collect()
     }
 
     /// The gates have opened: what failed while they were closed steps back, since another one
@@ -255,6 +282,13 @@ impl Entry {
         self.together_max = (len / 2).max(1);
     }
 
+    /// Whether it may be sent in halves. One with a sequence id may not while nobody knows whether the
+    /// service has it.
+    #[must_use]
+    pub fn can_be_halved(&self) -> bool {
+        self.batch.lines > 1 && !matches!(self.batch.route, Route::Once { .. })
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| now >= at)
     }
@@ -268,11 +302,12 @@ struct List {
     lines: u32,
     raw_bytes: usize,
     body_bytes: usize,
+    body_bytes_max: usize,
     together_max: usize,
 }
 
 impl List {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry, passes: Option<usize>) -> Self {
         let batch = &entry.batch;
         let is_once = matches!(batch.route, Route::Once { .. });
         Self {
@@ -282,6 +317,7 @@ impl List {
             lines: batch.lines,
             raw_bytes: batch.raw_bytes as usize,
             body_bytes: package_list::package_len(batch),
+            body_bytes_max: passes.map_or(BODY_BYTES_MAX, |bytes| BODY_BYTES_MAX.min(bytes - 1)),
             together_max: if is_once { 1 } else { entry.together_max },
         }
     }
@@ -301,7 +337,7 @@ impl List {
             && batch.compression == self.compression
             && lines <= most.lines_max
             && raw_bytes <= most.raw_bytes_max
-            && body_bytes <= BODY_BYTES_MAX;
+            && body_bytes <= self.body_bytes_max;
         if fits {
             self.ids.push(batch.id);
             self.lines = lines;
