@@ -185,6 +185,7 @@ fn send_options() -> send::Options {
         request_timeout: Duration::from_secs(1),
         tls: TlsFiles::default(),
         signature: Signature::V1,
+        proxy: None,
     }
 }
 

@@ -41,6 +41,7 @@ pub mod escape;
 pub mod exit;
 pub mod fingerprint;
 pub mod handoff;
+pub mod host;
 pub mod limit;
 pub mod line;
 pub mod mock;

@@ -104,6 +104,8 @@ pub enum Refusal {
         /// As above.
         message: String,
     },
+    /// Its size, as it seems: connections break that carry so much, and others do not.
+    SeemsTooLarge,
     /// The way it is compressed.
     Compression,
 }
@@ -114,7 +116,7 @@ impl Refusal {
     pub fn words(&self) -> (&str, &str) {
         match self {
             Self::Malformed { code, message } | Self::TooLarge { code, message } => (code, message),
-            Self::Compression => ("", ""),
+            Self::SeemsTooLarge | Self::Compression => ("", ""),
         }
     }
 }

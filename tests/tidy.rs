@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// `::*` stands for all files of a folder. A new file needs a place here.
 const TABLE: &[(Level, &str)] = &[
     // Values that all share. They read nothing but `clock`, which is the only reader of time.
-    (Level::Pure, "span fingerprint units exit report escape table wire::* sealed"),
+    (Level::Pure, "span fingerprint host units exit report escape table wire::* sealed"),
     (Level::Edge, "clock access"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark"),
@@ -20,8 +20,11 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "limit limit::bucket limit::memory limit::pacer limit::repeat limit::slack"),
     (Level::Pure, "line::* enrich batch::* pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff send::window send::package_list"),
-    (Level::Pure, "send::limiter send::limiters send::queue send::dispatch"),
-    (Level::Pure, "send::request send::skew send::cause send::advice"),
+    (Level::Pure, "send::limiter send::limiters send::passage send::queue send::dispatch"),
+    (
+        Level::Pure,
+        "send::request send::skew send::cause send::certificate send::advice send::proxy send::encoding",
+    ),
     // Edges: each the only door to one part of the system.
     (
         Level::Edge,
@@ -31,7 +34,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "tail::own tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
     (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::watched send::endpoint send::credentials send::tls send::lookup"),
-    (Level::Edge, "send::http send::journal send::connect send::replay"),
+    (Level::Edge, "send::http send::brake send::journal send::connect send::replay"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Edge, "collector::* send admin::* mock::*"),
     // Wiring: knows every module's options; none of them knows it.
@@ -314,7 +317,7 @@ const SCENARIOS: [&str; 7] = [
     "K01 K02 K03 K06 K07 K08 K09 K10",
     "C01 C02 C03 C05 C06 C07 C08 C09 C10 C11 C12",
     "P01 P02 P03 P04 P05 P06 P07 P11 P12 P13 P14 P15",
-    "N01 N02 N03 N04 N05 N06 N07 N08 N09 N10 N11 N12 N13 N14 N15 N16 N17 N18",
+    "N01 N02 N03 N04 N05 N06 N07 N08 N09 N10 N11 N12 N13 N14 N15 N16 N17 N18 N19",
     "S05 S07 S08",
 ];
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ use super::{Facts, Options};
 use crate::clock;
 use crate::escape;
 use crate::handoff::SenderEnd;
+use crate::host::is_foreign;
 
 const LIMITS: Limits =
     Limits { connections_max: 16, lifetime: Duration::from_secs(5), request_bytes_max: 16 << 10 };
@@ -30,6 +32,8 @@ const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 const NOT_FOUND: &str = "not found; the paths here are /live /ready /metrics /status\n";
 const NOT_GET: &str = "only GET is understood here\n";
+const NOT_HERE: &str =
+    "Host is a name that anybody can point here; ask for 127.0.0.1 or localhost\n";
 
 /// The admin port, bound and not yet serving.
 pub struct Server {
@@ -69,14 +73,19 @@ impl Server {
             until.await;
             return Ok(());
         };
+        let is_loopback =
+            listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let connections = Connections::new(listener, self.limits);
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(connections, router(Arc::new(View { handoff, facts })))
-            .with_graceful_shutdown(async move {
-                // The other end is only ever dropped.
-                let _ = stopped.await;
-            });
+        let mut router = router(Arc::new(View { handoff, facts }));
+        if is_loopback {
+            router = router.layer(axum::middleware::from_fn(refuse_foreign_host));
+        }
+        let serving = axum::serve(connections, router).with_graceful_shutdown(async move {
+            // The other end is only ever dropped.
+            let _ = stopped.await;
+        });
         let mut serving = pin!(serving.into_future());
         // Cancel-safe: `serving` goes on below.
         tokio::select! {
@@ -120,6 +129,17 @@ fn router(view: Arc<View>) -> Router {
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, NOT_GET) })
         .layer(axum::middleware::map_response(finish))
         .with_state(view)
+}
+
+/// A web page can make its name lead to this machine (DNS rebinding), and must not read what is for
+/// this machine only. Where others may ask anyway, `Host` is whatever leads there.
+async fn refuse_foreign_host(headers: HeaderMap, request: Request, next: Next) -> Response {
+    let hosts = headers.get_all(header::HOST).iter();
+    let mut hosts = hosts.map(|host| String::from_utf8_lossy(host.as_bytes()));
+    if hosts.any(|host| is_foreign(&host)) {
+        return finish((StatusCode::FORBIDDEN, NOT_HERE).into_response()).await;
+    }
+    next.run(request).await
 }
 
 /// One request a connection: its end is then known, and no client is cut off by the time limit

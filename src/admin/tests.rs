@@ -193,6 +193,42 @@ fn other_paths_and_methods_are_refused_with_what_would_be_right() {
     assert!(answer.head.contains("allow: get"), "{}", answer.head);
 }
 
+#[test]
+fn a_name_that_was_made_to_lead_here_is_told_nothing() {
+    let served = Served::start();
+    for host in
+        ["evil.example.com", "evil.example.com:9465", "127.0.0.1.nip.io", "localhost.evil.com"]
+    {
+        for path in ["/live", "/ready", "/metrics", "/status", "/nowhere"] {
+            let answer =
+                ask(served.address, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert_eq!(answer.code, 403, "{path} {host}");
+            assert!(answer.body.contains("localhost"), "{}", answer.body);
+        }
+    }
+    let port = served.address.port();
+    for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"] {
+        for host in [host.to_owned(), format!("{host}:{port}"), format!("{host}:1234")] {
+            let answer =
+                ask(served.address, &format!("GET /live HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert_eq!(answer.code, 200, "{host}");
+        }
+    }
+    assert_eq!(ask(served.address, "GET /live HTTP/1.0\r\n\r\n").code, 200);
+}
+
+/// A probe asks the pod's address, and a scraper may ask by any name.
+#[test]
+fn where_others_may_ask_they_may_by_any_name() {
+    let listen = Some("0.0.0.0:0".parse().unwrap());
+    let served = Served::start_with(|server| *server = Server::bind(&Options { listen }).unwrap());
+    let to = SocketAddr::from(([127, 0, 0, 1], served.address.port()));
+    for host in ["10.1.2.3:9465", "pod-1.logs.example.com"] {
+        let answer = ask(to, &format!("GET /live HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(answer.code, 200, "{host}");
+    }
+}
+
 // === metrics
 
 /// Samples by name and labels. Panics on anything that OpenMetrics does not allow.

@@ -3,8 +3,9 @@
 //! ```text
 //! times out of bounds     ─▶ the time of now ─────┐
 //! compression not known   ─▶ LZ4 ─────────────────┼─▶ sent again
-//! too large, or malformed ─▶ two halves ──────────┘
-//!   and a single record   ─▶ set aside on disk
+//! too large, or malformed ─▶ two halves ──────────┤
+//!   and a single record   ─▶ set aside on disk    │
+//! perhaps too large       ─▶ two halves ──────────┘
 //! ```
 //!
 //! So the record that spoils a batch is found and set aside, and the others are delivered. Where
@@ -84,7 +85,7 @@ impl Collector {
                 }
                 batch.lines > 1
             }
-            Refusal::TooLarge { .. } => batch.lines > 1,
+            Refusal::TooLarge { .. } | Refusal::SeemsTooLarge => batch.lines > 1,
             Refusal::Compression => batch.compression != FALLBACK,
         };
         if can_help {
@@ -123,7 +124,7 @@ impl Collector {
         let parts = match refusal {
             Refusal::Malformed { .. } if is_hopeless => None,
             Refusal::Compression => self.recompressed(&batch).map(|batch| vec![batch]),
-            Refusal::Malformed { .. } | Refusal::TooLarge { .. } => {
+            Refusal::Malformed { .. } | Refusal::TooLarge { .. } | Refusal::SeemsTooLarge => {
                 let ids = [self.batcher.next_id(), self.batcher.next_id()];
                 self.counters.batches_split += 1;
                 rewrite::split(&batch, ids).map(Vec::from)

@@ -13,7 +13,7 @@ use super::layers::{
     variable,
 };
 use super::mistake::{Mistake, Mistakes, quoted, shown};
-use super::{Config, Effective, LogFormat, credentials, endpoint, tls};
+use super::{Config, Effective, LogFormat, credentials, endpoint, proxy, tls};
 use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
@@ -236,6 +236,7 @@ pub(super) fn compose(
         tls = tls::files(&meanings, mistakes);
         signature = tls::signature(&meanings, mistakes);
     }
+    let proxies = proxy::find(env, &meanings, mistakes);
     let mut notes = Vec::new();
     let tags = tags(env, &meanings, mistakes, &mut notes);
     if !is_whole {
@@ -253,7 +254,8 @@ pub(super) fn compose(
 
     let state_dir = meanings.state_dir();
     let credentials = credentials?;
-    let effective = effective(env, flags, &meanings, &credentials);
+    let mut effective = effective(env, flags, &meanings, &credentials);
+    effective.extend(proxies.rows);
     Some(Config {
         send: send::Options {
             endpoint: meanings.endpoint()?,
@@ -271,6 +273,7 @@ pub(super) fn compose(
             request_timeout: REQUEST_TIMEOUT,
             tls: tls?,
             signature: signature?,
+            proxy: proxies.proxy,
         },
         tail: tail::Options {
             paths: meanings.patterns("paths"),

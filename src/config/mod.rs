@@ -17,6 +17,7 @@ mod layers;
 mod logtail;
 mod mistake;
 mod patterns;
+mod proxy;
 mod reference;
 mod show;
 mod suggest;

@@ -1082,3 +1082,118 @@ proptest! {
         }
     }
 }
+
+// Proxies.
+
+const REMOTE: (&str, &str) = ("LOGFERRY_ENDPOINT", "https://sls.example.com");
+const KEY: [(&str, &str); 2] =
+    [("ALIBABA_CLOUD_ACCESS_KEY_ID", "id"), ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s3cret")];
+
+fn with_proxy(pairs: &[(&str, &str)]) -> Result<Config, Mistakes> {
+    let mut env = good(&[REMOTE]);
+    env.extend(self::env(&KEY));
+    env.extend(self::env(pairs));
+    load_env(&env)
+}
+
+#[test]
+fn a_proxy_that_is_none_stops_the_start_without_its_password() {
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"]
+    {
+        for value in [
+            "http://user:p4ss@proxy.test:99999",
+            "http://user:p4ss",
+            "http://user:p4@ss@proxy.test",
+            "http://us er:p4ss@proxy.test",
+            "%",
+            "http://",
+        ] {
+            let mistakes = with_proxy(&[(name, value)]).expect_err(value);
+            assert_eq!(mistakes.0.len(), 1, "{name}={value}: {mistakes}");
+            assert_eq!(mistakes.0[0].key, name);
+            assert!(
+                mistakes.0[0].advice.contains("http://[user:password@]host:port"),
+                "{mistakes}"
+            );
+            assert!(!mistakes.to_string().contains("p4"), "{mistakes}");
+        }
+    }
+    complain(
+        with_proxy(&[("ALL_PROXY", "socks5://user:p4ss@proxy.test:1080")]),
+        expect![[r#"
+            1 mistake in the settings:
+              ALL_PROXY, from environment: a SOCKS proxy cannot be used; give an HTTP proxy: http://host:port"#]],
+    );
+    let mut env = good(&[REMOTE]);
+    env.extend(self::env(&KEY));
+    env.insert("HTTPS_PROXY".into(), OsString::from_vec(vec![b'h', 0xff]));
+    assert!(load_env(&env).unwrap_err().to_string().contains("HTTPS_PROXY"));
+}
+
+#[test]
+fn the_proxy_in_force_is_shown_and_why_another_is_not() {
+    let rows = |pairs: &[(&str, &str)]| {
+        let config = with_proxy(pairs).unwrap();
+        let rows = config.effective.iter().filter(|row| row.key.to_lowercase().ends_with("_proxy"));
+        let rows = rows.map(|row| format!("{} = {} ({})", row.key, row.value, row.origin));
+        let used = config.send.proxy.filter(|proxy| proxy.is_for("https://demo.sls.example.com"));
+        (used.map(|proxy| proxy.to_string()), rows.collect::<Vec<String>>())
+    };
+    let secret = "http://user:p4ss@proxy.test:3128";
+    let shown = "http://***@proxy.test:3128";
+    let used = Some(shown.to_owned());
+
+    assert_eq!(rows(&[]), (None, vec![]));
+    let expected = vec![format!("https_proxy = {shown} (environment)")];
+    assert_eq!(rows(&[("https_proxy", secret)]), (used.clone(), expected.clone()));
+    assert_eq!(rows(&[("HTTPS_PROXY", ""), ("https_proxy", secret)]), (used.clone(), expected));
+    assert_eq!(
+        rows(&[
+            ("HTTPS_PROXY", secret),
+            ("https_proxy", "http://other.test"),
+            ("ALL_PROXY", "socks5://socks.test:1080"),
+            ("http_proxy", "plain.test:80"),
+        ]),
+        (
+            used.clone(),
+            vec![
+                format!("HTTPS_PROXY = {shown} (environment)"),
+                "ALL_PROXY = socks5://*** (environment (not used: HTTPS_PROXY is set))".to_owned(),
+                "http_proxy = http://plain.test:80 (environment (not used: the endpoint is https://))"
+                    .to_owned(),
+            ]
+        )
+    );
+    // It is no CGI program, whatever the environment says.
+    assert_eq!(rows(&[("ALL_PROXY", secret), ("REQUEST_METHOD", "GET")]).0, used);
+    assert_eq!(
+        rows(&[("ALL_PROXY", secret), ("no_proxy", "a.test, .example.com")]),
+        (
+            None,
+            vec![
+                format!(
+                    "ALL_PROXY = {shown} (environment (not used: NO_PROXY names the endpoint))"
+                ),
+                "no_proxy = a.test, .example.com (environment)".to_owned(),
+            ]
+        )
+    );
+    let socks = rows(&[("HTTPS_PROXY", "socks5://a:p4ss@b"), ("NO_PROXY", "sls.example.com")]);
+    assert_eq!(socks.0, None);
+    assert!(
+        socks.1[0].starts_with("HTTPS_PROXY = socks5://*** (environment (not used"),
+        "{socks:?}"
+    );
+}
+
+#[test]
+fn this_machine_is_reached_without_a_proxy() {
+    let config =
+        load_env(&good(&[("ALL_PROXY", "socks5://socks.test"), ("HTTP_PROXY", "proxy.test")]));
+
+    let config = config.unwrap();
+    assert_eq!(config.send.proxy, None);
+    let (value, origin) = effective(&config, "HTTP_PROXY");
+    assert_eq!(value, "http://proxy.test");
+    assert_eq!(origin, "environment (not used: the endpoint is on this machine)");
+}

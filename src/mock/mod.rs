@@ -11,7 +11,7 @@
 //!
 //! Reading order: [`endpoint`] (one request's way), `request`, `verify` (headers, signature),
 //! `put` and `group` (bodies), [`store`] and `journal`, `read` (cursors, pulls, queries),
-//! [`fault`] and [`faults`], `page`, `server` and `connection` (sockets).
+//! [`fault`] and [`faults`], `page`, `guard` (whose requests), `server` and `connection` (sockets).
 //!
 //! What it refuses to do: it knows nothing of how the agent tails or sends; it shares only
 //! [`crate::wire`] with it, so that a mistake there is caught by the vendor's SDK instead.
@@ -29,6 +29,7 @@ pub mod endpoint;
 pub mod fault;
 pub mod faults;
 mod group;
+mod guard;
 mod journal;
 mod page;
 mod put;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use axum::Router;
+use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use super::connection::{Cut, Door};
-use super::{Access, Endpoint, Faults, Options, Store, endpoint, page};
+use super::{Access, Endpoint, Faults, Options, Store, endpoint, guard, page};
 
 /// A mock endpoint that serves from the caller's tokio runtime. Dropping it closes its listener
 /// and all its connections.
@@ -42,8 +42,11 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let door = Door { listener, stop: stopping };
-        let app: Router =
-            page::routes().fallback(endpoint::serve).with_state(Arc::clone(&endpoint));
+        let app: Router = page::routes()
+            .layer(middleware::from_fn(guard::own))
+            .fallback(endpoint::serve)
+            .layer(middleware::from_fn(guard::any))
+            .with_state(Arc::clone(&endpoint));
         let app = app.into_make_service_with_connect_info::<Cut>();
         let task = tokio::spawn(async move {
             // It never returns; the task is aborted.

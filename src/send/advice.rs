@@ -58,9 +58,54 @@ pub fn advice_on(cause: Cause, options: &Options) -> String {
             "check that packets to {endpoint} and back are let through: route, network policy, \
              firewall; or set HTTPS_PROXY or HTTP_PROXY if a proxy is the way out"
         ),
+        Cause::Untrusted if options.tls.ca.is_some() => format!(
+            "add that authority to the file of LOGFERRY_CA_FILE ({}), or let {endpoint} send the \
+             certificates between it and an authority that is there; or find out who answers in its \
+             place",
+            ca_file(options)
+        ),
         Cause::Untrusted => format!(
             "set LOGFERRY_CA_FILE to the authority that has signed the certificate of {endpoint}, \
              or find out who answers in its place"
+        ),
+        Cause::SelfSigned => format!(
+            "set LOGFERRY_CA_FILE to a file with this very certificate of {endpoint}, if it is meant; \
+             or give {endpoint} one that an authority has signed"
+        ),
+        Cause::OtherKey => format!(
+            "put the present certificate of that authority into LOGFERRY_CA_FILE ({}): the one there \
+             has the same name and another key; or find out who answers in place of {endpoint}",
+            ca_file(options)
+        ),
+        Cause::ServerInCaFile => format!(
+            "put the certificate of the authority that has signed it into LOGFERRY_CA_FILE ({}), \
+             instead of the server's own",
+            ca_file(options)
+        ),
+        Cause::AuthorityAsServer => format!(
+            "give {endpoint} a certificate of its own (CA:FALSE), signed by that authority, which \
+             stays in LOGFERRY_CA_FILE; a self-signed one has to be made with \
+             `openssl req -x509 -addext basicConstraints=critical,CA:FALSE`"
+        ),
+        Cause::WeakKey => format!(
+            "have the certificate of {endpoint}, or of the authority that is named, made anew with a \
+             key of RSA with 2048 bits or more, or of ECDSA; trusting it here changes nothing"
+        ),
+        Cause::WeakSignature => format!(
+            "have the certificate of {endpoint} signed anew, with SHA-256; trusting it here changes \
+             nothing"
+        ),
+        Cause::WrongPurpose => format!(
+            "give {endpoint} a certificate whose extended key usage holds serverAuth; trusting it \
+             here changes nothing"
+        ),
+        Cause::CriticalExtension => format!(
+            "have the certificate of {endpoint} made anew without that extension, or with it not \
+             critical; trusting it here changes nothing"
+        ),
+        Cause::BadChain => format!(
+            "have the certificate of {endpoint}, or those between it and its authority, made anew; \
+             `openssl verify -x509_strict` names what is wrong"
         ),
         Cause::Expired => {
             format!("renew the certificate of {endpoint}, or set the clock of this machine")
@@ -89,6 +134,10 @@ pub fn advice_on(cause: Cause, options: &Options) -> String {
         }
         Cause::Other => format!("check what answers at {endpoint}"),
     }
+}
+
+fn ca_file(options: &Options) -> String {
+    options.tls.ca.as_ref().map_or_else(|| "not set".to_owned(), |path| path.display().to_string())
 }
 
 fn credentials_advice(source: &CredentialsSource) -> String {
@@ -154,6 +203,7 @@ mod tests {
             request_timeout: Duration::from_secs(1),
             tls: TlsFiles::default(),
             signature: Signature::V1,
+            proxy: None,
         }
     }
 

@@ -7,6 +7,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
+use super::certificate::Flaw;
+
 /// What stood between us and an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -24,6 +26,24 @@ pub enum Cause {
     TooLate,
     /// The server's certificate is from nobody we trust.
     Untrusted,
+    /// It is signed by itself.
+    SelfSigned,
+    /// It is signed in the name of somebody we trust, with another key.
+    OtherKey,
+    /// It is where the one of its authority belongs.
+    ServerInCaFile,
+    /// It is that of an authority.
+    AuthorityAsServer,
+    /// Its key, or that of an authority, is too short.
+    WeakKey,
+    /// It is signed in a way that is not believed.
+    WeakSignature,
+    /// It is for clients, or for another use.
+    WrongPurpose,
+    /// It has a critical extension that nobody here understands.
+    CriticalExtension,
+    /// Another rule for certificates is broken.
+    BadChain,
     /// The server's certificate is no longer valid.
     Expired,
     /// The server's certificate is not valid yet.
@@ -72,6 +92,20 @@ impl Cause {
         chain(error).find_map(Self::of_one).unwrap_or(Self::Other)
     }
 
+    /// Whether there is nothing else to look for: the reachability of the endpoint, for one.
+    #[must_use]
+    pub fn is_certain(self) -> bool {
+        !matches!(
+            self,
+            Self::NameNotFound
+                | Self::NameService
+                | Self::Refused
+                | Self::Unreachable
+                | Self::TooLate
+                | Self::Other
+        )
+    }
+
     fn of_one(error: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(error) = error.downcast_ref::<LookupError>() {
             return Some(error.cause());
@@ -103,7 +137,7 @@ impl Cause {
                 Bad::Expired | Bad::ExpiredContext { .. } => Self::Expired,
                 Bad::NotValidYet | Bad::NotValidYetContext { .. } => Self::NotYetValid,
                 Bad::NotValidForName | Bad::NotValidForNameContext { .. } => Self::WrongName,
-                _ => Self::Untrusted,
+                _ => flaw_in(error).map_or(Self::Untrusted, |flaw| flaw.cause),
             },
             rustls::Error::AlertReceived(
                 AlertDescription::CertificateRequired
@@ -117,6 +151,16 @@ impl Cause {
             ) => Self::ClientCertificate,
             _ => Self::Tls,
         }
+    }
+}
+
+/// The flaw of a certificate that was found, if the error is one.
+pub(super) fn flaw_in(error: &rustls::Error) -> Option<&Flaw> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            other.0.downcast_ref::<Flaw>()
+        }
+        _ => None,
     }
 }
 

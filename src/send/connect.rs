@@ -84,6 +84,7 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
             return Ok(Connected { request_id: answer.request_id, clock_offset_seconds });
         }
         Verdict::Retry { kind, .. } => kind,
+        Verdict::Cut => FailureKind::Network,
         Verdict::ClockSkew { .. } => FailureKind::Clock,
         Verdict::Refuse(_) => FailureKind::Other,
     };
@@ -107,7 +108,16 @@ fn what_stands_between(cause: Cause) -> &'static str {
         Cause::Refused => "connection refused",
         Cause::Unreachable => "unreachable",
         Cause::TooLate => "no answer in time",
-        Cause::Untrusted => "TLS: the certificate is not trusted",
+        Cause::Untrusted | Cause::SelfSigned | Cause::OtherKey => {
+            "TLS: the certificate is not trusted"
+        }
+        Cause::ServerInCaFile => "TLS: ca_file does not hold an authority",
+        Cause::AuthorityAsServer => "TLS: the server shows the certificate of an authority",
+        Cause::WeakKey => "TLS: a key is too short",
+        Cause::WeakSignature => "TLS: the certificate's signature is not safe",
+        Cause::WrongPurpose => "TLS: the certificate is for another purpose",
+        Cause::CriticalExtension => "TLS: the certificate has an unknown critical extension",
+        Cause::BadChain => "TLS: the certificate breaks a rule",
         Cause::Expired => "TLS: the certificate has expired",
         Cause::NotYetValid => "TLS: the certificate is not valid yet",
         Cause::WrongName => "TLS: the certificate is for another name",

@@ -15,6 +15,7 @@
 //! - [`super::limiters`]: when a request may start, and how many at once. They are told of every
 //!   result, and one of several batches is one result.
 //! - [`super::queue`]: whose turn it is, and which go together.
+//! - [`super::passage`]: what is halved because connections break that carry so much.
 //!
 //! # What a result does
 //!
@@ -25,6 +26,7 @@
 //! | refused, together                | success         | part in halves, due at once           |
 //! | failed for no known reason, together | nothing     | part in halves, due at once           |
 //! | the date was wrong               | nothing         | due at once                           |
+//! | cut, and its size seems to be why, alone | as a failure | ends: it is halved            |
 //! | failed, a gate is closed now     | failure         | wait for the gate                     |
 //! | failed, the gates stay open      | failure         | wait for a pause of their own         |
 //! | a known culprit failed           | nothing         | waits for a pause of its own          |
@@ -48,9 +50,11 @@ use std::time::Instant;
 use super::backoff;
 use super::limiter::{Failed, Ready};
 use super::limiters::{Eras, Limiters};
+use super::package_list;
+use super::passage::Passage;
 use super::queue::{Entry, Queue, Together};
 use super::verdict::{FailureKind, Verdict};
-use crate::sealed::{Ack, Outcome, SealedBatch};
+use crate::sealed::{Ack, Outcome, Refusal, SealedBatch};
 
 /// The batches on their way to the destination.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub struct Dispatch {
     /// The request to come.
     next: RequestId,
     limiters: Limiters,
+    passage: Passage,
     /// Something has succeeded since a known culprit failed.
     has_succeeded: bool,
     rng: fastrand::Rng,
@@ -102,6 +107,7 @@ impl Dispatch {
             in_flight: BTreeMap::new(),
             next: RequestId(0),
             limiters: Limiters::new(concurrency_max),
+            passage: Passage::default(),
             has_succeeded: false,
             rng,
         }
@@ -135,7 +141,11 @@ impl Dispatch {
             return None;
         }
         let is_probe = !self.limiters.are_open();
-        let entries = if is_probe { self.queue.take_probe() } else { self.queue.take_due(now) };
+        let entries = match is_probe {
+            true if self.passage.is_searching() => self.queue.take_smallest(),
+            true => self.queue.take_probe(),
+            false => self.queue.take_due(now, self.passage.limit(now)),
+        };
         if entries.is_empty() {
             return None;
         }
@@ -145,6 +155,13 @@ impl Dispatch {
         let eras = self.limiters.on_start(now);
         self.in_flight.insert(request, Flight { entries, started: now, eras });
         Some(Load { request, batches })
+    }
+
+    /// Ends the batches that are too large to come through, as it seems. Ask before [`Self::poll`].
+    pub fn take_oversized(&mut self, now: Instant) -> Vec<Ack> {
+        let Some(bytes) = self.passage.limit(now) else { return Vec::new() };
+        let oversized = self.queue.take_oversized(bytes, now);
+        oversized.into_iter().map(Entry::halved).collect()
     }
 
     /// When [`Self::poll`] has something, if neither a batch nor a result comes first.
@@ -170,6 +187,7 @@ impl Dispatch {
         self.queue.on_end(&flight.entries);
         match verdict {
             Verdict::Delivered => {
+                self.passage.on_passed(flight.body_bytes());
                 self.on_success(flight.eras, now);
                 if is_list {
                     self.queue.on_list_taken();
@@ -179,6 +197,9 @@ impl Dispatch {
                 return flight.end(&Outcome::Delivered);
             }
             Verdict::Refuse(refusal) => {
+                if !matches!(refusal, Refusal::TooLarge { .. }) {
+                    self.passage.on_passed(flight.body_bytes());
+                }
                 self.on_success(flight.eras, now);
                 if !is_list {
                     self.queue.on_refused_alone(&flight.entries[0]);
@@ -199,6 +220,7 @@ impl Dispatch {
                 let failed = Failed { kind, wish: after, started: flight.started };
                 self.on_failure(flight, failed, now);
             }
+            Verdict::Cut => return self.on_cut(flight, now),
         }
         Vec::new()
     }
@@ -249,6 +271,23 @@ impl Dispatch {
         self.put_back(entries);
     }
 
+    /// A connection broke: a failure of the network, and perhaps the size of what it carried.
+    fn on_cut(&mut self, flight: Flight, now: Instant) -> Vec<Ack> {
+        let bytes = flight.body_bytes();
+        self.passage.on_cut(bytes, now);
+        let id = match flight.entries.as_slice() {
+            [entry] if entry.can_be_halved() => {
+                let is_smallest = self.queue.has_none_below(bytes);
+                self.passage.must_halve(bytes, is_smallest).then_some(entry.batch.id)
+            }
+            _ => None,
+        };
+        let failed = Failed { kind: FailureKind::Network, wish: None, started: flight.started };
+        self.on_failure(flight, failed, now);
+        let halved = id.and_then(|id| self.queue.take(id));
+        halved.into_iter().map(Entry::halved).collect()
+    }
+
     /// Whether a failure is that of a known culprit alone.
     fn is_its_own(&mut self, entries: &[Entry], kind: FailureKind) -> bool {
         let [entry] = entries else { return false };
@@ -296,12 +335,27 @@ impl Dispatch {
 
 impl Flight {
     fn end(self, outcome: &Outcome) -> Vec<Ack> {
-        let end = |entry: Entry| {
-            let SealedBatch { id, span, lines, route, payload, .. } = entry.batch;
-            let (payload_bytes, outcome) = (payload.len(), outcome.clone());
-            Ack { id, span, lines, route, payload_bytes, outcome }
-        };
-        self.entries.into_iter().map(end).collect()
+        self.entries.into_iter().map(|entry| entry.end(outcome.clone())).collect()
+    }
+
+    /// Size of the request's body.
+    fn body_bytes(&self) -> usize {
+        match self.entries.as_slice() {
+            [entry] => entry.batch.payload.len(),
+            entries => entries.iter().map(|entry| package_list::package_len(&entry.batch)).sum(),
+        }
+    }
+}
+
+impl Entry {
+    fn end(self, outcome: Outcome) -> Ack {
+        let SealedBatch { id, span, lines, route, payload, .. } = self.batch;
+        Ack { id, span, lines, route, payload_bytes: payload.len(), outcome }
+    }
+
+    fn halved(self) -> Ack {
+        let (batch, refusal) = (self.batch.clone(), Refusal::SeemsTooLarge);
+        self.end(Outcome::Refused { batch, refusal })
     }
 }
 

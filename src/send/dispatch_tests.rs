@@ -410,3 +410,78 @@ fn ordered_delivery_keeps_the_order_of_each_file() {
         }
     }
 }
+
+/// A batch that can be halved, with a payload of so many bytes.
+fn sized(id: u64, bytes: usize) -> SealedBatch {
+    SealedBatch { payload: vec![0; bytes].into(), lines: 100, ..batch(id) }
+}
+
+/// Sends what may be sent, where what is as large as `limit` is cut, until `batches` have ended or time
+/// has passed; what came through, and what was halved.
+fn through_a_proxy(dispatch: &mut Dispatch, limit: usize, mut now: Instant) -> [Vec<u64>; 2] {
+    let mut ended = [Vec::new(), Vec::new()];
+    let end = now + seconds(120);
+    while now < end && !dispatch.is_empty() {
+        let mut acks = dispatch.take_oversized(now);
+        for load in polled(dispatch, now) {
+            let bytes: usize = load.batches.iter().map(|batch| batch.payload.len()).sum();
+            let verdict = if bytes < limit { Verdict::Delivered } else { Verdict::Cut };
+            acks.extend(dispatch.on_result(load.request, verdict, now));
+        }
+        for ack in acks {
+            match ack.outcome {
+                Outcome::Delivered => ended[0].push(ack.id.0),
+                Outcome::Refused { refusal, .. } => {
+                    assert_eq!(refusal, Refusal::SeemsTooLarge);
+                    ended[1].push(ack.id.0);
+                }
+            }
+        }
+        now += Duration::from_millis(100);
+    }
+    ended
+}
+
+#[test]
+fn what_is_cut_for_its_size_is_halved_and_the_rest_comes_through() {
+    let t = crate::clock::now();
+    let large = (0..6).map(|id| sized(id, 100 << 10));
+    let mut dispatch = dispatch(4, large.chain((6..9).map(|id| sized(id, 10 << 10))));
+
+    let [mut delivered, mut halved] = through_a_proxy(&mut dispatch, 40 << 10, t);
+
+    delivered.sort_unstable();
+    halved.sort_unstable();
+    assert_eq!((delivered, halved), (vec![6, 7, 8], vec![0, 1, 2, 3, 4, 5]));
+}
+
+#[test]
+fn in_an_outage_only_the_smallest_is_halved() {
+    let t = crate::clock::now();
+    let sizes = [100, 101, 102, 103, 104, 105];
+    let batches = (0..).zip(sizes).map(|(id, size)| sized(id, size << 10));
+    let mut dispatch = dispatch(4, batches);
+
+    let [delivered, halved] = through_a_proxy(&mut dispatch, 0, t);
+
+    assert!(delivered.is_empty());
+    // Its halves do not come back here, so the next one is the smallest then.
+    assert_eq!(halved[0], 0);
+    let two = [sized(0, 4 << 10), sized(1, 100 << 10)];
+    let mut outage = self::dispatch(4, two);
+    assert_eq!(through_a_proxy(&mut outage, 0, t), [Vec::<u64>::new(), Vec::new()]);
+    assert_eq!(outage.unfinished(), 2);
+}
+
+#[test]
+fn a_single_line_and_a_batch_with_a_sequence_id_are_never_halved() {
+    let t = crate::clock::now();
+    let line = SealedBatch { lines: 1, ..sized(0, 100 << 10) };
+    let once = SealedBatch { route: Route::Once { key: 7, sequence: 1 }, ..sized(1, 100 << 10) };
+    let small = (2..9).map(|id| sized(id, 5 << 10));
+    let mut dispatch = dispatch(4, [line, once].into_iter().chain(small));
+
+    let [delivered, halved] = through_a_proxy(&mut dispatch, 40 << 10, t);
+
+    assert_eq!((delivered.len(), halved.len(), dispatch.unfinished()), (7, 0, 2));
+}

@@ -18,14 +18,22 @@
 //! no longer than [`BODY_TIMEOUT`]. Redirects are not followed: the service sends none, so one
 //! comes from somebody else.
 //!
+//! What has arrived counts, however late it is read: after a suspension of the process the answer may
+//! lie in the socket when the time is over ([`ARRIVED_GRACE`]).
+//!
+//! # Odd answers
+//! An acknowledgement is one when its status and its request id have been read. So an answer may have
+//! many headers, ones that are no headers, a body that breaks off, and a coding that nobody asked for.
+//!
 //! # Proxies
-//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count as everywhere, but never for
-//! loopback.
+//! The settings say which one is in force; the client does not look at the environment.
 
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,8 +46,10 @@ use tower_service::Service;
 
 use super::Options;
 use super::answer::Answer;
-use super::cause::{Cause, LookupError, chain};
+use super::cause::{Cause, LookupError, chain, flaw_in};
+use super::encoding::decoded;
 use super::lookup::{Lookup, Resolver};
+use super::proxy::Proxy;
 use super::request::Request;
 use super::tls::{TlsError, TlsInUse};
 use crate::clock;
@@ -49,6 +59,14 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Longest time to read an answer's body, whose status is known by then.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much longer is waited for what has arrived in time. Short, because it takes a turn of the
+/// runtime to read it, and no more.
+pub const ARRIVED_GRACE: Duration = Duration::from_millis(100);
+
+/// Most headers of an answer: what proxies add, many times over. The client makes room for as many
+/// each time it parses, and a peer that sends heads without end makes it parse without end.
+const HEADERS_MAX: usize = 300;
 
 /// A network that is slower than this for a whole request is taken for broken.
 pub const BYTES_PER_SECOND_LEAST: u32 = 128 * 1024;
@@ -80,7 +98,7 @@ struct Shared {
     connect_timeout: Duration,
     request_timeout: Duration,
     idle_max: usize,
-    is_loopback: bool,
+    proxy: Option<Proxy>,
     resolver: Resolver,
     /// Locked for a moment, never while something is waited for.
     state: Mutex<State>,
@@ -119,6 +137,9 @@ pub enum TransportError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// The peer sends what is no answer, more than can be read within the CPU limit.
+    #[error("the peer sends without end, and no answer: the connection was cut off")]
+    Flooded,
     /// No connection came about, or it broke or spoke nonsense.
     #[error("{0}")]
     Broken(Broken),
@@ -136,6 +157,8 @@ pub struct Broken {
     pub text: String,
     /// Whether there was a connection: the request may have arrived.
     pub was_connected: bool,
+    /// Whether the peer closed it instead of answering.
+    pub was_cut: bool,
 }
 
 impl fmt::Display for Broken {
@@ -151,7 +174,7 @@ impl TransportError {
         match self {
             Self::ConnectTimeout(_) | Self::Timeout(_) => Cause::TooLate,
             Self::Broken(broken) => broken.cause,
-            Self::Malformed(_) => Cause::Other,
+            Self::Flooded | Self::Malformed(_) => Cause::Other,
         }
     }
 
@@ -159,7 +182,7 @@ impl TransportError {
     #[must_use]
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Timeout(_) => true,
+            Self::Timeout(_) | Self::Flooded => true,
             Self::Broken(broken) => broken.was_connected,
             Self::ConnectTimeout(_) | Self::Malformed(_) => false,
         }
@@ -181,18 +204,16 @@ impl Client {
     pub fn new(options: &Options) -> Result<Self, ClientError> {
         let tls = TlsInUse::new(options.tls.clone(), clock::now())?;
         let Options { connect_timeout, request_timeout, concurrency_max, .. } = *options;
-        let is_loopback = options.endpoint.is_loopback();
-        let idle_max = concurrency_max;
+        let (idle_max, proxy) = (concurrency_max, options.proxy.clone());
         let resolver = Resolver::default();
-        if !is_loopback {
+        if !options.endpoint.is_loopback() {
             resolver.prepare();
         }
         let lookup = Lookup { turn: 0, resolver: resolver.clone() };
         let connections =
-            Connections::new(tls.config(), connect_timeout, idle_max, is_loopback, lookup)?;
+            Connections::new(tls.config(), connect_timeout, idle_max, proxy.as_ref(), lookup)?;
         let state = Mutex::new(State { tls, connections });
-        let shared =
-            Shared { connect_timeout, request_timeout, idle_max, is_loopback, resolver, state };
+        let shared = Shared { connect_timeout, request_timeout, idle_max, proxy, resolver, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -225,21 +246,25 @@ impl Client {
 
     async fn attempt(&self, http: &reqwest::Client, request: Request) -> Result<Answer, Failed> {
         let timeout = self.timeout(request.body.as_ref().map_or(0, |body| body.len()));
-        let mut request =
-            into_http(request).map_err(|error| Failed { error, was_closed_idle: false })?;
-        *request.timeout_mut() = Some(timeout);
-        let (result, is_used) = NEEDS_CONNECTION
-            .scope(Cell::new(false), async {
-                let result = http.execute(request).await;
-                (result, !NEEDS_CONNECTION.with(Cell::get))
-            })
-            .await;
+        let failed = |error| Failed { error, was_closed_idle: false };
+        let request = into_http(request).map_err(failed)?;
+        let answer = NEEDS_CONNECTION.scope(Cell::new(false), async {
+            let result = http.execute(request).await;
+            (result, !NEEDS_CONNECTION.with(Cell::get))
+        });
+        let (result, is_used) = within(timeout, answer)
+            .await
+            .ok_or_else(|| failed(TransportError::Timeout(timeout)))?;
         let mut response = result.map_err(|error| Failed {
             was_closed_idle: is_used && was_closed(&error),
             error: self.describe(error, timeout),
         })?;
         let body = read_body(&mut response).await;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = |name| {
+            let value = response.headers().get(name)?;
+            std::str::from_utf8(value.as_bytes()).ok()
+        };
+        let body = decoded(header("content-encoding"), body, BODY_BYTES_MAX);
         Ok(Answer::parse(response.status().as_u16(), header, &body))
     }
 
@@ -272,10 +297,10 @@ impl Client {
     }
 
     fn replace(&self, state: &mut State) {
-        let Shared { connect_timeout, idle_max, is_loopback, .. } = *self.shared;
+        let Shared { connect_timeout, idle_max, ref proxy, .. } = *self.shared;
         let (tls, number) = (state.tls.config(), state.connections.number.wrapping_add(1));
         let lookup = Lookup { turn: number, resolver: self.shared.resolver.clone() };
-        match Connections::new(tls, connect_timeout, idle_max, is_loopback, lookup) {
+        match Connections::new(tls, connect_timeout, idle_max, proxy.as_ref(), lookup) {
             Ok(connections) => state.connections = connections,
             Err(error) => tracing::warn!(%error, "keeping the connections as they are"),
         }
@@ -289,9 +314,10 @@ impl Client {
             };
         }
         let was_connected = !error.is_connect();
+        let was_cut = was_connected && was_closed(&error);
         let error = error.without_url();
         let (cause, text) = (Cause::of(&error), text_of(&error));
-        TransportError::Broken(Broken { cause, text, was_connected })
+        TransportError::Broken(Broken { cause, text, was_connected, was_cut })
     }
 }
 
@@ -300,13 +326,18 @@ impl Connections {
         tls: ClientConfig,
         connect_timeout: Duration,
         idle_max: usize,
-        is_loopback: bool,
+        proxy: Option<&Proxy>,
         lookup: Lookup,
     ) -> Result<Self, ClientError> {
         let number = lookup.turn;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()
+            .http1_max_headers(HEADERS_MAX)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .dns_resolver(Arc::new(lookup))
@@ -318,10 +349,13 @@ impl Connections {
             .tcp_keepalive_retries(2)
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(idle_max);
-        if is_loopback {
-            builder = builder.no_proxy();
+        let unusable = |error: reqwest::Error| ClientError::Http(text_of(&error.without_url()));
+        if let Some(proxy) = proxy {
+            let past = reqwest::NoProxy::from_string(proxy.no_proxy());
+            let proxy = reqwest::Proxy::all(proxy.url()).map_err(unusable)?;
+            builder = builder.proxy(proxy.no_proxy(past));
         }
-        let http = builder.build().map_err(|error| ClientError::Http(text_of(&error)))?;
+        let http = builder.build().map_err(unusable)?;
         Ok(Self { http, number })
     }
 }
@@ -396,6 +430,16 @@ fn into_http(request: Request) -> Result<reqwest::Request, TransportError> {
     Ok(http)
 }
 
+/// The output of a future within a time, and a moment more: what has arrived by then is taken, also
+/// where nobody could look in time.
+pub(super) async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    if let Ok(output) = tokio::time::timeout(time, &mut future).await {
+        return Some(output);
+    }
+    tokio::time::timeout(ARRIVED_GRACE, future).await.ok()
+}
+
 /// The body as far as it comes, up to the limits. The status is known already, so a body that
 /// breaks off is not an error: what there is of it says no less.
 async fn read_body(response: &mut reqwest::Response) -> Vec<u8> {
@@ -408,7 +452,7 @@ async fn read_body(response: &mut reqwest::Response) -> Vec<u8> {
             body.extend_from_slice(&chunk[..chunk.len().min(room)]);
         }
     };
-    let _ = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+    let _ = within(BODY_TIMEOUT, reading).await;
     body
 }
 
@@ -418,7 +462,10 @@ fn text_of(error: &(dyn Error + 'static)) -> String {
     let says_all =
         |error: &&(dyn Error + 'static)| error.is::<LookupError>() || error.is::<rustls::Error>();
     if let Some(error) = chain(error).find(says_all) {
-        return error.to_string();
+        let flaw = error.downcast_ref().and_then(flaw_in);
+        // The library would show it in its debug form.
+        return flaw
+            .map_or_else(|| error.to_string(), |flaw| format!("invalid peer certificate: {flaw}"));
     }
     let mut text = String::new();
     for cause in chain(error) {
@@ -450,6 +497,7 @@ mod tests {
             request_timeout: Duration::from_secs(1),
             tls: TlsFiles::default(),
             signature: Signature::V1,
+            proxy: None,
         }
     }
 

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::Options;
-use super::advice::advice;
+use super::advice::{advice, advice_on};
 use super::answer::Answer;
+use super::cause::Cause;
 use super::dispatch::Load;
+use super::http::TransportError;
 use super::verdict::FailureKind;
 use crate::limit::repeat::{Repeat, Say};
 use crate::report::SenderReport;
@@ -28,6 +30,7 @@ pub(crate) struct Journal {
     pub(crate) report: SenderReport,
     faults: Repeat<FailureKind>,
     refusals: Repeat<()>,
+    halvings: Repeat<()>,
     /// Batches of which an attempt has ended without an answer.
     unanswered: BTreeSet<BatchId>,
 }
@@ -40,6 +43,8 @@ pub(crate) struct Failure {
     pub(crate) code: String,
     pub(crate) reason: String,
     request_id: String,
+    /// Why there was no answer.
+    cause: Option<Cause>,
 }
 
 impl Failure {
@@ -51,10 +56,16 @@ impl Failure {
             None => (String::new(), format!("status {} without an error code", answer.status)),
         };
         let request_id = answer.request_id.clone().unwrap_or_default();
-        Self { status: answer.status, code, reason, request_id }
+        Self { status: answer.status, code, reason, request_id, cause: None }
     }
 
     /// No answer.
+    pub(crate) fn of_transport(error: &TransportError) -> Self {
+        let cause = Some(error.cause()).filter(|cause| cause.is_certain());
+        Self { cause, ..Self::of_error(error) }
+    }
+
+    /// No attempt.
     pub(crate) fn of_error(error: &impl std::fmt::Display) -> Self {
         Self { reason: error.to_string(), ..Self::default() }
     }
@@ -67,6 +78,7 @@ impl Journal {
             report: SenderReport::default(),
             faults: Repeat::new(SUM_UP_INTERVAL),
             refusals: Repeat::new(SUM_UP_INTERVAL),
+            halvings: Repeat::new(SUM_UP_INTERVAL),
             unanswered: BTreeSet::new(),
         }
     }
@@ -140,6 +152,23 @@ impl Journal {
         );
     }
 
+    /// It is sent in halves, because connections break that carry so much. Whether the endpoint has it
+    /// is not known.
+    pub(crate) fn on_halved(&mut self, batch: &SealedBatch, now: Instant) {
+        self.report.possible_duplicates += u64::from(self.unanswered.remove(&batch.id));
+        let Some(say) = self.halvings.on_fault((), now) else { return };
+        warn!(
+            project = self.options.project,
+            endpoint = %self.options.endpoint,
+            batch = batch.id.0,
+            file = %batch.path,
+            bytes = batch.payload.len(),
+            times = times(say),
+            hint = "raise the limit of the proxy on the way, or lower batch_bytes",
+            "connections break that carry a batch of this size; it is sent in halves"
+        );
+    }
+
     fn on_recovery(&mut self, now: Instant) {
         self.report.last_error.clear();
         let Some(over) = self.faults.on_recovery(now) else { return };
@@ -155,8 +184,11 @@ impl Journal {
 
     pub(crate) fn on_failure(&mut self, kind: FailureKind, failure: &Failure, now: Instant) {
         self.report.failures[kind.index()] += 1;
-        let Failure { status, code, reason, request_id } = failure;
-        let advice = advice(kind, (!code.is_empty()).then_some(code), &self.options);
+        let Failure { status, code, reason, request_id, cause } = failure;
+        let advice = match cause {
+            Some(cause) => advice_on(*cause, &self.options),
+            None => advice(kind, (!code.is_empty()).then_some(code), &self.options),
+        };
         self.report.last_error = in_one_line(kind, failure, &advice);
         let Some(say) = self.faults.on_fault(kind, now) else { return };
 

@@ -3,11 +3,13 @@
 //! [`Sender`] is the async loop around the pure parts. In reading order:
 //!
 //! - [`dispatch`]: what is sent now; whose turn it is by [`queue`], when and how many at once by
-//!   [`limiters`], each a [`limiter`] with its [`window`] and [`backoff`];
+//!   [`limiters`], each a [`limiter`] with its [`window`] and [`backoff`]; how large it may be by
+//!   [`passage`];
 //! - [`request`]: what goes over the wire, signed with the key from [`credentials`]; several
 //!   batches as a [`package_list`];
 //! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
-//!   is told by [`cause`];
+//!   is told by [`cause`], and with a certificate by [`certificate`];
+//! - `brake`: what the sender's thread may use of the CPU;
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
 //! - `journal` and [`advice`]: what is said about it.
 //!
@@ -24,10 +26,13 @@
 pub mod advice;
 pub mod answer;
 pub mod backoff;
+mod brake;
 pub mod cause;
+pub mod certificate;
 pub mod connect;
 pub mod credentials;
 pub mod dispatch;
+pub mod encoding;
 pub mod endpoint;
 pub mod http;
 mod journal;
@@ -35,6 +40,8 @@ pub mod limiter;
 pub mod limiters;
 mod lookup;
 pub mod package_list;
+pub mod passage;
+pub mod proxy;
 pub mod queue;
 pub mod replay;
 pub mod request;
@@ -50,18 +57,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use self::connect::connect;
 pub use self::credentials::{Credentials, CredentialsSource, Secret};
 pub use self::endpoint::Endpoint;
+pub use self::proxy::Proxy;
 pub use self::request::Signature;
 pub use self::tls::{ClientFiles, TlsFiles};
 
 use self::answer::Answer;
+use self::brake::{Brake, CUT_AGE_MIN, Used};
 use self::credentials::CredentialsInUse;
 use self::dispatch::{Dispatch, Load};
-use self::http::{Client, ClientError, TransportError};
+use self::http::{ARRIVED_GRACE, Client, ClientError, TransportError};
 use self::journal::{Failure, Journal};
 use self::queue::Together;
 use self::skew::ServerClock;
@@ -69,6 +79,7 @@ use self::verdict::{FailureKind, Sent, Verdict};
 use crate::clock;
 use crate::handoff::SenderEnd;
 use crate::report::SenderReport;
+use crate::sealed::{Ack, Outcome, Refusal};
 
 /// What the sender must know. Every field comes from the settings.
 #[derive(Clone, Debug)]
@@ -97,6 +108,8 @@ pub struct Options {
     pub tls: TlsFiles,
     /// How requests are signed.
     pub signature: Signature,
+    /// What they go through on their way to the endpoint.
+    pub proxy: Option<Proxy>,
 }
 
 /// The sender's loop: takes batches from the hand-off, delivers them, acknowledges.
@@ -109,6 +122,9 @@ pub struct Sender {
     clock: ServerClock,
     journal: Journal,
     attempts: JoinSet<Attempted>,
+    /// Tells attempts that have gone on for a while that they are cut off.
+    cut: Arc<Notify>,
+    brake: Brake,
     /// The collector has closed the hand-off and all its batches have been taken.
     closed: bool,
 }
@@ -147,6 +163,8 @@ impl Sender {
             clock: ServerClock::default(),
             journal: Journal::new(Arc::clone(&options)),
             attempts: JoinSet::new(),
+            cut: Arc::new(Notify::new()),
+            brake: Brake::new(clock::now()),
             closed: false,
             options,
             end,
@@ -159,10 +177,13 @@ impl Sender {
     /// Needs a tokio runtime with time and I/O enabled.
     pub async fn run(mut self, give_up: impl Future<Output = ()>) -> Summary {
         let mut give_up = pin!(give_up);
+        // Not charged what was done before.
+        self.brake = Brake::new(clock::now());
         loop {
             self.take_batches();
             self.start_attempts();
             self.publish();
+            self.brake();
             if self.closed && self.dispatch.is_empty() {
                 break;
             }
@@ -170,7 +191,11 @@ impl Sender {
             // Each arm is cancel-safe: a batch or a result is taken in its last step.
             tokio::select! {
                 biased;
-                () = &mut give_up => break,
+                () = &mut give_up => {
+                    // What was suspended beyond the deadline may have its answers.
+                    let _ = tokio::time::timeout(ARRIVED_GRACE, self.take_results()).await;
+                    break;
+                }
                 Some(attempted) = self.attempts.join_next() => {
                     self.on_attempted(attempted.expect("an attempt is neither cut off nor panics"));
                 }
@@ -179,6 +204,7 @@ impl Sender {
                     None => self.closed = true,
                 },
                 () = sleep_until(pause), if pause.is_some() => {}
+                () = sleep_until(Some(self.brake.look_at())), if !self.attempts.is_empty() => {}
             }
         }
         let unfinished = self.dispatch.unfinished() + self.end.queued();
@@ -198,8 +224,17 @@ impl Sender {
         }
     }
 
+    /// Takes the results of all attempts under way. Cancel-safe.
+    async fn take_results(&mut self) {
+        while let Some(attempted) = self.attempts.join_next().await {
+            self.on_attempted(attempted.expect("an attempt is neither cut off nor panics"));
+        }
+    }
+
     fn start_attempts(&mut self) {
         let now = clock::now();
+        let oversized = self.dispatch.take_oversized(now);
+        self.end_batches(oversized, now);
         while let Some(load) = self.dispatch.poll(now) {
             self.start(load, now);
         }
@@ -221,11 +256,28 @@ impl Sender {
         let date_unix = local_unix().saturating_add(clock_offset);
         let request = request::put_logs(&self.options, &load.batches, credentials, date_unix);
         self.journal.on_attempt(&load);
-        let client = self.client.clone();
+        let (client, cut) = (self.client.clone(), Arc::clone(&self.cut));
         self.attempts.spawn(async move {
-            let result = client.send(request).await;
+            let sending = client.send(request);
+            let result = tokio::select! {
+                biased;
+                result = sending => result,
+                () = until_cut(&cut, now) => Err(TransportError::Flooded),
+            };
             Attempted { load, clock_offset, result }
         });
+    }
+
+    fn look(&mut self) -> Used {
+        self.brake.look(self.end.collector_report().cpu_limit_cores)
+    }
+
+    /// Rests if this thread uses more of the CPU than it may. Where that is not enough, what has been
+    /// under way for a while is cut off: somebody sends and sends instead of answering.
+    fn brake(&mut self) {
+        if clock::now() >= self.brake.look_at() && self.look() == Used::TooMuch {
+            self.cut.notify_waiters();
+        }
     }
 
     fn on_attempted(&mut self, attempted: Attempted) {
@@ -235,6 +287,7 @@ impl Sender {
         match &verdict {
             Verdict::Delivered => {
                 self.clock.on_success();
+                self.brake.on_delivered();
                 self.journal.on_delivered(load, clock::wall(), now);
             }
             Verdict::Refuse(refusal) => {
@@ -246,9 +299,18 @@ impl Sender {
                     self.journal.on_rejected(&load.batches[0], code, message, now);
                 }
             }
-            Verdict::Retry { .. } | Verdict::ClockSkew { .. } => {}
+            Verdict::Retry { .. } | Verdict::Cut | Verdict::ClockSkew { .. } => {}
         }
-        for ack in self.dispatch.on_result(load.request, verdict, now) {
+        let ended = self.dispatch.on_result(load.request, verdict, now);
+        self.end_batches(ended, now);
+    }
+
+    /// Gives batches back that have ended.
+    fn end_batches(&mut self, ended: Vec<Ack>, now: Instant) {
+        for ack in ended {
+            if let Outcome::Refused { batch, refusal: Refusal::SeemsTooLarge } = &ack.outcome {
+                self.journal.on_halved(batch, now);
+            }
             self.end.ack(ack);
         }
     }
@@ -263,13 +325,25 @@ impl Sender {
                     TransportError::Malformed(_) => FailureKind::Other,
                     TransportError::ConnectTimeout(_)
                     | TransportError::Timeout(_)
+                    | TransportError::Flooded
                     | TransportError::Broken(_) => FailureKind::Network,
                 };
                 if error.may_have_arrived() {
                     self.journal.on_unanswered(&attempted.load);
                 }
-                self.journal.on_failure(kind, &Failure::of_error(error), now);
-                return Verdict::Retry { kind, after: None };
+                let failure = Failure::of_transport(error);
+                self.journal.on_failure(kind, &failure, now);
+                return match error {
+                    TransportError::Flooded => {
+                        Verdict::Retry { kind, after: Some(self.brake.on_cut()) }
+                    }
+                    // Its time was over before anybody could look.
+                    TransportError::Timeout(_) if self.look() == Used::TooMuch => {
+                        Verdict::Retry { kind, after: Some(self.brake.on_cut()) }
+                    }
+                    TransportError::Broken(broken) if broken.was_cut => Verdict::Cut,
+                    _ => Verdict::Retry { kind, after: None },
+                };
             }
         };
         let sent = Sent::of(&attempted.load.batches[0]);
@@ -294,7 +368,7 @@ impl Sender {
                     return Verdict::Retry { kind, after: answer.retry_after };
                 }
             }
-            Verdict::Delivered | Verdict::Refuse(_) => {}
+            Verdict::Delivered | Verdict::Cut | Verdict::Refuse(_) => {}
         }
         verdict
     }
@@ -305,6 +379,16 @@ impl Sender {
         report.waiting = (self.dispatch.waiting() + self.end.queued()) as u64;
         report.window = self.dispatch.window() as u64;
         self.end.publish(report.clone());
+    }
+}
+
+/// Waits until an attempt that was `started` is cut off.
+async fn until_cut(cut: &Notify, started: Instant) {
+    loop {
+        cut.notified().await;
+        if clock::now().saturating_duration_since(started) >= CUT_AGE_MIN {
+            return;
+        }
     }
 }
 

@@ -141,6 +141,11 @@ impl Queue {
         assert!(self.waiting.insert(id, entry).is_none(), "a batch is handed over once");
     }
 
+    /// Takes one out.
+    pub fn take(&mut self, id: BatchId) -> Option<Entry> {
+        self.waiting.remove(&id)
+    }
+
     /// Batches.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -173,16 +178,17 @@ impl Queue {
         soonest
     }
 
-    /// Takes the oldest batch that is due, and what may go with it.
-    pub fn take_due(&mut self, now: Instant) -> Vec<Entry> {
+    /// Takes the oldest batch that is due, and what may go with it. Bodies from the size of `passes` on
+    /// do not come through.
+    pub fn take_due(&mut self, now: Instant, passes: Option<usize>) -> Vec<Entry> {
         let Some(first) = self.first_due(now) else { return Vec::new() };
         let (id, is_returning) = (first.batch.id, first.set_back > 0);
-        let mut list = List::of(first);
+        let mut list = List::of(first, passes);
         if self.alone_until.is_none_or(|until| now >= until) {
             self.fill(&mut list, id, now);
         }
         self.let_return = is_returning;
-        self.take(&list.ids)
+        self.take_out(&list.ids)
     }
 
     /// The oldest that is due; of many that return, one that has never stepped back in between.
@@ -228,8 +234,8 @@ impl Queue {
         self.waiting.values().filter(is_first)
     }
 
-    fn take(&mut self, ids: &[BatchId]) -> Vec<Entry> {
-        let taken: Vec<Entry> = ids.iter().filter_map(|id| self.waiting.remove(id)).collect();
+    fn take_out(&mut self, ids: &[BatchId]) -> Vec<Entry> {
+        let taken: Vec<Entry> = ids.iter().filter_map(|id| self.take(*id)).collect();
         if let Some(busy) = &mut self.busy {
             busy.extend(taken.iter().map(Entry::file));
         }
@@ -240,7 +246,31 @@ impl Queue {
     pub fn take_probe(&mut self) -> Vec<Entry> {
         let order = |entry: &&Entry| (entry.failures, entry.set_back, entry.batch.id);
         let id = self.first_of_each().min_by_key(order).map(|entry| entry.batch.id);
-        self.take(id.as_slice())
+        self.take_out(id.as_slice())
+    }
+
+    /// Takes the smallest batch for a probe, alone.
+    pub fn take_smallest(&mut self) -> Vec<Entry> {
+        let order = |entry: &&Entry| (entry.batch.payload.len(), entry.batch.id);
+        let id = self.first_of_each().min_by_key(order).map(|entry| entry.batch.id);
+        self.take_out(id.as_slice())
+    }
+
+    /// Whether no batch that waits is smaller than this.
+    #[must_use]
+    pub fn has_none_below(&self, bytes: usize) -> bool {
+        self.waiting.values().all(|entry| entry.batch.payload.len() >= bytes)
+    }
+
+    /// Takes the batches that are due, of this size or more, and can be halved.
+    pub fn take_oversized(&mut self, bytes: usize, now: Instant) -> Vec<Entry> {
+        let is_it = |entry: &&Entry| {
+            entry.is_due(now) && entry.batch.payload.len() >= bytes && entry.can_be_halved()
+        };
+        let ids: Vec<BatchId> =
+            self.first_of_each().filter(is_it).map(|entry| entry.batch.id).collect();
+        // They are not under way: their halves come as batches of their own.
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
     /// The gates have opened: what failed while they were closed steps back, since another one
@@ -325,6 +355,13 @@ impl Entry {
         self.batch.span.file
     }
 
+    /// Whether it may be sent in halves. One with a sequence id may not while nobody knows whether the
+    /// service has it.
+    #[must_use]
+    pub fn can_be_halved(&self) -> bool {
+        self.batch.lines > 1 && !matches!(self.batch.route, Route::Once { .. })
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| now >= at)
     }
@@ -338,11 +375,12 @@ struct List {
     lines: u32,
     raw_bytes: usize,
     body_bytes: usize,
+    body_bytes_max: usize,
     together_max: usize,
 }
 
 impl List {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry, passes: Option<usize>) -> Self {
         let batch = &entry.batch;
         let is_once = matches!(batch.route, Route::Once { .. });
         Self {
@@ -352,6 +390,7 @@ impl List {
             lines: batch.lines,
             raw_bytes: batch.raw_bytes as usize,
             body_bytes: package_list::package_len(batch),
+            body_bytes_max: passes.map_or(BODY_BYTES_MAX, |bytes| BODY_BYTES_MAX.min(bytes - 1)),
             together_max: if is_once { 1 } else { entry.together_max },
         }
     }
@@ -371,7 +410,7 @@ impl List {
             && batch.compression == self.compression
             && lines <= most.lines_max
             && raw_bytes <= most.raw_bytes_max
-            && body_bytes <= BODY_BYTES_MAX;
+            && body_bytes <= self.body_bytes_max;
         if fits {
             self.ids.push(batch.id);
             self.lines = lines;

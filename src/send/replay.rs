@@ -92,6 +92,7 @@ impl Replay {
                 Verdict::Delivered => return Ok(Replayed::Delivered),
                 Verdict::Refuse(refusal) => return Ok(Replayed::Refused(refusal)),
                 Verdict::Retry { kind, after } => (kind, after),
+                Verdict::Cut => (FailureKind::Network, None),
                 Verdict::ClockSkew { server_unix } => {
                     let local_unix = super::local_unix();
                     if self.clock.on_complaint(clock_offset, server_unix, local_unix) {

@@ -106,6 +106,7 @@ impl Headers {
         let mut headers = Self(Vec::with_capacity(16));
         headers.add("host", &options.endpoint.host_header(&options.project));
         headers.add("user-agent", concat!("logferry/", env!("CARGO_PKG_VERSION")));
+        headers.add("accept-encoding", "identity");
         headers.add("date", &http_date(date_unix));
         headers.add("x-log-apiversion", API_VERSION);
         headers
@@ -202,6 +203,7 @@ mod tests {
             request_timeout: Duration::from_secs(1),
             tls: TlsFiles::default(),
             signature: Signature::V1,
+            proxy: None,
         }
     }
 
@@ -259,6 +261,7 @@ mod tests {
                 POST http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards/lb
                 host: test-project.cn-hangzhou.log.aliyuncs.com
                 user-agent: logferry/<version>
+                accept-encoding: identity
                 date: Tue, 14 Nov 2023 22:13:20 GMT
                 x-log-apiversion: 0.6.0
                 content-type: application/x-protobuf
@@ -359,6 +362,7 @@ mod tests {
                 POST http://127.0.0.1/logstores/test-logstore/shards/lb
                 host: test-project.127.0.0.1
                 user-agent: logferry/<version>
+                accept-encoding: identity
                 date: Tue, 14 Nov 2023 22:13:20 GMT
                 x-log-apiversion: 0.6.0
                 content-type: application/x-protobuf
@@ -399,6 +403,7 @@ mod tests {
             GET http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards
             host: test-project.cn-hangzhou.log.aliyuncs.com
             user-agent: logferry/<version>
+            accept-encoding: identity
             date: Tue, 14 Nov 2023 22:13:20 GMT
             x-log-apiversion: 0.6.0
             x-log-bodyrawsize: 0

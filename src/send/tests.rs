@@ -102,6 +102,7 @@ impl Server {
             request_timeout: Duration::from_millis(500),
             tls: TlsFiles::default(),
             signature: Signature::V1,
+            proxy: None,
         }
     }
 

@@ -11,11 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use tracing::{info, warn};
 
+use super::certificate::{Flaw, Shown, flaw, flaw_of_key};
 use super::watched::{Look, Watched};
 
 /// Where certificates come from, beside the roots inside the binary.
@@ -97,16 +103,20 @@ impl fmt::Debug for Tls {
 /// If a file cannot be read or used.
 pub fn read_tls(files: &TlsFiles) -> Result<Tls, TlsError> {
     let mut texts = Vec::new();
+    let mut trusted = Vec::new();
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = &files.ca {
         let text = read(path)?;
-        add_roots(&mut roots, path, &text)?;
+        trusted = add_roots(&mut roots, path, &text)?;
         texts.push(text);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Explaining::new(roots, trusted, Arc::clone(&provider))?;
+    // The library's own verifier, with more words; "dangerous" is what it calls any other.
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &files.client {
         None => builder.with_no_client_auth(),
         Some(ClientFiles { cert, key }) => {
@@ -136,15 +146,91 @@ fn malformed(path: &Path, trouble: impl Into<String>) -> TlsError {
     TlsError::Malformed { path: path.to_owned(), trouble: trouble.into() }
 }
 
-fn add_roots(roots: &mut RootCertStore, path: &Path, text: &[u8]) -> Result<(), TlsError> {
-    match roots.add_parsable_certificates(certificates(path, text)?) {
+/// Adds the certificates of a file to those who are trusted, and gives them.
+fn add_roots(
+    roots: &mut RootCertStore,
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = certificates(path, text)?;
+    match roots.add_parsable_certificates(found.iter().cloned()) {
         (0, _) => Err(malformed(path, "holds no certificate that can be used as a root")),
-        (_, 0) => Ok(()),
+        (_, 0) => Ok(found),
         (_, count) => {
             // A bundle of a system may hold some from another time.
             warn!(file = %path.display(), count, "certificates that cannot be used as roots");
-            Ok(())
+            Ok(found)
         }
+    }
+}
+
+/// The library's verifier. It decides; what it does not believe is explained.
+#[derive(Debug)]
+struct Explaining {
+    verifier: Arc<WebPkiServerVerifier>,
+    /// The certificates of `ca_file`.
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl Explaining {
+    fn new(
+        roots: RootCertStore,
+        trusted: Vec<CertificateDer<'static>>,
+        provider: Arc<rustls::crypto::CryptoProvider>,
+    ) -> Result<Self, rustls::Error> {
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier =
+            builder.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(Self { verifier, trusted })
+    }
+}
+
+/// The error with the flaw in its place, if there is one.
+fn explained(error: rustls::Error, flaw: Option<Flaw>) -> rustls::Error {
+    match flaw {
+        Some(flaw) => CertificateError::Other(OtherError(Arc::new(flaw))).into(),
+        None => error,
+    }
+}
+
+impl ServerCertVerifier for Explaining {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_server_cert(server, between, name, ocsp_response, now);
+        verified.map_err(|error| {
+            let flaw = flaw(&error, Shown { server, between, trusted: &self.trusted });
+            explained(error, flaw)
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verified = self.verifier.verify_tls12_signature(message, server, signature);
+        verified.map_err(|error| explained(error.clone(), flaw_of_key(&error, server)))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verified = self.verifier.verify_tls13_signature(message, server, signature);
+        verified.map_err(|error| explained(error.clone(), flaw_of_key(&error, server)))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }
 

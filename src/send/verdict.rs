@@ -41,6 +41,9 @@ pub enum Verdict {
         /// How long the endpoint asks to be left alone.
         after: Option<Duration>,
     },
+    /// Not delivered: the connection broke before an answer. A failure of the network, and perhaps the
+    /// size of what it carried.
+    Cut,
     /// The service dislikes the date of the request.
     ClockSkew {
         /// Its own clock, in Unix seconds, when it said so.

@@ -200,3 +200,20 @@ fn s08_clients_that_hold_on_shut_nobody_out() {
     pod.ledger.append(&log, 100);
     assert_eq!(pod.finish(agent), 0);
 }
+
+/// Its own name was made to lead to this machine.
+#[test]
+fn s08_a_web_page_is_told_nothing() {
+    let (pod, agent, address) = served_pod();
+    wait_for("readiness", || get(&address, "/ready").0 == 200);
+    for path in ["/status", "/metrics", "/ready"] {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example.com:9465\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{path}: {answer}");
+        assert!(!answer.contains("test-project"), "{answer}");
+    }
+    assert_eq!(pod.finish(agent), 0);
+}

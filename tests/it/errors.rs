@@ -218,6 +218,119 @@ fn n07_a_413_of_somebody_else_is_obeyed_too() {
     assert!(pod.mock.store().counts().faults["body_limit"] > 0);
 }
 
+/// Some proxies break the connection instead of answering 413.
+#[test]
+fn n07_what_a_proxy_resets_for_its_size_goes_in_smaller_pieces() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_COMPRESSION", "none");
+    let wire = pod.wire();
+    let admin = pod.admin();
+    wire.reset_above(40 << 10);
+    // More than one batch, and nothing small among them.
+    pod.ledger.append(&log, 30_000);
+    let agent = pod.start();
+
+    pod.expect_all();
+    assert!(wire.resets() >= 3, "{} resets", wire.resets());
+    pod.wait_for_log("is sent in halves", 1);
+    // From here on such sizes are not even tried.
+    let resets = wire.resets();
+    pod.ledger.append(&log, 20_000);
+    pod.expect_all();
+    assert!(wire.resets() <= resets + 8, "{resets}, then {}", wire.resets());
+
+    assert!(pod.parked().is_empty());
+    assert!(admin.metric("logferry_split_batches_total").unwrap_or(0) > 0);
+    assert_eq!(pod.finish(agent), 0, "nothing of what was reset had arrived");
+}
+
+/// A single line cannot be halved, and is not given up.
+#[test]
+fn n07_a_line_that_is_reset_for_its_size_waits_and_holds_nobody_up() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_COMPRESSION", "none");
+    let wire = pod.wire();
+    wire.reset_above(40 << 10);
+    pod.ledger.append(&log, 50);
+    let long = format!("line long {}", "x".repeat(100 << 10));
+    writeln!(append_to(&log), "{long}").unwrap();
+    let agent = pod.start();
+    wait_for("the lines before it", || pod.mock.store().line_count() >= 50);
+    pod.ledger.append(&log, 50);
+    wait_for("the lines behind it", || pod.mock.store().line_count() >= 100);
+    assert!(pod.parked().is_empty());
+
+    wire.reset_above(0);
+
+    wait_for("the long one", || {
+        pod.mock.store().lines().iter().any(|line| line == long.as_bytes())
+    });
+    assert!(pod.parked().is_empty());
+    drop(agent);
+}
+
+/// Everything is reset: an outage. Batches keep their size, but for one.
+#[test]
+fn n07_an_outage_by_resets_shrinks_nothing() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_COMPRESSION", "none");
+    let wire = pod.wire();
+    wire.reset_above(1);
+    pod.ledger.append(&log, 30_000);
+    let agent = pod.start();
+    wait_for("the search for a size that passes", || wire.resets() >= 6);
+    wire.reset_above(0);
+
+    assert_eq!(pod.finish(agent), 0);
+
+    let sizes: Vec<usize> =
+        pod.mock.store().groups().iter().map(|group| group.raw().len()).collect();
+    let most = sizes.iter().max().copied().unwrap_or(0);
+    let bytes: usize = sizes.iter().sum();
+    let large = sizes.iter().filter(|size| **size > most / 2).sum::<usize>();
+    assert!(most > 300 << 10 && large > bytes / 2, "{sizes:?}");
+}
+
+/// A gateway compresses what the service says, although nobody has asked for it.
+#[test]
+fn n08_a_refusal_that_a_gateway_has_compressed_is_understood() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 1000);
+    let poison = pod.ledger.lines[617].clone();
+    pod.mock.faults().set(vec![Fault::new(Kind::Poison { text: poison.clone() })]);
+    let wire = pod.wire();
+    wire.rewrite_answers(compressed);
+    let agent = pod.start();
+
+    wait_for("the other lines", || pod.mock.store().line_count() >= 999);
+    pod.wait_for_log("is set aside", 1);
+    assert_eq!(agent.stop().0, 0);
+
+    assert_eq!(pod.ledger.missing(&pod.mock), [poison.as_str()]);
+    assert_eq!(pod.parked().len(), 1);
+    let heard = String::from_utf8_lossy(&wire.heard()).to_lowercase();
+    assert!(heard.contains("accept-encoding: identity\r\n"), "nobody asks for it");
+}
+
+/// The same answer with its body in gzip.
+fn compressed(answer: &[u8]) -> Vec<u8> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    let (head, body) = answer.split_at(end);
+    if body.is_empty() {
+        return answer.to_vec();
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(body).expect("memory");
+    let body = encoder.finish().expect("memory");
+    let head = String::from_utf8_lossy(head);
+    let lines = head.split("\r\n").filter(|line| !line.starts_with("content-length"));
+    let head: String =
+        lines.take_while(|line| !line.is_empty()).map(|l| format!("{l}\r\n")).collect();
+    let length = body.len();
+    let head = format!("{head}content-encoding: gzip\r\ncontent-length: {length}\r\n\r\n");
+    [head.as_bytes(), &body].concat()
+}
+
 /// Down from the start, for some seconds: delivered soon after it is back.
 #[test]
 fn an_endpoint_that_comes_back_gets_everything() {

@@ -1,13 +1,17 @@
 //! What the network does to connections: packets that vanish (N02), answers that take for ever
 //! (N03), connections that are closed while idle and odd answers (N14).
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use logferry::clock;
 use logferry::mock::{Fault, Kind};
 
 use crate::support::wire::{Closing, Flow, Wire};
-use crate::support::{Admin, Agent, PATIENCE, Pod, wait_for};
+use crate::support::{Admin, Agent, PATIENCE, Pod, pause, wait_for};
 
 const NETWORK: &str = "logferry_request_failures_total{kind=\"network\"}";
 const FAILED: &str = "cannot deliver, trying again";
@@ -227,4 +231,216 @@ fn n14_a_redirect_is_neither_followed_nor_an_acknowledgement() {
 
         scene.pod.finish(scene.agent);
     }
+}
+
+/// What lies in the socket was there in time, although nobody could look.
+#[test]
+fn n03_an_answer_that_came_while_the_agent_was_suspended_is_read() {
+    let (mut pod, log) = Pod::with_log();
+    let fault = Fault { times: Some(1), ..Fault::new(Kind::Delay { ms: 1000 }) };
+    pod.mock.faults().set(vec![fault]);
+    let admin = pod.admin();
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    wait_for("the request", || pod.mock.store().counts().faults.contains_key("delay"));
+
+    agent.suspend();
+    wait_for("the lines", || pod.mock.store().line_count() == 100);
+    // Longer than any attempt may take.
+    pause(Duration::from_secs(18));
+    agent.resume();
+
+    wait_for("the acknowledgement", || {
+        admin.metric("logferry_delivered_lines_total").unwrap_or(0) >= 100
+    });
+    assert_eq!(admin.metric(NETWORK), Some(0));
+    assert_eq!(pod.finish(agent), 0, "the batch did not go again");
+}
+
+/// The same when the time to stop is over.
+#[test]
+fn n03_an_answer_that_came_while_a_stop_was_suspended_is_read() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "5s");
+    pod.mock.faults().set(vec![Fault::new(Kind::Delay { ms: 1000 })]);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    wait_for("the request", || pod.mock.store().counts().faults.contains_key("delay"));
+    agent.terminate();
+    pod.wait_for_log("stopping", 1);
+
+    agent.suspend();
+    wait_for("the lines", || pod.mock.store().line_count() == 100);
+    pause(Duration::from_secs(6));
+    agent.resume();
+    agent.exit_code();
+
+    pod.mock.faults().clear();
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0, "the next start sends nothing again");
+}
+
+/// An acknowledgement is believed once its status and its request id were read, whatever else comes.
+#[test]
+fn n14_an_odd_acknowledgement_is_one() {
+    type Rewriting = fn(&[u8]) -> Vec<u8>;
+    let oddities: [(&str, Rewriting); 9] = [
+        ("101 headers", |answer| with_headers(answer, &many(101, 1))),
+        ("250 headers", |answer| with_headers(answer, &many(250, 1))),
+        ("large headers", |answer| with_headers(answer, &many(50, 4000))),
+        ("no headers at all", |answer| {
+            with_headers(answer, "no header\r\n: nameless\r\nx y: z\r\n")
+        }),
+        ("blanks", |answer| with_headers(answer, "x-a : b\r\nx-long: a\r\n  and more\r\n")),
+        ("raw bytes", |answer| {
+            let text = with_headers(answer, "x-raw: ?\r\n");
+            text.into_iter().map(|byte| if byte == b'?' { 0xe9 } else { byte }).collect()
+        }),
+        ("a body that breaks off", |answer| replaced(answer, "content-length: 1000\r\n", "{}")),
+        ("chunks that are none", |answer| {
+            replaced(answer, "transfer-encoding: chunked\r\n", "zz\r\ngarbage\r\n")
+        }),
+        ("a trailer that is none", |answer| {
+            replaced(answer, "transfer-encoding: chunked\r\n", "0\r\nno trailer\r\n\r\n")
+        }),
+    ];
+    let mut scene = Scene::new();
+    for (name, rewrite) in oddities {
+        scene.wire.rewrite_answers(rewrite);
+        scene.pod.ledger.append(&scene.log, 100);
+        assert_eq!(scene.pod.expect_all(), 0, "{name}");
+        let lines = scene.pod.ledger.lines.len() as u64;
+        let delivered = || scene.admin.metric("logferry_delivered_lines_total").unwrap_or(0);
+        wait_for(name, || delivered() >= lines);
+        assert_eq!(scene.failures(), 0, "{name}");
+    }
+    scene.wire.keep_answers();
+    assert_eq!(scene.pod.finish(scene.agent), 0);
+}
+
+fn many(count: usize, bytes: usize) -> String {
+    let value = "v".repeat(bytes);
+    (0..count).map(|n| format!("x-added-{n}: {value}\r\n")).collect()
+}
+
+/// The answer with more headers in front of its own.
+fn with_headers(answer: &[u8], headers: &str) -> Vec<u8> {
+    let text = String::from_utf8(answer.to_vec()).expect("an answer without a body");
+    let (status, rest) = text.split_once("\r\n").expect("a status line");
+    format!("{status}\r\n{headers}{rest}").into_bytes()
+}
+
+/// The answer with another length, and a body, behind which the connection is of no use.
+fn replaced(answer: &[u8], length: &str, body: &str) -> Vec<u8> {
+    let text = String::from_utf8(answer.to_vec()).expect("an answer without a body");
+    let other = text.replace("content-length: 0\r\n", length);
+    assert_ne!(text, other, "an empty answer");
+    format!("{other}{body}").into_bytes()
+}
+
+/// A peer that says one thing over and over instead of answering.
+struct Babbler {
+    address: SocketAddr,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Babbler {
+    fn new(first: &'static str, then: &str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let heard = Arc::new(AtomicUsize::new(0));
+        let (chunk, counted) = (then.repeat(64 * 1024 / then.len()), Arc::clone(&heard));
+        // Both end with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (chunk, counted) = (chunk.clone(), Arc::clone(&counted));
+                std::thread::spawn(move || babble(stream, first, &chunk, &counted));
+            }
+        });
+        Self { address, heard }
+    }
+}
+
+fn babble(mut stream: std::net::TcpStream, first: &str, chunk: &str, heard: &AtomicUsize) {
+    let mut request = [0; 1024];
+    if !matches!(stream.read(&mut request), Ok(1..)) || stream.write_all(first.as_bytes()).is_err()
+    {
+        return;
+    }
+    heard.fetch_add(1, SeqCst);
+    while stream.write_all(chunk.as_bytes()).is_ok() {}
+}
+
+/// The client reads on and on, since each of these is whole; nothing but the CPU limit ends it.
+#[test]
+fn n19_a_peer_that_sends_interim_responses_without_end_is_left_alone() {
+    for then in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n",
+    ] {
+        let (mut pod, log) = Pod::with_log();
+        let babbler = Babbler::new("", then);
+        let wire = Wire::to(babbler.address);
+        pod.set("LOGFERRY_ENDPOINT", &format!("http://{}", wire.address()));
+        pod.set("cpu_usage_limit", "0.1");
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+
+        // Cut off, or on a busy machine over in time; and then left alone.
+        pod.wait_for_log(FAILED, 1);
+        let asked = babbler.heard.load(SeqCst);
+        pause(Duration::from_secs(15));
+        assert_eq!(babbler.heard.load(SeqCst), asked, "{}", pod.agent_log());
+        wire.lead_to(pod.mock.address());
+        wire.cut();
+
+        pod.finish(agent);
+    }
+}
+
+/// Interim responses, headers, chunks and blank lines without end: the agent keeps to its CPU limit,
+/// answers probes, and delivers when the endpoint is itself again.
+#[test]
+fn n19_a_peer_that_babbles_takes_no_more_than_the_cpu_limit() {
+    std::thread::scope(|scope| {
+        for (name, first, then) in [
+            ("interim responses", "", "HTTP/1.1 100 Continue\r\n\r\n"),
+            ("early hints", "", "HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n"),
+            ("headers", "HTTP/1.1 200 OK\r\n", "x: y\r\n"),
+            ("a body", "HTTP/1.1 500 Oh\r\ncontent-length: 99999999999\r\n\r\n", "lorem ipsum "),
+            ("chunks", "HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+            ("blank lines", "", "\r\n"),
+        ] {
+            scope.spawn(move || bear_babbling(name, first, then));
+        }
+    });
+}
+
+fn bear_babbling(name: &str, first: &'static str, then: &str) {
+    const CORES: f64 = 0.5;
+    let (mut pod, log) = Pod::with_log();
+    let babbler = Babbler::new(first, then);
+    let wire = Wire::to(babbler.address);
+    pod.set("LOGFERRY_ENDPOINT", &format!("http://{}", wire.address()));
+    pod.set("cpu_usage_limit", &CORES.to_string());
+    let admin = pod.admin();
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    wait_for("the first request", || babbler.heard.load(SeqCst) > 0);
+    admin.wait_until_ready();
+
+    let (started, before) = (clock::now(), agent.cpu_time());
+    while clock::now() < started + Duration::from_secs(10) {
+        assert!(admin.is_ready(), "{name}: probes are answered");
+        pause(Duration::from_millis(500));
+    }
+    let (took, used) = (clock::now() - started, agent.cpu_time() - before);
+    println!("{name}: {used:?} in {took:?}, {} requests", babbler.heard.load(SeqCst));
+    // What may be saved up, and a turn.
+    let most = took.mul_f64(CORES) + Duration::from_millis(400);
+    assert!(used < most, "{name}: {used:?} of CPU in {took:?}, at most {most:?}");
+
+    wire.lead_to(pod.mock.address());
+    wire.cut();
+    pod.finish(agent);
 }

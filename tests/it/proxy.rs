@@ -166,3 +166,72 @@ fn n13_a_proxy_that_dies_and_comes_back_loses_nothing() {
     scene.pod.finish(agent);
     drop(proxy);
 }
+
+/// The endpoint itself plays the proxy for plain HTTP: what it is sent shows what goes to one.
+#[test]
+fn n13_the_proxy_of_the_environment_is_used_and_shown() {
+    for (name, other) in [("HTTP_PROXY", "HTTPS_PROXY"), ("http_proxy", "REQUEST_METHOD")] {
+        let (mut pod, log) = Pod::with_log();
+        let to_proxy = Wire::to(pod.mock.address());
+        let url = format!("http://{USER}:{PASSWORD}@{}", to_proxy.address());
+        pod.set("LOGFERRY_ENDPOINT", "http://sls.test:9200").set(name, &url);
+        // Neither another scheme's proxy nor a variable of web servers changes anything.
+        pod.set(other, "http://127.0.0.1:1");
+        let (code, out, complaint) = run(&["check", "--connect"], &pod.environment());
+        assert_eq!(code, 0, "{complaint}");
+        let shown = format!("http://***@{}", to_proxy.address());
+        let row = out.lines().find(|line| line.starts_with(name)).expect("the proxy's row");
+        assert!(row.contains(&shown) && !out.contains(PASSWORD), "{row}");
+
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0);
+
+        let heard = String::from_utf8_lossy(&to_proxy.heard()).into_owned();
+        assert!(
+            heard.contains("POST http://test-project.sls.test:9200/logstores/app-log/"),
+            "{heard}"
+        );
+        assert!(heard.to_lowercase().contains("proxy-authorization: basic "), "{heard}");
+        assert!(!pod.agent_log().contains(PASSWORD));
+    }
+}
+
+/// One that is none is refused, instead of being passed over.
+#[test]
+fn n13_a_proxy_that_is_none_stops_the_start() {
+    for (name, value) in [
+        ("HTTP_PROXY", "http://ferry:pr0xy-passw0rd@proxy.test:99999"),
+        ("http_proxy", "http://ferry:pr0xy-passw0rd"),
+        ("ALL_PROXY", "socks5h://ferry:pr0xy-passw0rd@127.0.0.1:1080"),
+        ("all_proxy", "socks4://127.0.0.1:1080"),
+    ] {
+        let (mut pod, log) = Pod::with_log();
+        pod.set("LOGFERRY_ENDPOINT", "http://sls.test:9200").set(name, value);
+        pod.ledger.append(&log, 10);
+        let agent = pod.start();
+
+        assert_eq!(agent.exit_code(), 78, "{name}");
+
+        let (code, out, complaint) = run(&["check"], &pod.environment());
+        assert_eq!(code, 78);
+        for text in [pod.agent_log(), out + &complaint] {
+            assert!(text.contains(name) && text.contains("http://"), "{text}");
+            assert!(!text.contains(PASSWORD), "{text}");
+        }
+    }
+}
+
+/// Who is named in NO_PROXY is reached directly, and `check` says so.
+#[test]
+fn n13_check_says_that_no_proxy_names_the_endpoint() {
+    let (mut pod, _) = Pod::with_log();
+    pod.set("LOGFERRY_ENDPOINT", "http://sls.test:9200");
+    pod.set("ALL_PROXY", "socks5://127.0.0.1:1080").set("no_proxy", ".test");
+
+    let (code, out, complaint) = run(&["check"], &pod.environment());
+
+    assert_eq!(code, 0, "{complaint}");
+    let row = out.lines().find(|line| line.starts_with("ALL_PROXY")).expect("the proxy's row");
+    assert!(row.contains("not used: NO_PROXY names the endpoint"), "{row}");
+}

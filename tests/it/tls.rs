@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use logferry::clock;
 
-use crate::support::tls::{Authority, Pair, Secrets, TlsFront};
+use crate::support::tls::{Authority, OpenSsl, Pair, Secrets, TlsFront, self_signed};
 use crate::support::{Agent, Pod, run, wait_for};
 
 /// The agent looks at its files no more often.
@@ -232,4 +232,131 @@ fn n12_certificates_that_cannot_be_used_stop_the_start() {
 
     assert_eq!(code, 78);
     assert!(complaint.contains("ca_file") && complaint.contains("/nowhere/ca.pem"), "{complaint}");
+}
+
+/// What is wrong with a certificate, each by its own name and with its own remedy.
+#[test]
+fn n12_each_flaw_of_a_certificate_has_its_own_remedy() {
+    let scene = Scene::new();
+    let first = &scene.authority;
+    for (name, pair, what, remedy) in [
+        (
+            "signed by itself",
+            self_signed(false),
+            "TLS: the certificate is not trusted",
+            "this very certificate",
+        ),
+        (
+            "an authority's",
+            self_signed(true),
+            "TLS: the server shows the certificate of an authority",
+            "CA:FALSE",
+        ),
+        (
+            "for clients",
+            first.client("127.0.0.1"),
+            "TLS: the certificate is for another purpose",
+            "serverAuth",
+        ),
+        (
+            "with an unknown critical extension",
+            first.odd(&["127.0.0.1"]),
+            "TLS: the certificate has an unknown critical extension",
+            "without that extension",
+        ),
+        (
+            "from an authority of the same name",
+            Authority::new("first").server(&["127.0.0.1"]),
+            "TLS: the certificate is not trusted",
+            "the same name and another key",
+        ),
+        (
+            "from a stranger",
+            Authority::new("stranger").server(&["127.0.0.1"]),
+            "\"stranger\" is neither among those who are trusted nor sent by the server",
+            "add that authority",
+        ),
+        ("expired", first.expired(&["127.0.0.1"]), "TLS: the certificate has expired", "renew"),
+        (
+            "from tomorrow",
+            first.not_yet_valid(&["127.0.0.1"]),
+            "TLS: the certificate is not valid yet",
+            "set the clock",
+        ),
+        (
+            "without a name",
+            first.server(&[]),
+            "TLS: the certificate is for another name",
+            "name the host",
+        ),
+    ] {
+        let complaint = scene.diagnosis(&pair);
+        assert!(complaint.contains(what), "{name}: {what}: {complaint}");
+        assert!(complaint.contains(remedy), "{name}: {remedy}: {complaint}");
+    }
+}
+
+/// The remedy helps, and what does not help is not advised.
+#[test]
+fn n12_what_is_advised_for_a_certificate_helps() {
+    let mut scene = Scene::new();
+    let own = self_signed(false);
+    scene.secrets.publish(&[("ca.pem", &own.cert)]);
+    scene.front.present(&own, None);
+    let (code, out, complaint) = run(&["check", "--connect"], &scene.pod.environment());
+    assert_eq!(code, 0, "a self-signed certificate in ca_file: {out}{complaint}");
+
+    let authority = self_signed(true);
+    scene.secrets.publish(&[("ca.pem", &authority.cert)]);
+    let complaint = scene.diagnosis(&authority);
+    assert!(complaint.contains("certificate of its own (CA:FALSE)"), "{complaint}");
+
+    let leaf = scene.authority.server(&["127.0.0.1"]);
+    scene.secrets.publish(&[("ca.pem", &leaf.cert)]);
+    let complaint = scene.diagnosis(&leaf);
+    assert!(complaint.contains("TLS: ca_file does not hold an authority"), "{complaint}");
+    assert!(complaint.contains("it is signed by \"first\""), "{complaint}");
+    assert!(complaint.contains("instead of the server's own"), "{complaint}");
+    let first = scene.authority.pem();
+    scene.secrets.publish(&[("ca.pem", &first)]);
+    let (code, out, complaint) = run(&["check", "--connect"], &scene.pod.environment());
+    assert_eq!(code, 0, "{out}{complaint}");
+}
+
+/// The agent's log says what `check --connect` says.
+#[test]
+fn n12_the_log_names_the_flaw_and_the_remedy() {
+    let scene = Scene::new();
+    let wrong = scene.authority.client("127.0.0.1");
+    scene.front.present(&wrong, None);
+    let Scene { mut pod, log, front, authority, .. } = scene;
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+
+    pod.wait_for_log(FAILED, 1);
+    let text = pod.agent_log();
+    assert!(text.contains("is a certificate for another use"), "{text}");
+    assert!(text.contains("serverAuth"), "{text}");
+    front.present(&authority.server(&["127.0.0.1"]), None);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Certificates that the library of the tests does not make: openssl's.
+#[test]
+fn n12_keys_and_signatures_of_another_time_are_named() {
+    for (name, made, what, remedy) in [
+        ("a short key", ["rsa:1024", "-sha256"], "TLS: a key is too short", "2048 bits or more"),
+        ("SHA-1", ["rsa:2048", "-sha1"], "signature is not safe", "with SHA-256"),
+    ] {
+        let mut scene = Scene::new();
+        let Some(server) = OpenSsl::start(scene.pod.path("openssl"), made) else { return };
+        scene.pod.set("LOGFERRY_ENDPOINT", &format!("https://127.0.0.1:{}", server.port));
+        scene.pod.set("LOGFERRY_CA_FILE", &server.ca);
+
+        let (code, _, complaint) = run(&["check", "--connect"], &scene.pod.environment());
+
+        assert_eq!(code, 78, "{name}: {complaint}");
+        assert!(complaint.contains(what) && complaint.contains(remedy), "{name}: {complaint}");
+    }
 }

@@ -2,6 +2,7 @@
 //! told, right or wrong.
 
 mod faults;
+mod guard;
 mod life;
 mod put;
 mod read;

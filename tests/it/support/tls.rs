@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -51,6 +52,22 @@ impl Authority {
         self.sign(names, ExtendedKeyUsagePurpose::ServerAuth, 4000)
     }
 
+    /// The same, and its time has not come.
+    pub(crate) fn not_yet_valid(&self, names: &[&str]) -> Pair {
+        let mut params = params(names, ExtendedKeyUsagePurpose::ServerAuth, 4000);
+        params.not_before = date_time_ymd(3000, 1, 1);
+        self.signed(params)
+    }
+
+    /// A server's, with a critical extension that nobody knows.
+    pub(crate) fn odd(&self, names: &[&str]) -> Pair {
+        let mut params = params(names, ExtendedKeyUsagePurpose::ServerAuth, 4000);
+        let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4, 5], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+        self.signed(params)
+    }
+
     /// The same, and its time is over.
     pub(crate) fn expired(&self, names: &[&str]) -> Pair {
         self.sign(names, ExtendedKeyUsagePurpose::ServerAuth, 2020)
@@ -62,11 +79,10 @@ impl Authority {
     }
 
     fn sign(&self, names: &[&str], usage: ExtendedKeyUsagePurpose, until: i32) -> Pair {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.extended_key_usages = vec![usage];
-        params.not_before = date_time_ymd(2019, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
+        self.signed(params(names, usage, until))
+    }
+
+    fn signed(&self, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Pair { cert: cert.pem(), key: key.serialize_pem() }
@@ -77,6 +93,155 @@ impl Authority {
         roots.add(self.0.der().clone()).expect("a root");
         roots
     }
+}
+
+fn params(names: &[&str], usage: ExtendedKeyUsagePurpose, until: i32) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    params.extended_key_usages = vec![usage];
+    params.not_before = date_time_ymd(2019, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    params
+}
+
+/// A server's certificate for 127.0.0.1 that is signed by itself, with or without the right to sign
+/// others, as `openssl req -x509` makes it.
+pub(crate) fn self_signed(is_authority: bool) -> Pair {
+    let mut params = params(&["127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth, 4000);
+    params.distinguished_name.push(DnType::CommonName, "self-made");
+    params.is_ca = match is_authority {
+        true => IsCa::Ca(BasicConstraints::Unconstrained),
+        false => IsCa::ExplicitNoCa,
+    };
+    let key = KeyPair::generate().expect("a key");
+    let cert = params.self_signed(&key).expect("a certificate");
+    Pair { cert: cert.pem(), key: key.serialize_pem() }
+}
+
+/// `openssl s_server`, for keys and signatures that no library of the tests makes. Ends when dropped.
+pub(crate) struct OpenSsl {
+    server: std::process::Child,
+    pub(crate) port: u16,
+    /// The authority that has signed its certificate.
+    pub(crate) ca: String,
+}
+
+impl OpenSsl {
+    /// With a certificate for 127.0.0.1, made with this key and this digest. `None`, said on standard
+    /// error, where there is no openssl.
+    pub(crate) fn start(dir: PathBuf, [key, digest]: [&str; 2]) -> Option<Self> {
+        fs::create_dir_all(&dir).expect("a directory");
+        let path = |name: &str| dir.join(name).display().to_string();
+        let openssl = |args: &[&str]| {
+            let mut command = std::process::Command::new("openssl");
+            command.args(args).current_dir(&dir).env("OPENSSL_CONF", "/dev/null");
+            command
+        };
+        let run = |args: &[&str]| {
+            let output = openssl(args).output().expect("openssl runs");
+            assert!(output.status.success(), "{args:?}: {output:?}");
+        };
+        if openssl(&["version"]).output().is_err() {
+            eprintln!("skipped: there is no openssl");
+            return None;
+        }
+        fs::write(
+            dir.join("server.ext"),
+            "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+        )
+        .expect("a file");
+        fs::write(dir.join("ca.cnf"), CA_CONF).expect("a file");
+        run(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-days",
+            "30",
+            "-config",
+            "ca.cnf",
+            "-extensions",
+            "ca",
+        ]);
+        run(&[
+            "req",
+            "-newkey",
+            key,
+            "-nodes",
+            "-keyout",
+            "server.key",
+            "-out",
+            "server.csr",
+            "-config",
+            "ca.cnf",
+            "-subj",
+            "/CN=old server",
+        ]);
+        run(&[
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-set_serial",
+            "7",
+            "-days",
+            "30",
+            digest,
+            "-extfile",
+            "server.ext",
+            "-out",
+            "server.pem",
+        ]);
+        let port = free_port();
+        let at = port.to_string();
+        let server = openssl(&[
+            "s_server",
+            "-accept",
+            &at,
+            "-cert",
+            "server.pem",
+            "-key",
+            "server.key",
+            "-quiet",
+            "-cipher",
+            "DEFAULT@SECLEVEL=0",
+        ])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("openssl runs");
+        let server = Self { server, port, ca: path("ca.pem") };
+        super::wait_for("openssl's server", || {
+            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
+        Some(server)
+    }
+}
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+const CA_CONF: &str = "[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN=old authority\n[ca]\n\
+                       basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n";
+
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
 }
 
 /// A server that speaks TLS, and passes on what it hears. Everything of it ends when dropped.
@@ -166,13 +331,17 @@ fn config(pair: &Pair, clients: Option<&Authority>) -> Arc<ServerConfig> {
         None => builder.with_no_client_auth(),
         Some(authority) => {
             let roots = Arc::new(authority.roots());
+            let provider = Arc::clone(&provider);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
         }
     };
     let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).expect("PEM");
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("PEM");
-    Arc::new(builder.with_single_cert(vec![cert], key).expect("a certificate and its key"))
+    let key = provider.key_provider.load_private_key(key).expect("a key");
+    // Not asked whether it is a good one.
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![cert], key));
+    Arc::new(builder.with_cert_resolver(Arc::new(shown)))
 }
 
 async fn serve(

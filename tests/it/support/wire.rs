@@ -74,6 +74,10 @@ struct Shared {
     /// How often a request on a used connection is still to find it closed.
     closings_on_reuse: Mutex<(usize, Option<Closing>)>,
     rewrite: Mutex<Option<Rewrite>>,
+    /// A request of more bytes is reset; 0 for none.
+    request_bytes_max: AtomicUsize,
+    /// Requests that were.
+    resets: AtomicUsize,
     heard: Mutex<Vec<u8>>,
     /// When the throttled wire is free again, by direction.
     busy_until: Mutex<[Option<Instant>; 2]>,
@@ -154,6 +158,11 @@ impl Wire {
         self.settle(|orders| orders.loses_packets = on);
     }
 
+    /// Connections that come from now on are led to another place.
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
+        self.orders.send_modify(|orders| orders.target = target);
+    }
+
     /// Resets all connections. New ones are welcome.
     pub(crate) fn cut(&self) {
         self.orders.send_modify(|orders| orders.cuts += 1);
@@ -191,6 +200,17 @@ impl Wire {
     /// What becomes of the first bytes of each answer from now on.
     pub(crate) fn rewrite_answers(&self, rewrite: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) {
         *lock(&self.shared.rewrite) = Some(Box::new(rewrite));
+    }
+
+    /// From now on a request of more bytes, head and body, is reset as soon as they have come; with 0
+    /// none is.
+    pub(crate) fn reset_above(&self, bytes: usize) {
+        self.shared.request_bytes_max.store(bytes, SeqCst);
+    }
+
+    /// Requests that were reset for their size.
+    pub(crate) fn resets(&self) -> usize {
+        self.shared.resets.load(SeqCst)
     }
 
     /// Answers pass as they are.
@@ -301,8 +321,12 @@ async fn carry(mut agent: TcpStream, told: watch::Receiver<Orders>, shared: Arc<
         return;
     };
     shared.open.fetch_add(1, SeqCst);
-    let talk =
-        Talk { shared: &shared, is_asked: AtomicBool::new(false), is_used: AtomicBool::new(false) };
+    let talk = Talk {
+        shared: &shared,
+        is_asked: AtomicBool::new(false),
+        is_used: AtomicBool::new(false),
+        asked_bytes: AtomicUsize::new(0),
+    };
     let closing = {
         let socket = agent.as_fd().try_clone_to_owned().expect("a descriptor");
         let (from_agent, to_agent) = agent.split();
@@ -333,6 +357,8 @@ struct Talk<'a> {
     is_asked: AtomicBool,
     /// A request has been answered.
     is_used: AtomicBool,
+    /// So much of the last request has come.
+    asked_bytes: AtomicUsize,
 }
 
 impl Talk<'_> {
@@ -357,6 +383,13 @@ impl Talk<'_> {
             }
             let bytes = &buffer[..count];
             self.shared.hear(bytes);
+            let before = if is_first { 0 } else { self.asked_bytes.load(SeqCst) };
+            self.asked_bytes.store(before + count, SeqCst);
+            let most = self.shared.request_bytes_max.load(SeqCst);
+            if most > 0 && before + count > most {
+                self.shared.resets.fetch_add(1, SeqCst);
+                return Closing::Reset;
+            }
             self.wait_for_room(flow, count, 0).await;
             let flow = moving(&mut told, |orders| orders.requests).await;
             if flow != Flow::Swallowed && to.write_all(bytes).await.is_err() {
