@@ -52,6 +52,15 @@ pub fn of_agent(status: &Status, address: SocketAddr, now_unix: u64) -> String {
         printable(&status.logstore),
     );
     push_table(&mut text, COLUMNS, &rows.collect::<Vec<_>>(), "no file is being shipped");
+    if status.totals.left > 0 {
+        push_line(
+            &mut text,
+            format_args!(
+                "\nleft for later: {} files more than fit in mem_usage_limit",
+                status.totals.left
+            ),
+        );
+    }
     push_delivery(&mut text, status, now_unix);
     text
 }

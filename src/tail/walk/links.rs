@@ -49,7 +49,7 @@ impl Walk<'_> {
             parts: vec![0],
             above: None,
         };
-        (!self.own.is_around(&place.real)).then_some(place)
+        (!self.ground.own.is_around(&place.real)).then_some(place)
     }
 
     /// Refuses the first link on the way that leads neither into nor towards an allowed directory.
@@ -68,9 +68,9 @@ impl Walk<'_> {
     /// A link that matches, or that may lead to a directory to enter.
     pub(super) fn follow(&mut self, place: &Place, name: &OsStr, dirs: &mut Vec<Place>) {
         let path = place.path.join(name);
-        let is_match = self.is_match(place, name) && !self.exclude.has_file(&path);
+        let is_match = self.is_match(place, name) && !self.ground.exclude.has_file(&path);
         let mut parts = self.parts_below(place, name);
-        if self.exclude.has_tree(&path) {
+        if self.ground.exclude.has_tree(&path) {
             parts.clear();
         }
         if !is_match && parts.is_empty() {
@@ -95,7 +95,7 @@ impl Walk<'_> {
 
     /// There is something at the end of a link.
     fn arrive(&mut self, met: Met<'_>, trace: Trace, metadata: &Metadata, dirs: &mut Vec<Place>) {
-        if self.own.contains(metadata) || self.own.is_around(&trace.real) {
+        if self.ground.own.contains(metadata) || self.ground.own.is_around(&trace.real) {
             return;
         }
         let Met { place, name, path, is_match, parts } = met;
@@ -115,15 +115,16 @@ impl Walk<'_> {
         }
         self.watch(trace.dirs);
         if is_dir {
-            return dirs.push(place.below(name, trace.real, parts));
+            return self.plan(dirs, || place.below(name, trace.real, parts));
         }
         if let Some(dir) = trace.real.parent()
             && dir != place.real
+            && (self.scan.dirs.contains_key(dir) || self.has_room_to_watch())
         {
             self.scan.ways.insert(dir.to_owned());
             self.scan.dirs.insert(dir.to_owned(), true);
         }
-        self.take(place, name, path, metadata);
+        self.take(place, name, path, metadata, true);
     }
 
     /// There is nothing at the end of a link: where it may come is watched, if it may.
@@ -151,6 +152,7 @@ impl Walk<'_> {
     }
 
     fn refuse(&mut self, link: PathBuf, target: PathBuf) {
-        self.scan.refused.push(Refused { link, target });
+        let met = self.noted.refused.meet(&link);
+        self.scan.refused.add(met, || Refused { link, target });
     }
 }
