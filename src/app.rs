@@ -217,6 +217,7 @@ impl App {
             open_bytes_max: config.memory.open_bytes_max,
             read_bytes: config.memory.read_bytes,
             files_max: files_max(config.send.concurrency_max).min(config.memory.files_max),
+            known_max: config.memory.known_max,
             tags: config.tags.clone(),
             stop: collector::stopping::Options {
                 quiet: config.drain_quiet,

@@ -142,6 +142,10 @@ pub struct FileSums {
     /// How many are known from the checkpoint only: they are as they were delivered, and are opened
     /// one after the other.
     pub saved: u64,
+    /// How many were found and are left for later, because as many are known as the memory limit
+    /// allows.
+    #[serde(default)]
+    pub left: u64,
     /// How many could not be opened, read or examined the last time.
     pub failing: u64,
     /// Bytes on disk that are not read yet.

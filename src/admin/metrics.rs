@@ -69,7 +69,7 @@ impl Form {
 
 /// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]), in the
 /// order of [`FileSums`].
-pub const FILE_STATES: [&str; 4] = ["active", "rotated", "deleted", "saved"];
+pub const FILE_STATES: [&str; 5] = ["active", "rotated", "deleted", "saved", "left"];
 
 /// All that one scrape shows.
 #[derive(Debug)]
@@ -305,9 +305,9 @@ fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) ->
 }
 
 fn encode_files(families: &mut Families<'_>, report: &CollectorReport) -> fmt::Result {
-    let FileSums { active, rotated, deleted, saved, failing, unread_bytes, lag_bytes, lag_seconds } =
-        report.files;
-    let counts = [active, rotated, deleted, saved];
+    let FileSums { active, rotated, deleted, saved, left, .. } = report.files;
+    let FileSums { failing, unread_bytes, lag_bytes, lag_seconds, .. } = report.files;
+    let counts = [active, rotated, deleted, saved, left];
     let states = FILE_STATES.into_iter().zip(counts);
     families.gauges("files", "Files being shipped, by state.", "state", states)?;
     families.gauge("failing_files", "Files whose last examination failed.", failing)?;

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use super::left::{self, Unopened};
-use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening};
+use super::left::{self, Beyond, Unopened};
+use super::said::Kind;
+use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening};
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::{Found, Permission, Refused};
+use crate::tail::crowd::{Crowd, Met};
+use crate::tail::discover::{Found, Host, Patterns, Permission, Refused, Room, Scan};
 use crate::tail::generation;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
+use crate::tail::watch::Hints;
 
 /// Times that discovery is repeated at once because a directory was watched for the first time.
 /// What is missed beyond that is found in the next period.
@@ -32,51 +35,47 @@ const SCAN_PERIOD_MAX: Duration = Duration::from_secs(60);
 const SCAN_PAUSE_FACTOR: u32 = 499;
 /// The same while files wait for descriptors, perhaps for as long as the endpoint is down: a twentieth.
 const SCARCE_PAUSE_FACTOR: u32 = 19;
+/// The same while batches are acknowledged, which may let files give theirs up: a fourth.
+const SHORT_PAUSE_FACTOR: u32 = 3;
 /// The same before one that a change of names asks for: a tenth.
 const NAMES_PAUSE_FACTOR: u32 = 9;
 /// With so many files a name may be made and deleted every moment, and they still be examined.
-const NAMES_PAUSE_MAX: Duration = SCAN_PERIOD;
+const NAMES_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Names that came and that are examined one by one, rather than with a discovery.
 const CAME_MAX: usize = 64;
+/// So many files are opened in the order of their paths.
+const OPENED_IN_ORDER_MAX: usize = 1000;
+/// The others are opened at most so long, or as long as it took to find them, if there is news.
+const OPENING_MAX: Duration = Duration::from_millis(500);
+/// Why a file is not open yet where there are very many.
+const LATER: &str = "it waits for its turn";
 /// Why a file is not open where descriptors are few.
 const SHORT: &str = "it waits for a descriptor";
-/// Files of which one discovery logs each by itself.
-const SAID_MAX: u64 = 100;
+/// So long a discovery works before it does what cannot wait for its end.
+const BREATH_PERIOD: Duration = Duration::from_millis(10);
+/// An eighth of the files that can be known is kept for those that are written to.
+const ROOM_FOR_YOUNG: usize = 8;
+/// A fourth as many directories as files can be known.
+const FILES_PER_DIR: usize = 4;
+/// So many directories fit in any case.
+const DIRS_LEAST: usize = 256;
 /// A directory that has not changed for so long has a time stamp that says so, whoever's clock made
 /// it.
 const STAMP_MARGIN: Duration = Duration::from_secs(2);
 
-/// How many files this discovery has opened, and how many it found no more.
-#[derive(Default)]
-pub(super) struct Crowd {
-    opened: u64,
-    gone: u64,
+/// What a discovery does meanwhile for those who cannot wait for its end.
+pub(super) struct Breath {
+    /// When it is due.
+    at: Instant,
+    /// What this discovery has used for others so far: of the CPU,
+    used: Duration,
+    /// and of the time, pauses for the CPU limit among it.
+    took: Duration,
 }
 
-impl Crowd {
-    /// Logs none by itself.
-    pub(super) const SILENT: Self = Self { opened: SAID_MAX, gone: SAID_MAX };
-
-    /// One more was opened. Says whether it is logged by itself.
-    pub(super) fn on_opened(&mut self) -> bool {
-        self.opened += 1;
-        self.opened <= SAID_MAX
-    }
-
-    fn on_gone(&mut self) -> bool {
-        self.gone += 1;
-        self.gone <= SAID_MAX
-    }
-
-    /// Says how many more there were than were logged.
-    fn sum_up(&mut self) {
-        let Self { opened, gone } = std::mem::take(self);
-        if let more @ 1.. = opened.saturating_sub(SAID_MAX) {
-            tracing::info!(files = more, "shipping more files");
-        }
-        if let more @ 1.. = gone.saturating_sub(SAID_MAX) {
-            tracing::info!(files = more, "more files were renamed or deleted; reading them too");
-        }
+impl Breath {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { at: now, used: Duration::ZERO, took: Duration::ZERO }
     }
 }
 
@@ -93,19 +92,9 @@ pub(super) struct Unwatched {
 impl Collector {
     /// Takes the events; discovers and examines as they and the clock ask for.
     pub(super) fn look(&mut self, now: Instant) {
-        let hints = self.watch.take();
-        if hints.overflowed {
-            self.counters.watch_overflows += 1;
-            tracing::warn!("the kernel dropped notifications; looking at everything");
-        }
-        self.is_scan_wanted |= hints.overflowed;
-        self.are_names_changed |= hints.names_changed || self.came(&hints.came);
+        let hints = self.heed_hints(now);
+        self.are_names_changed |= self.came(&hints.came);
         let is_periodic = self.scan_at <= now;
-        for &file in &hints.written {
-            self.examine(file, true, now);
-        }
-        // A file that is aside may have been written to.
-        self.are_names_changed |= hints.unknown_written && !self.aside.is_empty();
         let is_for_names = self.are_names_changed && self.names_from <= now;
         if self.is_scan_wanted || self.are_names_changed {
             self.wanted_from.get_or_insert(self.news_from);
@@ -113,15 +102,37 @@ impl Collector {
         let is_due = self.is_scan_wanted || is_periodic || is_for_names;
         if is_due && self.scan_from <= now {
             self.discover(now);
-        } else if hints.unknown_written {
+        } else if hints.unknown_written || std::mem::take(&mut self.is_unknown_written) {
             self.examine_where(now, |state| state != State::Active);
         }
-        let is_news = hints != crate::tail::watch::Hints::default();
+        let is_news = hints != Hints::default();
         if is_news {
             self.turn_at = now + self.tail.read_linger;
             self.touch(now);
         }
         self.wake(now);
+    }
+
+    /// Takes the events, and examines the files that they name.
+    fn heed_hints(&mut self, now: Instant) -> Hints {
+        let hints = self.watch.take();
+        if hints.overflowed {
+            self.counters.watch_overflows += 1;
+            if self.said.admits(Kind::Overflow) {
+                tracing::warn!("the kernel dropped notifications; looking at everything");
+            }
+        }
+        self.is_scan_wanted |= hints.overflowed;
+        self.are_names_changed |= hints.names_changed;
+        for &file in &hints.written {
+            self.examine(file, true, now);
+        }
+        for &file in &hints.touched {
+            self.examine(file, false, now);
+        }
+        // A file that is aside may have been written to.
+        self.are_names_changed |= hints.unknown_written && !self.aside.is_empty();
+        hints
     }
 
     /// Whether one of these paths, which came, may lead to a file to ship.
@@ -174,33 +185,38 @@ impl Collector {
         self.discovered = now;
         self.packed.on_discovery(now);
         // What has trouble now: what is not among it any more is news when it comes back.
-        let mut troubled = HashSet::new();
+        self.troubled.turn();
         let mut found = HashSet::new();
         let looked_at = opening::stamp();
         let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
         let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
+        self.breath = Breath::new(clock::now() + BREATH_PERIOD);
         for _ in 0..SCANS_AT_ONCE_MAX {
-            let scan = self.patterns.scan();
+            let scan = self.walk();
             self.unopened = Unopened::default();
             self.is_short = false;
-            troubled.clear();
+            self.note_beyond(Beyond { files: scan.left_files, dirs: scan.left_dirs });
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
             self.fruitless.note(scan.fruitless, now);
-            for (path, error) in &scan.errors {
+            for (path, error) in scan.errors.iter() {
                 if self.may_hold_logs(path) {
                     self.unopened.add_failed(path, error);
                 }
                 self.trouble(path, "look at", error);
-                troubled.insert(path.clone());
             }
+            let unnamed = scan.errors.unnamed();
+            self.unopened.add_unnamed(unnamed, true);
+            self.counters.file_errors += unnamed;
+            self.said.count(Kind::Trouble, scan.errors.unnamed_news());
+            // What comes while files are opened is to be told of.
+            let is_new = self.watch.watch(&scan.dirs, since);
             self.reopen_stale(&scan.files);
-            found = self.open_all(&scan.files, &mut troubled, now);
+            found = self.open_all(&scan.files, now);
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
             self.aliases = scan.aliases;
-            let is_new = self.watch.watch(&scan.dirs, since);
             self.watch.set_ways(&scan.ways);
             if !is_new {
                 break;
@@ -216,10 +232,9 @@ impl Collector {
             self.publish(now, false);
         }
         self.search_for_vanished(&found);
-        troubled.extend(self.adopt(now));
-        troubled.extend(self.adopt_unseen(&found, is_first, now));
+        self.adopt(now);
+        self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
-        self.troubled.retain(|path| troubled.contains(path));
         self.refresh_names();
         self.close_idle(now);
         self.examine_where(now, |_| true);
@@ -232,27 +247,39 @@ impl Collector {
         let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long, and hardly ever finds what no notification told.
         let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
+        let used = used.saturating_sub(self.breath.used);
+        let took = (ended - now).saturating_sub(self.breath.took);
         // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
         let fair = used.div_f64(self.limit.cpu_cores) * 2;
         // (Who was frozen meanwhile has not worked that long.)
-        self.scan_from = ended + (ended - now).clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
+        self.scan_from = ended + took.clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
         self.names_from = ended + (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
+        self.short_from = ended + SCAN_PERIOD_SHORT.max(used * SHORT_PAUSE_FACTOR);
         // To open files is no part of looking for them.
         let is_plain = self.counters.files_opened == opened;
         let period = if is_plain { used * SCAN_PAUSE_FACTOR } else { SCAN_PERIOD };
         self.scan_at = ended
             + match () {
+                // Some were opened, and others will be when these are delivered.
+                () if self.is_short && !is_plain => SCAN_PERIOD_SHORT,
                 () if self.is_short => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
                 () if are_quiet && self.watch.trouble().is_none() => {
                     period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
                 }
                 () => SCAN_PERIOD_POLLING,
             };
-        self.crowd.sum_up();
         if self.store.needs_save() {
             self.durable_at.get_or_insert(now);
         }
         self.publish_at = Some(now);
+    }
+
+    /// Batches are acknowledged: if files wait for descriptors, some may be had now.
+    pub(super) fn on_acknowledged(&mut self) {
+        self.rest_unpacked();
+        if self.is_short {
+            self.scan_at = self.scan_at.min(self.short_from);
+        }
     }
 
     /// Whether what stands in a directory that cannot be looked into matters: the patterns name it,
@@ -288,19 +315,100 @@ impl Collector {
         !waits || (is_same && now >= self.unwatched.1 + FRUITLESS_MAX)
     }
 
+    /// Walks the patterns. What is found beyond those files that can be known is left for later:
+    /// first of all what was not written to since the agent started.
+    fn walk(&mut self) -> Scan {
+        let room = Room {
+            files: self.known_max,
+            young_files: self.known_max / ROOM_FOR_YOUNG,
+            young_from: self.young_from,
+            dirs: (self.known_max / FILES_PER_DIR).max(DIRS_LEAST),
+        };
+        // Nothing that is done meanwhile asks for the patterns.
+        let mut patterns = std::mem::replace(&mut self.patterns, Patterns::none());
+        let scan = patterns.scan_for(self, room);
+        self.patterns = patterns;
+        scan
+    }
+
+    /// Says how much is left for later, when that changes.
+    fn note_beyond(&mut self, beyond: Beyond) {
+        let Beyond { files, dirs } = beyond;
+        let before = std::mem::replace(&mut self.beyond, beyond);
+        if before != beyond && beyond != Beyond::default() && self.said.admits(Kind::Left) {
+            tracing::warn!(
+                files,
+                dirs,
+                known = self.known_max,
+                hint = "raise mem_usage_limit, or remove what is delivered",
+                "more files or directories than fit in mem_usage_limit; these are left for later"
+            );
+        }
+        if before != beyond && beyond == Beyond::default() && self.said.admits(Kind::Left) {
+            tracing::info!("all that is found fits in mem_usage_limit again");
+        }
+    }
+
+    /// Does what cannot wait for the end of a discovery, if it is time: takes mail, reads what has
+    /// grown, and keeps to the CPU limit.
+    pub(super) fn breathe(&mut self) {
+        let began = clock::now();
+        if began < self.breath.at {
+            return;
+        }
+        let (used, truncated) = (clock::thread_cpu(), self.counters.files_truncated);
+        loop {
+            let now = clock::now();
+            let mail = self.handoff.take_mail();
+            // Who is to end has no time for pauses.
+            let is_hurried = mail.abandon;
+            self.on_mail(mail, now);
+            if self.is_looking() && now >= self.turn_at {
+                let hints = self.heed_hints(now);
+                self.are_names_changed |= !hints.came.is_empty();
+                self.is_unknown_written |= hints.unknown_written;
+            }
+            self.turn(now);
+            self.save(now, false);
+            self.publish(now, false);
+            let now = clock::now();
+            match self.paused_until.filter(|until| now < *until && !is_hurried) {
+                Some(until) => self.doze(until - now),
+                None if self.can_go_on() && now < began + BREATH_PERIOD => {}
+                None => break,
+            }
+        }
+        if self.counters.files_truncated != truncated {
+            // Which file stood where is not what it was.
+            self.aside.begin();
+        }
+        let ended = clock::now();
+        self.breath.at = ended + BREATH_PERIOD;
+        self.breath.used += clock::thread_cpu().saturating_sub(used);
+        self.breath.took += ended - began;
+    }
+
+    /// Whether a turn would read what has grown.
+    fn can_go_on(&self) -> bool {
+        let is_held_up = self.is_blocked || !self.unparked.is_empty();
+        self.stage != Stage::Closed && !is_held_up && self.schedule.has_grown()
+    }
+
     /// Opens the files that were found and are not open. Returns device and inode of all of them.
-    fn open_all(
-        &mut self,
-        files: &[Found],
-        troubled: &mut HashSet<PathBuf>,
-        now: Instant,
-    ) -> HashSet<(u64, u64)> {
+    fn open_all(&mut self, files: &[Found], now: Instant) -> HashSet<(u64, u64)> {
         self.aside.begin();
         let mut found: HashSet<_> = files.iter().map(|file| (file.device, file.inode)).collect();
         // Those with a checkpoint first, so that no copy takes it.
         let is_remembered = |file: &&Found| self.remembered.get(file.device, file.inode).is_some();
-        let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
+        let (first, mut then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
+        let is_closed = |file: &&&Found| self.registry.find(file.device, file.inode).is_none();
+        if then.iter().filter(is_closed).count() > OPENED_IN_ORDER_MAX {
+            // It takes a while: those that are written to go first.
+            then.sort_by_key(|file| std::cmp::Reverse(file.modified));
+        }
+        let opened_until = clock::now() + OPENING_MAX.max(clock::now() - now);
         for file in first.into_iter().chain(then) {
+            self.breathe();
             if let Some(known) = self.registry.find(file.device, file.inode) {
                 let Some(tracked) = self.registry.get_mut(known) else { continue };
                 if tracked.found_at.as_os_str() != file.path.as_os_str() {
@@ -321,6 +429,12 @@ impl Collector {
             if self.may_sleep(file) {
                 continue;
             }
+            if self.are_names_changed && clock::now() >= opened_until {
+                // What is new goes before what is only waiting.
+                self.is_scan_wanted = true;
+                self.unopened.add(&file.path, LATER);
+                continue;
+            }
             if self.is_short {
                 // Nobody gives up a descriptor in this look who has not for the one before.
                 self.unopened.add(&file.path, SHORT);
@@ -335,7 +449,6 @@ impl Collector {
                     // for each file.
                     if !self.is_short && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&file.path, "open", &error);
-                        troubled.insert(file.path.clone());
                     }
                 }
             }
@@ -353,60 +466,70 @@ impl Collector {
     }
 
     /// Says of each refused link that it is, once until it has been right again.
-    fn note_refused(&mut self, refused: &[Refused]) {
-        let is_news = |one: &&Refused| !self.refused.contains(&one.link);
-        refused.iter().filter(is_news).for_each(|one| self.warn_refused(one));
-        self.refused = refused.iter().map(|one| one.link.clone()).collect();
+    fn note_refused(&mut self, refused: &Crowd<Refused>) {
+        for one in refused.news() {
+            self.warn_refused(one);
+        }
+        self.said.count(Kind::Refused, refused.unnamed_news());
+        self.links_refused = refused.count();
     }
 
     /// Says of a file that was shipped before that it may not be any more, once.
-    pub(super) fn note_left(&mut self, why: Permission, known: PathBuf, place: PathBuf) {
-        if self.refused.contains(&known) || self.left.contains(&known) {
+    pub(super) fn note_left(&mut self, why: Permission, known: &Path, place: PathBuf) {
+        // As soon as its link is there, it is looked for again.
+        if matches!(why, Permission::Granted | Permission::Awaited)
+            || self.patterns.has_refused(known)
+            || self.not_allowed.meet(known) != Met::News
+        {
             return;
         }
-        match why {
-            // As soon as its link is there, it is looked for again.
-            Permission::Granted | Permission::Awaited => return,
-            Permission::LeadsOut => {
-                self.warn_refused(&Refused { link: known.clone(), target: place })
-            }
-            Permission::NotConfigured => tracing::warn!(
+        if why == Permission::LeadsOut {
+            self.warn_refused(&Refused { link: known.to_owned(), target: place });
+        } else if self.said.admits(Kind::NotConfigured) {
+            tracing::warn!(
                 file = %known.display(), resolved = %place.display(),
                 hint = "to have its rest shipped, let LOGFERRY_PATHS find it and LOGFERRY_EXCLUDE not",
                 "a file that was shipped before is not among the patterns now; it is not read on"
-            ),
+            );
         }
-        self.left.insert(known);
     }
 
-    fn warn_refused(&self, Refused { link, target }: &Refused) {
-        tracing::warn!(
-            file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
-            hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
-            "a link leads out of the allowed directories; it is not followed"
-        );
+    fn warn_refused(&mut self, Refused { link, target }: &Refused) {
+        if self.said.admits(Kind::Refused) {
+            tracing::warn!(
+                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
+                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
+                "a link leads out of the allowed directories; it is not followed"
+            );
+        }
     }
 
     /// Says of all that matches and is no regular file what it is, once while it is.
-    fn note_odd(&mut self, odd: &[(PathBuf, &'static str)]) {
-        for (path, kind) in odd.iter().filter(|(path, _)| !self.odd.contains(path)) {
-            tracing::warn!(
-                file = %path.display(), kind,
-                "it matches the patterns and is no regular file; it is skipped"
-            );
+    fn note_odd(&mut self, odd: &Crowd<(PathBuf, &'static str)>) {
+        for (path, kind) in odd.news() {
+            if self.said.admits(Kind::Odd) {
+                tracing::warn!(
+                    file = %path.display(), kind,
+                    "it matches the patterns and is no regular file; it is skipped"
+                );
+            }
         }
-        self.odd = odd.iter().map(|(path, _)| path.clone()).collect();
+        self.said.count(Kind::Odd, odd.unnamed_news());
     }
 
     fn note_polling(&mut self) {
         match self.watch.trouble() {
             Some(why) if !self.is_polling_logged => {
                 self.is_polling_logged = true;
-                tracing::warn!(reason = why, "polling files each second");
+                if self.said.admits(Kind::Polling) {
+                    tracing::warn!(reason = why, "polling files each second");
+                }
             }
             None if self.is_polling_logged => {
                 self.is_polling_logged = false;
-                tracing::info!("all directories are watched again");
+                if self.said.admits(Kind::Polling) {
+                    tracing::info!("all directories are watched again");
+                }
             }
             Some(_) | None => {}
         }
@@ -414,7 +537,7 @@ impl Collector {
 
     pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
-        if self.troubled.insert(path.to_owned()) {
+        if self.troubled.meet(path) == Met::News && self.said.admits(Kind::Trouble) {
             let error = left::describe(path, error);
             tracing::warn!(file = %path.display(), error, "cannot {action} it; trying again");
         }
@@ -424,7 +547,7 @@ impl Collector {
     fn on_gone(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         self.counters.files_rotated += 1;
-        if self.crowd.on_gone() {
+        if self.said.admits(Kind::Gone) {
             tracing::info!(
                 file = %tracked.opened.path.display(), inode = tracked.opened.inode,
                 "it was renamed, deleted or left by a link; reading it to its end"
@@ -492,7 +615,7 @@ impl Collector {
             let bytes = tracked.size;
             let skipped = self.close(file);
             self.counters.skipped_deleted_bytes += skipped;
-            if skipped > 0 {
+            if skipped > 0 && self.said.admits(Kind::GivenUp) {
                 tracing::warn!(
                     file = %path.display(), inode, bytes, skipped,
                     "a deleted file is given up to keep within held_deleted_bytes_max"
@@ -526,17 +649,21 @@ impl Collector {
             let skipped = ended.hole_bytes + ended.left_bytes;
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
             if ended.is_balanced() {
-                tracing::info!(
-                    file = %opened.path.display(), inode = opened.inode, offset = opened.offset,
-                    bytes = ended.size, acknowledged, skipped, "a file is done"
-                );
+                if self.said.admits(Kind::Done) {
+                    tracing::info!(
+                        file = %opened.path.display(), inode = opened.inode, offset = opened.offset,
+                        bytes = ended.size, acknowledged, skipped, "a file is done"
+                    );
+                }
             } else {
                 self.counters.generations_unbalanced += 1;
-                tracing::error!(
-                    file = %opened.path.display(), inode = opened.inode, offset = opened.offset,
-                    bytes = ended.size, acknowledged, skipped,
-                    "the bytes of a file do not add up; please report this"
-                );
+                if self.said.admits(Kind::Unbalanced) {
+                    tracing::error!(
+                        file = %opened.path.display(), inode = opened.inode, offset = opened.offset,
+                        bytes = ended.size, acknowledged, skipped,
+                        "the bytes of a file do not add up; please report this"
+                    );
+                }
             }
             let has_gone = ended.state == State::Deleted
                 || self.registry.find(opened.device, opened.inode).is_some();
@@ -565,6 +692,7 @@ impl Collector {
             .map(|(file, _)| file)
             .collect();
         for file in files {
+            self.breathe();
             self.examine(file, false, now);
         }
     }
@@ -584,10 +712,11 @@ impl Collector {
                 }
             }
             Change::Grew => {
-                self.schedule.mark(file);
+                self.schedule.mark_grown(file);
                 self.note_announced(file, is_announced);
             }
-            Change::Unread | Change::Touched => self.schedule.mark(file),
+            Change::Unread => self.schedule.mark_grown(file),
+            Change::Touched => self.schedule.mark(file),
             Change::Cut(bytes) => {
                 self.on_cut(file, bytes);
                 self.schedule.mark(file);
@@ -608,6 +737,16 @@ impl Collector {
             let why = format!("{path} grows without notifications");
             self.watch.distrust(&why);
         }
+    }
+}
+
+impl Host for Collector {
+    fn is_known(&self, (device, inode): (u64, u64)) -> bool {
+        self.registry.find(device, inode).is_some() || self.remembered.get(device, inode).is_some()
+    }
+
+    fn pulse(&mut self) {
+        self.breathe();
     }
 }
 

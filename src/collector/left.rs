@@ -23,6 +23,15 @@ pub struct Left {
     pub reason: Cow<'static, str>,
 }
 
+/// What a discovery found and left for later, because memory has a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Beyond {
+    /// Files beyond those that can be known.
+    pub(super) files: u64,
+    /// Directories, whatever is in them.
+    pub(super) dirs: u64,
+}
+
 /// The files that a discovery found and could not open, or not yet.
 #[derive(Default)]
 pub(super) struct Unopened {
@@ -47,6 +56,13 @@ impl Unopened {
         self.failed += usize::from(!is_gone);
         self.has_vanished |= is_gone;
         self.note(path, !is_gone, || describe(path, error).into());
+    }
+
+    /// Those that nobody has the names of, and that an error may keep from being opened.
+    pub(super) fn add_unnamed(&mut self, count: u64, is_failed: bool) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        self.count = self.count.saturating_add(count);
+        self.failed = self.failed.saturating_add(if is_failed { count } else { 0 });
     }
 
     fn note(&mut self, path: &Path, is_failed: bool, reason: impl FnOnce() -> Cow<'static, str>) {

@@ -28,22 +28,24 @@ mod reading;
 mod refused;
 mod reopening;
 mod rereading;
+mod said;
 pub mod stopping;
 mod unpacking;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::files::{Crowd, Unwatched};
+use self::files::{Breath, Unwatched};
 use self::fruitless::Fruitless;
 pub use self::left::Left;
-use self::left::Unopened;
+use self::left::{Beyond, Unopened};
 use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
+use self::said::{Kind, Said};
 use self::stopping::Drain;
 use self::unpacking::Packed;
 use crate::batch::policy::Reason;
@@ -61,6 +63,7 @@ use crate::limit::slack::Slack;
 use crate::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
 use crate::sealed::{Outcome, Refusal, Route, SealedBatch};
 use crate::span::{FileKey, Span};
+use crate::tail::crowd::Names;
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Registry, State, Tracked};
@@ -108,6 +111,8 @@ pub struct Options {
     pub read_bytes: usize,
     /// Most log files open at once: the other descriptors are for the checkpoint and the sockets.
     pub files_max: usize,
+    /// Most log files known at once: these, and those that are delivered and closed.
+    pub known_max: usize,
     /// Tags and source of the groups.
     pub tags: TagPlan,
     /// When a drain begins by itself, and when it may end.
@@ -173,7 +178,8 @@ pub struct Collector {
     /// What need not be open.
     aside: Aside,
     packed: Packed,
-    crowd: Crowd,
+    said: Said,
+    breath: Breath,
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
     /// Files that the last discovery found and could not open, or not yet.
@@ -184,18 +190,24 @@ pub struct Collector {
     is_short: bool,
     /// That was logged.
     is_short_logged: bool,
-    /// Paths with an error that was logged; the next one there is not news.
-    troubled: HashSet<PathBuf>,
+    /// During a discovery something was written to that has no known name.
+    is_unknown_written: bool,
+    /// Where an error was met in the last discovery: the next one there is not news.
+    troubled: Names,
     /// Further names of the files that the last discovery found, with device and inode.
     aliases: Vec<(PathBuf, (u64, u64))>,
-    /// Links that the last discovery refused, and what it passed over because it is no file: known,
-    /// so no news.
-    refused: HashSet<PathBuf>,
-    odd: HashSet<PathBuf>,
+    /// How many links the last discovery refused.
+    links_refused: u64,
     /// The patterns that match nothing, and what was said of them.
     fruitless: Fruitless,
     /// Files that an earlier run shipped and this one may not, by their paths as configured.
-    left: HashSet<PathBuf>,
+    not_allowed: Names,
+    /// What the last discovery has found and left for later.
+    beyond: Beyond,
+    /// How many files may be known.
+    known_max: usize,
+    /// What was written to since is new, in seconds of Unix time.
+    young_from: i64,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused records that could not be set aside yet.
@@ -210,6 +222,8 @@ pub struct Collector {
     /// The same because names changed, if they did, but not before `names_from`.
     are_names_changed: bool,
     scan_at: Instant,
+    /// The same if files wait for descriptors and batches are acknowledged.
+    short_from: Instant,
     /// No discovery before this, whatever it is wanted for.
     scan_from: Instant,
     names_from: Instant,
@@ -317,18 +331,22 @@ impl Collector {
             rng: fastrand::Rng::new(),
             aside: Aside::default(),
             packed: Packed::default(),
-            crowd: Crowd::default(),
+            said: Said::default(),
+            breath: Breath::new(now),
             looked_at: opening::stamp(),
             unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             is_short: false,
             is_short_logged: false,
-            troubled: HashSet::new(),
+            is_unknown_written: false,
+            troubled: Names::default(),
             aliases: Vec::new(),
-            refused: HashSet::new(),
-            odd: HashSet::new(),
+            links_refused: 0,
             fruitless: Fruitless::default(),
-            left: HashSet::new(),
+            not_allowed: Names::default(),
+            beyond: Beyond::default(),
+            known_max: options.known_max,
+            young_from: i64::try_from(unix).unwrap_or(i64::MAX),
             clock_offset: 0,
             unparked: Vec::new(),
             returned: Refused::new(options.destination),
@@ -337,6 +355,7 @@ impl Collector {
             is_scan_wanted: true,
             are_names_changed: false,
             scan_at: now,
+            short_from: now,
             scan_from: now,
             names_from: now,
             turn_at: now,
@@ -368,7 +387,11 @@ impl Collector {
             let now = clock::now();
             let mail = self.handoff.take_mail();
             let (drain, abandon) = (mail.drain, mail.abandon);
+            let has_acks = !mail.acks.is_empty();
             self.on_mail(mail, now);
+            if has_acks {
+                self.on_acknowledged();
+            }
             self.heed_container(now);
             self.heed_wish(drain, now);
             if self.is_looking() && now >= self.turn_at {
@@ -392,7 +415,9 @@ impl Collector {
             self.save(now, is_over);
             self.publish(now, is_over);
             self.give_back(now);
+            self.said.sum_up(now);
             if is_over {
+                self.said.sum_up_all(now);
                 return self.summary();
             }
             self.wait();
@@ -482,12 +507,7 @@ impl Collector {
             self.schedule.mark(file);
         }
         for _ in 0..READS_PER_TURN {
-            // Refused batches that cannot be set aside have given their room back: read no more.
-            // What is acknowledged is to be saved before more is read.
-            if self.is_blocked || !self.unparked.is_empty() || self.handoff.has_mail() {
-                break;
-            }
-            if self.is_rate_limited(now) || !self.make_room() {
+            if !self.may_read(now) {
                 break;
             }
             let Some(file) = self.schedule.next_file() else { break };
@@ -498,6 +518,14 @@ impl Collector {
             }
         }
         self.pace();
+    }
+
+    /// Whether there is room for more of any file.
+    fn may_read(&mut self, now: Instant) -> bool {
+        // Refused batches that cannot be set aside have given their room back: read no more.
+        // What is acknowledged is to be saved before more is read.
+        let is_held_up = self.is_blocked || !self.unparked.is_empty() || self.handoff.has_mail();
+        !is_held_up && !self.is_rate_limited(now) && self.make_room()
     }
 
     /// Says whether the CPU limit asks for a pause.
@@ -654,7 +682,9 @@ impl Collector {
                 self.counters.checkpoint_saves += 1;
                 self.checkpoint_saved_unix = unix;
                 if !self.checkpoint_error.is_empty() && self.unparked.is_empty() {
-                    tracing::info!("the checkpoint can be saved again");
+                    if self.said.admits(Kind::Saving) {
+                        tracing::info!("the checkpoint can be saved again");
+                    }
                     self.checkpoint_error.clear();
                 }
                 // What could not be set aside is tried again in the same rhythm.
@@ -692,7 +722,7 @@ impl Collector {
 
     fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {
         self.counters.checkpoint_errors += 1;
-        if self.checkpoint_error.is_empty() {
+        if self.checkpoint_error.is_empty() && self.said.admits(Kind::Saving) {
             tracing::error!(error = %error, "cannot {action}; {meanwhile}");
         }
         self.checkpoint_error = format!("{action}: {error}");
@@ -724,7 +754,7 @@ impl Collector {
             polling: self.watch.trouble().is_some(),
             files,
             is_state_taken: false,
-            links_refused: (self.refused.len() + self.left.len()) as u64,
+            links_refused: self.links_refused + self.not_allowed.count() as u64,
             fruitless: self.fruitless.list(),
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
@@ -742,7 +772,8 @@ impl Collector {
         let unix = clock::wall().as_secs();
         let saved = self.aside.asleep() as u64;
         let failing = self.unopened.failed() as u64;
-        let mut sums = FileSums { saved, failing, ..FileSums::default() };
+        let left = self.beyond.files;
+        let mut sums = FileSums { saved, left, failing, ..FileSums::default() };
         for (_, tracked) in self.registry.iter() {
             match tracked.state {
                 State::Active => sums.active += 1,
@@ -782,6 +813,7 @@ impl Collector {
         }
         let mut deadlines = vec![self.durable_at, self.publish_at, self.slack.deadline()];
         deadlines.push(self.is_moved.then_some(self.save_at));
+        deadlines.push(self.said.deadline());
         if is_reading {
             deadlines.push(self.paused_until);
         }
@@ -831,6 +863,15 @@ impl Collector {
         let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
         // Interrupted or not: the loop looks at everything again.
         let _ = poll(&mut polled, timeout.as_ref());
+    }
+}
+
+impl Collector {
+    /// Sleeps until there is mail, but no longer than this.
+    fn doze(&self, time: Duration) {
+        let mut polled = [PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
+        // Interrupted or not: the caller looks whether it is time.
+        let _ = poll(&mut polled, Some(&timespec(time)));
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::files::Crowd;
+use super::said::Kind;
 use super::{Collector, Stage};
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
@@ -56,6 +56,10 @@ pub(super) struct Aside {
     is_first_search: bool,
     /// Older files beside those that turned out to be no copies.
     strangers: HashSet<(u64, u64)>,
+    /// Files that may give their descriptors up, as they were found to be,
+    restable: VecDeque<FileKey>,
+    /// and no others are looked for in this discovery before then.
+    restable_from: Option<Instant>,
     /// Which file stood where, made when the first copy is suspected in a discovery.
     places: Option<HashMap<PathBuf, Vec<FileKey>>>,
 }
@@ -106,6 +110,7 @@ impl Aside {
     /// A discovery begins.
     pub(super) fn begin(&mut self) {
         self.places = None;
+        self.restable_from = None;
     }
 
     /// The checkpoint of a file that is closed, for the next start: one that rests may be written to
@@ -218,7 +223,7 @@ impl Collector {
         if self.paused_until.is_some_and(|until| now < until) {
             return;
         }
-        let crowd = std::mem::replace(&mut self.crowd, Crowd::SILENT);
+        self.said.hush(Some(Kind::Shipping));
         let until = clock::now() + WAKING_MAX;
         while let Some(found) = self.aside.asleep.pop_front() {
             let inode = (found.device, found.inode);
@@ -248,7 +253,7 @@ impl Collector {
         if self.aside.asleep.is_empty() {
             self.aside.asleep = VecDeque::new();
         }
-        self.crowd = crowd;
+        self.said.hush(None);
     }
 
     /// Whether a file may have been written to since the last look of the agent before this one.
@@ -340,8 +345,7 @@ impl Collector {
         }
         self.examine(file, !is_as_delivered, now);
         if is_unpacked {
-            // The next one may follow at once if there is nothing new in this one.
-            self.rest_unpacked();
+            self.read_unpacked(file, now);
         }
         Ok(Some(inode))
     }
@@ -372,7 +376,7 @@ impl Collector {
         if self.readers.len() < self.files_max {
             return Ok(());
         }
-        let Some(file) = self.registry.quietest(REST_QUIET, now) else {
+        let Some(file) = self.next_restable(now) else {
             self.is_short = true;
             if !std::mem::replace(&mut self.is_short_logged, true) {
                 tracing::warn!(
@@ -385,6 +389,29 @@ impl Collector {
         };
         self.rest(file);
         Ok(())
+    }
+
+    /// The next file that gives its descriptor up. They are looked for together: for each by itself
+    /// all would be gone through.
+    fn next_restable(&mut self, now: Instant) -> Option<FileKey> {
+        // A discovery may last, and what is opened in it is delivered meanwhile.
+        let now = now.max(clock::now());
+        loop {
+            while let Some(file) = self.aside.restable.pop_front() {
+                let tracked = self.registry.get(file);
+                if tracked.is_some_and(|tracked| tracked.can_rest(REST_QUIET, now)) {
+                    return Some(file);
+                }
+            }
+            if self.aside.restable_from.is_some_and(|from| now < from) {
+                return None;
+            }
+            self.aside.restable = self.registry.restable(REST_QUIET, now);
+            self.aside.restable_from = Some(now + REST_QUIET);
+            if self.aside.restable.is_empty() {
+                return None;
+            }
+        }
     }
 
     /// Closes a delivered file. One that the patterns find is opened again when it changes.
@@ -407,10 +434,12 @@ impl Collector {
                 self.remembered.put_gone(saved);
             }
             Some((saved, Match::Rewritten | Match::Other)) => {
-                tracing::warn!(
-                    file = %path.display(), offset = saved.offset,
-                    "it was rewritten while the agent was away; reading from its first byte"
-                );
+                if self.said.admits(Kind::Rewritten) {
+                    tracing::warn!(
+                        file = %path.display(), offset = saved.offset,
+                        "it was rewritten while the agent was away; reading from its first byte"
+                    );
+                }
                 self.counters.files_truncated += 1;
                 self.remembered.put_gone(saved);
             }
@@ -465,15 +494,13 @@ impl Collector {
     }
 
     /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
-    /// the agent was away, or left behind by a link that leads elsewhere now. Returns the paths that
-    /// could not be opened.
-    pub(super) fn adopt(&mut self, now: Instant) -> Vec<PathBuf> {
-        let mut unopened = Vec::new();
+    /// the agent was away, or left behind by a link that leads elsewhere now.
+    pub(super) fn adopt(&mut self, now: Instant) {
         let patterns = &self.patterns;
         let found = self.remembered.whereabouts(clock::wall().as_secs(), |dir| patterns.enter(dir));
         for saved in found.barred {
             let permission = self.patterns.permits(&saved.path, &saved.resolved);
-            self.note_left(permission, saved.path, saved.resolved);
+            self.note_left(permission, &saved.path, saved.resolved);
         }
         for (path, saved) in found.paths {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
@@ -482,17 +509,15 @@ impl Collector {
                 // Of too few descriptors is told once, and not for each file.
                 if !self.is_short {
                     self.trouble(&path, "open", &error);
-                    unopened.push(path);
                 }
             }
         }
-        unopened
     }
 
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
         let permission = self.patterns.permits(&saved.path, path);
         if permission != Permission::Granted {
-            self.note_left(permission, saved.path.clone(), path.to_owned());
+            self.note_left(permission, &saved.path, path.to_owned());
             return Ok(());
         }
         self.make_descriptor_room(now)?;
@@ -503,7 +528,7 @@ impl Collector {
         }
         let told = reader.whereabouts(path)?;
         if self.patterns.place_known(path, &told, (stat.device, stat.inode)).is_none() {
-            self.note_left(Permission::LeadsOut, saved.path.clone(), told);
+            self.note_left(Permission::LeadsOut, &saved.path, told);
             return Ok(());
         }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
@@ -527,19 +552,18 @@ impl Collector {
         Ok(())
     }
 
-    /// Opens what was born and renamed beside known files while nobody looked. Returns the paths
-    /// that could not be opened.
+    /// Opens what was born and renamed beside known files while nobody looked.
     pub(super) fn adopt_unseen(
         &mut self,
         found: &HashSet<(u64, u64)>,
         is_first: bool,
         now: Instant,
-    ) -> Vec<PathBuf> {
+    ) {
         let mut known = std::mem::take(&mut self.aside.known);
         if is_first {
             self.expect_copies(&mut known);
         }
-        let (waiting, mut unopened) = (self.unopened.count(), Vec::new());
+        let waiting = self.unopened.count();
         let may_enter = |dir: &Path| self.patterns.enter(dir).as_deref() == Some(dir);
         let Search { found, closed } = unseen::unseen(&known, found, may_enter);
         for (_, one) in found {
@@ -547,7 +571,6 @@ impl Collector {
                 self.note_unopened(&one.path, &error);
                 if !self.is_short {
                     self.trouble(&one.path, "open", &error);
-                    unopened.push(one.path);
                 }
             }
         }
@@ -563,7 +586,6 @@ impl Collector {
             }
         }
         self.aside.known = known;
-        unopened
     }
 
     /// A file that was not delivered and was not met at the start may have been compressed before
@@ -657,7 +679,7 @@ impl Collector {
         let path: Arc<Path> = path.into();
         let resolved = shared(&path, &resolved);
         let opened = Opened { path, resolved, device, inode, born, head, offset, tail };
-        if self.crowd.on_opened() {
+        if self.said.admits(Kind::Shipping) {
             tracing::info!(
                 file = %opened.path.display(), resolved = %opened.resolved.display(),
                 offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
@@ -677,6 +699,9 @@ impl Collector {
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         self.counters.files_opened += 1;
         self.begin_stream(file);
+        if reader.is_unpacked() {
+            self.packed.on_opened(file);
+        }
         self.readers.insert(file, reader);
         self.is_moved = true;
         Ok(file)

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Collector;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
+use super::said::Kind;
 use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split;
@@ -27,11 +28,13 @@ impl Collector {
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(), self.registry.get_mut(restarted.file)) {
             tracked.opened.head = head;
-            tracing::warn!(
-                file = %tracked.opened.path.display(), offset = old_offset,
-                skipped = restarted.lost_bytes, reason = why,
-                "it was truncated or rewritten; reading from its first byte"
-            );
+            if self.said.admits(Kind::Rewritten) {
+                tracing::warn!(
+                    file = %tracked.opened.path.display(), offset = old_offset,
+                    skipped = restarted.lost_bytes, reason = why,
+                    "it was truncated or rewritten; reading from its first byte"
+                );
+            }
         }
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += restarted.lost_bytes;
@@ -39,7 +42,7 @@ impl Collector {
         self.schedule.on_end(file);
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
-        self.schedule.mark(restarted.file);
+        self.schedule.mark_grown(restarted.file);
         self.is_moved = true;
         self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0);
         // Notifications must lead to the new key before the next discovery.
@@ -57,7 +60,9 @@ impl Collector {
         let Some(tracked) = self.registry.get(file).filter(|_| bytes > 0) else { return };
         let (path, is_text) = (tracked.opened.path.display(), !tracked.is_rest_idle);
         if is_text {
-            tracing::warn!(file = %path, skipped = bytes, "it was truncated before it was read");
+            if self.said.admits(Kind::Cut) {
+                tracing::warn!(file = %path, skipped = bytes, "it was truncated before it was read");
+            }
             self.counters.skipped_truncated_bytes += bytes;
         } else {
             tracing::debug!(file = %path, skipped = bytes, "NULs at its end were cut off");
@@ -86,15 +91,17 @@ impl Collector {
         let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
         self.buffer = buffer;
         match outcome {
-            Ok(Piece::Done) => {}
-            Ok(Piece::More) => self.schedule.mark(file),
+            Ok(Piece::Done) => self.release_unpacked(file),
+            Ok(Piece::More) => self.schedule.mark_grown(file),
             Ok(Piece::Blocked) => {
                 self.is_blocked = true;
-                self.schedule.mark(file);
+                self.schedule.mark_grown(file);
             }
             Ok(Piece::Packed) => self.on_packed(file),
             // A compressed file: the text up to there is decoded in slices.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.schedule.mark(file),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.schedule.mark_grown(file);
+            }
             Ok(Piece::Rewritten) => self.restart(file, "other bytes stand before the offset", now),
             Err(error) => drop(self.on_file_error(file, "read", &error)),
         }
@@ -261,8 +268,10 @@ impl Collector {
         let Some(tracked) = self.registry.get_mut(file).filter(|_| bytes > 0) else { return };
         tracked.hole_bytes += bytes;
         self.counters.skipped_hole_bytes += bytes;
-        let path = tracked.opened.path.display();
-        tracing::warn!(file = %path, offset, bytes, "a hole of NUL bytes is skipped");
+        if self.said.admits(Kind::Hole) {
+            let path = tracked.opened.path.display();
+            tracing::warn!(file = %path, offset, bytes, "a hole of NUL bytes is skipped");
+        }
     }
 
     /// The read buffer holds nothing but `nuls` NUL bytes, and the file goes on: to the text behind
@@ -316,7 +325,7 @@ impl Collector {
         self.counters.file_errors += 1;
         self.registry.on_unreadable(file);
         let Some(tracked) = self.registry.get_mut(file) else { return };
-        if tracked.last_error.is_empty() {
+        if tracked.last_error.is_empty() && self.said.admits(Kind::Unreadable) {
             tracing::warn!(
                 file = %tracked.opened.path.display(), offset = tracked.read_offset, error = %error,
                 "cannot {action}; trying again"

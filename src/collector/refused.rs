@@ -20,6 +20,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::said::Kind;
 use super::{Collector, DURABLE_PERIOD};
 use crate::batch::rewrite;
 use crate::checkpoint::parked::Destination;
@@ -97,10 +98,12 @@ impl Collector {
     }
 
     fn push_restamped(&mut self, batch: SealedBatch) {
-        tracing::warn!(
-            file = %batch.path, batch = batch.id.0, records = batch.lines,
-            "the service refuses the times of a batch; sending it with the time of now"
-        );
+        if self.said.admits(Kind::Restamped) {
+            tracing::warn!(
+                file = %batch.path, batch = batch.id.0, records = batch.lines,
+                "the service refuses the times of a batch; sending it with the time of now"
+            );
+        }
         self.hand_over(batch);
     }
 

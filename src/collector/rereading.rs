@@ -11,6 +11,7 @@
 use std::io;
 
 use super::Collector;
+use super::said::Kind;
 use crate::batch::policy::Reason;
 use crate::batch::rewrite::part;
 use crate::checkpoint::format::{Range, RangeState};
@@ -120,11 +121,13 @@ impl Collector {
         let Range { start, end, .. } = range;
         self.once.take_saved(file, start);
         let Some(tracked) = self.registry.get(file) else { return };
-        tracing::warn!(
-            file = %tracked.opened.path.display(), offset = start, bytes = end - start,
-            "other bytes stand where lines were sent from that are not known to have arrived; \
-             reading what is there"
-        );
+        if self.said.admits(Kind::NotAgain) {
+            tracing::warn!(
+                file = %tracked.opened.path.display(), offset = start, bytes = end - start,
+                "other bytes stand where lines were sent from that are not known to have arrived; \
+                 reading what is there"
+            );
+        }
     }
 
     /// All of it has arrived.
@@ -146,18 +149,22 @@ impl Collector {
         mut parts: Vec<Range>,
     ) {
         let records = parts.iter().map(|part| u64::from(part.records)).sum::<u64>();
-        tracing::info!(
-            file = %batch.path, offset = batch.span.start, bytes = batch.span.bytes(),
-            records = batch.lines, parts = parts.len(), "sending again under the same id"
-        );
+        if self.said.admits(Kind::Again) {
+            tracing::info!(
+                file = %batch.path, offset = batch.span.start, bytes = batch.span.bytes(),
+                records = batch.lines, parts = parts.len(), "sending again under the same id"
+            );
+        }
         if let [whole] = &mut parts[..] {
             // The same bytes, whatever they are cut into.
             whole.records = batch.lines;
         } else if records != u64::from(batch.lines) {
-            tracing::warn!(
-                file = %batch.path, offset = batch.span.start, records = batch.lines,
-                "other lines stand where some of a refused batch may have arrived; sending all"
-            );
+            if self.said.admits(Kind::NotAgain) {
+                tracing::warn!(
+                    file = %batch.path, offset = batch.span.start, records = batch.lines,
+                    "other lines stand where some of a refused batch may have arrived; sending all"
+                );
+            }
             self.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
             return self.hand_over(batch);
         }

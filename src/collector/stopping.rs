@@ -193,7 +193,9 @@ impl Collector {
         let before = self.progress();
         self.discover(now);
         self.note_look(before, now);
-        self.has_chance() || !self.schedule.is_empty() || now < self.quiet_at()
+        // It may have read some of it already.
+        let is_begun = self.batcher.oldest().is_some() || !self.is_acknowledged();
+        is_begun || self.has_chance() || !self.schedule.is_empty() || now < self.quiet_at()
     }
 
     fn progress(&self) -> Progress {

@@ -4,8 +4,9 @@
 //! found, quiet ─▶ measured, a slice a turn ─▶ opened: new, known, or a copy ─▶ read ─▶ closed
 //! ```
 //!
-//! Others wait until that one is closed: so there is one decoder and one copy of the read buffer,
-//! however many there are.
+//! Others wait until that one is read to its end: so there is one decoder and one copy of the read
+//! buffer, however many there are. They do not wait until it is delivered, and small ones are read as
+//! soon as they are opened, many in one discovery.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Collector, Stage, opening};
+use super::said::Kind;
+use super::{Collector, READS_PER_TURN, Stage, opening};
 use crate::clock;
 use crate::span::FileKey;
 use crate::tail::gzip::Gzip;
@@ -31,8 +33,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Packed {
     measuring: Option<Measuring>,
-    /// Device and inode of the one that is open, or was last.
-    open: Option<(u64, u64)>,
+    /// Those that are open: one is read, and the others wait to be delivered.
+    open: Vec<FileKey>,
     /// Files with too much text, and when they changed last.
     oversized: HashMap<(u64, u64), i64>,
     /// Those that could not be measured.
@@ -90,6 +92,11 @@ impl Packed {
     pub(super) fn on_discovered(&mut self) {
         let is_gone = self.measuring.take_if(|one| !std::mem::take(&mut one.is_found)).is_some();
         self.turns += u64::from(is_gone);
+    }
+
+    /// A compressed file is open.
+    pub(super) fn on_opened(&mut self, file: FileKey) {
+        self.open.push(file);
     }
 
     fn fail(&mut self, inode: (u64, u64), pause: Duration, why: Option<String>) {
@@ -155,7 +162,13 @@ impl Collector {
 
     fn is_its_turn(&self, inode: (u64, u64)) -> bool {
         let is_other = self.packed.measuring.as_ref().is_some_and(|one| one.inode != inode);
-        !is_other && !self.packed.failed.contains_key(&inode) && self.unpacked().is_none()
+        let is_read = |file: &FileKey| {
+            let gzip = self.readers.get(file).and_then(Reader::gzip);
+            gzip.is_none_or(|gzip| gzip.is_released())
+        };
+        !is_other
+            && !self.packed.failed.contains_key(&inode)
+            && self.packed.open.iter().all(is_read)
     }
 
     fn unpack_next(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
@@ -179,7 +192,6 @@ impl Collector {
         }
         self.packed.turns += 1;
         reader.show(next.gzip);
-        self.packed.open = Some(next.inode);
         Ok(true)
     }
 
@@ -234,8 +246,10 @@ impl Collector {
         };
         if error.kind() == io::ErrorKind::FileTooLarge {
             self.counters.file_errors += 1;
-            let path = one.path.display();
-            tracing::warn!(file = %path, error = %error, "a compressed file is too large");
+            if self.said.admits(Kind::Packed) {
+                let path = one.path.display();
+                tracing::warn!(file = %path, error = %error, "a compressed file is too large");
+            }
             self.packed.oversized.insert(one.inode, one.changed);
             self.packed.turns += 1;
         } else {
@@ -246,12 +260,37 @@ impl Collector {
         self.is_scan_wanted = true;
     }
 
-    /// The compressed file that is open may have been written to: then there is other text, or more.
+    /// A compressed file is open: reads what is small at once, so that the next one has its turn.
+    pub(super) fn read_unpacked(&mut self, file: FileKey, now: Instant) {
+        for _ in 0..READS_PER_TURN {
+            let is_held = self.paused_until.is_some() || !self.may_read(now);
+            if is_held || self.is_released(file) {
+                break;
+            }
+            self.read(file, false, now);
+        }
+    }
+
+    /// A file was read to its end. If it is compressed its decoder is the next one's.
+    pub(super) fn release_unpacked(&mut self, file: FileKey) {
+        let is_read = self.registry.get(file).is_some_and(|one| one.read_offset == one.size);
+        let reader = self.readers.get(&file).filter(|reader| is_read && reader.is_unpacked());
+        if reader.is_some_and(Reader::release) {
+            self.is_scan_wanted |= self.unopened.count() > 0;
+        }
+    }
+
+    fn is_released(&self, file: FileKey) -> bool {
+        let gzip = self.readers.get(&file).and_then(Reader::gzip);
+        gzip.is_none_or(|gzip| gzip.is_released())
+    }
+
+    /// Compressed files that are open may have been written to: then there is other text, or more.
     pub(super) fn unpack_again(&mut self) {
-        if let Some(file) = self.unpacked()
-            && let Err(error) = self.unpack_changed(file)
-        {
-            self.note_file_error(file, "unpack it", &error);
+        for file in self.unpacked() {
+            if let Err(error) = self.unpack_changed(file) {
+                self.note_file_error(file, "unpack it", &error);
+            }
         }
     }
 
@@ -287,10 +326,12 @@ impl Collector {
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += skipped;
         self.is_scan_wanted = true;
-        tracing::warn!(
-            file = %path.display(), offset, skipped,
-            "a compressed file was written over before all of it was read"
-        );
+        if self.said.admits(Kind::Packed) {
+            tracing::warn!(
+                file = %path.display(), offset, skipped,
+                "a compressed file was written over before all of it was read"
+            );
+        }
     }
 
     /// A file that was opened as text begins like a compressed one: it was found while it was empty,
@@ -306,11 +347,18 @@ impl Collector {
 
     /// A compressed file does not grow: once it is delivered it need not be open.
     pub(super) fn rest_unpacked(&mut self) {
-        let Some(file) = self.unpacked() else { return };
+        for file in self.unpacked() {
+            self.rest_unpacked_one(file);
+        }
+    }
+
+    fn rest_unpacked_one(&mut self, file: FileKey) {
         let is_delivered = self.registry.get(file).is_some_and(Tracked::is_delivered);
         let Some(reader) = self.readers.get(&file).filter(|_| is_delivered) else { return };
         let Some(gzip) = reader.gzip().filter(|gzip| gzip.is_measured()) else { return };
-        if let (Some(damage), Some(tracked)) = (gzip.damage(), self.registry.get(file)) {
+        if let (Some(damage), Some(tracked)) = (gzip.damage(), self.registry.get(file))
+            && self.said.admits(Kind::Packed)
+        {
             let path = tracked.found_at.display();
             tracing::warn!(
                 file = %path, bytes = gzip.len(), error = damage,
@@ -319,13 +367,16 @@ impl Collector {
         }
         drop(gzip);
         self.rest(file);
+        // One that may hold the same waited for it.
+        self.is_scan_wanted |= self.unopened.count() > 0;
     }
 
-    /// The compressed file that is open.
-    fn unpacked(&self) -> Option<FileKey> {
-        let (device, inode) = self.packed.open?;
-        let file = self.registry.find(device, inode)?;
-        self.readers.get(&file).filter(|reader| reader.is_unpacked()).map(|_| file)
+    /// The compressed files that are open.
+    fn unpacked(&mut self) -> Vec<FileKey> {
+        let readers = &self.readers;
+        let is_open = |file: &FileKey| readers.get(file).is_some_and(Reader::is_unpacked);
+        self.packed.open.retain(is_open);
+        self.packed.open.clone()
     }
 }
 

@@ -27,6 +27,16 @@ pub const LIST_BYTES_MAX: usize = 256 * KIB;
 const BASE_BYTES: u64 = 12 << 20;
 /// What is remembered of a file: its state, its names, its watermark, its checkpoint.
 const FILE_BYTES: u64 = 2048;
+/// What is remembered of a file that is delivered and closed: its checkpoint, its place in the walk
+/// that finds it, and in a save.
+const RESTING_BYTES: u64 = 1024;
+/// So many of these fit in any case,
+const RESTING_LEAST: u64 = 128;
+/// and more are of no use.
+const RESTING_MOST: u64 = 200_000;
+/// So many files are known whatever the limit: with the least limit the sum does not hold them, but what
+/// is never in use all at once does.
+const KNOWN_LEAST: u64 = 10_000;
 /// So many files fit in any case,
 const FILES_LEAST: u64 = 512;
 /// and more than so many are kept open only one after the other.
@@ -106,6 +116,9 @@ pub struct Plan {
     pub open_bytes_max: usize,
     /// Most files open at once; of others only what is saved is remembered.
     pub files_max: usize,
+    /// Most files known: those that are open, and those that are delivered and closed. Others that are
+    /// found are left for later.
+    pub known_max: usize,
     /// Most payload bytes handed over and not acknowledged (one payload more is possible, since a
     /// batch is taken when there is any room).
     pub handoff_bytes_max: usize,
@@ -135,9 +148,9 @@ pub struct TooSmall {
 }
 
 impl Plan {
-    /// Divides `limit_bytes`: the fixed buffers first, then a quarter of what is left to files and
-    /// half of the rest to open groups, each up to what is useful, then what is left to the hand-off
-    /// up to what is useful.
+    /// Divides `limit_bytes`: the fixed buffers first, then a quarter of what is left to open files,
+    /// half of the rest to closed ones and half of the rest to open groups, each up to what is
+    /// useful, then what is left to the hand-off up to what is useful.
     ///
     /// # Errors
     /// [`TooSmall`] when the limit does not hold one open group and two payloads: one under way
@@ -146,13 +159,17 @@ impl Plan {
         let group = sizes.group_bytes_max() as u64;
         let payload = sizes.payload_bytes_max() as u64;
         let (open_least, handoff_least) = (group, payload.saturating_mul(2));
-        let least = Self::with(limit_bytes, sizes, FILES_LEAST, open_least, handoff_least);
+        let files_least = (FILES_LEAST, RESTING_LEAST);
+        let least = Self::with(limit_bytes, sizes, files_least, open_least, handoff_least);
         let Some(spare) = limit_bytes.checked_sub(least.total()) else {
             return Err(TooSmall { least_bytes: least.total() });
         };
 
         let files = FILES_MOST.min(FILES_LEAST + spare / 4 / FILE_BYTES);
         let spare = spare - (files - FILES_LEAST) * FILE_BYTES;
+        let resting = RESTING_MOST.min(RESTING_LEAST + spare / 2 / RESTING_BYTES);
+        let spare = spare - (resting - RESTING_LEAST) * RESTING_BYTES;
+        let files = (files, resting);
         let open_useful = OPEN_BYTES_USUAL.max(4 * sizes.batch_bytes as u64).max(open_least);
         let open = open_useful.min(open_least + spare / 2);
         let used = Self::with(limit_bytes, sizes, files, open, 0).total_without_handoff(sizes);
@@ -176,7 +193,13 @@ impl Plan {
         self.total() - handoff.bytes - copies(0, payload, sizes.copies_bytes_max())
     }
 
-    fn with(limit_bytes: u64, sizes: Sizes, files: u64, open: u64, handoff: u64) -> Self {
+    fn with(
+        limit_bytes: u64,
+        sizes: Sizes,
+        (files, resting): (u64, u64),
+        open: u64,
+        handoff: u64,
+    ) -> Self {
         let payload = sizes.payload_bytes_max() as u64;
         let concurrency = sizes.concurrency_max as u64;
         let row = |name, formula, bytes| Row { name, formula, bytes };
@@ -186,6 +209,11 @@ impl Plan {
                 "files",
                 format!("{files} open at once, {FILE_BYTES} bytes each"),
                 files.saturating_mul(FILE_BYTES),
+            ),
+            row(
+                "closed files",
+                format!("{resting} delivered and at rest, {RESTING_BYTES} bytes each"),
+                resting.saturating_mul(RESTING_BYTES),
             ),
             row(
                 "read buffer",
@@ -226,6 +254,7 @@ impl Plan {
             read_bytes: sizes.read_bytes(),
             open_bytes_max: to_usize(open),
             files_max: to_usize(files),
+            known_max: to_usize(files.saturating_add(resting).max(KNOWN_LEAST)),
             handoff_bytes_max: to_usize(handoff),
             limit_bytes,
             rows,
@@ -292,6 +321,7 @@ mod tests {
         expect![[r#"
             base                    12MiB  the process without any file
             files                 39.1MiB  20000 open at once, 2048 bytes each
+            closed files         159.6MiB  163359 delivered and at rest, 1024 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
             open groups           18.5MiB  16MiB, and 2 × a group that grows by doubling
@@ -310,12 +340,13 @@ mod tests {
 
         expect![[r#"
             base                    12MiB  the process without any file
-            files                 2302KiB  1151 open at once, 2048 bytes each
+            files                 2270KiB  1135 open at once, 2048 bytes each
+            closed files          2000KiB  2000 delivered and at rest, 1024 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
-            open groups            5.7MiB  3.2MiB, and 2 × a group that grows by doubling
+            open groups            4.7MiB  2.2MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off               6.1MiB  4737KiB waiting or in flight, and one payload
+            hand-off               5.1MiB  3753KiB waiting or in flight, and one payload
             requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));

@@ -2,10 +2,11 @@
 //!
 //! [`pacer`] and [`bucket`] turn use into pauses, [`memory`] adds up the worst case, [`slack`] says
 //! when to give memory back, [`cgroup`] reads what the container may use, [`repeat`] keeps a repeated
-//! fault from flooding the log.
+//! fault from flooding the log, [`flood`] all that an app can cause.
 
 pub mod bucket;
 pub mod cgroup;
+pub mod flood;
 pub mod memory;
 pub mod pacer;
 pub mod repeat;

@@ -61,6 +61,13 @@ pub fn of_agent(status: &Status, address: SocketAddr, is_lagging: bool, now_unix
     }
     text.push('\n');
     push_files(&mut text, status);
+    if status.totals.left > 0 {
+        let left = status.totals.left;
+        push_line(
+            &mut text,
+            format_args!("left for later: {left} files more than fit in mem_usage_limit"),
+        );
+    }
     push_delivery(&mut text, status, now_unix);
     text
 }

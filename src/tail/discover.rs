@@ -4,6 +4,11 @@
 //! as `roots` lets them lead, together with the directories whose changes could change the
 //! answer: [`super::watch`] watches those. Never opens a file; pipes, sockets and devices are named
 //! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
+//!
+//! # How much it holds
+//! What is there may be any number, and memory has a limit: [`Room`] says how many files and
+//! directories are held, and the others are counted. Of links that are refused, and of all that is no
+//! file, a [`Crowd`] is held.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,11 +19,16 @@ use std::path::{Path, PathBuf};
 
 use globset::{GlobSet, GlobSetBuilder};
 
+use super::crowd::{Crowd, Names};
 use super::own::{self, Own, Private};
 use super::pattern::{self, Part, Pattern, PatternError};
 use super::roots::LinkRoots;
 use super::trace::{self, End};
-use super::walk::Walk;
+use super::walk::{Ground, Walk};
+
+/// Most further names of files that a walk tells. Writing by one beyond them is noticed with the next
+/// walk.
+pub(super) const ALIASES_MAX: usize = 4096;
 
 /// The patterns, understood, and where links may lead.
 #[derive(Debug)]
@@ -36,6 +46,55 @@ pub struct Patterns {
     /// What all of these were when the last walk began.
     own_now: Own,
     roots: LinkRoots,
+    noted: Noted,
+}
+
+/// What the last walk met by the way, by name: what is not among it is news.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) refused: Names,
+    pub(super) odd: Names,
+    pub(super) errors: Names,
+}
+
+/// How much a walk may hold of what is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Most files. Those that are known are held in any case; of the others those that were written to
+    /// last.
+    pub files: usize,
+    /// How many of them only those may be that are known or young.
+    pub young_files: usize,
+    /// What was written to since then is young, in seconds of Unix time.
+    pub young_from: i64,
+    /// Most directories.
+    pub dirs: usize,
+}
+
+impl Room {
+    /// For whatever is there.
+    pub const ANY: Self =
+        Self { files: usize::MAX, young_files: 0, young_from: 0, dirs: usize::MAX };
+}
+
+/// Who has the walk made.
+pub trait Host {
+    /// Whether a file is known by device and inode, and held whatever the room.
+    fn is_known(&self, inode: (u64, u64)) -> bool;
+
+    /// Does what cannot wait for the end of the walk. Called for each name.
+    fn pulse(&mut self);
+}
+
+/// Somebody who knows no file and has nothing else to do.
+struct Nobody;
+
+impl Host for Nobody {
+    fn is_known(&self, _: (u64, u64)) -> bool {
+        false
+    }
+
+    fn pulse(&mut self) {}
 }
 
 /// Whether what an earlier run has shipped may be read on.
@@ -108,18 +167,22 @@ pub struct Scan {
     /// The files, each once: under the first pattern that finds it, then the first path in order,
     /// visible names before hidden ones.
     pub files: Vec<Found>,
-    /// Further names of these files, with device and inode.
+    /// Further names of these files, with device and inode: the first few thousand.
     pub aliases: Vec<(PathBuf, (u64, u64))>,
     /// The directories to watch; `true` where files are that could be written.
     pub dirs: BTreeMap<PathBuf, bool>,
     /// Those of them in which any name may matter: what a path or a link leads through, or waits for.
     pub ways: BTreeSet<PathBuf>,
     /// What could not be looked at, other than because it is not there.
-    pub errors: Vec<(PathBuf, io::Error)>,
-    /// The links that lead out of the allowed directories, each once.
-    pub refused: Vec<Refused>,
-    /// What matches and is no regular file, with what it is, each once.
-    pub odd: Vec<(PathBuf, &'static str)>,
+    pub errors: Crowd<(PathBuf, io::Error)>,
+    /// The links that lead out of the allowed directories.
+    pub refused: Crowd<Refused>,
+    /// What matches and is no regular file, with what it is.
+    pub odd: Crowd<(PathBuf, &'static str)>,
+    /// Files for which there was no room,
+    pub left_files: u64,
+    /// and directories, whatever is in them.
+    pub left_dirs: u64,
     /// The patterns that match no file.
     pub fruitless: Vec<Fruitless>,
     /// How often something was left out because it is excluded.
@@ -143,8 +206,8 @@ impl Patterns {
         let patterns = paths.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let roots = LinkRoots::new(patterns.iter().map(Pattern::root), link_roots);
         let (exclude, texts) = (Exclude::new(exclude)?, paths.to_vec());
-        let (named, own_now) = (Vec::new(), Own::default());
-        Ok(Self { exclude, patterns, texts, own, private: None, named, own_now, roots })
+        let (named, own_now, noted) = (Vec::new(), Own::default(), Noted::default());
+        Ok(Self { exclude, patterns, texts, own, private: None, named, own_now, roots, noted })
     }
 
     /// Never matches these files either, which the settings name, nor what is beside them.
@@ -171,6 +234,15 @@ impl Patterns {
         pairs.find(|(pattern, _)| is_own(pattern)).map(|(_, text)| text.as_str())
     }
 
+    /// Those that find nothing, in the place of others that are in use.
+    ///
+    /// # Panics
+    /// Never: there is no pattern to be wrong.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(&[], &[], Vec::new(), &[]).expect("no pattern is wrong")
+    }
+
     /// Whether the fixed part of a pattern ends here.
     #[must_use]
     pub fn is_base(&self, dir: &Path) -> bool {
@@ -190,6 +262,12 @@ impl Patterns {
     /// first time.
     #[must_use]
     pub fn scan(&mut self) -> Scan {
+        self.scan_for(&mut Nobody, Room::ANY)
+    }
+
+    /// Walks all patterns as [`Self::scan`] does, and holds no more than there is room for.
+    #[must_use]
+    pub fn scan_for(&mut self, host: &mut dyn Host, room: Room) -> Scan {
         let bases: Vec<&Path> = self.patterns.iter().map(|one| one.base.as_path()).collect();
         let own = Own::look(&self.own, self.private.as_ref(), &self.named, &bases);
         self.roots.resolve(|dir| {
@@ -199,16 +277,22 @@ impl Patterns {
         });
         // What one pattern allows is to be known before another one is walked.
         for pattern in &self.patterns {
-            let mut unused = Scan::default();
-            Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut unused).learn();
+            let mut unused = (Scan::default(), Noted::default());
+            let (scan, noted) = (&mut unused.0, &mut unused.1);
+            let ground = Ground { exclude: &self.exclude, own: &own, room, host: &mut Nobody };
+            Walk::new(pattern, ground, &mut self.roots, noted, scan).learn();
+        }
+        for names in [&mut self.noted.refused, &mut self.noted.odd, &mut self.noted.errors] {
+            names.turn();
         }
         let mut scan = Scan::default();
         let mut seen = HashMap::new();
         for (pattern, text) in self.patterns.iter().zip(&self.texts) {
-            let left_out = scan.left_out;
-            let walk = Walk::new(pattern, &self.exclude, &own, &mut self.roots, &mut scan);
+            let (left_out, left) = (scan.left_out, scan.left_files + scan.left_dirs);
+            let ground = Ground { exclude: &self.exclude, own: &own, room, host };
+            let walk = Walk::new(pattern, ground, &mut self.roots, &mut self.noted, &mut scan);
             let files = walk.run();
-            if files.is_empty() {
+            if files.is_empty() && scan.left_files + scan.left_dirs == left {
                 let is_left_out = scan.left_out > left_out;
                 scan.fruitless.push(Fruitless::new(text, pattern, is_left_out, &self.roots));
             }
@@ -219,19 +303,25 @@ impl Patterns {
                         entry.insert(scan.files.len());
                         scan.files.push(file);
                     }
-                    Entry::Occupied(first) if scan.files[*first.get()].path != file.path => {
-                        scan.aliases.push((file.path, inode));
+                    Entry::Occupied(first) => {
+                        let is_other = scan.files[*first.get()].path != file.path;
+                        if is_other && scan.aliases.len() < ALIASES_MAX {
+                            scan.aliases.push((file.path, inode));
+                        }
                     }
-                    Entry::Occupied(_) => {}
                 }
             }
         }
-        scan.refused.sort_unstable_by(|a, b| a.link.cmp(&b.link));
-        scan.refused.dedup_by(|a, b| a.link == b.link);
-        scan.odd.sort_unstable();
-        scan.odd.dedup_by(|a, b| a.0 == b.0);
+        scan.refused.sort_by(|a, b| a.link.cmp(&b.link));
+        scan.odd.sort_by(Ord::cmp);
         self.own_now = own;
         scan
+    }
+
+    /// Whether the last walk has refused this link, as far as is known.
+    #[must_use]
+    pub fn has_refused(&self, link: &Path) -> bool {
+        self.noted.refused.has_met(link)
     }
 
     /// Whether a pattern ends in what matches this name: a file of it may be one to ship.

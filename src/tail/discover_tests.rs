@@ -289,7 +289,7 @@ mod oddities {
     #[test]
     fn one_file_of_the_root_directory_is_looked_for() {
         let scan = Patterns::new(&["/tmp".to_owned()], &[], vec![], &[]).unwrap().scan();
-        assert_eq!(scan.odd, [(PathBuf::from("/tmp"), "directory")]);
+        assert_eq!(scan.odd.iter().collect::<Vec<_>>(), [&(PathBuf::from("/tmp"), "directory")]);
         assert!(scan.refused.is_empty());
         assert_eq!(scan.dirs.keys().collect::<Vec<_>>(), [Path::new("/")]);
     }
@@ -344,8 +344,8 @@ mod oddities {
         mode(0o755);
 
         assert_eq!(tree.files(&shut), ["logs/a.log"]);
-        let (path, error) = &shut.errors[0];
-        assert_eq!((shut.errors.len(), tree.below(path).as_str()), (1, "logs/shut"));
+        let (path, error) = shut.errors.iter().next().unwrap();
+        assert_eq!((shut.errors.count(), tree.below(path).as_str()), (1, "logs/shut"));
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(shut.dirs.keys().map(|dir| tree.below(dir)).collect::<Vec<_>>(), ["logs"]);
         tree.expect(
@@ -553,7 +553,7 @@ mod links {
         tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
         tree.link("logs", "share/logs");
         let scan = patterns.scan();
-        assert_eq!((scan.errors.len(), scan.refused.len()), (1, 0), "{scan:?}");
+        assert_eq!((scan.errors.count(), scan.refused.count()), (1, 0), "{scan:?}");
         assert!(scan.dirs.contains_key(&tree.path("share")));
     }
 
@@ -704,14 +704,14 @@ mod named {
             let mut patterns = tree.naming(&["share/logs/**/*.log"], &["agent/keys/id"]);
             let scan = patterns.scan();
             assert_eq!(tree.files(&scan), [""; 0], "{link}");
-            assert_eq!(scan.refused.len(), 1, "{link}: {:?}", scan.refused);
+            assert_eq!(scan.refused.count(), 1, "{link}: {:?}", scan.refused);
             assert!(!patterns.roots().contains("agent"), "{link}: {}", patterns.roots());
 
             tree.file("data/pod/logs/app.log");
             tree.link(&tree.path("data/pod/logs").to_str().unwrap().to_owned(), "share/logs");
             let scan = patterns.scan();
             assert_eq!(tree.files(&scan), ["share/logs/app.log"], "{link}");
-            assert_eq!(scan.refused, [], "{link}");
+            assert!(scan.refused.is_empty(), "{link}");
         }
     }
 
@@ -755,4 +755,75 @@ fn a_checkpoint_is_no_permission() {
     assert_eq!(patterns.enter(&tree.path("data/pod/logs")), Some(tree.path("data/pod/logs")));
     assert_eq!(patterns.enter(&tree.path("data/pod/sub")), None, "a link leads out");
     assert_eq!(patterns.enter(&tree.path("own")), None);
+}
+mod room {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    /// Somebody who knows some files by their inodes.
+    struct Knows(Vec<(u64, u64)>);
+
+    impl Host for Knows {
+        fn is_known(&self, inode: (u64, u64)) -> bool {
+            self.0.contains(&inode)
+        }
+
+        fn pulse(&mut self) {}
+    }
+
+    /// Twenty files, each written to a second after the one before.
+    fn twenty() -> Tree {
+        let names: Vec<String> = (0..20).map(|number| format!("logs/{number:02}.log")).collect();
+        let tree = Tree::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for (number, name) in names.iter().enumerate() {
+            let file = fs::OpenOptions::new().append(true).open(tree.path(name)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1000 + number as u64)).unwrap();
+        }
+        tree
+    }
+
+    fn check(room: Room, known: &[&str], expected: &[&str], left: u64) {
+        let tree = twenty();
+        let inode = |name: &&str| {
+            let metadata = fs::metadata(tree.path(name)).unwrap();
+            (metadata.dev(), metadata.ino())
+        };
+        let mut host = Knows(known.iter().map(inode).collect());
+        let scan = tree.patterns(&["logs/*.log"], &[], &[]).scan_for(&mut host, room);
+        assert_eq!((tree.files(&scan), scan.left_files), (to_owned(expected), left), "{room:?}");
+    }
+
+    fn to_owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn those_that_were_written_to_last_are_held_and_the_others_counted() {
+        let room = Room { files: 2, ..Room::ANY };
+        check(room, &[], &["logs/18.log", "logs/19.log"], 18);
+        // What is known is held whatever its age, and takes room.
+        check(room, &["logs/03.log"], &["logs/03.log", "logs/19.log"], 18);
+        let known = ["logs/03.log", "logs/05.log", "logs/07.log"];
+        check(room, &known, &known, 17);
+        check(Room { files: 0, ..Room::ANY }, &[], &[], 20);
+    }
+
+    #[test]
+    fn some_room_is_kept_for_what_is_written_to() {
+        let room = Room { files: 5, young_files: 3, young_from: 1019, dirs: 10 };
+        check(room, &[], &["logs/18.log", "logs/19.log"], 18);
+        let room = Room { young_from: 1016, ..room };
+        let young = ["logs/16.log", "logs/17.log", "logs/18.log", "logs/19.log"];
+        check(room, &[], &young, 16);
+    }
+
+    #[test]
+    fn directories_beyond_the_room_are_counted_and_not_entered() {
+        let names: Vec<String> = (0..20).map(|number| format!("logs/{number:02}/a.log")).collect();
+        let tree = Tree::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let room = Room { dirs: 6, ..Room::ANY };
+        let scan = tree.patterns(&["logs/**/*.log"], &[], &[]).scan_for(&mut Knows(vec![]), room);
+        assert!(scan.dirs.len() <= 7, "{:?}", scan.dirs);
+        assert_eq!(scan.files.len() as u64 + scan.left_dirs, 20);
+    }
 }

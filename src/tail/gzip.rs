@@ -41,7 +41,8 @@ pub struct Gzip {
     file: Arc<File>,
     /// Size and time of change of the file, as it was when it began to be measured.
     as_of: FoundAs,
-    decoder: Decoder,
+    /// `None` while nothing is to be decoded: then the position is 0.
+    decoder: Option<Decoder>,
     /// Position in the text of the next byte that the decoder gives.
     position: u64,
     /// The text that was decoded last and is still wanted; it ends at `position`.
@@ -93,7 +94,7 @@ impl Gzip {
     pub fn open(file: &Arc<File>) -> io::Result<Self> {
         let mut gzip = Self {
             as_of: as_of(file)?,
-            decoder: decoder(file),
+            decoder: None,
             file: Arc::clone(file),
             position: 0,
             last: Vec::new(),
@@ -194,6 +195,23 @@ impl Gzip {
             _ if now.0 > self.as_of.0 => Some(Change::Grew),
             _ => Some(Change::Rewritten),
         })
+    }
+
+    /// It was read to its end: gives up the decoder and all text but its head and its end. What else is
+    /// asked for is decoded anew. Returns whether there was something to give up.
+    pub fn release(&mut self) -> bool {
+        let is_held = !self.is_released();
+        if is_held && self.is_measured {
+            self.rewind();
+            self.marks = self.marks.split_off(&self.len);
+        }
+        is_held
+    }
+
+    /// Whether it holds nothing but its head and its end.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.is_measured && self.decoder.is_none()
     }
 
     /// The file itself.
@@ -310,7 +328,8 @@ impl Gzip {
     fn decode(&mut self, until: u64) -> io::Result<bool> {
         let step = until.saturating_sub(self.position).min(STEP_BYTES as u64);
         let before = self.last.len();
-        let outcome = (&mut self.decoder).take(step).read_to_end(&mut self.last);
+        let decoder = self.decoder.get_or_insert_with(|| decoder(&self.file));
+        let outcome = decoder.take(step).read_to_end(&mut self.last);
         let count = (self.last.len() - before) as u64;
         self.position += count;
         outcome.map(|_| count < step)
@@ -318,7 +337,7 @@ impl Gzip {
 
     /// Returns the position up to which the slice goes.
     fn begin_slice(&mut self) -> u64 {
-        self.decoder.get_mut().get_mut().left = SLICE_BYTES_PACKED;
+        self.decoder().get_mut().get_mut().left = SLICE_BYTES_PACKED;
         self.position + SLICE_BYTES
     }
 
@@ -328,8 +347,12 @@ impl Gzip {
         self.last.drain(..count.min(self.last.len()));
     }
 
+    fn decoder(&mut self) -> &mut Decoder {
+        self.decoder.get_or_insert_with(|| decoder(&self.file))
+    }
+
     fn rewind(&mut self) {
-        self.decoder = decoder(&self.file);
+        self.decoder = None;
         self.position = 0;
         self.last = Vec::new();
     }
@@ -404,6 +427,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_released_is_decoded_anew_where_it_is_asked_for() {
+        let text: Vec<u8> = (0..100_000u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        let mut encoder = GzEncoder::new(&mut file, Compression::fast());
+        encoder.write_all(&text).unwrap();
+        encoder.finish().unwrap();
+        let mut gzip = Gzip::open(&Arc::new(file)).unwrap();
+        while !gzip.measure().unwrap() {}
+        assert!(!gzip.is_released());
+
+        assert!(gzip.release() && gzip.is_released() && !gzip.release());
+
+        let (mut buffer, end) = (vec![0; 200], text.len());
+        assert_eq!(gzip.read_at(&mut buffer, end as u64 - 200).unwrap(), 200);
+        assert_eq!(buffer, text[end - 200..]);
+        assert!(gzip.is_released(), "the end is kept");
+        while gzip.read_at(&mut buffer, 50_000).is_err() {}
+        assert_eq!(buffer, text[50_000..50_200]);
+        assert!(!gzip.is_released());
+    }
+
+    #[test]
     fn reads_text_at_any_position() {
         let text = text(3_000_000);
         let mut gzip = opened(&packed(&text));
@@ -434,9 +479,9 @@ mod tests {
         for bytes in [packed(&text(5 << 20)), [packed(&text(9999)), empty_members].concat()] {
             let mut gzip = Gzip::open(&file(&bytes)).unwrap();
             let mut calls = 1;
-            let mut before = (gzip.position, gzip.decoder.get_ref().get_ref().offset);
+            let mut before = (gzip.position, gzip.decoder().get_ref().get_ref().offset);
             while !gzip.measure().unwrap() {
-                let after = (gzip.position, gzip.decoder.get_ref().get_ref().offset);
+                let after = (gzip.position, gzip.decoder().get_ref().get_ref().offset);
                 assert!(after.0 - before.0 <= SLICE_BYTES);
                 assert!(after.1 - before.1 <= SLICE_BYTES_PACKED + STEP_BYTES as u64);
                 (before, calls) = (after, calls + 1);

@@ -1,7 +1,8 @@
 //! Files to bytes: which files there are, which of them we know, whose turn it is.
 //!
 //! [`discover`] turns patterns into files, through links in any part of the path; what a
-//! [`pattern`] is, how its directories are walked and where links may lead stands beside it.
+//! [`pattern`] is, how its directories are walked and where links may lead stands beside it; of what may
+//! be there in any number a [`crowd`] is kept.
 //! [`watch`] is the kernel's hint that something changed; the truth is `fstat` and the bytes.
 //! [`identity`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
 //! whose turn it is, [`reader`] looks at the bytes.
@@ -18,6 +19,7 @@
 //! re-point    logs ─▶ A  becomes  logs ─▶ B both: A as if renamed away, B as new
 //! ```
 
+pub mod crowd;
 pub mod discover;
 pub mod generation;
 pub mod gzip;

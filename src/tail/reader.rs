@@ -92,6 +92,13 @@ impl Reader {
         gzip.borrow_mut().measure_again()
     }
 
+    /// Gives up what decodes a compressed file, as [`Gzip::release`] does. Returns whether there was
+    /// something to give up.
+    #[must_use]
+    pub fn release(&self) -> bool {
+        self.gzip.as_ref().is_some_and(|gzip| gzip.borrow_mut().release())
+    }
+
     /// Whether the text of a compressed file is read, which never changes.
     #[must_use]
     pub fn is_unpacked(&self) -> bool {

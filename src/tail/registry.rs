@@ -9,7 +9,7 @@
 //! end, every one is acknowledged or skipped for a reason. It is settled when the last batch of an
 //! ended incarnation is acknowledged ([`Registry::take_settled`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -460,22 +460,16 @@ impl Registry {
         self.rests.first().map(|(grown_at, _)| *grown_at + timeout)
     }
 
-    /// The file that is delivered and has been quiet longest, if it was for `quiet` at least: one
-    /// that the patterns find, which can be opened again, or else one that was deleted, which hardly
-    /// anybody writes to any more.
+    /// The files that are delivered and have been quiet for `quiet` at least, those first that were so
+    /// longest: those that the patterns find, which can be opened again, and then those that were
+    /// deleted, which hardly anybody writes to any more.
     #[must_use]
-    pub fn quietest(&self, quiet: Duration, now: Instant) -> Option<FileKey> {
-        let can_rest = |tracked: &Tracked| {
-            let quiet = match tracked.state {
-                State::Active if tracked.found_as.0 == tracked.size => quiet,
-                State::Deleted => DELETED_QUIET_SCARCE,
-                State::Active | State::Rotated => return false,
-            };
-            tracked.is_delivered() && tracked.grown_at + quiet <= now
-        };
-        let resting = self.iter().filter(|(_, tracked)| can_rest(tracked));
+    pub fn restable(&self, quiet: Duration, now: Instant) -> VecDeque<FileKey> {
+        let resting = self.iter().filter(|(_, tracked)| tracked.can_rest(quiet, now));
         let order = |tracked: &Tracked| (tracked.state == State::Deleted, tracked.grown_at);
-        resting.min_by_key(|(_, tracked)| order(tracked)).map(|(file, _)| file)
+        let mut files: Vec<_> = resting.map(|(file, tracked)| (order(tracked), file)).collect();
+        files.sort_unstable();
+        files.into_iter().map(|(_, file)| file).collect()
     }
 
     /// Renamed and deleted files that are delivered and have been quiet for long enough.
@@ -514,6 +508,17 @@ impl Tracked {
     #[must_use]
     pub fn waits_idly(&self) -> bool {
         self.is_at_end && self.is_rest_idle && self.size > self.read_offset
+    }
+
+    /// Whether it may give its descriptor up to others that wait for one.
+    #[must_use]
+    pub fn can_rest(&self, quiet: Duration, now: Instant) -> bool {
+        let quiet = match self.state {
+            State::Active if self.found_as.0 == self.size => quiet,
+            State::Deleted => DELETED_QUIET_SCARCE,
+            State::Active | State::Rotated => return false,
+        };
+        self.is_delivered() && self.grown_at + quiet <= now
     }
 
     /// Whether all of it was read and acknowledged, but for what is never sent by itself.

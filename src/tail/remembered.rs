@@ -331,7 +331,10 @@ impl Remembered {
             if state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix {
                 self.searched.remove(&dir);
             }
-            let Ok((mut files, below)) = entries(&dir) else {
+            // There may be any number of others.
+            let saved = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+            let wanted: HashSet<u64> = saved.map(|saved| saved.inode).collect();
+            let Ok((mut files, below)) = entries(&dir, &wanted) else {
                 // The right to look may come without a change of the names.
                 self.searched.remove(&dir);
                 continue;
@@ -342,7 +345,7 @@ impl Remembered {
                 saved.is_some_and(|saved| !saved.is_done && !files.contains_key(&saved.inode))
             };
             if numbers.iter().any(is_missing) {
-                let below = below.iter().flat_map(|dir| entries(dir));
+                let below = below.iter().flat_map(|dir| entries(dir, &wanted));
                 files.extend(below.flat_map(|(files, _)| files));
             }
             self.compare_names(&numbers, &files, &mut paths);
@@ -467,14 +470,16 @@ fn is_in_its_place(saved: &Checkpoint) -> bool {
     })
 }
 
-/// The files in a directory, by inode, and the directories. Nothing else: a link may have got the
-/// inode of a file that is gone. All of them or none.
-fn entries(dir: &Path) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
+/// The files in a directory with these inodes, and the directories. Nothing else: a link may have got
+/// the inode of a file that is gone. All of them or none.
+fn entries(dir: &Path, wanted: &HashSet<u64>) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut dirs) = (HashMap::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         match entry.file_type() {
-            Ok(kind) if kind.is_file() => drop(files.insert(entry.ino(), entry.path())),
+            Ok(kind) if kind.is_file() && wanted.contains(&entry.ino()) => {
+                files.insert(entry.ino(), entry.path());
+            }
             Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
             Ok(_) | Err(_) => {}
         }

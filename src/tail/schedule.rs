@@ -4,6 +4,10 @@
 //! piece goes to the end, so that a busy one cannot starve a quiet one; so does one that stopped for want
 //! of room, or it would take each bit of room that comes.
 //!
+//! Files with new bytes go before those that only may have something: thousands that are touched, or
+//! are to be compared for another reason, do not hold up the one that was written to. These get a
+//! part of the turns all the same.
+//!
 //! # Since when
 //! When a line was written is known only from above: it came after the last look that would have
 //! shown it. Whoever marks files says when that was ([`Schedule::looked`]); a file keeps the moment
@@ -18,15 +22,54 @@ use crate::span::FileKey;
 /// Room for so many files is kept when none waits any more.
 const ROOM_KEPT: usize = 256;
 
+/// After so many files with new bytes one that only may have something has its turn.
+const GROWN_IN_A_ROW: u8 = 3;
+
 /// Files that wait to be read, each at most once.
 #[derive(Debug, Default)]
 pub struct Schedule {
-    queue: VecDeque<FileKey>,
-    queued: HashSet<FileKey>,
+    /// Those with new bytes,
+    grown: Queue,
+    /// and those that may have something, some of which may have moved to the others.
+    doubtful: Queue,
+    /// How many of the first have had their turn since one of the second.
+    in_a_row: u8,
     /// What is marked now has come after this moment.
     looked_at: Option<Instant>,
     /// Files that were marked and are not read to their end.
     waiting: HashMap<FileKey, Waiting>,
+}
+
+/// Files in order, each once.
+#[derive(Debug, Default)]
+struct Queue {
+    files: VecDeque<FileKey>,
+    queued: HashSet<FileKey>,
+}
+
+impl Queue {
+    fn push(&mut self, file: FileKey) {
+        if self.queued.insert(file) {
+            self.files.push_back(file);
+        }
+    }
+
+    fn pop(&mut self) -> Option<FileKey> {
+        while let Some(file) = self.files.pop_front() {
+            if self.queued.remove(&file) {
+                if self.files.is_empty() && self.files.capacity() > ROOM_KEPT {
+                    *self = Self::default();
+                }
+                return Some(file);
+            }
+        }
+        None
+    }
+
+    /// Leaves its place in the order behind: it is passed over there.
+    fn remove(&mut self, file: FileKey) {
+        self.queued.remove(&file);
+    }
 }
 
 /// Bytes of a file that nobody has read.
@@ -41,9 +84,20 @@ struct Waiting {
 impl Schedule {
     /// The file may have something to read. Says nothing new if it waits already.
     pub fn mark(&mut self, file: FileKey) {
-        if self.queued.insert(file) {
-            self.queue.push_back(file);
+        if !self.grown.queued.contains(&file) {
+            self.doubtful.push(file);
         }
+        self.note(file);
+    }
+
+    /// The file has bytes that nobody has read.
+    pub fn mark_grown(&mut self, file: FileKey) {
+        self.doubtful.remove(file);
+        self.grown.push(file);
+        self.note(file);
+    }
+
+    fn note(&mut self, file: FileKey) {
         if let Some(since) = self.looked_at {
             self.waiting.entry(file).or_insert(Waiting { since, then: None });
         }
@@ -74,21 +128,28 @@ impl Schedule {
         }
     }
 
-    /// Takes the next file.
+    /// Takes the next file. Since when it waits is kept: it has not been read yet.
     pub fn next_file(&mut self) -> Option<FileKey> {
-        let file = self.queue.pop_front()?;
-        self.queued.remove(&file);
-        if self.queue.is_empty() && self.queue.capacity() > ROOM_KEPT {
-            // Since when they wait is kept: the one that is taken has not been read yet.
-            (self.queue, self.queued) = (VecDeque::new(), HashSet::new());
+        let is_turn_of_grown = self.in_a_row < GROWN_IN_A_ROW;
+        let grown = if is_turn_of_grown { self.grown.pop() } else { None };
+        if grown.is_some() {
+            self.in_a_row += 1;
+            return grown;
         }
-        Some(file)
+        self.in_a_row = 0;
+        self.doubtful.pop().or_else(|| self.grown.pop())
     }
 
     /// Whether no file waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.grown.queued.is_empty() && self.doubtful.queued.is_empty()
+    }
+
+    /// Whether a file with new bytes waits.
+    #[must_use]
+    pub fn has_grown(&self) -> bool {
+        !self.grown.queued.is_empty()
     }
 }
 
@@ -110,6 +171,34 @@ mod tests {
         assert_eq!(schedule.next_file(), Some(quiet));
         assert_eq!(schedule.next_file(), Some(busy));
         assert_eq!(schedule.next_file(), None);
+    }
+
+    #[test]
+    fn a_file_with_new_bytes_does_not_wait_for_thousands_that_were_touched() {
+        let mut schedule = Schedule::default();
+        (0..3000).map(FileKey).for_each(|file| schedule.mark(file));
+        let (new, touched) = (FileKey(9999), FileKey(2999));
+        schedule.mark_grown(new);
+        schedule.mark_grown(touched);
+
+        assert_eq!(schedule.next_file(), Some(new));
+        assert_eq!(schedule.next_file(), Some(touched));
+        let rest: Vec<_> = std::iter::from_fn(|| schedule.next_file()).collect();
+        assert_eq!(rest, (0..2999).map(FileKey).collect::<Vec<_>>(), "each has one turn");
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn files_that_only_may_have_something_get_a_part_of_the_turns() {
+        let mut schedule = Schedule::default();
+        let (busy, quiet) = (FileKey(1), FileKey(2));
+        schedule.mark(quiet);
+        for _ in 0..3 {
+            schedule.mark_grown(busy);
+            assert_eq!(schedule.next_file(), Some(busy));
+        }
+        schedule.mark_grown(busy);
+        assert_eq!(schedule.next_file(), Some(quiet));
     }
 
     #[test]
@@ -141,7 +230,8 @@ mod tests {
             assert_eq!(schedule.waits_since(file, 0, 10, at(60)), at(1), "{file:?}");
             schedule.on_end(file);
         }
-        assert!(schedule.queue.capacity() + schedule.waiting.capacity() <= 2 * ROOM_KEPT);
+        let capacity = schedule.grown.files.capacity() + schedule.doubtful.files.capacity();
+        assert!(capacity + schedule.waiting.capacity() <= 2 * ROOM_KEPT);
     }
 
     #[test]

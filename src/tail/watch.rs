@@ -48,6 +48,8 @@ struct Watched {
 pub struct Hints {
     /// Files that were written to, each once.
     pub written: Vec<FileKey>,
+    /// Files of which only the attributes have changed, each once.
+    pub touched: Vec<FileKey>,
     /// Names came, went or changed: discovery is due.
     pub names_changed: bool,
     /// Paths that came, or whose rights have changed, and of which the caller says whether that is
@@ -61,6 +63,8 @@ pub struct Hints {
 
 /// 64 KiB: some 2,000 events in one call.
 const EVENTS_BYTES: usize = 64 * 1024;
+/// Most names that came of which the caller is asked; of more it is taken for granted.
+const CAME_MAX: usize = 1024;
 /// Most names that are known to matter to nobody.
 const IDLE_MAX: usize = 4096;
 /// Calls in a row. That is more than the kernel's queue holds by default (16,384 events).
@@ -232,6 +236,10 @@ impl Watch {
                         Some(file) => hints.written.push(*file),
                         None => hints.unknown_written |= !names.idle.contains(&key),
                     }
+                } else if let Some(file) = names.is_touched(&event) {
+                    if hints.touched.last() != Some(&file) {
+                        hints.touched.push(file);
+                    }
                 } else if event.mask.contains(EventMask::IGNORED) {
                     ended.insert(event.wd);
                 } else {
@@ -246,8 +254,10 @@ impl Watch {
             // The echo of a watch that we removed ourselves is no news.
             hints.names_changed |= self.by_dir.len() < known;
         }
-        hints.written.sort_unstable();
-        hints.written.dedup();
+        for files in [&mut hints.written, &mut hints.touched] {
+            files.sort_unstable();
+            files.dedup();
+        }
         hints
     }
 }
@@ -267,6 +277,12 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
+    /// The open file of which only the attributes have changed: it is the same, under the same name.
+    fn is_touched(&self, event: &Event<&OsStr>) -> Option<FileKey> {
+        let name = event.name.filter(|_| event.mask == EventMask::ATTRIB)?;
+        self.names.get(&key(self.hasher, &event.wd, name)).copied()
+    }
+
     /// Whether an event is news of the names for sure. Puts what may be into `came`, by its key, and
     /// takes out what has gone again.
     fn is_changed_by(&mut self, event: &Event<&OsStr>, came: &mut HashMap<u64, PathBuf>) -> bool {
@@ -279,6 +295,9 @@ impl Names<'_> {
         if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
             // It is something else now.
             self.idle.remove(&key);
+            if came.len() >= CAME_MAX {
+                return true;
+            }
             came.insert(key, dir.join(name));
             false
         } else if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {

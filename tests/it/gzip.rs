@@ -544,3 +544,19 @@ fn f09_a_damaged_gz_costs_what_is_damaged() {
     let is_torn = |line: &Vec<u8>| missing.iter().any(|one| one.as_bytes().starts_with(line));
     assert!(foreign.len() <= 1 && foreign.iter().all(is_torn), "{foreign:?}");
 }
+
+/// Archives are read one after the other, but none waits until the one before is delivered.
+#[test]
+fn f08_many_small_archives_are_read_in_one_go() {
+    const ARCHIVES: usize = 150;
+    let (mut pod, log) = pod_matching("share/logs/*.gz");
+    for number in 0..ARCHIVES {
+        append_compressed(&mut pod, &log.with_file_name(format!("{number:03}.log.gz")), 20);
+    }
+    let agent = pod.start();
+
+    // With a second for each it would take longer than a test has patience.
+    pod.expect_all();
+
+    assert_eq!(pod.finish(agent), 0);
+}

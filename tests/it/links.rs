@@ -450,6 +450,39 @@ fn f29_a_link_that_leads_out_is_refused_until_it_is_put_right() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// An app may make links by the thousand. They are counted, the first are named, and one that comes
+/// later or is put right is seen among them.
+#[test]
+fn f29_thousands_of_links_that_lead_out_cost_some_lines_and_no_memory() {
+    const LINKS: u64 = 4000;
+    let (mut pod, log) = Pod::with_log();
+    let target = pod.path(&format!("secret/{}", ["a-long-name"; 100].join("/")));
+    for number in 0..LINKS {
+        symlink(&target, log.with_file_name(format!("{number:05}.log"))).unwrap();
+    }
+    pod.ledger.append(&log, 10);
+    let admin = pod.admin();
+    let agent = pod.start();
+    pod.expect_all();
+    admin.expect_metric("logferry_links_refused", LINKS);
+    pod.wait_for_log("more links lead out", 1);
+    let said = pod.times_logged(REFUSED);
+    assert!((1..=20).contains(&said), "{said} lines");
+
+    symlink(&target, log.with_file_name("later.log")).unwrap();
+    admin.expect_metric("logferry_links_refused", LINKS + 1);
+    let inside = log.with_file_name("inside.txt");
+    pod.ledger.append(&inside, 10);
+    swap(&inside, &log.with_file_name("00777.log"));
+    pod.expect_all();
+    admin.expect_metric("logferry_links_refused", LINKS);
+
+    assert!(agent.resident_bytes_peak() < 48 << 20, "{}", agent.resident_bytes_peak());
+    let said = pod.agent_log().len();
+    assert!(said < 64 << 10, "{said} bytes of log");
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// What the base of the pattern led to at first sight is allowed, and what stands beside it; when
 /// it is pointed further away it is not followed.
 #[test]

@@ -1,10 +1,14 @@
 //! Thousands of files: the first discovery leaves those closed that are as they were delivered, and
 //! they are opened one after the other. Whatever happens to them meanwhile is seen.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::support::{Pod, append_to, rotate};
+use logferry::clock;
+
+use crate::support::{Pod, append_to, rotate, wait_for};
 
 /// More than are opened at once.
 const FILES: usize = 400;
@@ -114,4 +118,48 @@ fn what_waits_for_descriptors_at_the_signal_is_delivered() {
     assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
     assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
     assert_eq!(pod.ledger.check(&pod.mock), 0);
+}
+
+/// Of more files than memory allows to know, some are left for later, and that is said. What is new
+/// goes before them, and they follow as others are gone.
+#[test]
+fn k11_more_files_than_fit_in_memory_are_left_for_later() {
+    const LIMIT: u64 = 32;
+    const MANY: usize = 11_000;
+    let (mut pod, _) = Pod::with_log();
+    pod.set("mem_usage_limit", &LIMIT.to_string());
+    let logs: Vec<PathBuf> =
+        (0..MANY).map(|number| pod.path(&format!("data/pod/logs/{number:05}.log"))).collect();
+    let old = UNIX_EPOCH + clock::wall() - Duration::from_secs(3600);
+    for log in &logs {
+        let mut file = append_to(log);
+        pod.ledger.write(&mut file, 1);
+        file.set_modified(old).unwrap();
+    }
+    let admin = pod.admin();
+    let agent = pod.start();
+    let left = || admin.metric("logferry_files{state=\"left\"}").unwrap_or(0);
+    wait_for("some to be left", || left() > 0);
+    pod.wait_for_log("these are left for later", 1);
+    wait_for("the others to be delivered", || pod.ledger.missing(&pod.mock).len() as u64 == left());
+
+    let new = pod.path("data/pod/logs/new.log");
+    pod.ledger.append(&new, 10);
+    wait_for("the new one to be delivered", || {
+        pod.ledger.missing(&pod.mock).len() as u64 <= left()
+    });
+    assert!(agent.resident_bytes() < (LIMIT + 4) << 20, "{}", agent.resident_bytes());
+
+    // What is delivered is removed, until nothing is left.
+    wait_for("all to be delivered", || {
+        let missing: HashSet<usize> = pod.ledger.missing_numbers(&pod.mock).into_iter().collect();
+        for (number, log) in logs.iter().enumerate() {
+            if !missing.contains(&number) {
+                let _ = fs::remove_file(log);
+            }
+        }
+        missing.is_empty()
+    });
+    admin.expect_metric("logferry_files{state=\"left\"}", 0);
+    assert_eq!(pod.finish(agent), 0);
 }

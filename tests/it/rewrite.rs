@@ -533,3 +533,33 @@ fn f15_preallocated_space_is_waited_on() {
     assert_eq!(pod.finish(agent), 0, "NULs were sent, or cost lines");
     assert_eq!(writer.metadata().unwrap().len(), 1 << 20, "the end is still to be written");
 }
+
+/// What an app does over and over is summed up in the log.
+#[test]
+fn k12_a_file_that_is_rewritten_again_and_again_costs_a_few_lines() {
+    const TIMES: u64 = 100;
+    let (mut pod, log) = Pod::with_log();
+    let admin = pod.admin();
+    let agent = pod.start();
+    for round in 0..TIMES {
+        let mut file = File::create(&log).unwrap();
+        // Shorter each time, so that each time is noticed.
+        let count = usize::try_from(TIMES - round).unwrap();
+        pod.ledger.write(&mut file, count);
+        pod.expect_all();
+        admin.expect_metric("logferry_file_events_total{event=\"truncated\"}", round);
+    }
+    assert_eq!(pod.finish(agent), 0);
+
+    for (one, sum) in [
+        ("it was truncated or rewritten", "files began anew more often"),
+        ("a file is done", "more files are done"),
+    ] {
+        let (said, sums) = (pod.times_logged(one), pod.times_logged(sum));
+        assert!(said <= 25, "{said} times: {one}");
+        assert!((1..=5).contains(&sums), "{sums} times: {sum}");
+    }
+    let summed: u64 = pod.logged_numbers("files began anew more often", "times").iter().sum();
+    let said = pod.times_logged("it was truncated or rewritten") as u64;
+    assert_eq!(said + summed, TIMES - 1, "each time is in the log");
+}

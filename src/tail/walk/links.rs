@@ -34,7 +34,7 @@ impl Walk<'_> {
             self.note(base, error);
             return None;
         }
-        let kept = self.own.keeps_dir(&trace.real);
+        let kept = self.ground.own.keeps_dir(&trace.real);
         let leads_to_own = !trace.links.is_empty() && kept.is_some();
         if !leads_to_own && trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
             let targets = trace.links.iter().map(|link| link.target.as_path());
@@ -74,12 +74,12 @@ impl Walk<'_> {
     pub(super) fn follow(&mut self, place: &Place, name: &OsStr, dirs: &mut Vec<Place>) {
         let path = place.path.join(name);
         let mut is_match = self.is_match(place, name);
-        if is_match && self.exclude.has_file(&path) {
+        if is_match && self.ground.exclude.has_file(&path) {
             self.scan.left_out += 1;
             is_match = false;
         }
         let mut parts = self.parts_below(place, name);
-        if !parts.is_empty() && self.exclude.has_tree(&path) {
+        if !parts.is_empty() && self.ground.exclude.has_tree(&path) {
             self.scan.left_out += 1;
             parts.clear();
         }
@@ -105,7 +105,7 @@ impl Walk<'_> {
 
     /// There is something at the end of a link.
     fn arrive(&mut self, met: Met<'_>, trace: Trace, metadata: &Metadata, dirs: &mut Vec<Place>) {
-        if self.own.is_ours(inode(metadata)) {
+        if self.ground.own.is_ours(inode(metadata)) {
             return;
         }
         let Met { place, name, path, is_match, parts } = met;
@@ -120,11 +120,12 @@ impl Walk<'_> {
         // What may not be followed anyway is not asked for what is above it.
         let is_literal = self.pattern.is_literal();
         let may_follow = is_literal || self.roots.allows(&trace.real);
-        let kept =
-            may_follow.then(|| self.own.keeps_target(&trace.real, inode(metadata))).flatten();
+        let kept = may_follow
+            .then(|| self.ground.own.keeps_target(&trace.real, inode(metadata)))
+            .flatten();
         let kept = match kept {
             Some(Kept::Ours) => return,
-            None if is_dir && self.own.is_beside(inode(metadata)) => Some(Kept::Named),
+            None if is_dir && self.ground.own.is_beside(inode(metadata)) => Some(Kept::Named),
             kept => kept,
         };
         if is_literal && kept.is_none() {
@@ -136,15 +137,16 @@ impl Walk<'_> {
         }
         self.watch(trace.dirs);
         if is_dir {
-            return dirs.push(place.below(name, trace.real, parts));
+            return self.plan(dirs, || place.below(name, trace.real, parts));
         }
         if let Some(dir) = trace.real.parent()
             && dir != place.real
+            && (self.scan.dirs.contains_key(dir) || self.has_room_to_watch())
         {
             self.scan.ways.insert(dir.to_owned());
             self.scan.dirs.insert(dir.to_owned(), true);
         }
-        self.take(place, name, path, metadata);
+        self.take(place, name, path, metadata, true);
     }
 
     /// There is nothing at the end of a link: where it may come is watched, if it may.
@@ -172,6 +174,7 @@ impl Walk<'_> {
     }
 
     fn refuse(&mut self, link: PathBuf, target: PathBuf) {
-        self.scan.refused.push(Refused { link, target });
+        let met = self.noted.refused.meet(&link);
+        self.scan.refused.add(met, || Refused { link, target });
     }
 }

@@ -10,7 +10,7 @@
 
 mod links;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, FileType, Metadata};
 use std::io;
@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::discover::{Exclude, Found, Scan};
+use super::discover::{ALIASES_MAX, Exclude, Found, Host, Noted, Room, Scan};
 use super::own::Own;
 use super::pattern::{Part, Pattern};
 use super::roots::LinkRoots;
@@ -28,15 +28,29 @@ use super::trace;
 /// left out under one name may be wanted under the next.
 const NAMES_MAX: u8 = 8;
 
+/// What is the same for the walks of all patterns.
+pub(super) struct Ground<'a> {
+    pub(super) exclude: &'a Exclude,
+    pub(super) own: &'a Own,
+    pub(super) room: Room,
+    pub(super) host: &'a mut dyn Host,
+}
+
 /// One pattern's walk.
 pub(super) struct Walk<'a> {
     pattern: &'a Pattern,
-    exclude: &'a Exclude,
-    own: &'a Own,
+    ground: Ground<'a>,
     roots: &'a mut LinkRoots,
+    noted: &'a mut Noted,
     scan: &'a mut Scan,
-    /// What the pattern matches; `true`: by a hidden name.
-    found: Vec<(bool, Found)>,
+    /// What the pattern matches.
+    found: Vec<Match>,
+    /// How many of them are not known.
+    new: usize,
+    /// Files that are found and may have other names,
+    several: HashSet<(u64, u64)>,
+    /// and how many further names of them were.
+    further: usize,
     /// How often a directory was entered to match a part of the pattern.
     entered: HashMap<((u64, u64), usize), u8>,
     /// The directories that are still to be entered, the next one last.
@@ -46,6 +60,13 @@ pub(super) struct Walk<'a> {
     /// Those with hidden names wait until there are no others: a file that several names lead to
     /// is found under one that people use.
     hidden_ahead: Vec<Place>,
+}
+
+/// A file that matches.
+struct Match {
+    is_hidden: bool,
+    is_known: bool,
+    file: Found,
 }
 
 /// A directory that the walk may enter.
@@ -100,18 +121,21 @@ impl<'a> Walk<'a> {
     /// Nothing is done yet.
     pub(super) fn new(
         pattern: &'a Pattern,
-        exclude: &'a Exclude,
-        own: &'a Own,
+        ground: Ground<'a>,
         roots: &'a mut LinkRoots,
+        noted: &'a mut Noted,
         scan: &'a mut Scan,
     ) -> Self {
         Self {
             pattern,
-            exclude,
-            own,
+            ground,
             roots,
+            noted,
             scan,
             found: Vec::new(),
+            new: 0,
+            several: HashSet::new(),
+            further: 0,
             entered: HashMap::new(),
             ahead: Vec::new(),
             is_beside_named: false,
@@ -137,9 +161,10 @@ impl<'a> Walk<'a> {
         while let Some(place) = self.ahead.pop().or_else(|| self.hidden_ahead.pop()) {
             self.enter(place);
         }
+        self.keep_within_room();
         // Nearly sorted as it is: directories come in order, and so do the files of each.
-        self.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
-        self.found.into_iter().map(|(_, file)| file).collect()
+        self.found.sort_by(|a, b| (a.is_hidden, &a.file.path).cmp(&(b.is_hidden, &b.file.path)));
+        self.found.into_iter().map(|one| one.file).collect()
     }
 
     /// Looks for names in a directory, if it is one.
@@ -156,7 +181,7 @@ impl<'a> Walk<'a> {
         if self.is_own(inode) {
             return;
         }
-        if self.exclude.has_tree(&place.path) {
+        if self.ground.exclude.has_tree(&place.path) {
             self.scan.left_out += 1;
             return;
         }
@@ -164,20 +189,20 @@ impl<'a> Walk<'a> {
         if parts.is_empty() {
             return;
         }
-        self.is_beside_named = self.own.is_beside(inode);
+        self.is_beside_named = self.ground.own.is_beside(inode);
         let above = Above { inode, parts: parts.clone(), above: place.above };
-        let has_own = self.own.is_private(inode);
+        let has_own = self.ground.own.is_private(inode);
         self.look(&Place { parts, has_own, above: Some(Rc::new(above)), ..place });
     }
 
     fn is_own(&self, inode: (u64, u64)) -> bool {
-        self.own.is_ours(inode) || self.own.is_named(inode)
+        self.ground.own.is_ours(inode) || self.ground.own.is_named(inode)
     }
 
     /// The parts that names in a directory are to be matched with, those behind `**` among them,
     /// without what is or was done in this directory already.
     fn parts_to_match(&mut self, place: &Place, inode: (u64, u64)) -> Vec<usize> {
-        let names_max = if self.exclude.has_names { NAMES_MAX } else { 1 };
+        let names_max = if self.ground.exclude.has_names { NAMES_MAX } else { 1 };
         let mut parts = place.parts.clone();
         self.pattern.pass_any_depth(&mut parts);
         parts.retain(|&part| {
@@ -234,6 +259,7 @@ impl<'a> Walk<'a> {
                     break;
                 }
             };
+            self.ground.host.pulse();
             let name = entry.file_name();
             match entry.file_type() {
                 Ok(kind) => self.see(place, &name, kind, || entry.metadata(), dirs),
@@ -241,8 +267,9 @@ impl<'a> Walk<'a> {
             }
         }
         // In one directory the order of paths is that of their bytes, which is quickly compared.
+        let before = before.min(self.found.len());
         self.found[before..]
-            .sort_unstable_by(|a, b| a.1.path.as_os_str().cmp(b.1.path.as_os_str()));
+            .sort_unstable_by(|a, b| a.file.path.as_os_str().cmp(b.file.path.as_os_str()));
         Ok(())
     }
 
@@ -255,7 +282,7 @@ impl<'a> Walk<'a> {
         metadata: impl FnOnce() -> io::Result<Metadata>,
         dirs: &mut Vec<Place>,
     ) {
-        if place.has_own && self.own.is_private_name(name) {
+        if place.has_own && self.ground.own.is_private_name(name) {
             return;
         }
         if kind.is_symlink() {
@@ -264,14 +291,14 @@ impl<'a> Walk<'a> {
         if kind.is_dir() {
             let parts = self.parts_below(place, name);
             if !parts.is_empty() {
-                dirs.push(place.below(name, place.real.join(name), parts));
+                self.plan(dirs, || place.below(name, place.real.join(name), parts));
             }
         }
         if self.is_beside_named || !self.is_match(place, name) {
             return;
         }
         let path = place.path.join(name);
-        if self.exclude.has_file(&path) {
+        if self.ground.exclude.has_file(&path) {
             self.scan.left_out += 1;
             return;
         }
@@ -283,7 +310,7 @@ impl<'a> Walk<'a> {
                 if self.pattern.is_literal() {
                     self.roots.learn(&path, &place.real.join(name), None, trace::is_mount);
                 }
-                self.take(place, name, path, &metadata);
+                self.take(place, name, path, &metadata, false);
             }
             // Something else has taken its name: the next walk sees it.
             Ok(_) => {}
@@ -291,18 +318,82 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn take(&mut self, place: &Place, name: &OsStr, path: PathBuf, metadata: &Metadata) {
+    /// A file that matches, found by its own name or behind a link.
+    fn take(
+        &mut self,
+        place: &Place,
+        name: &OsStr,
+        path: PathBuf,
+        metadata: &Metadata,
+        is_link: bool,
+    ) {
         if self.is_own(inode(metadata)) {
             return;
         }
-        let found = Found {
+        let inode = inode(metadata);
+        if (is_link || metadata.nlink() > 1) && !self.several.insert(inode) {
+            if self.further >= ALIASES_MAX {
+                return;
+            }
+            self.further += 1;
+        }
+        let file = Found {
             path,
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
         };
-        self.found.push((place.is_hidden || is_hidden(name), found));
+        let is_known = self.ground.host.is_known(inode);
+        let is_hidden = place.is_hidden || is_hidden(name);
+        self.found.push(Match { is_hidden, is_known, file });
+        self.new += usize::from(!is_known);
+        if self.new / 2 > self.ground.room.files {
+            self.keep_within_room();
+        }
+    }
+
+    /// Keeps as many as there is room for, and leaves some of it to files that are written to.
+    fn keep_within_room(&mut self) {
+        let Room { files, young_files, young_from, .. } = self.ground.room;
+        let room = files.saturating_sub(self.found.len() - self.new);
+        self.keep_within(room);
+        let is_young = |one: &&Match| !one.is_known && one.file.modified.0 >= young_from;
+        if self.new > room.saturating_sub(young_files) {
+            let young = self.found.iter().filter(is_young).count();
+            self.keep_within(young.max(room.saturating_sub(young_files)));
+        }
+    }
+
+    /// Keeps so many of the files that are not known: those that were written to last.
+    fn keep_within(&mut self, files_max: usize) {
+        if self.new <= files_max {
+            return;
+        }
+        let new = self.found.iter().filter(|one| !one.is_known);
+        let mut times: Vec<_> = new.map(|one| one.file.modified).collect();
+        let left = times.len() - files_max;
+        let (_, &mut latest_left, younger) = times.select_nth_unstable(left - 1);
+        // Of those of the same time some are kept.
+        let mut equals = files_max - younger.iter().filter(|time| **time > latest_left).count();
+        self.found.retain(|one| {
+            let time = one.file.modified;
+            let is_equal = !one.is_known && time == latest_left && equals > 0;
+            equals -= usize::from(is_equal);
+            one.is_known || time > latest_left || is_equal
+        });
+        self.scan.left_files += left as u64;
+        self.new = files_max;
+    }
+
+    /// A directory that is to be entered, if there is room for it.
+    fn plan(&mut self, dirs: &mut Vec<Place>, place: impl FnOnce() -> Place) {
+        let ahead = self.ahead.len() + self.hidden_ahead.len() + dirs.len();
+        if ahead + self.scan.dirs.len() < self.ground.room.dirs {
+            dirs.push(place());
+        } else {
+            self.scan.left_dirs += 1;
+        }
     }
 
     /// Names what matches and is no regular file. A directory is only named if the pattern asks for
@@ -312,7 +403,8 @@ impl<'a> Walk<'a> {
             !matches!(self.pattern.parts[part], Part::AnyName) && self.matches_last(part, name)
         };
         if !kind.is_dir() || place.parts.iter().any(is_asked_for) {
-            self.scan.odd.push((path, kind_name(kind)));
+            let met = self.noted.odd.meet(&path);
+            self.scan.odd.add(met, || (path, kind_name(kind)));
         }
     }
 
@@ -333,15 +425,24 @@ impl<'a> Walk<'a> {
     /// Watches directories for names.
     fn watch(&mut self, dirs: impl IntoIterator<Item = PathBuf>) {
         for dir in dirs {
+            if !self.scan.dirs.contains_key(&dir) && !self.has_room_to_watch() {
+                continue;
+            }
             self.scan.ways.insert(dir.clone());
             self.scan.dirs.entry(dir).or_default();
         }
     }
 
+    /// Whether one more directory may be watched. What happens in others is noticed with the next walk.
+    fn has_room_to_watch(&self) -> bool {
+        self.scan.dirs.len() / 2 < self.ground.room.dirs
+    }
+
     /// What is not there is no error: it may come.
     fn note(&mut self, path: &Path, error: io::Error) {
         if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory {
-            self.scan.errors.push((path.to_owned(), error));
+            let met = self.noted.errors.meet(path);
+            self.scan.errors.add(met, || (path.to_owned(), error));
         }
     }
 }
