@@ -197,7 +197,7 @@ impl World {
         self.tally.add("honest lines");
     }
 
-    pub(crate) fn await_honest(&mut self) -> Result<(), String> {
+    pub(crate) fn await_honest(&self) -> Result<(), String> {
         let mut missing = self.honest.clone();
         let store = self.ground.mock.store();
         let mut at = 0;
@@ -330,7 +330,7 @@ impl World {
 
     /// Waits until a file of the app's is delivered so far, as the state directory tells. Says
     /// whether that was to be seen.
-    pub(crate) fn await_delivered(&mut self, path: &Path, bytes: u64) -> bool {
+    pub(crate) fn await_delivered(&self, path: &Path, bytes: u64) -> bool {
         use std::os::unix::fs::MetadataExt as _;
         let Ok(found) = fs::metadata(path) else { return false };
         let (device, inode) = (found.dev(), found.ino());
