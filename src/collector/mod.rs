@@ -21,6 +21,7 @@
 
 mod files;
 mod left;
+mod missing;
 mod once;
 mod opening;
 mod reading;
@@ -133,6 +134,13 @@ pub struct Summary {
     pub oldest: Option<(PathBuf, u64)>,
     /// The first of these files.
     pub left: Vec<Left>,
+    /// Files of which all is acknowledged but for an unfinished last line, which the next start may
+    /// find finished.
+    pub unfinished_files: usize,
+    /// The bytes of these lines.
+    pub unfinished_bytes: u64,
+    /// The first of these files.
+    pub unfinished: Vec<Left>,
 }
 
 /// The loop and all that it owns.
@@ -191,6 +199,9 @@ pub struct Collector {
     odd: HashSet<PathBuf>,
     /// Files that an earlier run shipped and this one may not, by their paths as configured.
     left: HashSet<PathBuf>,
+    /// Known files that were found outside the patterns and could not be opened, by device and inode.
+    unadopted: HashSet<(u64, u64)>,
+    started: Instant,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused records that could not be set aside yet.
@@ -323,6 +334,8 @@ impl Collector {
             refused: HashSet::new(),
             odd: HashSet::new(),
             left: HashSet::new(),
+            unadopted: HashSet::new(),
+            started: now,
             clock_offset: 0,
             unparked: Vec::new(),
             returned: Refused::new(options.destination),
@@ -382,6 +395,7 @@ impl Collector {
             if is_over {
                 // What was refused may have come again until now.
                 self.handoff.close();
+                self.note_missing(true, now);
             }
             self.save(now, is_over);
             self.publish(now, is_over);
@@ -485,7 +499,8 @@ impl Collector {
                 break;
             }
             let Some(file) = self.schedule.next_file() else { break };
-            self.read(file, flush.contains(&file), now);
+            let ends_line = flush.contains(&file) || self.drain.ends_line_of(file);
+            self.read(file, ends_line, now);
             // A turn of several reads would be too much at once for a small limit.
             if self.pace() {
                 return;
@@ -735,7 +750,8 @@ impl Collector {
         let unix = clock::wall().as_secs();
         let saved = self.aside.asleep() as u64;
         let failing = self.unopened.failed() as u64;
-        let mut sums = FileSums { saved, failing, ..FileSums::default() };
+        let (missing, missing_bytes) = self.remembered.missing();
+        let mut sums = FileSums { saved, failing, missing, missing_bytes, ..FileSums::default() };
         for (_, tracked) in self.registry.iter() {
             match tracked.state {
                 State::Active => sums.active += 1,
