@@ -168,6 +168,31 @@ pub fn explain_state(dir: &Path) -> Option<String> {
     ))
 }
 
+/// Who else may write into a state directory, or put another one in its place, and what would keep
+/// them out.
+#[must_use]
+pub fn explain_exposed_state(dir: &Path) -> Option<String> {
+    let real = std::fs::canonicalize(dir).ok()?;
+    real.ancestors().find_map(|above| {
+        let stat = statat(CWD, above, AtFlags::empty()).ok()?;
+        let mode = stat.st_mode & 0o7777;
+        // In a directory above with the sticky bit nobody removes what is another's.
+        let is_kept = *above != real && mode & 0o1000 != 0;
+        let who = match mode & 0o022 {
+            0 => return None,
+            _ if is_kept => return None,
+            0o020 => format!("the group {}", stat.st_gid),
+            _ => "everybody".to_owned(),
+        };
+        Some(format!(
+            "{who} may write to {} (mode {mode:04o}), and so forge what the agent remembers in its \
+             state directory {}: chmod 700 it, or in a pod see to it that no other container mounts it",
+            above.display(),
+            dir.display()
+        ))
+    })
+}
+
 /// Why the agent may not read a file of its state directory `dir`, and what would let it.
 #[must_use]
 pub fn explain_state_file(file: &Path, dir: &Path) -> Option<String> {
@@ -231,6 +256,35 @@ mod tests {
             text.contains("SELinux"),
             "what its own user may is not forbidden by the mode: {text}"
         );
+    }
+
+    #[test]
+    fn a_state_directory_that_others_may_write_is_exposed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (above, state) = (dir.path().join("above"), dir.path().join("above/state"));
+        fs::create_dir_all(&state).unwrap();
+        for (mode_above, mode, expected) in [
+            (0o755, 0o700, None),
+            (0o755, 0o755, None),
+            (0o755, 0o777, Some("everybody may write to STATE (mode 0777)")),
+            (0o755, 0o1777, Some("everybody may write to STATE (mode 1777)")),
+            (0o755, 0o770, Some("may write to STATE (mode 0770)")),
+            (0o777, 0o700, Some("everybody may write to ABOVE (mode 0777)")),
+            (0o1777, 0o700, None),
+        ] {
+            fs::set_permissions(&above, fs::Permissions::from_mode(mode_above)).unwrap();
+            fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+            let text = explain_exposed_state(&state);
+            let name = |path: &Path| path.canonicalize().unwrap().display().to_string();
+            let expected = expected
+                .map(|text| text.replace("STATE", &name(&state)).replace("ABOVE", &name(&above)));
+            match expected {
+                None => assert_eq!(text, None),
+                Some(part) => assert!(text.as_ref().unwrap().contains(&part), "{text:?}"),
+            }
+        }
+        assert_eq!(explain_exposed_state(&dir.path().join("none")), None);
     }
 
     #[test]

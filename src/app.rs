@@ -5,7 +5,10 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::mpsc;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,12 +19,13 @@ use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{Loaded, Store, StoreError};
 use crate::collector::{self, Collector};
 use crate::config::Config;
-use crate::exit::ExitCode;
+use crate::exit::{self, ExitCode};
 use crate::handoff::{SenderEnd, handoff};
 use crate::report::CollectorReport;
 use crate::send::Sender;
 use crate::send::http::ClientError;
-use crate::shutdown::{self, Shutdown, Signals};
+use crate::shutdown::{self, Shutdown};
+use crate::signals::Signals;
 use crate::tail::discover::Patterns;
 use crate::tail::pattern::PatternError;
 use crate::{access, admin, clock, send};
@@ -32,6 +36,8 @@ const STANDARD_ERROR: &str = "/proc/self/fd/2";
 const NOTES_MAX: usize = 10;
 /// How often a state directory is tried that another agent has.
 const STATE_PERIOD: Duration = Duration::from_millis(200);
+/// How often a thread is asked for that the system has refused.
+const THREAD_PERIOD: Duration = Duration::from_secs(1);
 /// For notifications, the state directory, discovery, the admin port and its connections.
 const DESCRIPTORS_KEPT: usize = 64;
 
@@ -68,34 +74,44 @@ impl StartError {
 }
 
 /// What stands in the way of the agent here and now, as far as looking shows it: paths that the
-/// user who asks may not use.
+/// user who asks may not use, and a state directory that others may.
 #[must_use]
 pub fn notes(config: &Config) -> Vec<String> {
     let state = access::explain_state(&config.state_dir).map(|why| {
         format!("the state directory {} cannot be used: {why}", config.state_dir.display())
     });
     let tail = &config.tail;
+    let exposed = access::explain_exposed_state(&config.state_dir);
     let patterns = Patterns::new(&tail.paths, &tail.exclude, Vec::new(), &tail.link_roots);
-    let scan = patterns.map(|mut patterns| patterns.scan()).unwrap_or_default();
+    let mut patterns = patterns.ok().map(|patterns| patterns.without(config.named_files.clone()));
+    let among = patterns.as_ref().and_then(|patterns| patterns.base_above(&config.state_dir));
+    let among = among.map(|base| {
+        format!(
+            "the state directory {} is below {}, where logs are looked for: an app that can write there \
+             can forge what the agent remembers; give it a mount of its own",
+            config.state_dir.display(),
+            base.display()
+        )
+    });
+    let scan = patterns.as_mut().map(Patterns::scan).unwrap_or_default();
     let dirs = scan.errors.iter().map(|(path, _)| path);
     let paths = dirs.chain(scan.files.iter().map(|file| &file.path));
     let logs = paths.filter_map(|path| {
         let why = access::explain_log(path)?;
         Some(format!("{} cannot be read: {why}", path.display()))
     });
-    state.into_iter().chain(logs.take(NOTES_MAX)).collect()
+    let state = state.into_iter().chain(exposed).chain(among);
+    state.chain(logs.take(NOTES_MAX)).collect()
 }
 
-/// The runtime of the sender.
+/// The runtime of the sender, or of a command that asks the endpoint.
 ///
 /// # Errors
 /// If the kernel refuses a descriptor.
 pub fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread()
-        .enable_all()
-        // Name resolution only.
-        .max_blocking_threads(1)
-        .build()
+    // Building it panics where it gets some of its descriptors and not all, so as many are tried first.
+    drop([UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?]);
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Everything opened, nothing started.
@@ -106,28 +122,37 @@ pub struct App {
     sender: Sender,
     end: SenderEnd,
     admin: admin::Server,
+    facts: admin::Facts,
     shutdown: Shutdown,
 }
 
 impl App {
     /// Opens the state directory, the admin port and the HTTP client, and takes the lock.
+    /// `log_lines_dropped` counts on, for the metrics.
     ///
     /// # Errors
     /// If one of them cannot be had.
-    pub fn build(config: Config, runtime: Runtime, signals: Signals) -> Result<Self, StartError> {
+    pub fn build(
+        config: Config,
+        runtime: Runtime,
+        signals: Signals,
+        log_lines_dropped: Arc<AtomicU64>,
+    ) -> Result<Self, StartError> {
+        let facts = facts(&config, log_lines_dropped);
         let own = vec![config.state_dir.clone(), STANDARD_ERROR.into()];
         let context = runtime.enter();
         let mut shutdown = Shutdown::new(signals, config.drain_deadline);
         let tail = &config.tail;
         let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)
-            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
+            .map_err(|(pattern, error)| StartError::Pattern(pattern, error))?
+            .without(config.named_files.clone());
         let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
         let (store, loaded) = match Store::open(&config.state_dir) {
             Err(StoreError::Locked { holder, .. }) => {
                 let taken = CollectorReport { is_state_taken: true, ..CollectorReport::default() };
                 collector_end.publish(taken);
-                let opened =
-                    runtime.block_on(wait_for_state(&config, &holder, &end, &mut shutdown))?;
+                let waiting = wait_for_state(&config, &holder, &end, &facts, &mut shutdown);
+                let opened = runtime.block_on(waiting)?;
                 collector_end.publish(CollectorReport::default());
                 opened
             }
@@ -165,43 +190,49 @@ impl App {
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
         drop(context);
-        Ok(Self { config, runtime, collector, sender, end, admin, shutdown })
+        Ok(Self { config, runtime, collector, sender, end, admin, facts, shutdown })
     }
 
     /// Runs until a signal has come, or the file of `exit_when`, and the drain is over.
-    ///
-    /// # Errors
-    /// If the collector's thread cannot be started.
-    pub fn run(self) -> io::Result<ExitCode> {
-        let started = clock::now();
-        let Self { config, runtime, collector, sender, end, admin, shutdown } = self;
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let Self { config, runtime, collector, sender, end, admin, facts, mut shutdown } = self;
+        let started = facts.started;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), endpoint = %config.send.endpoint,
             project = config.send.project, logstore = config.send.logstore,
             paths = config.tail.paths.join(","), state = %config.state_dir.display(),
             "logferry starts"
         );
-        let (done, collected) = mpsc::sync_channel(1);
-        thread::Builder::new().name("collect".to_owned()).spawn(move || {
-            // Nobody listens any more if the deadline has passed.
-            let _ = done.send(collector.run());
-        })?;
         let asked_at = Cell::new(None);
-        let sent = runtime.block_on(async {
-            let sending = sender.run(shutdown.run(&end, &asked_at));
+        let shipped = runtime.block_on(async {
+            let shipping = async {
+                let (start, collected) = wait_for_thread(&mut shutdown).await?;
+                // It waits for just this.
+                let _ = start.send(collector);
+                Some((sender.run(shutdown.run(&end, &asked_at)).await, collected))
+            };
             let serving = async {
                 let until = std::future::pending();
-                if let Err(error) = admin.serve(end.clone(), facts(&config, started), until).await {
+                if let Err(error) = admin.serve(end.clone(), facts, until).await {
                     tracing::error!(error = %error, "the admin port ended; shipping goes on");
                 }
                 std::future::pending().await
             };
             // The admin port ends with the sender: nothing is left to tell.
             tokio::select! {
-                sent = sending => sent,
-                sent = serving => sent,
+                shipped = shipping => shipped,
+                shipped = serving => shipped,
             }
         });
+        let Some((sent, collected)) = shipped else {
+            tracing::warn!(
+                target: exit::TARGET,
+                "stopped before the system gave a thread; the log files hold everything for the \
+                 next start"
+            );
+            return ExitCode::Undelivered;
+        };
         let left = shutdown::time_left(asked_at.get(), config.drain_deadline, clock::now());
         let collected = match collected.recv_timeout(left) {
             Ok(summary) => Some(summary),
@@ -210,10 +241,47 @@ impl App {
                 collected.recv_timeout(shutdown::LAST_WORD).ok()
             }
         };
-        // A name lookup that hangs must not keep the process.
-        runtime.shutdown_background();
-        Ok(conclude(&sent, collected, started))
+        conclude(&sent, collected, started)
     }
+}
+
+/// The two ends of the collector's thread: who gives it the collector, and who gets what came of it.
+type Thread = (SyncSender<Collector>, Receiver<collector::Summary>);
+
+/// Asks the system for the collector's thread until it gives one: a limit of processes is used up by
+/// whoever shares it. `None` if a signal came first.
+async fn wait_for_thread(shutdown: &mut Shutdown) -> Option<Thread> {
+    let mut is_said = false;
+    loop {
+        let error = match start_thread() {
+            Ok(thread) => return Some(thread),
+            Err(error) => error,
+        };
+        if !is_said {
+            tracing::warn!(
+                %error,
+                "the system refuses a thread, so nothing is shipped yet: raise the limit of \
+                 processes (the pod's pids limit, RLIMIT_NPROC), or find out who uses it up"
+            );
+            is_said = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(THREAD_PERIOD) => {}
+            () = shutdown.signalled() => return None,
+        }
+    }
+}
+
+fn start_thread() -> io::Result<Thread> {
+    let (start, started) = mpsc::sync_channel::<Collector>(1);
+    let (done, collected) = mpsc::sync_channel(1);
+    thread::Builder::new().name("collect".to_owned()).spawn(move || {
+        if let Ok(collector) = started.recv() {
+            // Nobody listens any more if the deadline has passed.
+            let _ = done.send(collector.run());
+        }
+    })?;
+    Ok((start, collected))
 }
 
 /// Waits for the agent that has the state directory, which ends: a pod of the same name is started
@@ -223,6 +291,7 @@ async fn wait_for_state(
     config: &Config,
     holder: &str,
     end: &SenderEnd,
+    facts: &admin::Facts,
     shutdown: &mut Shutdown,
 ) -> Result<(Store, Loaded), StoreError> {
     let started = clock::now();
@@ -251,7 +320,7 @@ async fn wait_for_state(
     let serving = async {
         // The other agent may have this port too.
         if let Ok(admin) = admin::Server::bind(&admin::Options { listen: config.listen }) {
-            let _ = admin.serve(end.clone(), facts(config, started), std::future::pending()).await;
+            let _ = admin.serve(end.clone(), facts.clone(), std::future::pending()).await;
         }
         std::future::pending().await
     };
@@ -275,15 +344,16 @@ fn files_max(concurrency_max: usize) -> usize {
     limit.saturating_sub(DESCRIPTORS_KEPT + concurrency_max).max(limit / 2)
 }
 
-fn facts(config: &Config, started: Instant) -> admin::Facts {
+fn facts(config: &Config, log_lines_dropped: Arc<AtomicU64>) -> admin::Facts {
     admin::Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started,
+        started: clock::now(),
         started_unix: clock::wall().as_secs(),
         state_dir: config.state_dir.clone(),
         endpoint: config.send.endpoint.to_string(),
         project: config.send.project.clone(),
         logstore: config.send.logstore.clone(),
+        log_lines_dropped,
     }
 }
 
@@ -296,6 +366,7 @@ fn conclude(
     let seconds = clock::now().saturating_duration_since(started).as_secs();
     let Some(collected) = collected else {
         tracing::error!(
+            target: exit::TARGET,
             "the collector does not answer (a disk that hangs?); the files hold the rest"
         );
         return ExitCode::Undelivered;
@@ -327,6 +398,7 @@ fn conclude(
         return ExitCode::Done;
     }
     tracing::warn!(
+        target: exit::TARGET,
         lines = report.lines_delivered,
         bytes = report.raw_bytes_delivered,
         batches = report.batches_delivered,

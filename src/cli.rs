@@ -58,6 +58,11 @@ pub enum Invocation {
     Mock(mock::Command),
     /// Show the whole story.
     Demo(mock::demo::Demo),
+    /// Run the agent of a demo.
+    DemoAgent {
+        /// The demo's directory.
+        dir: PathBuf,
+    },
     /// Print the version.
     Version,
 }
@@ -107,6 +112,7 @@ where
         Some(Command::Parked { command }) => command.into(),
         Some(Command::Mock(args)) => Invocation::Mock(args),
         Some(Command::Demo(args)) => Invocation::Demo(args),
+        Some(Command::DemoAgent { dir }) => Invocation::DemoAgent { dir },
         Some(Command::Version) => Invocation::Version,
     })
 }
@@ -173,6 +179,12 @@ enum Command {
     Mock(mock::Command),
     /// Show the whole story: an endpoint, an app that writes, the agent.
     Demo(mock::demo::Demo),
+    /// Run the agent of a demo, which ends with it.
+    #[command(hide = true)]
+    DemoAgent {
+        /// The demo's directory, which goes if the demo is gone.
+        dir: PathBuf,
+    },
     /// Print version, commit and build.
     Version,
 }

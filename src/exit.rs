@@ -2,6 +2,10 @@
 //!
 //! Public interface: scripts and probes rely on the numbers. `main` is the only reader.
 
+/// The target of log lines that say why the process ends with another code than 0: no filter leaves
+/// them out.
+pub const TARGET: &str = "logferry::exit";
+
 /// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -24,7 +24,7 @@
 //! [`pipeline`] is what happens to a line; [`collector`] is the loop around it; [`tail`] finds and
 //! knows files; [`mod@line`], [`batch`] and [`enrich`] make groups; [`checkpoint`] remembers;
 //! [`handoff`] joins the threads; [`send`] delivers; [`limit`] keeps it small; [`config`] gives
-//! meaning to settings; [`app`] wires it all, [`shutdown`] takes it down, [`admin`] and [`status`]
+//! meaning to settings; [`app`] wires it all, [`signals`] and [`shutdown`] take it down, [`admin`] and [`status`]
 //! show it, [`state_command`] mends it, [`parked_command`] deals with what was refused. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
 
 pub mod access;
@@ -49,6 +49,7 @@ pub mod report;
 pub mod sealed;
 pub mod send;
 pub mod shutdown;
+pub mod signals;
 pub mod span;
 pub mod state_command;
 pub mod status;
@@ -57,3 +58,8 @@ pub mod tail;
 pub mod telemetry;
 pub mod units;
 pub mod wire;
+
+#[cfg(test)]
+extern crate self as logferry;
+#[cfg(test)]
+mod hostile_tests;

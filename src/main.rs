@@ -2,15 +2,16 @@
 
 use std::io::Write as _;
 use std::process::ExitCode as ProcessExitCode;
+use std::sync::atomic::Ordering::Relaxed;
 
-use anyhow::Context as _;
 use logferry::app::{self, App, StartError};
 use logferry::cli::{self, Invocation};
 use logferry::config::{self, Environment, Flags, Mistakes};
-use logferry::exit::ExitCode;
-use logferry::shutdown::Signals;
+use logferry::exit::{self, ExitCode};
+use logferry::signals::Signals;
 use logferry::state_command::{self, Action};
-use logferry::{mock, parked_command, send, status, telemetry};
+use logferry::telemetry::{self, LogWriter};
+use logferry::{mock, parked_command, send, status};
 
 fn main() -> ProcessExitCode {
     let env: Environment = std::env::vars_os().collect();
@@ -39,7 +40,7 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
     match invocation {
         Invocation::Run(flags) => {
             keep_to_itself();
-            run(env, &flags)
+            Ok(run(env, &flags, || Ok(())))
         }
         Invocation::Check { flags, connect } => check(env, &flags, connect),
         Invocation::Status { flags, json } => match config::load_local(env, &flags) {
@@ -56,7 +57,7 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
         Invocation::Replay { flags, ids } => replay(env, &flags, &ids),
         Invocation::Mock(command) => {
             let listen = command.listen;
-            match runtime()?.block_on(mock::run(command)) {
+            match app::runtime()?.block_on(mock::run(command)) {
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                     complain(&format!("{error}; --listen takes another address than {listen}"));
                     Ok(ExitCode::Usage)
@@ -65,6 +66,18 @@ fn perform(invocation: Invocation, env: &Environment) -> anyhow::Result<ExitCode
             }
         }
         Invocation::Demo(args) => Ok(mock::demo::run(args, &mut std::io::stdout())?),
+        Invocation::DemoAgent { dir } => {
+            keep_to_itself();
+            let mut is_demo_gone = None;
+            let code = run(env, &Flags::default(), || {
+                is_demo_gone = Some(mock::demo::end_with_demo()?);
+                Ok(())
+            });
+            if is_demo_gone.is_some_and(|gone| gone.load(Relaxed)) {
+                mock::demo::clean_up(&dir)?;
+            }
+            Ok(code)
+        }
         Invocation::Version => {
             writeln!(
                 std::io::stdout(),
@@ -91,20 +104,44 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn run(env: &Environment, flags: &Flags) -> anyhow::Result<ExitCode> {
+/// Runs the agent. What it prints goes by way of the log's writer: nobody may read it, and a signal must
+/// end it all the same. `on_caught` is called when signals are caught.
+fn run(
+    env: &Environment,
+    flags: &Flags,
+    on_caught: impl FnOnce() -> std::io::Result<()>,
+) -> ExitCode {
     // First of all: from here on a signal means a drain, however long the start takes.
-    let runtime = app::runtime().context("cannot make the runtime")?;
-    let signals = Signals::catch(&runtime).context("cannot catch SIGTERM and SIGINT")?;
-    let config = match config::load(env, flags) {
-        Ok(config) => config,
-        Err(mistakes) => return Ok(refuse(&mistakes)),
+    let caught = app::runtime().and_then(|runtime| {
+        let signals = Signals::catch(&runtime)?;
+        on_caught()?;
+        Ok((signals, runtime))
+    });
+    let log = LogWriter::start();
+    telemetry::end_on_panic(log.clone());
+    let mut patience = telemetry::LAST_LINES;
+    let code = match (caught, config::load(env, flags)) {
+        (Err(error), _) => {
+            let error = StartError::System(error);
+            log.say(&error.to_string());
+            error.exit_code()
+        }
+        (_, Err(mistakes)) => {
+            log.say(&mistakes.to_string());
+            ExitCode::Settings
+        }
+        (Ok((signals, runtime)), Ok(config)) => {
+            telemetry::start(&log, &config.log_filter, config.log_format);
+            // Within the deadline: a fifth of it is kept back, and hardly needed.
+            patience = patience.min(config.drain_deadline / 10);
+            match App::build(config, runtime, signals, log.dropped()) {
+                Ok(app) => app.run(),
+                Err(error) => fail(&error),
+            }
+        }
     };
-    telemetry::start(&config.log_filter, config.log_format);
-    telemetry::end_on_panic();
-    match App::build(config, runtime, signals) {
-        Ok(app) => Ok(app.run()?),
-        Err(error) => Ok(fail(&error)),
-    }
+    log.flush(patience);
+    code
 }
 
 fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<ExitCode> {
@@ -119,7 +156,7 @@ fn check(env: &Environment, flags: &Flags, connect: bool) -> anyhow::Result<Exit
     if !connect {
         return Ok(ExitCode::Done);
     }
-    match runtime()?.block_on(send::connect(&config.send)) {
+    match app::runtime()?.block_on(send::connect(&config.send)) {
         Ok(connected) => {
             writeln!(std::io::stdout(), "\nendpoint: {connected}")?;
             Ok(ExitCode::Done)
@@ -167,7 +204,7 @@ fn replay(env: &Environment, flags: &Flags, ids: &[String]) -> anyhow::Result<Ex
     };
     let mut out = std::io::stdout();
     let sent = parked_command::send_again(ids, &config.state_dir, config.send, &mut out);
-    conclude(runtime()?.block_on(sent))
+    conclude(app::runtime()?.block_on(sent))
 }
 
 fn conclude(done: Result<ExitCode, parked_command::Error>) -> anyhow::Result<ExitCode> {
@@ -181,17 +218,13 @@ fn conclude(done: Result<ExitCode, parked_command::Error>) -> anyhow::Result<Exi
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
 fn refuse(mistakes: &Mistakes) -> ExitCode {
     complain(&mistakes.to_string());
     ExitCode::Settings
 }
 
 fn fail(error: &StartError) -> ExitCode {
-    tracing::error!(error = %error, "the agent does not start");
+    tracing::error!(target: exit::TARGET, error = %error, "the agent does not start");
     error.exit_code()
 }
 

@@ -7,46 +7,17 @@
 //! 5. The process exits: 0 if all was delivered, 75 if the deadline came first. What was not
 //!    delivered still stands in the log files, and the next start goes on there.
 //!
-//! A second signal is the deadline: what is under way is cut off, the checkpoint is saved.
+//! A second signal is the deadline: what is under way is cut off, the checkpoint is saved. One stop
+//! may come as several signals, to the process and to its group, so those of one second are one.
 
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use crate::clock;
 use crate::handoff::SenderEnd;
+use crate::signals::{ONE_STOP, Signals};
 
 /// Kept back from the deadline for steps 4 and 5: at most this, at most a fifth of it.
 const RESERVE_MAX: Duration = Duration::from_secs(1);
-
-/// SIGTERM and SIGINT, caught: one that comes before anybody waits for it is kept.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// Catches them from now on.
-    ///
-    /// # Errors
-    /// If a handler cannot be installed.
-    pub fn catch(runtime: &Runtime) -> std::io::Result<Self> {
-        let _context = runtime.enter();
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next one.
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
 
 /// The wish to stop, as signals bring it.
 pub struct Shutdown {
@@ -63,14 +34,14 @@ impl Shutdown {
 
     /// Waits for a signal before anything has begun.
     pub async fn signalled(&mut self) {
-        self.signals.next().await;
+        self.signals.stop().await;
     }
 
     /// Waits for the first signal, asks for the drain (step 2), then waits until the time for it
     /// is over: the collector is told, and sending must be given up. `asked_at` learns when the
     /// signal came.
     pub async fn run(mut self, end: &SenderEnd, asked_at: &std::cell::Cell<Option<Instant>>) {
-        self.signals.next().await;
+        self.signals.stop().await;
         let now = clock::now();
         asked_at.set(Some(now));
         tracing::info!(deadline = ?self.drain_deadline, "stopping: delivering what is left");
@@ -80,7 +51,9 @@ impl Shutdown {
             () = tokio::time::sleep(budget) => {
                 tracing::warn!("the drain deadline is near; what is left stays on disk");
             }
-            () = self.signals.next() => tracing::warn!("a second signal: stopping now"),
+            () = self.signals.stop_after(now + ONE_STOP) => {
+                tracing::warn!("a second signal: stopping now");
+            }
         }
         // The collector may still be reading, with nothing handed over at this moment.
         end.abandon();

@@ -25,10 +25,10 @@ const TABLE: &[(Level, &str)] = &[
     // Edges: each the only door to one part of the system.
     (
         Level::Edge,
-        "handoff checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
+        "handoff signals checkpoint::files checkpoint::hold checkpoint::parked checkpoint::store",
     ),
     (Level::Edge, "limit::cgroup enrich::host"),
-    (Level::Edge, "tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
+    (Level::Edge, "tail::own tail::discover tail::walk tail::walk::links tail::trace tail::watch"),
     (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::watched send::endpoint send::credentials send::tls send::lookup"),
     (Level::Edge, "send::http send::journal send::connect send::replay"),
@@ -36,7 +36,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "collector::* send admin::* mock::*"),
     // Wiring: knows every module's options; none of them knows it.
     (Level::Edge, "config::* shutdown app status::* state_command::* parked_command::*"),
-    (Level::Edge, "telemetry cli lib main"),
+    (Level::Edge, "telemetry::* cli lib main"),
 ];
 
 /// Who never hears of whom, wherever they stand in the table.
@@ -313,7 +313,7 @@ const SCENARIOS: [&str; 7] = [
     "L01 L02 L03 L05 L06 L07 L08 L09 L10 L11 L12 L13 L14 L15 L16",
     "K01 K02 K03 K06 K07 K08 K09 K10",
     "C01 C02 C03 C05 C06 C07 C08 C09 C10 C11 C12",
-    "P01 P02 P03 P04 P05 P06 P07 P08",
+    "P01 P02 P03 P04 P05 P06 P07 P08 P11 P12 P13 P14 P15",
     "N01 N02 N03 N04 N05 N06 N07 N08 N09 N10 N11 N12 N13 N14 N15 N16 N17 N18",
     "S05 S07 S08",
 ];

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -414,6 +415,11 @@ fn encode_process(families: &mut Families<'_>, snapshot: &Snapshot) -> fmt::Resu
         "process_cpu_seconds",
         "CPU time used, all threads together.",
         &ConstCounter::new(cpu.as_secs_f64()),
+    )?;
+    families.counter(
+        "log_lines_dropped",
+        "Lines of the agent's own log that standard error did not take in time.",
+        snapshot.facts.log_lines_dropped.load(Relaxed),
     )?;
     families.gauge(
         "process_start_time_seconds",

@@ -33,6 +33,8 @@ pub mod status;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 pub use self::server::Server;
@@ -44,7 +46,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
 }
 
-/// What stays the same as long as the process runs. Nothing in it is secret.
+/// What the process knows of itself: all but the last stays the same as long as it runs. Nothing in
+/// it is secret.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Version of the program.
@@ -61,6 +64,8 @@ pub struct Facts {
     pub project: String,
     /// Logstore.
     pub logstore: String,
+    /// Log lines of the agent itself that were dropped so far.
+    pub log_lines_dropped: Arc<AtomicU64>,
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ fn facts() -> Facts {
         endpoint: "https://cn-hangzhou.log.aliyuncs.com".to_owned(),
         project: "shop".to_owned(),
         logstore: "app".to_owned(),
+        log_lines_dropped: Arc::new(7.into()),
     }
 }
 

@@ -108,11 +108,12 @@ fn advice(dir: &Path, error: &io::Error) -> String {
 }
 
 impl StoreError {
-    /// Whether the disk, or a quota of it, is full: that passes.
+    /// Whether the disk, or a quota of it, is full, or a limit of file sizes too small: that passes.
     fn is_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match self {
             Self::Io { error, .. } => {
-                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
             }
             Self::Locked { .. } => false,
         }
@@ -311,7 +312,16 @@ pub fn peek(dir: &Path) -> Loaded {
 }
 
 fn explain(dir: &Path) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("cannot write to {}: {error}", dir.display()))
+    move |error| {
+        let advice = match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                "; raise the limit of file sizes (ulimit -f, RLIMIT_FSIZE)"
+            }
+            _ => "",
+        };
+        let dir = dir.display();
+        io::Error::new(error.kind(), format!("cannot write to {dir}: {error}{advice}"))
+    }
 }
 
 /// Generation to go on from, the durable file to write next, and what was found in `opened`, which

@@ -15,7 +15,7 @@ use super::{
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::discover::{Found, Refused};
+use crate::tail::discover::{Found, Permission, Refused};
 use crate::tail::generation;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
@@ -195,6 +195,7 @@ impl Collector {
                 self.trouble(path, "look at", error);
                 troubled.insert(path.clone());
             }
+            self.reopen_stale(&scan.files);
             found = self.open_all(&scan.files, &mut troubled, now);
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
@@ -364,11 +365,23 @@ impl Collector {
     }
 
     /// Says of a file that was shipped before that it may not be any more, once.
-    pub(super) fn note_left(&mut self, one: Refused) {
-        if !self.refused.contains(&one.link) && !self.left.contains(&one.link) {
-            self.warn_refused(&one);
-            self.left.insert(one.link);
+    pub(super) fn note_left(&mut self, why: Permission, known: PathBuf, place: PathBuf) {
+        if self.refused.contains(&known) || self.left.contains(&known) {
+            return;
         }
+        match why {
+            // As soon as its link is there, it is looked for again.
+            Permission::Granted | Permission::Awaited => return,
+            Permission::LeadsOut => {
+                self.warn_refused(&Refused { link: known.clone(), target: place })
+            }
+            Permission::NotConfigured => tracing::warn!(
+                file = %known.display(), resolved = %place.display(),
+                hint = "to have its rest shipped, let LOGFERRY_PATHS find it and LOGFERRY_EXCLUDE not",
+                "a file that was shipped before is not among the patterns now; it is not read on"
+            ),
+        }
+        self.left.insert(known);
     }
 
     fn warn_refused(&self, Refused { link, target }: &Refused) {

@@ -26,6 +26,7 @@ mod once;
 mod opening;
 mod reading;
 mod refused;
+mod reopening;
 mod rereading;
 pub mod stopping;
 mod unpacking;
@@ -199,7 +200,8 @@ pub struct Collector {
     odd: HashSet<PathBuf>,
     /// Files that an earlier run shipped and this one may not, by their paths as configured.
     left: HashSet<PathBuf>,
-    /// Known files that were found outside the patterns and could not be opened, by device and inode.
+    /// Known files that were found outside the patterns and could not be opened, or may not be yet, by
+    /// device and inode.
     unadopted: HashSet<(u64, u64)>,
     started: Instant,
     /// The service's clock minus ours, in seconds.

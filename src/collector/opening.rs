@@ -23,7 +23,7 @@ use crate::enrich;
 use crate::fingerprint::Fingerprint;
 use crate::sealed::Route;
 use crate::span::FileKey;
-use crate::tail::discover::{Found, Refused};
+use crate::tail::discover::{Found, Permission};
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, State, Tracked};
@@ -298,7 +298,7 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let told = reader.place().map_or_else(|| found.path.clone(), |(path, _)| path);
+        let told = reader.whereabouts(&found.path)?;
         let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
             let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
@@ -529,7 +529,14 @@ impl Collector {
     pub(super) fn adopt(&mut self, now: Instant) -> Vec<PathBuf> {
         let mut unopened = Vec::new();
         self.unadopted.clear();
-        for (path, saved) in self.remembered.whereabouts(clock::wall().as_secs()) {
+        let patterns = &self.patterns;
+        let found = self.remembered.whereabouts(clock::wall().as_secs(), |dir| patterns.enter(dir));
+        for saved in found.barred {
+            self.unadopted.insert((saved.device, saved.inode));
+            let permission = self.patterns.permits(&saved.path, &saved.resolved);
+            self.note_left(permission, saved.path, saved.resolved);
+        }
+        for (path, saved) in found.paths {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
                 self.unadopted.insert((saved.device, saved.inode));
                 self.note_unopened(&path, &error);
@@ -545,15 +552,21 @@ impl Collector {
     }
 
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
+        let permission = self.patterns.permits(&saved.path, path);
+        if permission != Permission::Granted {
+            self.unadopted.insert((saved.device, saved.inode));
+            self.note_left(permission, saved.path.clone(), path.to_owned());
+            return Ok(());
+        }
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
-        let told = reader.place().map_or_else(|| path.to_owned(), |(path, _)| path);
-        if !self.patterns.allows_known(path, &told, (stat.device, stat.inode)) {
-            self.note_left(Refused { link: saved.path.clone(), target: told });
+        let told = reader.whereabouts(path)?;
+        if self.patterns.place_known(path, &told, (stat.device, stat.inode)).is_none() {
+            self.note_left(Permission::LeadsOut, saved.path.clone(), told);
             return Ok(());
         }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
@@ -627,7 +640,8 @@ impl Collector {
             self.expect_copies(&mut known);
         }
         let (waiting, mut unopened) = (self.unopened.count(), Vec::new());
-        let Search { found, closed } = unseen::unseen(&known, found);
+        let may_enter = |dir: &Path| self.patterns.enter(dir).as_deref() == Some(dir);
+        let Search { found, closed } = unseen::unseen(&known, found, may_enter);
         for (_, one) in found {
             if let Err(error) = self.adopt_unseen_one(&one, now) {
                 self.note_unopened(&one.path, &error);
@@ -673,18 +687,18 @@ impl Collector {
         // What has the name itself may have been taken out of the patterns.
         let is_out = configured == known.path
             && configured.file_name().is_some_and(|name| !self.patterns.may_find(name));
-        if is_out || self.patterns.is_excluded(&configured) {
+        if is_out || self.patterns.permits(&known.path, path) != Permission::Granted {
             return Ok(());
         }
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        let told = reader.place().map_or_else(|| path.clone(), |(path, _)| path);
+        let told = reader.whereabouts(path)?;
         let inode = (stat.device, stat.inode);
         let is_it =
             || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
-        if !is_it() || !self.patterns.allows_known(path, &told, inode) {
+        if !is_it() || self.patterns.place_known(path, &told, inode).is_none() {
             return Ok(());
         }
         let remembered = self.remembered.get(stat.device, stat.inode);

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Collector;
+use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
 use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
@@ -95,7 +96,7 @@ impl Collector {
             // A compressed file: the text up to there is decoded in slices.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.schedule.mark(file),
             Ok(Piece::Rewritten) => self.restart(file, "other bytes stand before the offset", now),
-            Err(error) => self.note_file_error(file, "read it", &error),
+            Err(error) => drop(self.on_file_error(file, "read", &error)),
         }
         self.touch(now);
     }
@@ -290,8 +291,22 @@ impl Collector {
     pub(super) fn stat(&mut self, file: FileKey) -> Option<Stat> {
         match self.readers.get(&file)?.stat() {
             Ok(stat) => Some(stat),
-            Err(error) => {
-                self.note_file_error(file, "examine it", &error);
+            Err(error) => self.on_file_error(file, "examine", &error),
+        }
+    }
+
+    /// The system refused to `action` the file: a descriptor that is stale is replaced, and anything
+    /// else is tried again. Returns what the new descriptor says.
+    fn on_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) -> Option<Stat> {
+        if !is_stale(error) {
+            self.note_file_error(file, &format!("{action} it"), error);
+            return None;
+        }
+        match self.reopen(file, error) {
+            Ok(stat) => Some(stat),
+            Err(why) => {
+                let action = format!("{action} it ({error}), or open it again");
+                self.note_file_error(file, &action, &why);
                 None
             }
         }

@@ -267,6 +267,7 @@ pub(super) fn compose(
         },
         memory: memory?,
         state_dir,
+        named_files: named_files(env, &meanings),
         listen: meanings.listen(),
         drain_deadline: meanings.time("drain_deadline"),
         drain_quiet: meanings.time("drain_quiet"),
@@ -282,6 +283,14 @@ pub(super) fn compose(
         tags: tags?,
         effective,
     })
+}
+
+fn named_files(env: &Environment, meanings: &Meanings) -> Vec<PathBuf> {
+    let keys = ["credentials_file", "ca_file", "client_cert_file", "client_key_file"];
+    let keys = keys.iter().filter_map(|key| meanings.path(key));
+    let variables = [FILE_VARIABLE, LOGTAIL_VARIABLE].into_iter();
+    let variables = variables.filter_map(|name| variable(env, name)?.ok().map(PathBuf::from));
+    keys.chain(variables).collect()
 }
 
 fn check_required(found: &BTreeMap<String, Found>, mistakes: &mut Mistakes) {

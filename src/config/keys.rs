@@ -170,8 +170,9 @@ pub(crate) static KEYS: [Key; 36] = [
         doc: "Directories that links may lead to: a file is shipped only if its real path is below \
               one of them, or below the part of a pattern before its first wildcard. Empty means \
               that what this part links to when it is first seen is allowed too, up to two levels \
-              above: with /share/logs -> /data/pod-1/logs all of /data. Every other link is refused \
-              with a warning. Set it to / to follow them all. Separated by commas in the \
+              above: with /share/logs -> /data/pod-1/logs all of /data. Where that is the root of a \
+              mount, it is /data/pod-1 and /data/*/logs; where it is a directory of every system, \
+              such as /var or /home, one level above. Every other link is refused with a warning. Set it to / to follow them all. Separated by commas in the \
               environment and in flags, a list in the file.",
     },
     Key {

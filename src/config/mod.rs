@@ -53,6 +53,9 @@ pub struct Config {
     pub memory: memory::Plan,
     /// Where checkpoints live. Absolute; may not exist yet.
     pub state_dir: PathBuf,
+    /// The files that the settings name: credentials, keys, certificates, the settings themselves.
+    /// They are never logs.
+    pub named_files: Vec<PathBuf>,
     /// The admin address; `None` switches the port off.
     pub listen: Option<SocketAddr>,
     /// Longest time from SIGTERM to the exit.

@@ -5,26 +5,36 @@
 //! included: it makes `/data/<pod>/logs` (with a time stamp behind it when that exists), points
 //! `/share/logs` at it, and appends `Log <n> to file` to `app.log`. The end compares what the app
 //! wrote with what the endpoint holds, line by line.
+//!
+//! A signal ends the app early, and the story as always. A second one, a second later, ends this
+//! process at once. The agent ends with it, however it ends: its standard input is a pipe whose other
+//! end is held here. Whoever of the two is last removes the directory.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Access, Background, Key, Options};
 use crate::clock;
 use crate::exit::ExitCode;
+use crate::signals::{ONE_STOP, Signals, Wish};
 
 const PROJECT: &str = "demo-project";
 const LOGSTORE: &str = "app-log";
 const POD: &str = "app-demo-5fqrl";
 const KEY_ID: &str = "demo-access-key-id";
 const KEY_SECRET: &str = "demo-access-key-secret";
+/// How the name of the directory begins.
+const DIR_PREFIX: &str = "logferry-demo-";
 /// The app writes so often, each time as many lines as the rate asks for.
 const WRITE_PERIOD: Duration = Duration::from_millis(10);
 /// How long the agent may take to deliver what is left; then the demo has failed.
@@ -49,66 +59,157 @@ pub struct Demo {
 /// # Errors
 /// If the directories, the endpoint or the agent cannot be had, or printing fails.
 pub fn run(demo: Demo, out: &mut impl Write) -> io::Result<ExitCode> {
-    let stage = Stage::set()?;
+    let is_over = heed_signals()?;
     let key = Key { id: KEY_ID.to_owned(), secret: KEY_SECRET.to_owned() };
     let access = Access { keys: vec![key], ..Access::default() };
     let mock = Background::start(Options { access, ..Options::default() })?;
     writeln!(out, "endpoint  http://{}/ shows what arrives", mock.address())?;
     writeln!(out, "app       writes {} lines a second for {} s", demo.rate, demo.seconds)?;
-    let mut agent = stage.start_agent(&mock)?;
+    // Each ends when it goes out of scope, the last one first.
+    let mut stage = Stage::set()?;
+    let mut agent = Agent::start(&stage, &mock)?;
     writeln!(out, "agent     logferry run, process {}, in {}", agent.0.id(), stage.root.display())?;
     out.flush()?;
 
     let (progress, news) = mpsc::sync_channel(64);
-    let app = App { stage: stage.clone(), demo, progress };
-    let app = thread::Builder::new().name("app".to_owned()).spawn(move || app.run())?;
+    let app = App { root: stage.root.clone(), demo, progress, is_over: Arc::clone(&is_over) };
+    let app = Running::start(app)?;
     watch(&news, &mock, out)?;
-    let written = app.join().map_err(|_| io::Error::other("the sample app died"))??;
+    if is_over.load(Relaxed) {
+        writeln!(out, "a signal: the app ends, the agent delivers what is left")?;
+    }
+    let written = app.end()?;
 
     let code = stop_agent(&mut agent.0)?;
     let verdict = compare(&written, &mock);
     writeln!(out, "{}", verdict.text)?;
     if verdict.is_good && code == 0 {
-        fs::remove_dir_all(&stage.root)?;
         return Ok(ExitCode::Done);
     }
-    writeln!(out, "the agent ended with code {code}; its log: {}", stage.agent_log().display())?;
+    if is_over.load(Relaxed) {
+        writeln!(out, "the agent ended with code {code}")?;
+    } else {
+        writeln!(
+            out,
+            "the agent ended with code {code}; its log: {}",
+            stage.agent_log().display()
+        )?;
+        stage.is_kept = true;
+    }
     Ok(ExitCode::Undelivered)
 }
 
-/// The directories.
-#[derive(Clone)]
+/// Says from now on whether a signal has come that ends the demo. A second one ends the process, as
+/// does the patience with it.
+fn heed_signals() -> io::Result<Arc<AtomicBool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = Signals::catch(&runtime)?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_over);
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            // With its terminal it ends too.
+            let (Wish::Stop | Wish::Reload) = signals.next().await;
+            told.store(true, Relaxed);
+            let second = signals.stop_after(clock::now() + ONE_STOP);
+            let _ = tokio::time::timeout(PATIENCE + PATIENCE / 2, second).await;
+        });
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "main may wait for whoever reads what it prints"
+        )]
+        std::process::exit(i32::from(ExitCode::Undelivered as u8));
+    })?;
+    Ok(is_over)
+}
+
+/// Lets this process, the agent of a demo, end with the demo: when standard input ends. Nothing that
+/// is left could be delivered then, so it does not wait for the deadline of a drain. Says from then
+/// on that the demo is gone.
+///
+/// # Errors
+/// If the system refuses a thread.
+pub fn end_with_demo() -> io::Result<Arc<AtomicBool>> {
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_gone);
+    thread::Builder::new().name("demo".to_owned()).spawn(move || {
+        // What ends is gone, whatever the reason.
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        told.store(true, Relaxed);
+        let us = rustix::process::getpid();
+        loop {
+            // The first asks for a drain, the next one cuts it short.
+            let _ = rustix::process::kill_process(us, rustix::process::Signal::TERM);
+            let until = clock::now() + ONE_STOP + WRITE_PERIOD;
+            while clock::now() < until {
+                rest(WRITE_PERIOD);
+            }
+        }
+    })?;
+    Ok(is_gone)
+}
+
+/// Removes the directory of a demo that is gone, and no other.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn clean_up(dir: &Path) -> io::Result<()> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with(DIR_PREFIX) { fs::remove_dir_all(dir) } else { Ok(()) }
+}
+
+/// The directories, which go when this goes.
 struct Stage {
     root: PathBuf,
+    /// They stay, for somebody to look at.
+    is_kept: bool,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // It is a temporary one: whatever stays harms nobody.
+            let _ = fs::remove_dir_all(&self.root);
+        }
+    }
 }
 
 impl Stage {
     fn set() -> io::Result<Self> {
-        let name = format!("logferry-demo-{}-{}", std::process::id(), clock::wall().as_millis());
+        let time = clock::wall().as_millis();
+        let name = format!("{DIR_PREFIX}{}-{time}", std::process::id());
         let root = std::env::temp_dir().join(name);
-        fs::create_dir_all(root.join("share"))?;
-        Ok(Self { root })
+        let stage = Self { root, is_kept: false };
+        fs::create_dir_all(stage.root.join("share"))?;
+        Ok(stage)
     }
 
     fn agent_log(&self) -> PathBuf {
         self.root.join("agent.log")
     }
+}
 
-    fn link(&self) -> PathBuf {
-        self.root.join("share/logs")
-    }
+/// The link that the app makes, below the root.
+fn link(root: &Path) -> PathBuf {
+    root.join("share/logs")
+}
 
-    /// Starts the agent before the app, as it happens in pods: the link is not there yet.
-    fn start_agent(&self, mock: &Background) -> io::Result<Agent> {
+/// The agent's process.
+struct Agent(Child);
+
+impl Agent {
+    /// Starts it before the app, as it happens in pods: the link is not there yet.
+    fn start(stage: &Stage, mock: &Background) -> io::Result<Self> {
         let text = |path: &Path| path.display().to_string();
         let child = Command::new(std::env::current_exe()?)
-            .arg("run")
+            .arg("demo-agent")
+            .arg(&stage.root)
             .env_clear()
             .env("LOGFERRY_ENDPOINT", format!("http://{}", mock.address()))
             .env("LOGFERRY_PROJECT", PROJECT)
             .env("LOGFERRY_LOGSTORE", LOGSTORE)
-            .env("LOGFERRY_PATHS", text(&self.link().join("**/*.log")))
-            .env("LOGFERRY_STATE_DIR", text(&self.root.join("state")))
+            .env("LOGFERRY_PATHS", text(&link(&stage.root).join("**/*.log")))
+            .env("LOGFERRY_STATE_DIR", text(&stage.root.join("state")))
             .env("LOGFERRY_LISTEN", "")
             .env("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY_ID)
             .env("ALIBABA_CLOUD_ACCESS_KEY_SECRET", KEY_SECRET)
@@ -117,16 +218,15 @@ impl Stage {
             .env("_node_ip_", "127.0.0.1")
             .env("_pod_name_", POD)
             .env("_pod_namespace_", "default")
-            .stdin(Stdio::null())
+            // Ctrl-C is for us alone: the agent is stopped after the app.
+            .process_group(0)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(OpenOptions::new().create(true).append(true).open(self.agent_log())?)
+            .stderr(OpenOptions::new().create(true).append(true).open(stage.agent_log())?)
             .spawn()?;
-        Ok(Agent(child))
+        Ok(Self(child))
     }
 }
-
-/// The agent's process, which does not outlive the demo, however that ends.
-struct Agent(Child);
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -136,17 +236,50 @@ impl Drop for Agent {
     }
 }
 
+/// The sample app's thread.
+struct Running {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<Written>>>,
+}
+
+/// How often each line was written.
+type Written = HashMap<Vec<u8>, u64>;
+
+impl Running {
+    fn start(app: App) -> io::Result<Self> {
+        let is_over = Arc::clone(&app.is_over);
+        let thread = thread::Builder::new().name("app".to_owned()).spawn(move || app.run())?;
+        Ok(Self { is_over, thread: Some(thread) })
+    }
+
+    /// Waits for its end.
+    fn end(mut self) -> io::Result<Written> {
+        let joined = self.thread.take().map(JoinHandle::join);
+        joined.and_then(Result::ok).ok_or_else(|| io::Error::other("the sample app died"))?
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        // What it has written is nobody's concern any more.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 /// The sample app.
 struct App {
-    stage: Stage,
+    root: PathBuf,
     demo: Demo,
     /// Gets the number of lines written so far.
     progress: SyncSender<u64>,
+    /// It is told to end before its time.
+    is_over: Arc<AtomicBool>,
 }
 
 impl App {
-    /// Two lives of the container; returns how often each line was written.
-    fn run(self) -> io::Result<HashMap<Vec<u8>, u64>> {
+    /// Two lives of the container.
+    fn run(self) -> io::Result<Written> {
         let total = u64::from(self.demo.seconds) * u64::from(self.demo.rate);
         let mut written = HashMap::new();
         let mut done = 0;
@@ -157,27 +290,23 @@ impl App {
     }
 
     /// One life, as `run.sh` has it.
-    fn live(
-        &self,
-        lines: u64,
-        before: u64,
-        written: &mut HashMap<Vec<u8>, u64>,
-    ) -> io::Result<u64> {
-        let mut logs = self.stage.root.join("data").join(POD).join("logs");
+    fn live(&self, lines: u64, before: u64, written: &mut Written) -> io::Result<u64> {
+        let mut logs = self.root.join("data").join(POD).join("logs");
         if logs.exists() {
             logs.set_file_name(format!("logs-{}", clock::wall().as_secs()));
         }
         fs::create_dir_all(&logs)?;
         // A link made under another name and renamed is never missing, even for a moment.
-        let next = self.stage.link().with_extension("next");
+        let link = link(&self.root);
+        let next = link.with_extension("next");
         symlink(&logs, &next)?;
-        fs::rename(next, self.stage.link())?;
+        fs::rename(next, &link)?;
 
-        let path = self.stage.link().join("app.log");
+        let path = link.join("app.log");
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         let started = clock::now();
         let mut number = 0;
-        while number < lines {
+        while number < lines && !self.is_over.load(Relaxed) {
             let elapsed = clock::now() - started;
             let due = (elapsed.as_secs_f64() * f64::from(self.demo.rate)).ceil();
             let mut text = Vec::new();
@@ -250,13 +379,13 @@ struct Comparison {
     is_good: bool,
 }
 
-fn compare(written: &HashMap<Vec<u8>, u64>, mock: &Background) -> Comparison {
-    let mut delivered: HashMap<Vec<u8>, u64> = HashMap::new();
+fn compare(written: &Written, mock: &Background) -> Comparison {
+    let mut delivered = Written::new();
     for line in mock.store().lines() {
         *delivered.entry(line).or_default() += 1;
     }
-    let count = |lines: &HashMap<Vec<u8>, u64>| lines.values().sum::<u64>();
-    let beyond = |these: &HashMap<Vec<u8>, u64>, those: &HashMap<Vec<u8>, u64>| -> u64 {
+    let count = |lines: &Written| lines.values().sum::<u64>();
+    let beyond = |these: &Written, those: &Written| -> u64 {
         let other = |line| those.get(line).copied().unwrap_or(0);
         these.iter().map(|(line, count)| count.saturating_sub(other(line))).sum()
     };

@@ -46,6 +46,11 @@ pub fn advice_on(cause: Cause, options: &Options) -> String {
         Cause::NameService => {
             "check the name servers in /etc/resolv.conf, and that they can be reached".to_owned()
         }
+        Cause::NoThread => {
+            "raise the limit of processes (the pod's pids limit, RLIMIT_NPROC), or find \
+                            out who uses it up"
+                .to_owned()
+        }
         Cause::Refused => format!(
             "check the host and the port of LOGFERRY_ENDPOINT ({endpoint}), or those of the proxy"
         ),

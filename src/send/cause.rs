@@ -14,6 +14,8 @@ pub enum Cause {
     NameNotFound,
     /// The name service does not answer, or not now.
     NameService,
+    /// The system refuses the thread that asks the name service.
+    NoThread,
     /// Nobody listens there.
     Refused,
     /// There is no way there.
@@ -38,6 +40,9 @@ pub enum Cause {
     Other,
 }
 
+/// How the reason of a [`LookupError`] begins where the resolver could not even be asked.
+pub const NO_THREAD: &str = "the system refuses a thread";
+
 /// A name that could not be looked up.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot find the address of {name}: {reason}")]
@@ -51,6 +56,9 @@ pub struct LookupError {
 impl LookupError {
     /// The resolver tells by words only whether to ask again (glibc's, then musl's).
     fn cause(&self) -> Cause {
+        if self.reason.starts_with(NO_THREAD) {
+            return Cause::NoThread;
+        }
         let is_passing =
             ["Temporary failure", "Try again"].iter().any(|words| self.reason.contains(words));
         if is_passing { Cause::NameService } else { Cause::NameNotFound }
@@ -143,6 +151,7 @@ mod tests {
         for (error, expected) in [
             (io(lookup("Name or service not known")), Cause::NameNotFound),
             (io(lookup("Temporary failure in name resolution")), Cause::NameService),
+            (io(lookup(NO_THREAD)), Cause::NoThread),
             (io(io::Error::from(io::ErrorKind::ConnectionRefused)), Cause::Refused),
             (io(io::Error::from(io::ErrorKind::HostUnreachable)), Cause::Unreachable),
             (bad(CertificateError::Expired), Cause::Expired),

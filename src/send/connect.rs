@@ -103,6 +103,7 @@ fn what_stands_between(cause: Cause) -> &'static str {
     match cause {
         Cause::NameNotFound => "name not found",
         Cause::NameService => "the name service does not answer",
+        Cause::NoThread => "the name cannot be looked up",
         Cause::Refused => "connection refused",
         Cause::Unreachable => "unreachable",
         Cause::TooLate => "no answer in time",

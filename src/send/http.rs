@@ -39,7 +39,7 @@ use tower_service::Service;
 use super::Options;
 use super::answer::Answer;
 use super::cause::{Cause, LookupError, chain};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Resolver};
 use super::request::Request;
 use super::tls::{TlsError, TlsInUse};
 use crate::clock;
@@ -81,6 +81,7 @@ struct Shared {
     request_timeout: Duration,
     idle_max: usize,
     is_loopback: bool,
+    resolver: Resolver,
     /// Locked for a moment, never while something is waited for.
     state: Mutex<State>,
 }
@@ -181,11 +182,17 @@ impl Client {
         let tls = TlsInUse::new(options.tls.clone(), clock::now())?;
         let Options { connect_timeout, request_timeout, concurrency_max, .. } = *options;
         let is_loopback = options.endpoint.is_loopback();
-        let connections =
-            Connections::new(tls.config(), connect_timeout, concurrency_max, is_loopback, 0)?;
-        let state = Mutex::new(State { tls, connections });
         let idle_max = concurrency_max;
-        let shared = Shared { connect_timeout, request_timeout, idle_max, is_loopback, state };
+        let resolver = Resolver::default();
+        if !is_loopback {
+            resolver.prepare();
+        }
+        let lookup = Lookup { turn: 0, resolver: resolver.clone() };
+        let connections =
+            Connections::new(tls.config(), connect_timeout, idle_max, is_loopback, lookup)?;
+        let state = Mutex::new(State { tls, connections });
+        let shared =
+            Shared { connect_timeout, request_timeout, idle_max, is_loopback, resolver, state };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -267,7 +274,8 @@ impl Client {
     fn replace(&self, state: &mut State) {
         let Shared { connect_timeout, idle_max, is_loopback, .. } = *self.shared;
         let (tls, number) = (state.tls.config(), state.connections.number.wrapping_add(1));
-        match Connections::new(tls, connect_timeout, idle_max, is_loopback, number) {
+        let lookup = Lookup { turn: number, resolver: self.shared.resolver.clone() };
+        match Connections::new(tls, connect_timeout, idle_max, is_loopback, lookup) {
             Ok(connections) => state.connections = connections,
             Err(error) => tracing::warn!(%error, "keeping the connections as they are"),
         }
@@ -293,14 +301,15 @@ impl Connections {
         connect_timeout: Duration,
         idle_max: usize,
         is_loopback: bool,
-        number: usize,
+        lookup: Lookup,
     ) -> Result<Self, ClientError> {
+        let number = lookup.turn;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .dns_resolver(Arc::new(Lookup { turn: number }))
+            .dns_resolver(Arc::new(lookup))
             .connector_layer(NoteConnections)
             .connect_timeout(connect_timeout)
             .tcp_user_timeout(PEER_SILENT_MAX)

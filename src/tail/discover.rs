@@ -6,18 +6,17 @@
 //! and passed over. Keeps what was learnt about links; the walk itself is `walk`.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobSet, GlobSetBuilder};
 
+use super::own::Own;
 use super::pattern::{self, Pattern, PatternError};
 use super::roots::LinkRoots;
-use super::trace;
+use super::trace::{self, End};
 use super::walk::Walk;
 
 /// The patterns, understood, and where links may lead.
@@ -27,7 +26,24 @@ pub struct Patterns {
     exclude: Exclude,
     /// Directories and files of our own, never entered or matched, under whatever name.
     own: Vec<PathBuf>,
+    /// Files that the settings name, such as credentials and keys.
+    named: Vec<PathBuf>,
+    /// What all of these were when the last walk began.
+    own_now: Own,
     roots: LinkRoots,
+}
+
+/// Whether what an earlier run has shipped may be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// The present settings would find it.
+    Granted,
+    /// It is not known yet: a link that may lead there is not there.
+    Awaited,
+    /// No pattern finds the path by which it was known, or that or its present name is excluded.
+    NotConfigured,
+    /// It is out of the directories below which files are shipped.
+    LeadsOut,
 }
 
 /// What is left out.
@@ -100,7 +116,15 @@ impl Patterns {
         let parse = |text: &String| Pattern::new(text).map_err(|error| (text.clone(), error));
         let patterns = paths.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let roots = LinkRoots::new(patterns.iter().map(Pattern::root), link_roots);
-        Ok(Self { exclude: Exclude::new(exclude)?, patterns, own, roots })
+        let exclude = Exclude::new(exclude)?;
+        Ok(Self { exclude, patterns, own, named: Vec::new(), own_now: Own::default(), roots })
+    }
+
+    /// Never matches these files either, which the settings name, nor what is beside them.
+    #[must_use]
+    pub fn without(mut self, named: Vec<PathBuf>) -> Self {
+        self.named = named;
+        self
     }
 
     /// Whether the fixed part of a pattern ends here.
@@ -109,12 +133,26 @@ impl Patterns {
         self.patterns.iter().any(|pattern| pattern.root() == dir)
     }
 
+    /// The directory in which files are looked for and that a path is in, as written or really.
+    #[must_use]
+    pub fn base_above(&self, path: &Path) -> Option<PathBuf> {
+        let real = trace::path(path).real;
+        let is_above =
+            |base: &PathBuf| path.starts_with(base) || real.starts_with(trace::path(base).real);
+        self.patterns.iter().map(Pattern::root).find(is_above)
+    }
+
     /// Walks all patterns, and learns where links may lead from the bases that it meets for the
     /// first time.
     #[must_use]
     pub fn scan(&mut self) -> Scan {
-        let own = Own::look(&self.own);
-        self.roots.resolve(|dir| fs::canonicalize(dir).ok());
+        let bases: Vec<&Path> = self.patterns.iter().map(|one| one.base.as_path()).collect();
+        let own = Own::look(&self.own, &self.named, &bases);
+        self.roots.resolve(|dir| {
+            let trace = trace::path(dir);
+            let links = trace.links.into_iter().map(|link| link.path).collect();
+            matches!(trace.end, End::There).then_some((trace.real, links))
+        });
         // What one pattern allows is to be known before another one is walked.
         for pattern in &self.patterns {
             let mut unused = Scan::default();
@@ -142,6 +180,7 @@ impl Patterns {
         scan.refused.dedup_by(|a, b| a.link == b.link);
         scan.odd.sort_unstable();
         scan.odd.dedup_by(|a, b| a.0 == b.0);
+        self.own_now = own;
         scan
     }
 
@@ -163,6 +202,9 @@ impl Patterns {
     /// and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        if self.own_now.keeps(told, inode).is_some() {
+            return None;
+        }
         if self.roots.allows(told) {
             return Some(told.to_owned());
         }
@@ -171,44 +213,69 @@ impl Patterns {
         is_it.then_some(real)
     }
 
-    /// Whether a file that an earlier run of the agent was allowed to ship still may be. What links
-    /// led to then is not known any more, and was allowed; a list replaces that.
+    /// Where a directory really is in which files of an earlier run are looked for, if it may be
+    /// looked into: the rules are those of a directory that a link leads to.
     #[must_use]
-    pub fn allows_known(&self, found: &Path, told: &Path, inode: (u64, u64)) -> bool {
-        !self.roots.are_listed() || self.place(found, told, inode).is_some()
+    pub fn enter(&self, dir: &Path) -> Option<PathBuf> {
+        if self.has_flaw() {
+            return Some(dir.to_owned());
+        }
+        let real = trace::path(dir).real;
+        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
+        may.then_some(real)
+    }
+
+    /// Whether a file that an earlier run knew as `known`, and that stands at `place` now, may be
+    /// read on. A checkpoint is no permission: the rules are those of a file that is found.
+    #[must_use]
+    pub fn permits(&self, known: &Path, place: &Path) -> Permission {
+        if self.has_flaw() {
+            return Permission::Granted;
+        }
+        let now = known.with_file_name(place.file_name().unwrap_or_default());
+        let is_found = self.patterns.iter().any(|pattern| pattern.finds(known));
+        if !is_found || self.is_left_out(known) || self.is_left_out(&now) {
+            return Permission::NotConfigured;
+        }
+        let real = trace::path(place).real;
+        match self.roots.allows(&real) {
+            true => Permission::Granted,
+            false if self.roots.are_awaited() => Permission::Awaited,
+            false => Permission::LeadsOut,
+        }
+    }
+
+    /// Where an opened file of an earlier run really is, if it may be read on: as [`Self::place`].
+    #[must_use]
+    pub fn place_known(&self, place: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        if self.has_flaw() {
+            return Some(told.to_owned());
+        }
+        self.place(place, told, inode)
+    }
+
+    /// Whether a checkpoint is a permission, unless the operator says what is allowed: the flaw that
+    /// the test of the hostile app plants.
+    #[cfg(test)]
+    fn has_flaw(&self) -> bool {
+        !self.roots.are_listed() && std::env::var_os("PLANTED_FLAW").is_some()
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "only the test's agent has it")]
+    const fn has_flaw(&self) -> bool {
+        false
+    }
+
+    fn is_left_out(&self, path: &Path) -> bool {
+        let mut above = path.ancestors().skip(1);
+        self.exclude.has_file(path) || above.any(|dir| self.exclude.has_tree(dir))
     }
 
     /// The directories below which files may be shipped, for people.
     #[must_use]
     pub fn roots(&self) -> String {
         self.roots.list()
-    }
-}
-
-/// Our own directories and files, as they are now.
-#[derive(Debug)]
-pub(super) struct Own {
-    inodes: HashSet<(u64, u64)>,
-    paths: Vec<PathBuf>,
-}
-
-impl Own {
-    fn look(paths: &[PathBuf]) -> Self {
-        let metadata = paths.iter().filter_map(|path| fs::metadata(path).ok());
-        Self {
-            inodes: metadata.map(|metadata| (metadata.dev(), metadata.ino())).collect(),
-            paths: paths.iter().filter_map(|path| fs::canonicalize(path).ok()).collect(),
-        }
-    }
-
-    /// Whether this is one of them.
-    pub(super) fn contains(&self, metadata: &Metadata) -> bool {
-        self.inodes.contains(&(metadata.dev(), metadata.ino()))
-    }
-
-    /// Whether this real path is in one of them.
-    pub(super) fn is_around(&self, real: &Path) -> bool {
-        self.paths.iter().any(|path| real.starts_with(path))
     }
 }
 

@@ -1,4 +1,5 @@
-use std::os::unix::fs::symlink;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::*;
 
@@ -646,4 +647,113 @@ mod links {
         tree.link("../data/pod-2", "share/logs");
         tree.expect(&linked.scan(), &found, &[evil], &dirs);
     }
+}
+
+mod named {
+    use super::*;
+
+    impl Tree {
+        /// Patterns of settings that name these files.
+        fn naming(&self, paths: &[&str], named: &[&str]) -> Patterns {
+            let named = named.iter().map(|file| self.path(file)).collect();
+            self.patterns(paths, &[], &[]).without(named)
+        }
+    }
+
+    #[test]
+    fn files_that_the_settings_name_and_what_is_beside_them_are_no_logs() {
+        let tree = Tree::new(&[
+            "logs/app.log",
+            "logs/keys/id.log",
+            "logs/keys/other.log",
+            "logs/keys/a/x.log",
+        ]);
+        fs::hard_link(tree.path("logs/keys/id.log"), tree.path("logs/hard.log")).unwrap();
+        let mut patterns = tree.naming(&["logs/**/*.log"], &["logs/keys/id.log"]);
+        let scan = patterns.scan();
+        assert_eq!(tree.files(&scan), ["logs/app.log", "logs/keys/a/x.log"]);
+
+        let place = |name: &str| {
+            let path = tree.path(name);
+            let found = fs::metadata(&path).unwrap();
+            patterns.place(&path, &path, (found.dev(), found.ino()))
+        };
+        assert_eq!(place("logs/app.log"), Some(tree.path("logs/app.log")));
+        for name in ["logs/keys/id.log", "logs/keys/other.log", "logs/hard.log"] {
+            assert_eq!(place(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn in_a_directory_that_a_pattern_names_only_the_file_itself_is_left_out() {
+        let tree = Tree::new(&["logs/app.log", "logs/key.log"]);
+        let scan = tree.naming(&["logs/*.log"], &["logs/key.log"]).scan();
+        assert_eq!(tree.files(&scan), ["logs/app.log"]);
+    }
+
+    /// The first link that the agent meets leads to its own keys: it opens up nothing, and the next
+    /// one is still the first.
+    #[test]
+    fn a_link_to_them_is_refused_and_opens_up_nothing() {
+        for link in ["agent/keys", "agent/keys/..data", "agent/keys/..1"] {
+            let tree = Tree::new(&["agent/keys/..1/id", "agent/keys/..1/key.log", "agent/x/y.log"]);
+            tree.link("..1", "agent/keys/..data");
+            tree.link("..data/id", "agent/keys/id");
+            tree.link("..data/key.log", "agent/keys/key.log");
+            let target = tree.path(link).to_str().unwrap().to_owned();
+            tree.link(&target, "share/logs");
+            let mut patterns = tree.naming(&["share/logs/**/*.log"], &["agent/keys/id"]);
+            let scan = patterns.scan();
+            assert_eq!(tree.files(&scan), [""; 0], "{link}");
+            assert_eq!(scan.refused.len(), 1, "{link}: {:?}", scan.refused);
+            assert!(!patterns.roots().contains("agent"), "{link}: {}", patterns.roots());
+
+            tree.file("data/pod/logs/app.log");
+            tree.link(&tree.path("data/pod/logs").to_str().unwrap().to_owned(), "share/logs");
+            let scan = patterns.scan();
+            assert_eq!(tree.files(&scan), ["share/logs/app.log"], "{link}");
+            assert_eq!(scan.refused, [], "{link}");
+        }
+    }
+
+    #[test]
+    fn a_link_among_the_logs_to_them_is_refused() {
+        let tree = Tree::new(&["data/logs/app.log", "data/agent/id", "data/agent/key"]);
+        tree.link(tree.path("data/logs").to_str().unwrap(), "share/logs");
+        tree.link(tree.path("data/agent/key").to_str().unwrap(), "data/logs/key.log");
+        tree.link(tree.path("data/agent").to_str().unwrap(), "data/logs/dir");
+        let scan = tree.naming(&["share/logs/**/*"], &["data/agent/id"]).scan();
+        assert_eq!(tree.files(&scan), ["share/logs/app.log"]);
+        let refused: Vec<_> = scan.refused.iter().map(|one| tree.below(&one.link)).collect();
+        assert_eq!(refused, ["share/logs/dir", "share/logs/key.log"]);
+    }
+}
+
+/// What an earlier run knew is judged as what is found now.
+#[test]
+fn a_checkpoint_is_no_permission() {
+    let tree = Tree::new(&["data/pod/logs/app.log", "data/pod/logs/app.log.1", "secret/app.log"]);
+    tree.link(tree.path("data/pod/logs").to_str().unwrap(), "share/logs");
+    tree.link(tree.path("secret").to_str().unwrap(), "data/pod/sub");
+    let mut patterns = tree.patterns(&["share/logs/**/*.log"], &["share/logs/**/*.2"], &[]);
+    let permits = |patterns: &Patterns, known: &str, place: &str| {
+        patterns.permits(&tree.path(known), &tree.path(place))
+    };
+    let app = "share/logs/app.log";
+    assert_eq!(permits(&patterns, app, "data/pod/logs/app.log"), Permission::Awaited);
+    let _ = patterns.scan();
+    for (known, place, expected) in [
+        (app, "data/pod/logs/app.log", Permission::Granted),
+        (app, "data/pod/logs/app.log.1", Permission::Granted),
+        (app, "data/pod/logs/app.log.2", Permission::NotConfigured),
+        (app, "data/pod/sub/app.log", Permission::LeadsOut),
+        (app, "secret/app.log", Permission::LeadsOut),
+        ("share/other/app.log", "data/pod/logs/app.log", Permission::NotConfigured),
+        ("share/logs/app.txt", "data/pod/logs/app.log", Permission::NotConfigured),
+    ] {
+        assert_eq!(permits(&patterns, known, place), expected, "{known} at {place}");
+    }
+    assert_eq!(patterns.enter(&tree.path("data/pod/logs")), Some(tree.path("data/pod/logs")));
+    assert_eq!(patterns.enter(&tree.path("data/pod/sub")), None, "a link leads out");
+    assert_eq!(patterns.enter(&tree.path("own")), None);
 }

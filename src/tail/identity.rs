@@ -10,13 +10,17 @@
 //! | same | same | same | same | other, or smaller | rewritten in place: from the first byte |
 //! | same | same | other | – | – | another file with a used inode: from the first byte |
 //! | same | same | – | other | – | the same, or rewritten: from the first byte |
-//! | other | same | – | same | same | the disk was mounted elsewhere: go on |
-//! | other | other | – | same | same, and the path too | the data was copied elsewhere: go on |
+//! | other | same | same, and known | same | same | the disk was mounted elsewhere: go on |
+//! | other | same | – | same | same, a whole tail | the same, where births are not known: go on |
+//! | other | – | – | same | same, a whole tail, and the path too | the data was copied: go on |
 //! | – | – | – | – | anything else | not this file |
 //!
-//! Not every file system knows the time of birth; a time that is not known says nothing.
+//! Not every file system knows the time of birth; a time that is not known says nothing. A whole tail
+//! is 256 bytes: fewer, such as `{` or a banner, are those of many files, and prove nothing on another
+//! device. Then the file is shipped again from its first byte.
 
 use crate::checkpoint::format::Checkpoint;
+use crate::fingerprint::TAIL_BYTES_MAX;
 
 /// What fstat(2) says of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,13 +80,16 @@ pub fn compare(saved: &Checkpoint, seen: Seen) -> Match {
     let is_same_inode = saved.inode == seen.inode;
     let are_bytes_same = seen.is_head_same && seen.is_tail_same;
     let is_born_same = saved.born == 0 || seen.born == 0 || saved.born == seen.born;
-    // A head of no bytes proves nothing about a file on another device.
-    let is_proof = saved.head.len > 0 && are_bytes_same;
+    let is_same_birth = is_born_same && saved.born != 0 && seen.born != 0;
+    let has_bytes = saved.head.len > 0 && are_bytes_same;
+    // Few bytes are those of many files.
+    let is_proof = has_bytes && saved.tail.len as usize == TAIL_BYTES_MAX;
     match (is_same_device, is_same_inode) {
         (true, true) if are_bytes_same && is_born_same => Match::Resume,
         (true, true) => Match::Rewritten,
-        (false, true) if is_proof => Match::Resume,
-        (false, false) if is_proof && seen.is_same_path => Match::Resume,
+        (false, true) if has_bytes && is_same_birth => Match::Resume,
+        (false, true) if is_proof && is_born_same => Match::Resume,
+        (false, _) if is_proof && seen.is_same_path => Match::Resume,
         _ => Match::Other,
     }
 }
@@ -100,7 +107,8 @@ mod tests {
             inode: 1,
             offset: 10,
             head: Fingerprint::of(b"head"),
-            tail: Fingerprint::of(b"tail"),
+            tail: Fingerprint::of_tail(&[b'x'; TAIL_BYTES_MAX]),
+            born: 7,
             ..Checkpoint::default()
         };
         let seen = Seen {
@@ -147,6 +155,40 @@ mod tests {
         assert_eq!(compare(&saved, seen), Match::Other);
         seen.device = 1;
         assert_eq!(compare(&saved, seen), Match::Resume);
+    }
+
+    #[test]
+    fn few_bytes_prove_nothing_on_another_device() {
+        for (tail, born, path, inode, expected) in [
+            (TAIL_BYTES_MAX, 0, true, 1, Match::Resume),
+            (TAIL_BYTES_MAX, 0, true, 9, Match::Resume),
+            (TAIL_BYTES_MAX, 0, false, 1, Match::Resume),
+            (TAIL_BYTES_MAX, 5, false, 1, Match::Other),
+            (TAIL_BYTES_MAX, 0, false, 9, Match::Other),
+            (TAIL_BYTES_MAX, 5, true, 1, Match::Resume),
+            (TAIL_BYTES_MAX - 1, 0, true, 1, Match::Other),
+            (TAIL_BYTES_MAX - 1, 5, true, 1, Match::Other),
+            (1, 7, true, 9, Match::Other),
+            (1, 7, false, 1, Match::Resume),
+        ] {
+            let saved = Checkpoint {
+                device: 1,
+                inode: 1,
+                born,
+                head: Fingerprint::of(b"{"),
+                tail: Fingerprint::of_tail(&[b'x'; TAIL_BYTES_MAX][..tail]),
+                ..Checkpoint::default()
+            };
+            let seen = Seen {
+                device: 2,
+                inode,
+                born: 7,
+                is_same_path: path,
+                is_head_same: true,
+                is_tail_same: true,
+            };
+            assert_eq!(compare(&saved, seen), expected, "{tail} {born} {path} {inode}");
+        }
     }
 
     #[test]

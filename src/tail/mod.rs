@@ -22,6 +22,7 @@ pub mod discover;
 pub mod generation;
 pub mod gzip;
 pub mod identity;
+mod own;
 pub mod pattern;
 pub mod reader;
 pub mod registry;

@@ -83,6 +83,46 @@ impl Pattern {
         matches!(self.parts.as_slice(), [Part::Literal(_)])
     }
 
+    /// Whether it matches this path, component by component, whatever stands there.
+    pub(super) fn finds(&self, path: &Path) -> bool {
+        let Ok(below) = path.strip_prefix(&self.base) else { return false };
+        let names: Vec<&OsStr> = below.iter().collect();
+        // The parts that the next name may be matched with, as the walk has them.
+        let mut ahead = vec![0];
+        for (index, name) in names.iter().enumerate() {
+            self.pass_any_depth(&mut ahead);
+            if index + 1 == names.len() {
+                let last = self.parts.len() - 1;
+                return ahead.contains(&last) && self.parts[last].is_match(name);
+            }
+            ahead = self.below(&ahead, name);
+        }
+        false
+    }
+
+    /// Adds to the parts that a name may match those behind `**`, which may stand for nothing.
+    pub(super) fn pass_any_depth(&self, parts: &mut Vec<usize>) {
+        let mut index = 0;
+        while let Some(&part) = parts.get(index) {
+            index += 1;
+            if matches!(self.parts[part], Part::AnyDepth) && !parts.contains(&(part + 1)) {
+                parts.push(part + 1);
+            }
+        }
+    }
+
+    /// What is left to match in a directory of this name, which may match these parts.
+    pub(super) fn below(&self, parts: &[usize], name: &OsStr) -> Vec<usize> {
+        let below = |&part: &usize| match &self.parts[part] {
+            Part::AnyDepth => Some(part),
+            one => (part + 1 < self.parts.len() && one.is_match(name)).then_some(part + 1),
+        };
+        let mut below: Vec<_> = parts.iter().filter_map(below).collect();
+        below.sort_unstable();
+        below.dedup();
+        below
+    }
+
     /// The directory in which its files are, as written. `/` is one only where a wildcard follows:
     /// one file in it does not stand for all files.
     pub(super) fn root(&self) -> PathBuf {
@@ -218,6 +258,29 @@ mod tests {
         ] {
             let error = check(text).map_err(|error| error.to_string());
             assert!(error.as_ref().is_err_and(|why| why.contains(expected)), "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn finds_paths_as_the_walk_does() {
+        for (text, path, expected) in [
+            ("/logs/app.log", "/logs/app.log", true),
+            ("/logs/app.log", "/logs/app.log/x", false),
+            ("/logs/*.log", "/logs/app.log", true),
+            ("/logs/*.log", "/logs/a/app.log", false),
+            ("/logs/**/*.log", "/logs/app.log", true),
+            ("/logs/**/*.log", "/logs/a/b/app.log", true),
+            ("/logs/**/*.log", "/logs/a/b/app.txt", false),
+            ("/logs/**/*.log", "/log/app.log", false),
+            ("/logs/**/a/**/x", "/logs/a/x", true),
+            ("/logs/**/a/**/x", "/logs/b/a/c/x", true),
+            ("/logs/**/a/**/x", "/logs/b/c/x", false),
+            ("/logs/**", "/logs/a/b", true),
+            ("/logs/**", "/logs", false),
+            ("/logs/*/{x,y}", "/logs/a/y", true),
+        ] {
+            let pattern = Pattern::new(text).unwrap();
+            assert_eq!(pattern.finds(Path::new(path)), expected, "{text} {path}");
         }
     }
 }

@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, SeekFrom, openat2};
 use rustix::io::Errno;
 
 use super::gzip::{self, Gzip};
 use super::identity::Stat;
 use super::registry::FoundAs;
+use super::trace;
 use crate::clock;
 use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
@@ -46,7 +47,7 @@ impl Reader {
     /// # Errors
     /// As open(2).
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = i32::try_from(flags.bits()).expect("flags of open(2) are an int");
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         Ok(Self { file: Arc::new(file), gzip: None })
@@ -124,6 +125,27 @@ impl Reader {
     pub fn path(&self) -> Option<PathBuf> {
         let (path, is_deleted) = self.place()?;
         (!is_deleted).then_some(path)
+    }
+
+    /// The name that the file has, or had last: where it really is, links resolved. It was opened by
+    /// `path`, which is followed again where there is no `/proc`.
+    ///
+    /// # Errors
+    /// If that is not known, or `path` leads to another file by now: it may not be read.
+    pub fn whereabouts(&self, path: &Path) -> io::Result<PathBuf> {
+        if let Some((path, _)) = self.place() {
+            return Ok(path);
+        }
+        let real = trace::path(path).real;
+        let (flags, follow) = (OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::NO_SYMLINKS);
+        let why =
+            |error| io::Error::other(format!("without /proc it is not known where it is: {error}"));
+        let there = File::from(openat2(CWD, &real, flags, Mode::empty(), follow).map_err(why)?);
+        let (there, this) = (there.metadata()?, self.file.metadata()?);
+        if (there.dev(), there.ino()) != (this.dev(), this.ino()) {
+            return Err(why(Errno::STALE));
+        }
+        Ok(real)
     }
 
     /// The name that the file has, or had last; `true`: it has it no more (proc(5),

@@ -329,6 +329,25 @@ impl Registry {
         }
     }
 
+    /// The file was opened again, under another device or inode number perhaps. `false`: these are
+    /// those of another tracked file.
+    pub fn on_reopened(&mut self, file: FileKey, stat: Stat, resolved: &Path) -> bool {
+        let inode = (stat.device, stat.inode);
+        let Some(tracked) = self.files.get_mut(&file) else { return false };
+        if self.by_inode.get(&inode).is_some_and(|other| *other != file) {
+            return false;
+        }
+        let opened = &mut tracked.opened;
+        self.by_inode.remove(&(opened.device, opened.inode));
+        self.by_inode.insert(inode, file);
+        (opened.device, opened.inode, opened.born) = (stat.device, stat.inode, stat.born);
+        if *opened.resolved != *resolved {
+            opened.resolved = resolved.into();
+        }
+        tracked.last_error.clear();
+        true
+    }
+
     /// It could not be read: what is left of it is not known, and the next examination asks again.
     pub fn on_unreadable(&mut self, file: FileKey) {
         let Some(tracked) = self.files.get_mut(&file) else { return };

@@ -70,6 +70,15 @@ pub struct Remembered {
     told: BTreeSet<u64>,
 }
 
+/// Where the files that wait may be.
+#[derive(Debug, Default)]
+pub struct Whereabouts {
+    /// Paths, and whose they may be.
+    pub paths: Vec<(PathBuf, Checkpoint)>,
+    /// Those whose directory may not be looked into.
+    pub barred: Vec<Checkpoint>,
+}
+
 impl Remembered {
     /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
     /// `unix` is now.
@@ -373,12 +382,22 @@ impl Remembered {
 
     /// Paths under which files may stand that still wait: renamed in their directory or into one
     /// below it, no longer reached by the patterns, or copied to another disk under their names. Each
-    /// directory is searched again only when a name in it changed. `unix` is now.
-    pub fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
+    /// directory is searched again only when a name in it changed. `unix` is now; `enter` says where
+    /// a directory really is, if it may be looked into.
+    pub fn whereabouts(
+        &mut self,
+        unix: u64,
+        enter: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Whereabouts {
         let by_dir = self.wanted_by_dir();
         self.searched.retain(|dir, _| by_dir.contains_key(dir));
-        let (mut paths, mut missing) = (Vec::new(), Vec::new());
+        let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
         for (dir, numbers) in by_dir {
+            let Some(dir) = enter(&dir) else {
+                let saved = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+                barred.extend(saved.filter(|saved| !saved.is_done).cloned());
+                continue;
+            };
             let metadata = match fs::metadata(&dir) {
                 Ok(metadata) => metadata,
                 Err(error) => {
@@ -415,7 +434,7 @@ impl Remembered {
             paths.extend(self.copied(&numbers, metadata.dev(), &files));
         }
         self.forget_missing(missing, unix);
-        paths
+        Whereabouts { paths, barred }
     }
 
     fn wanted_by_dir(&self) -> HashMap<PathBuf, Vec<u64>> {

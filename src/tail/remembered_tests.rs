@@ -25,12 +25,18 @@ fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
     found.map(|(_, found)| found)
 }
 
+/// Where files may be, with every directory open.
+fn whereabouts(remembered: &mut Remembered, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
+    remembered.whereabouts(unix, |dir| Some(dir.to_owned())).paths
+}
+
 #[test]
 fn a_file_takes_its_own_checkpoint_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
-    fs::write(&path, "one\ntwo\n").unwrap();
-    let own = saved(&path, "one\ntwo\n", 4);
+    let text = "one\n".repeat(64) + "two\n";
+    fs::write(&path, &text).unwrap();
+    let own = saved(&path, &text, 256);
     let with = |change: &dyn Fn(&mut Checkpoint)| {
         let mut other = own.clone();
         change(&mut other);
@@ -44,8 +50,11 @@ fn a_file_takes_its_own_checkpoint_only() {
         Some(Match::Resume),
         "copied"
     );
+    let short = saved(&path, &text, 255);
+    let elsewhere = Checkpoint { device: own.device + 1, ..short };
+    assert_eq!(claim(&elsewhere, &path), None, "few bytes prove nothing there");
     assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
-    assert_eq!(with(&|c| c.offset = 100), Some(Match::Rewritten), "shorter now");
+    assert_eq!(with(&|c| c.offset = 1000), Some(Match::Rewritten), "shorter now");
     assert_eq!(with(&|c| c.tail.crc32 += 1), Some(Match::Rewritten), "rewritten");
     assert_eq!(with(&|c| c.head.crc32 += 1), Some(Match::Rewritten), "inode used again");
 }
@@ -60,12 +69,15 @@ fn a_renamed_file_is_found_where_it_was() {
     fs::rename(&path, &renamed).unwrap();
     let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
 
-    assert_eq!(remembered.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
-    assert_eq!(remembered.whereabouts(u64::MAX), [], "no name has changed since");
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [(renamed.clone(), checkpoint.clone())]);
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
     remembered.search_again(&renamed);
-    assert_eq!(remembered.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [(renamed.clone(), checkpoint.clone())]);
     fs::rename(&renamed, dir.path().join("app.log.2")).unwrap();
-    assert_eq!(remembered.whereabouts(u64::MAX), [(dir.path().join("app.log.2"), checkpoint)]);
+    assert_eq!(
+        whereabouts(&mut remembered, u64::MAX),
+        [(dir.path().join("app.log.2"), checkpoint)]
+    );
 }
 
 /// All that a disk held was copied to another one.
@@ -73,22 +85,23 @@ fn a_renamed_file_is_found_where_it_was() {
 fn a_copied_file_is_found_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let (path, other) = (dir.path().join("app.log"), dir.path().join("other.log"));
-    fs::write(&path, "one\n").unwrap();
-    fs::write(&other, "one\n").unwrap();
-    let own = saved(&path, "one\n", 4);
+    let text = "one\n".repeat(64);
+    fs::write(&path, &text).unwrap();
+    fs::write(&other, &text).unwrap();
+    let own = saved(&path, &text, 256);
     // Another file has got its inode number there.
     let inode = fs::metadata(&other).unwrap().ino();
     let copied = Checkpoint { device: own.device + 1, inode, ..own.clone() };
     let mut remembered = Remembered::new(vec![copied.clone()], 1000);
 
-    let found = remembered.whereabouts(u64::MAX);
+    let found = whereabouts(&mut remembered, u64::MAX);
 
     assert_eq!(found, [(other.clone(), copied.clone()), (path.clone(), copied.clone())]);
     let copied = Checkpoint { inode: u64::MAX, ..copied };
     assert_eq!(claim(&copied, &path), Some(Match::Resume));
     assert_eq!(claim(&copied, &other), None, "it has only the bytes, and the path as configured");
     let mut remembered = Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000);
-    assert_eq!(remembered.whereabouts(u64::MAX), [], "another file of this disk");
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "another file of this disk");
 }
 
 /// So many checkpoints of files that are not there, seen so long before second `10_000_000`.
@@ -147,7 +160,7 @@ fn of_files_whose_directories_were_removed_those_seen_last_are_kept() {
         Remembered::new(all, 10_000_000)
     };
     let left = |remembered: &mut Remembered, unix| {
-        assert_eq!(remembered.whereabouts(unix), []);
+        assert_eq!(whereabouts(remembered, unix), []);
         remembered.checkpoints().count()
     };
 
@@ -179,14 +192,14 @@ fn a_file_whose_directory_was_away_is_known() {
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
     let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
-    assert_eq!(remembered.whereabouts(u64::MAX / 2).len(), 1);
+    assert_eq!(whereabouts(&mut remembered, u64::MAX / 2).len(), 1);
 
     fs::rename(&dir, &aside).unwrap();
-    assert_eq!(remembered.whereabouts(u64::MAX / 2), []);
-    assert_eq!(remembered.whereabouts(u64::MAX), []);
+    assert_eq!(whereabouts(&mut remembered, u64::MAX / 2), []);
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), []);
     fs::rename(&aside, &dir).unwrap();
 
-    assert_eq!(remembered.whereabouts(u64::MAX), [(path.clone(), checkpoint)]);
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [(path.clone(), checkpoint)]);
     let reader = Reader::open(&path).unwrap();
     let stat = reader.stat().unwrap();
     let (_, found) = remembered.claim(&path, &reader, stat).unwrap().unwrap();
@@ -285,12 +298,12 @@ fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     let mut remembered = Remembered::default();
     remembered.put_done(checkpoint.clone());
 
-    assert_eq!(remembered.whereabouts(0), []);
+    assert_eq!(whereabouts(&mut remembered, 0), []);
     assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
     remembered.search_for(checkpoint.device, checkpoint.inode);
-    assert_eq!(remembered.whereabouts(0).len(), 1);
+    assert_eq!(whereabouts(&mut remembered, 0).len(), 1);
     fs::remove_file(&path).unwrap();
-    assert_eq!(remembered.whereabouts(0), []);
+    assert_eq!(whereabouts(&mut remembered, 0), []);
     assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "not found, it is gone");
 
     fs::write(&path, "one\n").unwrap();
@@ -298,7 +311,7 @@ fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     remembered = Remembered::default();
     remembered.put_done(checkpoint.clone());
     fs::remove_file(&path).unwrap();
-    assert_eq!(remembered.whereabouts(0), []);
+    assert_eq!(whereabouts(&mut remembered, 0), []);
     assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "it is gone");
     for _ in 0..=GONE_MAX {
         remembered.put_gone(checkpoint.clone());

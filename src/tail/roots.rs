@@ -8,8 +8,14 @@
 //! listed       the directories that the operator names (`link_roots`); then nothing is learnt
 //! learnt       when a base is first there and leads through links: the directory two levels above
 //!              it, so that /share/logs ─▶ /data/pod-1/logs may become /data/pod-2/logs later; and
-//!              when it has moved beside: the base itself. Never `/`. For the life of the process.
+//!              when it has moved beside: the base itself. For the life of the process.
 //! ```
+//!
+//! Two levels above is too much where that is `/`, a directory of every system (`/var`, `/usr`,
+//! `/home`) or the root of a mount: then it is one level above. It is never above the root of a mount,
+//! and where one level above is a directory of every system too, it is where the base leads. On a
+//! mount what bears the same name in its other directories is learnt as well: with /data mounted,
+//! /data/pod-1/logs allows /data/pod-1 and /data/*/logs, and nothing else of /data.
 //!
 //! *Beside* is where a base leads when a link on its way is pointed to a neighbour of what it was
 //! pointed to at first sight: current ─▶ v1 becomes v2, and current/var/log/app is let go with it.
@@ -22,8 +28,41 @@ use std::path::{Path, PathBuf};
 /// What no link opens up by being there: these hold the secrets of processes, of the system and of
 /// the pod, and no logs. As written or listed they are roots like any other.
 const SYSTEM: [&str; 5] = ["/proc", "/sys", "/etc", "/run/secrets", "/var/run/secrets"];
+/// Directories of every system that hold the files of many. No link opens up all of one.
+const SHARED: [&str; 20] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/sbin",
+    "/srv",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/usr/share",
+    "/var",
+    "/var/lib",
+    "/var/log",
+    "/var/tmp",
+];
 /// A base that is a link may be pointed to what is beside the directory above its target.
 const LEVELS_ABOVE: usize = 2;
+
+/// A directory that the operator names.
+#[derive(Debug)]
+struct Listed {
+    written: PathBuf,
+    /// Where that really is, as far as is known.
+    real: PathBuf,
+    /// The links on its way when it was first there.
+    links: Option<Vec<PathBuf>>,
+}
 
 /// A directory's neighbours, and the same path in each of them.
 #[derive(Debug)]
@@ -38,9 +77,11 @@ struct Beside {
 pub(super) struct LinkRoots {
     /// Bases of patterns as written.
     written: Vec<PathBuf>,
-    /// As the operator wrote them, and where that really is; none: roots are learnt.
-    listed: Vec<(PathBuf, PathBuf)>,
+    /// What the operator wrote; none: roots are learnt.
+    listed: Vec<Listed>,
     learnt: BTreeSet<PathBuf>,
+    /// Of the root of a mount, the neighbours of the same name: all that is below them.
+    alike: Vec<Beside>,
     /// Bases that have been there, and what is beside where they led then.
     met: HashMap<PathBuf, Vec<Beside>>,
 }
@@ -50,29 +91,32 @@ impl LinkRoots {
     pub(super) fn new(bases: impl IntoIterator<Item = PathBuf>, listed: &[PathBuf]) -> Self {
         Self {
             written: bases.into_iter().collect(),
-            listed: listed.iter().map(|dir| (dir.clone(), dir.clone())).collect(),
+            listed: listed.iter().map(Listed::new).collect(),
             learnt: BTreeSet::new(),
+            alike: Vec::new(),
             met: HashMap::new(),
         }
     }
 
-    /// Finds out where the listed directories really are. One that cannot be found at the moment
-    /// stays where it was.
-    pub(super) fn resolve(&mut self, real: impl Fn(&Path) -> Option<PathBuf>) {
-        for (written, was) in &mut self.listed {
-            if let Some(real) = real(written) {
-                *was = real;
+    /// Finds out where the listed directories really are. `real` says that, and which links are on the
+    /// way. One that cannot be found at the moment stays where it was.
+    pub(super) fn resolve(&mut self, real: impl Fn(&Path) -> Option<(PathBuf, Vec<PathBuf>)>) {
+        for listed in &mut self.listed {
+            if let Some((real, links)) = real(&listed.written) {
+                listed.on_found(real, links);
             }
         }
     }
 
     /// A base is there: it really is `real`, and the links on its way lead to `targets`. What that
-    /// allows is learnt at the first sight of it.
+    /// allows is learnt at the first sight of it. `is_mount` says of a directory that it is the root
+    /// of a mount.
     pub(super) fn learn<'a>(
         &mut self,
         base: &Path,
         real: &Path,
         targets: impl IntoIterator<Item = &'a Path>,
+        is_mount: impl Fn(&Path) -> bool,
     ) {
         if !self.is_awaited(base) {
             if self.is_beside(base, real) && !self.allows(real) {
@@ -82,10 +126,29 @@ impl LinkRoots {
         }
         let mut targets = targets.into_iter().peekable();
         if targets.peek().is_some() {
-            self.learnt.extend(above(real, LEVELS_ABOVE));
+            self.open_up(real, is_mount);
         }
         let beside = targets.filter_map(|target| Beside::new(target, real)).collect();
         self.met.insert(base.to_owned(), beside);
+    }
+
+    /// Learns what a link to `real` allows.
+    fn open_up(&mut self, real: &Path, is_mount: impl Fn(&Path) -> bool) {
+        let mut root = real;
+        for (level, dir) in real.ancestors().enumerate().skip(1).take(LEVELS_ABOVE) {
+            let is_too_high = level == LEVELS_ABOVE && is_mount(dir);
+            if is_shared(dir) || is_too_high {
+                let below = real.strip_prefix(dir).unwrap_or(real).components().skip(1).collect();
+                let alike = Beside { dir: dir.to_owned(), below };
+                self.alike.extend((!is_shared(dir)).then_some(alike));
+                break;
+            }
+            root = dir;
+            if is_mount(dir) {
+                break;
+            }
+        }
+        self.learnt.extend((root != Path::new("/")).then(|| root.to_owned()));
     }
 
     /// Whether the base may lead here: no link is on its way, or what it leads to is still to be
@@ -105,8 +168,16 @@ impl LinkRoots {
 
     /// Whether a file or directory with this real path is below a root, or is one.
     pub(super) fn allows(&self, real: &Path) -> bool {
-        let is_learnt = || self.learnt.iter().any(|root| real.starts_with(root));
+        let is_learnt = || {
+            self.learnt.iter().any(|root| real.starts_with(root))
+                || self.alike.iter().any(|one| one.is_around(real))
+        };
         self.explicit().any(|root| real.starts_with(root)) || (is_learnt() && !is_system(real))
+    }
+
+    /// Whether a base has not been there yet, so that what it will allow is not known.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.written.iter().any(|base| self.is_awaited(base))
     }
 
     /// Whether the operator says what is allowed.
@@ -116,25 +187,43 @@ impl LinkRoots {
 
     /// Whether a root is below this path, so that one must pass it.
     pub(super) fn is_on_the_way(&self, real: &Path) -> bool {
-        self.explicit().chain(&self.learnt).any(|root| root.starts_with(real))
+        let mounts = self.alike.iter().map(|one| &one.dir);
+        self.explicit().chain(&self.learnt).chain(mounts).any(|root| root.starts_with(real))
     }
 
     /// The roots, for people.
     pub(super) fn list(&self) -> String {
-        let all: BTreeSet<_> = self.explicit().chain(&self.learnt).collect();
+        let alike = self.alike.iter().map(|one| one.dir.join("*").join(&one.below));
+        let all: BTreeSet<_> = self.explicit().chain(&self.learnt).cloned().chain(alike).collect();
         let texts: Vec<_> = all.into_iter().map(|root| root.display().to_string()).collect();
         texts.join(",")
     }
 
     fn explicit(&self) -> impl Iterator<Item = &PathBuf> {
-        self.written.iter().chain(self.listed.iter().map(|(_, real)| real))
+        self.written.iter().chain(self.listed.iter().map(|listed| &listed.real))
+    }
+}
+
+impl Listed {
+    fn new(written: &PathBuf) -> Self {
+        Self { written: written.clone(), real: written.clone(), links: None }
+    }
+
+    /// A link that was on its way may be pointed elsewhere, as `current` is. One that has come later
+    /// was made by whoever may write there, and is not followed; nor is one to the system's own.
+    fn on_found(&mut self, real: PathBuf, links: Vec<PathBuf>) {
+        let is_opened_up = is_system(&real) && !is_system(&self.written);
+        let known = self.links.get_or_insert_with(|| links.clone());
+        if !is_opened_up && links.iter().all(|link| known.contains(link)) {
+            self.real = real;
+        }
     }
 }
 
 impl Beside {
     /// Beside `target`, if `real` is in it.
     fn new(target: &Path, real: &Path) -> Option<Self> {
-        let dir = target.parent().filter(|dir| *dir != Path::new("/"))?;
+        let dir = target.parent().filter(|dir| *dir != Path::new("/") && !is_shared(dir))?;
         let below = real.strip_prefix(target).ok()?;
         Some(Self { dir: dir.to_owned(), below: below.to_owned() })
     }
@@ -144,17 +233,21 @@ impl Beside {
         let mut names = rest.components();
         names.next().is_some() && names.as_path() == self.below
     }
+
+    /// Whether `real` is in it, or below.
+    fn is_around(&self, real: &Path) -> bool {
+        let Ok(rest) = real.strip_prefix(&self.dir) else { return false };
+        let mut names = rest.components();
+        names.next().is_some() && names.as_path().starts_with(&self.below)
+    }
+}
+
+fn is_shared(dir: &Path) -> bool {
+    dir == Path::new("/") || SHARED.iter().any(|shared| dir == Path::new(shared))
 }
 
 fn is_system(real: &Path) -> bool {
     SYSTEM.iter().any(|system| real.starts_with(system))
-}
-
-/// The directory so many levels above a path, or the highest one below `/`.
-fn above(path: &Path, levels: usize) -> Option<PathBuf> {
-    let ancestors: Vec<_> = path.ancestors().take(levels + 1).collect();
-    let highest = ancestors.into_iter().rev().find(|dir| *dir != Path::new("/"));
-    highest.map(Path::to_owned)
 }
 
 #[cfg(test)]
@@ -164,7 +257,15 @@ mod tests {
     /// Roots that have learnt where one base led at first sight.
     fn met(base: &str, real: &str, targets: &[&str]) -> LinkRoots {
         let mut roots = LinkRoots::new([base.into()], &[]);
-        roots.learn(base.as_ref(), real.as_ref(), targets.iter().map(Path::new));
+        roots.learn(base.as_ref(), real.as_ref(), targets.iter().map(Path::new), |_| false);
+        roots
+    }
+
+    /// The same where these directories are mounted.
+    fn met_on(mounts: &[&str], real: &str) -> LinkRoots {
+        let mut roots = LinkRoots::new(["/share/logs".into()], &[]);
+        let is_mount = |dir: &Path| mounts.iter().any(|mount| dir == Path::new(mount));
+        roots.learn("/share/logs".as_ref(), real.as_ref(), [Path::new(real)], is_mount);
         roots
     }
 
@@ -215,11 +316,37 @@ mod tests {
             assert!(!roots.allows_base(base, other.as_ref()), "{other}");
         }
 
-        roots.learn(base, &next, [Path::new("/opt/app/v2")]);
+        roots.learn(base, &next, [Path::new("/opt/app/v2")], |_| false);
         assert!(roots.allows(&next.join("app.log")));
         assert!(!roots.allows("/opt/app/v2/etc/key".as_ref()));
-        roots.learn(base, "/home/x".as_ref(), ["/home/x".as_ref()]);
+        roots.learn(base, "/home/x".as_ref(), ["/home/x".as_ref()], |_| false);
         assert!(!roots.allows_base(base, "/home/x".as_ref()));
+    }
+
+    #[test]
+    fn a_link_opens_up_no_directory_of_many() {
+        for (mounts, real, allowed, refused) in [
+            (&[][..], "/var/log/app", "/var/log/app/x", "/var/log/other/x"),
+            (&[], "/var/log/app/logs", "/var/log/app/x", "/var/log/auth.log"),
+            (&[], "/home/app/logs", "/home/app/x", "/home/other/logs/x"),
+            (&[], "/usr/app", "/usr/app/x", "/usr/other/x"),
+            (&[], "/var/log", "/var/log/x", "/var/lib/x"),
+            (&["/data"], "/data/pod-1/logs", "/data/pod-2/logs/x", "/data/pod-2/key"),
+            (&["/data"], "/data/pod-1/logs", "/data/pod-1/x", "/data/key"),
+            (&["/data"], "/data/logs", "/data/other", "/dat"),
+            (&["/data/pod-1"], "/data/pod-1/logs", "/data/pod-1/x", "/data/pod-2/logs/x"),
+            (&["/data"], "/data", "/data/x", "/dat"),
+        ] {
+            let roots = met_on(mounts, real);
+            for real in [real, allowed] {
+                assert!(roots.allows(real.as_ref()), "{real} of {}", roots.list());
+            }
+            assert!(!roots.allows(refused.as_ref()), "{refused} of {}", roots.list());
+        }
+        assert_eq!(
+            met_on(&["/data"], "/data/pod-1/logs").list(),
+            "/data/*/logs,/data/pod-1,/share/logs"
+        );
     }
 
     #[test]
@@ -235,7 +362,7 @@ mod tests {
     fn what_was_learnt_at_first_sight_stays_and_nothing_is_learnt_later() {
         let base = Path::new("/share/logs");
         let mut roots = met("/share/logs", "/data/pod-1/logs", &["/data/pod-1/logs"]);
-        roots.learn(base, Path::new("/home/x/logs"), [Path::new("/home/x/logs")]);
+        roots.learn(base, Path::new("/home/x/logs"), [Path::new("/home/x/logs")], |_| false);
         assert!(roots.allows("/data/pod-2/logs".as_ref()));
         assert!(!roots.allows("/home/x/logs".as_ref()));
     }
@@ -243,12 +370,13 @@ mod tests {
     #[test]
     fn what_is_listed_replaces_what_would_be_learnt() {
         let mut roots = LinkRoots::new(["/share/logs".into()], &["/data/now".into()]);
-        roots.resolve(|_| Some("/data/7".into()));
+        roots.resolve(|_| Some(("/data/7".into(), vec!["/data/now".into()])));
         roots.resolve(|_| None);
         roots.learn(
             "/share/logs".as_ref(),
             "/home/pod/logs".as_ref(),
             [Path::new("/home/pod/logs")],
+            |_| false,
         );
         for (real, expected) in [
             ("/home/pod/logs", false),
@@ -259,6 +387,22 @@ mod tests {
             assert_eq!(roots.allows(real.as_ref()), expected, "{real}");
         }
         assert!(!roots.allows_base("/share/logs".as_ref(), "/home/pod/logs".as_ref()));
+    }
+
+    #[test]
+    fn a_listed_directory_does_not_become_a_link() {
+        let mut roots = LinkRoots::new([], &["/data/logs".into()]);
+        let link = || vec![PathBuf::from("/data/logs")];
+        roots.resolve(|_| Some(("/data/logs".into(), Vec::new())));
+        roots.resolve(|_| Some(("/home/x".into(), link())));
+        assert!(roots.allows("/data/logs/x".as_ref()) && !roots.allows("/home/x".as_ref()));
+
+        let mut linked = LinkRoots::new([], &["/data/logs".into()]);
+        linked.resolve(|_| Some(("/data/1".into(), link())));
+        linked.resolve(|_| Some(("/data/2".into(), link())));
+        assert!(linked.allows("/data/2/x".as_ref()) && !linked.allows("/data/1/x".as_ref()));
+        linked.resolve(|_| Some(("/etc/x".into(), link())));
+        assert!(!linked.allows("/etc/x".as_ref()));
     }
 
     #[test]

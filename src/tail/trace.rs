@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 /// Links followed in one path before it is called a loop, as path_resolution(7) has it.
 const LINKS_MAX: usize = 40;
 /// Links of the file system here may lead where no path does: into a pipe, or another container.
@@ -68,6 +70,20 @@ pub(super) fn name(real: &Path, dir: &Path, name: &OsStr) -> Trace {
 /// is not followed.
 pub(super) fn stat(real: &Path) -> io::Result<Metadata> {
     if real.starts_with(KERNEL) { fs::metadata(real) } else { fs::symlink_metadata(real) }
+}
+
+/// Whether a file system is mounted at this directory. A kernel that does not tell (before 5.8) knows
+/// only of another device than that of the directory above.
+pub(super) fn is_mount(dir: &Path) -> bool {
+    let mask = StatxFlags::BASIC_STATS;
+    let told = statx(CWD, dir, AtFlags::SYMLINK_NOFOLLOW, mask).ok().and_then(|found| {
+        let is_told = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+        is_told.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    });
+    told.unwrap_or_else(|| {
+        let device = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.dev());
+        dir.parent().is_some_and(|above| device(above) != device(dir))
+    })
 }
 
 /// Whether an opened file of this device and inode, of which the kernel says that it is at `told`

@@ -68,11 +68,16 @@ pub struct Search<'k> {
 
 /// The generations of `known` files that are younger than the last look at them, with the file that
 /// each is a generation of; and the others that may be a copy. Files in `met` (device and inode)
-/// are passed over.
+/// are passed over. `may_enter` says whether a directory may be looked into, and is where its path
+/// says, without a link.
 ///
 /// *Cost*: reads each directory once; examines what bears the name of a generation.
 #[must_use]
-pub fn unseen<'k>(known: &'k Places, met: &HashSet<(u64, u64)>) -> Search<'k> {
+pub fn unseen<'k>(
+    known: &'k Places,
+    met: &HashSet<(u64, u64)>,
+    may_enter: impl Fn(&Path) -> bool,
+) -> Search<'k> {
     let mut by_dir: HashMap<&OsStr, HashMap<&[u8], &'k Known>> = HashMap::new();
     for (place, one) in known {
         let place = Path::new(place);
@@ -83,6 +88,9 @@ pub fn unseen<'k>(known: &'k Places, met: &HashSet<(u64, u64)>) -> Search<'k> {
     let mut search = Search::default();
     for (dir, known) in by_dir {
         let dir = Path::new(dir);
+        if !may_enter(dir) {
+            continue;
+        }
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -166,13 +174,17 @@ mod tests {
         };
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
         let paths = |seen| -> Vec<PathBuf> {
-            unseen(&known(seen, None), &met).found.into_iter().map(|(_, one)| one.path).collect()
+            unseen(&known(seen, None), &met, |_| true)
+                .found
+                .into_iter()
+                .map(|(_, one)| one.path)
+                .collect()
         };
 
         assert_eq!(paths(0), [dir.path().join("app.log.1")]);
         assert!(paths(i64::MAX).is_empty());
         let waits = known(i64::MAX, Some(0));
-        let copies = unseen(&waits, &met);
+        let copies = unseen(&waits, &met, |_| true);
         assert_eq!(copies.found.len(), 1);
         let (_, copy) = &copies.found[0];
         assert!(copy.is_copy && copy.path == dir.path().join("app.log.1"));
@@ -191,7 +203,7 @@ mod tests {
         let one = Known { path: "/share/app.log".into(), seen: i64::MAX, born: None, copied };
         let known = Places::from([(dir.path().join("app.log").into(), one)]);
 
-        let found = unseen(&known, &HashSet::new()).found;
+        let found = unseen(&known, &HashSet::new(), |_| true).found;
 
         let found: Vec<_> = found.into_iter().map(|(_, one)| (one.path, one.is_copy)).collect();
         assert_eq!(found, [(dir.path().join("app.log.1"), true)]);

@@ -1,10 +1,16 @@
 //! The commands that people type first.
 
 use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use logferry::mock;
+use logferry::signals::ONE_STOP;
 
-use crate::support::{Pod, run};
+use crate::support::signals::{CONTINUE, HANGUP, INTERRUPT, KILL, QUIT, STOP, TERM, kill};
+use crate::support::{Pod, pause, run, wait_for};
 
 #[test]
 fn the_demo_ends_with_written_equal_to_delivered() {
@@ -12,6 +18,120 @@ fn the_demo_ends_with_written_equal_to_delivered() {
     assert_eq!(code, 0, "{out}\n{complaint}");
     assert!(out.contains("http://127.0.0.1:"), "the page's address:\n{out}");
     assert!(out.contains("written 2000 = delivered 2000"), "{out}");
+}
+
+/// A demo that would go on for minutes, in a temporary directory that is otherwise empty.
+struct Demo {
+    dir: tempfile::TempDir,
+    demo: Child,
+    out: Option<BufReader<ChildStdout>>,
+    /// The process id of its agent.
+    agent: u32,
+}
+
+impl Demo {
+    /// Once its agent has delivered something.
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_logferry"));
+        command.args(["demo", "--seconds", "600", "--rate", "200"]);
+        command.env_clear().env("TMPDIR", dir.path()).stdin(Stdio::null());
+        let demo = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut started = Self { dir, demo, out: None, agent: 0 };
+        started.out = started.demo.stdout.take().map(BufReader::new);
+        let line = started.read_until("process ");
+        let (_, words) = line.split_once("process ").unwrap();
+        started.agent = words.split(',').next().unwrap().parse().unwrap();
+        while started.read_until("delivered ").ends_with(" 0\n") {}
+        started
+    }
+
+    /// Reads on until a line holds this.
+    fn read_until(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            let count = self.out.as_mut().unwrap().read_line(&mut line).unwrap();
+            assert!(count > 0, "it ended before {text:?}");
+        }
+        line
+    }
+
+    /// Neither a process nor a directory is left, in the end.
+    fn expect_nothing(&self) {
+        let stat = format!("/proc/{}/stat", self.agent);
+        let stat = Path::new(&stat);
+        // Who has lost its parent may have none that waits for it.
+        let is_over = || std::fs::read_to_string(stat).map_or(true, |text| text.contains(") Z "));
+        wait_for("the agent to be gone", is_over);
+        wait_for("the directory to be gone", || {
+            std::fs::read_dir(self.dir.path()).unwrap().count() == 0
+        });
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.demo.kill();
+        let _ = self.demo.wait();
+    }
+}
+
+/// Ctrl-C, or the end of a terminal or a pod.
+#[test]
+fn a_demo_that_is_ended_early_ends_in_order_and_leaves_nothing() {
+    for signal in [INTERRUPT, TERM, HANGUP, QUIT] {
+        let mut demo = Demo::start();
+        kill(demo.demo.id(), signal);
+        let mut rest = String::new();
+        demo.out.take().unwrap().read_to_string(&mut rest).unwrap();
+
+        assert_eq!(demo.demo.wait().unwrap().code(), Some(0), "{signal}: {rest}");
+
+        let last = rest.lines().last().unwrap();
+        assert!(last.starts_with("written ") && last.contains(" = delivered "), "{rest}");
+        assert!(!Path::new(&format!("/proc/{}", demo.agent)).exists(), "{signal}");
+        demo.expect_nothing();
+    }
+}
+
+/// It could not say a word.
+#[test]
+fn a_demo_that_is_killed_leaves_nothing() {
+    let mut demo = Demo::start();
+    kill(demo.demo.id(), KILL);
+
+    assert_eq!(demo.demo.wait().unwrap().signal(), Some(KILL));
+
+    demo.expect_nothing();
+}
+
+/// `logferry demo | head`: nobody wants to see more.
+#[test]
+fn a_demo_that_nobody_sees_leaves_nothing() {
+    let mut demo = Demo::start();
+    demo.out = None;
+
+    assert_eq!(demo.demo.wait().unwrap().code(), Some(0));
+
+    demo.expect_nothing();
+}
+
+/// Who stops it twice does not wait for what the agent has left.
+#[test]
+fn a_demo_that_is_stopped_twice_ends_at_once() {
+    let mut demo = Demo::start();
+    // The agent cannot end.
+    kill(demo.agent, STOP);
+    kill(demo.demo.id(), INTERRUPT);
+    demo.read_until("a signal: ");
+    pause(ONE_STOP);
+    kill(demo.demo.id(), INTERRUPT);
+
+    assert_eq!(demo.demo.wait().unwrap().code(), Some(75));
+
+    kill(demo.agent, CONTINUE);
+    demo.expect_nothing();
 }
 
 #[test]

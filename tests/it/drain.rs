@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use logferry::clock;
 use logferry::mock::{Fault, Kind};
+use logferry::signals::ONE_STOP;
 use rustix::process::Signal;
 
+use crate::support::signals::{HANGUP, QUIT, TERM, kill, meaningless};
 use crate::support::special::{make_node, skipped};
 use crate::support::{Agent, Pod, append_to, append_unfinished, pause, wait_for};
 
@@ -77,6 +79,8 @@ fn p04_a_second_signal_ends_it_at_once_and_safely() {
         agent.signal(first);
         pod.wait_for_log("stopping: delivering", 1);
 
+        // Those of one second are one.
+        pause(ONE_STOP);
         agent.signal(second);
 
         let asked_at = clock::now();
@@ -87,6 +91,30 @@ fn p04_a_second_signal_ends_it_at_once_and_safely() {
         let agent = pod.start();
         assert_eq!(pod.finish(agent), 0);
     }
+}
+
+/// `timeout` and init shims send it to the process and to its group, others send several kinds.
+#[test]
+fn p11_one_stop_that_comes_as_several_signals_is_one() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "60s");
+    pod.ledger.append(&log, 1000);
+    let agent = pod.start();
+    pod.expect_all();
+    pod.mock.stop();
+    pod.ledger.append(&log, 1000);
+
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::TERM] {
+        agent.signal(signal);
+    }
+    pod.wait_for_log("stopping: delivering", 1);
+    agent.signal(Signal::TERM);
+    pod.wait_for_log("is the same stop", 1);
+    pod.mock.resume().unwrap();
+
+    assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    assert!(!pod.agent_log().contains("a second signal"), "{}", pod.agent_log());
 }
 
 /// The app has got the signal at the same moment, and still writes, also into a file that it makes
@@ -405,6 +433,18 @@ fn a_directory_that_cannot_be_searched_is_nothing_undelivered() {
 /// delivered.
 #[test]
 fn a_signal_before_the_settings_are_read_is_a_drain() {
+    after_signals_before_the_settings_are_read(&[TERM]);
+    after_signals_before_the_settings_are_read(&[HANGUP, QUIT]);
+}
+
+/// One that means nothing is forgotten by then.
+#[test]
+fn p12_signals_before_the_settings_are_read_that_mean_nothing_end_nothing() {
+    let numbers: Vec<i32> = meaningless().chain([HANGUP, TERM]).collect();
+    after_signals_before_the_settings_are_read(&numbers);
+}
+
+fn after_signals_before_the_settings_are_read(numbers: &[i32]) {
     let (mut pod, log) = Pod::with_log();
     pod.ledger.append(&log, 100);
     let settings = pod.path("logferry.toml");
@@ -419,7 +459,9 @@ fn a_signal_before_the_settings_are_read_is_a_drain() {
         pipe.is_some()
     });
 
-    agent.signal(Signal::TERM);
+    for &number in numbers {
+        kill(agent.id(), number);
+    }
 
     pipe.unwrap().write_all(b"batch_lines = 10\n").unwrap();
     assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());

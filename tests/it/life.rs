@@ -2,17 +2,20 @@
 //! makes its directory and its link when it likes, and the agent is process 1 of its container.
 
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use logferry::checkpoint::store;
 use logferry::clock;
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::observe::get;
+use crate::support::observe::{get, metric};
+use crate::support::signals::{HANGUP, kill, meaningless};
 use crate::support::special::skipped;
-use crate::support::{Agent, PATIENCE, Pod, append_to, wait_for};
+use crate::support::{Agent, PATIENCE, Pod, append_to, run, wait_for};
 
 /// What the app does at a start: a directory of its own, and a link to it. The first one's is
 /// `logs`; a later one makes another beside it.
@@ -252,12 +255,15 @@ impl Drop for First {
 /// The kernel does to process 1 nothing that it has not asked for: both signals are awaited.
 #[test]
 fn p14_as_the_first_process_of_a_container_it_heeds_signals() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let (mut pod, log) = Pod::with_log();
         let Some(mut first) = First::start(&pod) else { return };
         let agent = first.agent();
         pod.ledger.append(&log, 100);
         pod.expect_all();
+        for number in meaningless() {
+            kill(agent.as_raw_nonzero().get().unsigned_abs(), number);
+        }
 
         pod.ledger.append(&log, 100);
         kill_process(agent, signal).unwrap();
@@ -300,4 +306,181 @@ fn p14_without_open_descriptors_it_ships() {
     }
 
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// Whatever a signal ends by default, this one lives on.
+#[test]
+fn p12_signals_that_mean_nothing_end_nothing() {
+    let (mut pod, log) = Pod::with_log();
+    let agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+
+    for number in meaningless().chain([HANGUP, HANGUP]) {
+        kill(agent.id(), number);
+        pod.ledger.append(&log, 1);
+    }
+    pod.expect_all();
+    pod.wait_for_log("SIGHUP changes nothing", 1);
+    kill(agent.id(), HANGUP);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.times_logged("SIGHUP changes nothing"), 1, "{}", pod.agent_log());
+}
+
+/// A pipe that nobody reads, and that takes nothing more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while (&writer).write(&[b'x'; 4096]).is_ok() {}
+    while (&writer).write(b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// Starts an agent whose standard error is this.
+fn start_logging_to(pod: &Pod, stderr: PipeWriter) -> First {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logferry"));
+    command.env_clear().envs(pod.environment()).stdin(Stdio::null()).stdout(Stdio::null());
+    First(command.stderr(stderr).spawn().unwrap())
+}
+
+/// All that the agent has logged, from a pipe that was full.
+fn read_to_end(mut reader: PipeReader) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text.trim_start_matches('x').to_owned()
+}
+
+const DROPPED: &str = "logferry_log_lines_dropped_total";
+
+/// Not a byte of its log can be written, and there is much more of it than may wait.
+#[test]
+fn p14_when_its_log_is_a_full_pipe_it_ships_on_and_stops_in_order() {
+    let (mut pod, log) = Pod::with_log();
+    let address = pod.listen();
+    pod.set("LOGFERRY_LOG", "trace").set("LOGFERRY_BATCH_LINES", "10");
+    let (reader, writer) = full_pipe();
+    let mut agent = start_logging_to(&pod, writer);
+    while metric(&address, DROPPED).is_none_or(|dropped| dropped == 0) {
+        pod.ledger.append(&log, 1000);
+        pod.expect_all();
+    }
+
+    for path in ["/live", "/ready"] {
+        assert_eq!(get(&address, path).0, 200);
+    }
+    kill_process(Pid::from_child(&agent.0), Signal::TERM).unwrap();
+    assert_eq!(agent.0.wait().unwrap().code(), Some(0));
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
+    drop(reader);
+}
+
+/// Somebody begins to read: what was dropped is said, and each line after it comes.
+#[test]
+fn p14_what_was_dropped_is_said_when_somebody_reads_again() {
+    let (mut pod, log) = Pod::with_log();
+    let address = pod.listen();
+    pod.set("LOGFERRY_LOG", "trace").set("LOGFERRY_BATCH_LINES", "10");
+    let (reader, writer) = full_pipe();
+    let mut agent = start_logging_to(&pod, writer);
+    while metric(&address, DROPPED).is_none_or(|dropped| dropped == 0) {
+        pod.ledger.append(&log, 1000);
+        pod.expect_all();
+    }
+
+    let reading = std::thread::spawn(move || read_to_end(reader));
+    let mut dropped = None;
+    wait_for("the log to be read", || {
+        let before = dropped;
+        dropped = metric(&address, DROPPED);
+        before == dropped
+    });
+    pod.ledger.append(&log, 1000);
+    pod.expect_all();
+    kill_process(Pid::from_child(&agent.0), Signal::TERM).unwrap();
+    assert_eq!(agent.0.wait().unwrap().code(), Some(0));
+
+    let text = reading.join().unwrap();
+    let said = text.lines().filter(|line| line.contains("log lines were dropped"));
+    let said = said.map(|line| line.rsplit_once("lines=").unwrap().1.parse::<u64>().unwrap());
+    assert_eq!(Some(said.sum::<u64>()), dropped, "{text}");
+    assert!(text.lines().next().unwrap().contains(" logferry starts "), "{text}");
+    assert!(text.lines().last().unwrap().contains("stopped: everything was delivered"), "{text}");
+}
+
+/// Whatever is wrong with its start, it ends.
+#[test]
+fn p14_a_start_that_fails_ends_though_nobody_reads_why() {
+    for (key, value, code) in
+        [("LOGFERRY_BATCH_LINES", "none", 78), ("LOGFERRY_STATE_DIR", "/proc/none", 73)]
+    {
+        let mut pod = Pod::new();
+        pod.set(key, value);
+        let (reader, writer) = full_pipe();
+        let mut agent = start_logging_to(&pod, writer);
+
+        let mut ended = None;
+        wait_for("its end", || {
+            ended = agent.0.try_wait().unwrap();
+            ended.is_some()
+        });
+
+        assert_eq!(ended.unwrap().code(), Some(code), "{key}");
+        drop(reader);
+    }
+}
+
+/// Somebody who shares standard error has made it non-blocking.
+#[test]
+fn p14_standard_error_that_does_not_block_gets_each_line() {
+    let mut pod = Pod::new();
+    let address = pod.listen();
+    let (reader, writer) = full_pipe();
+    let shared = writer.try_clone().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&shared).unwrap();
+    rustix::fs::fcntl_setfl(&shared, flags | OFlags::NONBLOCK).unwrap();
+    drop(shared);
+    let mut agent = start_logging_to(&pod, writer);
+    wait_for("readiness", || get(&address, "/ready").0 == 200);
+    let reading = std::thread::spawn(move || read_to_end(reader));
+    kill_process(Pid::from_child(&agent.0), Signal::TERM).unwrap();
+
+    assert_eq!(agent.0.wait().unwrap().code(), Some(0));
+    let text = reading.join().unwrap();
+    assert!(text.contains(" logferry starts "), "{text}");
+    assert!(text.contains("stopped: everything was delivered"), "{text}");
+}
+
+/// Why it ends is said whatever else is left out.
+#[test]
+fn p15_the_reason_of_an_exit_passes_every_filter() {
+    for filter in ["off", "error", "logferry::send=debug", "logferry=off", "info,logferry::app=off"]
+    {
+        for format in ["text", "json"] {
+            let ends = |name: &str, value: &str, code: i32, reason: &str| {
+                let (mut pod, log) = Pod::with_log();
+                pod.set("LOGFERRY_LOG", filter).set("LOGFERRY_LOG_FORMAT", format);
+                pod.set("LOGFERRY_DRAIN_DEADLINE", "1s").set(name, value);
+                pod.ledger.append(&log, 10);
+                let (found, complaint) = if code == 75 {
+                    let agent = pod.start();
+                    agent.wait_until_open(&log);
+                    (agent.stop().0, pod.agent_log())
+                } else {
+                    let (found, _, complaint) = run(&["run"], &pod.environment());
+                    (found, complaint)
+                };
+                assert_eq!(found, code, "{complaint}");
+                assert!(complaint.contains(reason), "{filter}, {format}: {complaint}");
+                for line in complaint.lines().filter(|_| format == "json") {
+                    serde_json::from_str::<serde_json::Value>(line).expect(line);
+                }
+            };
+            ends("LOGFERRY_STATE_DIR", "/proc/none", 73, "the agent does not start");
+            ends("LOGFERRY_LISTEN", "192.0.2.1:1", 78, "the agent does not start");
+            ends("LOGFERRY_ENDPOINT", "http://127.0.0.1:1", 75, "stopped before everything");
+        }
+    }
 }

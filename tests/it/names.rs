@@ -149,3 +149,59 @@ fn n11_an_address_that_takes_everything_and_answers_nothing_is_not_tried_for_eve
     wait_for("the acknowledgement", || scene.wires[1].open() > 0);
     assert_eq!(scene.pod.finish(agent), 0);
 }
+
+/// Whoever shares the limit has used it up by the time the first name must be found.
+#[test]
+fn p13_a_limit_of_processes_that_is_used_up_keeps_no_name_from_being_found() {
+    let Some(mut scene) = Scene::new(6, 1) else { return };
+    scene.point_to(&[0]);
+    let Some(agent) = scene.pod.start_with_threads(16, &scene.names.files()) else { return };
+    wait_for("its threads", || agent.threads() == ["collect", "log", "names"]);
+
+    agent.limit("--nproc=1:1000");
+    for _ in 0..3 {
+        scene.pod.ledger.append(&scene.log, 100);
+        scene.pod.expect_all();
+        scene.wires[0].cut();
+    }
+
+    assert_eq!(scene.pod.finish(agent), 0);
+    assert!(!scene.pod.agent_log().contains("the system refuses"), "{}", scene.pod.agent_log());
+}
+
+/// No thread can be had at the start, then one, then as many as it wants.
+#[test]
+fn p13_threads_that_the_system_refuses_are_asked_for_again() {
+    let Some(mut scene) = Scene::new(7, 1) else { return };
+    scene.point_to(&[0]);
+    scene.pod.ledger.append(&scene.log, 100);
+    let Some(agent) = scene.pod.start_with_threads(1, &scene.names.files()) else { return };
+    scene.pod.wait_for_log("the system refuses a thread, so nothing is shipped yet", 1);
+    assert_eq!(agent.threads(), [""; 0]);
+
+    agent.limit("--nproc=2:1000");
+    scene.pod.wait_for_log(FAILED, 1);
+    let log = scene.pod.agent_log();
+    assert!(log.contains("cannot find the address of"), "{log}");
+    assert!(log.contains(": the system refuses a thread: Resource temporarily"), "{log}");
+    assert_eq!(agent.threads(), ["collect"]);
+
+    agent.limit("--nproc=16:1000");
+    assert_eq!(scene.pod.finish(agent), 0);
+}
+
+/// It is told to stop while it waits for a thread.
+#[test]
+fn p13_without_a_thread_it_stops_and_says_what_is_left() {
+    let Some(mut scene) = Scene::new(8, 1) else { return };
+    scene.point_to(&[0]);
+    scene.pod.ledger.append(&scene.log, 100);
+    let Some(agent) = scene.pod.start_with_threads(1, &scene.names.files()) else { return };
+    scene.pod.wait_for_log("the system refuses a thread", 1);
+
+    assert_eq!(agent.stop().0, 75, "{}", scene.pod.agent_log());
+
+    assert!(scene.pod.agent_log().contains("stopped before the system gave a thread"));
+    let agent = scene.start().expect("as before");
+    assert_eq!(scene.pod.finish(agent), 0);
+}

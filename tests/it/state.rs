@@ -77,6 +77,42 @@ fn has_recovered(pod: &mut Pod, log: &Path, agent: Agent) {
     assert_eq!(pod.finish(agent), 0, "nothing comes twice");
 }
 
+/// A limit of file sizes, which by default ends whoever passes it.
+#[test]
+fn c05_a_limit_of_file_sizes() {
+    const RELIEF_ALONE: &str = "warn,logferry::collector=info,logferry::collector::opening=warn";
+    let (mut pod, log, address) = served();
+    // The agent's own log stays far below the limit.
+    pod.set("LOGFERRY_LOG", RELIEF_ALONE);
+    for number in 0..100 {
+        pod.ledger.append(&log.with_file_name(format!("{number}.log")), 1);
+    }
+    let agent = settled(&mut pod, &log);
+
+    agent.limit("--fsize=8192:unlimited");
+
+    ships_on_and_says_so(&mut pod, &log, &address);
+    let complaint = pod.agent_log();
+    assert!(complaint.contains("File too large") && complaint.contains("ulimit -f"), "{complaint}");
+    agent.limit("--fsize=unlimited:unlimited");
+    has_recovered(&mut pod, &log, agent);
+}
+
+/// It is there from the start, and nothing at all may be written. (The log goes through a pipe.)
+#[test]
+fn c05_a_limit_of_file_sizes_at_the_start() {
+    let (mut pod, log, address) = served();
+    let mut command = Command::new("bash");
+    let script = "exec 2> >(exec cat >&2); ulimit -S -f 0; exec \"$0\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_logferry")]);
+    let agent = pod.start_with(command);
+    ships_on_and_says_so(&mut pod, &log, &address);
+
+    agent.limit("--fsize=unlimited:unlimited");
+
+    has_recovered(&mut pod, &log, agent);
+}
+
 /// A running agent's directory gets into a trouble that lasts until it is repaired.
 fn lasting(pod: &mut Pod, log: &Path, address: &str, ruin: impl Fn(), repair: impl Fn()) {
     let agent = settled(pod, log);

@@ -2,6 +2,9 @@
 //! devices, directories; files and directories whose permission comes later.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::special::{make_node, skipped};
@@ -97,7 +100,7 @@ fn l16_what_may_not_be_read_is_shipped_once_it_may() {
     pod.ledger.append(&dir.join("deep.log"), 10);
     let hidden = pod.ledger.lines.len();
     pod.ledger.append(&open, 10);
-    let permit = |path: &std::path::Path, mode| {
+    let permit = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     permit(&log, 0o000);
@@ -171,4 +174,110 @@ fn l16_what_stays_shut_is_tried_less_often() {
 
     assert_eq!(pod.finish(agent), 0);
     assert_eq!(pod.times_logged("cannot open it"), 1, "{}", pod.agent_log());
+}
+
+/// A file system that a process serves, mounted over a directory. Its calls fail with ENOTCONN as
+/// soon as that process is dead.
+struct Served {
+    server: std::process::Child,
+    at: PathBuf,
+}
+
+impl Served {
+    /// Shows what is in `source` at `at`. `None`, said aloud, where that is not allowed.
+    fn mount(source: &Path, at: &Path) -> Option<Self> {
+        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+        let before = device(at);
+        let mut command = Command::new("bindfs");
+        let server = command.arg("-f").args([source, at]).stderr(Stdio::null()).spawn();
+        let Ok(server) = server else {
+            skipped("bindfs is not there");
+            return None;
+        };
+        let mut served = Self { server, at: at.to_owned() };
+        let mut has_failed = false;
+        wait_for("the mount", || {
+            has_failed = served.server.try_wait().is_ok_and(|status| status.is_some());
+            has_failed || device(at) != before
+        });
+        if has_failed {
+            skipped("bindfs may not mount here: this needs root and /dev/fuse");
+            return None;
+        }
+        Some(served)
+    }
+
+    fn kill_server(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+/// The process that serves a volume dies, and the volume is mounted anew: descriptors from before
+/// answer nothing any more, so the agent opens the files again, under the rules of any other.
+#[test]
+fn a_volume_whose_server_died_is_read_on_when_it_is_mounted_again() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let (source, mounted) = (pod.path("source"), pod.path("data/pod/logs"));
+    fs::create_dir(&source).unwrap();
+    let written = source.join("app.log");
+    let Some(mut volume) = Served::mount(&source, &mounted) else { return };
+    pod.ledger.append(&written, 100);
+    let agent = pod.start();
+    pod.expect_all();
+
+    volume.kill_server();
+    pod.ledger.append(&written, 100);
+    pod.wait_for_log("os error 107", 1);
+    drop(volume);
+    let Some(_volume) = Served::mount(&source, &mounted) else { return };
+    pod.ledger.append(&written, 100);
+
+    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
+    assert_eq!(pod.shipped_paths(), [APP.to_owned()].into());
+    assert!(pod.times_logged("opened it again") >= 1, "{}", pod.agent_log());
+}
+
+/// The volume comes back with another file under the name, and the old one renamed, and with a
+/// link to what must not be read in the place of a third.
+#[test]
+fn what_stands_in_the_place_of_a_stale_file_is_judged_by_its_bytes_and_by_where_it_is() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let (source, mounted) = (pod.path("source"), pod.path("data/pod/logs"));
+    fs::create_dir(&source).unwrap();
+    let (written, linked) = (source.join("app.log"), source.join("linked.log"));
+    let Some(mut volume) = Served::mount(&source, &mounted) else { return };
+    pod.ledger.append(&written, 100);
+    pod.ledger.append(&linked, 100);
+    let agent = pod.start();
+    pod.expect_all();
+
+    volume.kill_server();
+    pod.ledger.append(&written, 100);
+    fs::rename(&written, source.join("app.log.1")).unwrap();
+    pod.ledger.append(&written, 100);
+    // The bytes that were shipped, and a secret behind them.
+    let secret = pod.path("secret/app.log");
+    fs::create_dir(secret.parent().unwrap()).unwrap();
+    fs::write(&secret, [fs::read(&linked).unwrap(), b"the secret\n".to_vec()].concat()).unwrap();
+    fs::remove_file(&linked).unwrap();
+    std::os::unix::fs::symlink(&secret, &linked).unwrap();
+    pod.wait_for_log("os error 107", 1);
+    drop(volume);
+    let Some(_volume) = Served::mount(&source, &mounted) else { return };
+
+    assert_eq!(pod.expect_all(), 0, "nothing comes twice");
+    // What became of the third is not known.
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+    pod.ledger.check(&pod.mock);
 }

@@ -8,8 +8,9 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Place, Walk};
+use super::{Place, Walk, inode};
 use crate::tail::discover::Refused;
+use crate::tail::own::Kept;
 use crate::tail::trace::{self, End, Link, Trace};
 
 /// A link whose name matches.
@@ -33,11 +34,13 @@ impl Walk<'_> {
             self.note(base, error);
             return None;
         }
-        if trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
+        let kept = self.own.keeps_dir(&trace.real);
+        let leads_to_own = !trace.links.is_empty() && kept.is_some();
+        if !leads_to_own && trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
             let targets = trace.links.iter().map(|link| link.target.as_path());
-            self.roots.learn(base, &trace.real, targets);
+            self.roots.learn(base, &trace.real, targets, trace::is_mount);
         }
-        if !self.roots.allows_base(base, &trace.real) {
+        if leads_to_own || !self.roots.allows_base(base, &trace.real) {
             self.refuse_base(&trace);
             return None;
         }
@@ -49,7 +52,7 @@ impl Walk<'_> {
             parts: vec![0],
             above: None,
         };
-        (!self.own.is_around(&place.real)).then_some(place)
+        (kept != Some(Kept::Ours)).then_some(place)
     }
 
     /// Refuses the first link on the way that leads neither into nor towards an allowed directory.
@@ -58,6 +61,7 @@ impl Walk<'_> {
         let goes_astray = |link: &Link| {
             !self.roots.allows(&link.target) && !self.roots.is_on_the_way(&link.target)
         };
+        // A link to what the settings name may lead to an allowed place: it is the last one.
         let last = trace.links.len().saturating_sub(1);
         let index = trace.links.iter().position(goes_astray).unwrap_or(last);
         let Some(link) = trace.links.get(index) else { return };
@@ -95,7 +99,7 @@ impl Walk<'_> {
 
     /// There is something at the end of a link.
     fn arrive(&mut self, met: Met<'_>, trace: Trace, metadata: &Metadata, dirs: &mut Vec<Place>) {
-        if self.own.contains(metadata) || self.own.is_around(&trace.real) {
+        if self.own.is_ours(inode(metadata)) {
             return;
         }
         let Met { place, name, path, is_match, parts } = met;
@@ -107,10 +111,20 @@ impl Walk<'_> {
         if !is_dir && !is_file {
             return;
         }
-        if self.pattern.is_literal() {
-            self.roots.learn(&path, &trace.real, Some(trace.real.as_path()));
+        // What may not be followed anyway is not asked for what is above it.
+        let is_literal = self.pattern.is_literal();
+        let may_follow = is_literal || self.roots.allows(&trace.real);
+        let kept = may_follow.then(|| self.own.keeps(&trace.real, inode(metadata))).flatten();
+        let kept = match kept {
+            Some(Kept::Ours) => return,
+            None if is_dir && self.own.is_beside(inode(metadata)) => Some(Kept::Named),
+            kept => kept,
+        };
+        if is_literal && kept.is_none() {
+            let targets = Some(trace.real.as_path());
+            self.roots.learn(&path, &trace.real, targets, trace::is_mount);
         }
-        if !self.may_lead(&path, &trace.real) {
+        if kept.is_some() || !self.may_lead(&path, &trace.real) {
             return self.refuse(path, trace.real);
         }
         self.watch(trace.dirs);

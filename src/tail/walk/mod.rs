@@ -18,7 +18,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::discover::{Exclude, Found, Own, Scan};
+use super::discover::{Exclude, Found, Scan};
+use super::own::Own;
 use super::pattern::{Part, Pattern};
 use super::roots::LinkRoots;
 use super::trace;
@@ -40,6 +41,8 @@ pub(super) struct Walk<'a> {
     entered: HashMap<((u64, u64), usize), u8>,
     /// The directories that are still to be entered, the next one last.
     ahead: Vec<Place>,
+    /// The files of the directory that is looked at are beside one that the settings name.
+    is_beside_named: bool,
     /// Those with hidden names wait until there are no others: a file that several names lead to
     /// is found under one that people use.
     hidden_ahead: Vec<Place>,
@@ -108,6 +111,7 @@ impl<'a> Walk<'a> {
             found: Vec::new(),
             entered: HashMap::new(),
             ahead: Vec::new(),
+            is_beside_named: false,
             hidden_ahead: Vec::new(),
         }
     }
@@ -146,15 +150,20 @@ impl<'a> Walk<'a> {
             return self.watch(place.real.parent().map(Path::to_owned));
         }
         let inode = inode(&metadata);
-        if self.own.contains(&metadata) || self.exclude.has_tree(&place.path) {
+        if self.is_own(inode) || self.exclude.has_tree(&place.path) {
             return;
         }
         let parts = self.parts_to_match(&place, inode);
         if parts.is_empty() {
             return;
         }
+        self.is_beside_named = self.own.is_beside(inode);
         let above = Above { inode, parts: parts.clone(), above: place.above };
         self.look(&Place { parts, above: Some(Rc::new(above)), ..place });
+    }
+
+    fn is_own(&self, inode: (u64, u64)) -> bool {
+        self.own.is_ours(inode) || self.own.is_named(inode)
     }
 
     /// The parts that names in a directory are to be matched with, those behind `**` among them,
@@ -162,14 +171,7 @@ impl<'a> Walk<'a> {
     fn parts_to_match(&mut self, place: &Place, inode: (u64, u64)) -> Vec<usize> {
         let names_max = if self.exclude.has_names { NAMES_MAX } else { 1 };
         let mut parts = place.parts.clone();
-        let mut index = 0;
-        while let Some(&part) = parts.get(index) {
-            index += 1;
-            let is_any_depth = matches!(self.pattern.parts[part], Part::AnyDepth);
-            if is_any_depth && !parts.contains(&(part + 1)) {
-                parts.push(part + 1);
-            }
-        }
+        self.pattern.pass_any_depth(&mut parts);
         parts.retain(|&part| {
             let entered = self.entered.entry((inode, part)).or_default();
             let is_new =
@@ -254,7 +256,7 @@ impl<'a> Walk<'a> {
                 dirs.push(place.below(name, place.real.join(name), parts));
             }
         }
-        if !self.is_match(place, name) {
+        if self.is_beside_named || !self.is_match(place, name) {
             return;
         }
         let path = place.path.join(name);
@@ -267,7 +269,7 @@ impl<'a> Walk<'a> {
         match metadata() {
             Ok(metadata) if metadata.is_file() => {
                 if self.pattern.is_literal() {
-                    self.roots.learn(&path, &place.real.join(name), None);
+                    self.roots.learn(&path, &place.real.join(name), None, trace::is_mount);
                 }
                 self.take(place, name, path, &metadata);
             }
@@ -278,7 +280,7 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, place: &Place, name: &OsStr, path: PathBuf, metadata: &Metadata) {
-        if self.own.contains(metadata) {
+        if self.is_own(inode(metadata)) {
             return;
         }
         let found = Found {
@@ -313,15 +315,7 @@ impl<'a> Walk<'a> {
 
     /// What is left to match in a directory of this name.
     fn parts_below(&self, place: &Place, name: &OsStr) -> Vec<usize> {
-        let parts = &self.pattern.parts;
-        let below = |&part: &usize| match &parts[part] {
-            Part::AnyDepth => Some(part),
-            one => (part + 1 < parts.len() && one.is_match(name)).then_some(part + 1),
-        };
-        let mut below: Vec<_> = place.parts.iter().filter_map(below).collect();
-        below.sort_unstable();
-        below.dedup();
-        below
+        self.pattern.below(&place.parts, name)
     }
 
     /// Watches directories for names.

@@ -14,6 +14,8 @@ pub(crate) mod names;
 /// What came of it.
 pub(crate) mod observe;
 mod rotate;
+/// Signals by their numbers.
+pub(crate) mod signals;
 /// Agents under special circumstances.
 pub(crate) mod special;
 /// strace(1) as a saboteur.

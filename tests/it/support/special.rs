@@ -1,10 +1,15 @@
 //! Agents under special circumstances: with limits of their own, in a mount namespace of their own,
 //! without root's way around permissions, with another clock, held up by signals.
 
+use std::collections::HashMap;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use super::names::with_files;
 use super::{Agent, Pod};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_logferry");
@@ -46,6 +51,33 @@ impl Pod {
     /// process is not root's.
     pub(crate) fn start_as_the_image_does(&self) -> Option<Agent> {
         let command = as_the_image_does()?;
+        Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
+    }
+
+    /// Starts an agent as a user of its own, who may have so many threads and sees these files in
+    /// place of the system's. `None`, said aloud, where that cannot be: no such limit holds for root.
+    pub(crate) fn start_with_threads(
+        &self,
+        count: u64,
+        files: &HashMap<&'static str, String>,
+    ) -> Option<Agent> {
+        let can = || with_files(self, files).arg("true").status();
+        if !is_root() || !can().is_ok_and(|status| status.success()) {
+            skipped("only root can give an agent a user and files of its own");
+            return None;
+        }
+        // The limit is of all threads of a user, so each agent is another one's.
+        static AGENTS: AtomicU32 = AtomicU32::new(0);
+        let user = 40_000 + (std::process::id() * 8 + AGENTS.fetch_add(1, Relaxed)) % 20_000;
+        self.let_all_in();
+        std::fs::create_dir_all(self.path("state")).expect("the state directory");
+        chown(self.path("state"), Some(user), Some(user)).expect("root may");
+        let script = format!(
+            "exec 3<\"$0\" setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all \
+             --bounding-set=-all prlimit --nproc={count}:1000 /proc/self/fd/3"
+        );
+        let mut command = with_files(self, files);
+        command.args(["sh", "-c", &script, BINARY]);
         Some(Agent::spawn(command, &self.environment(), &self.path("agent.log")))
     }
 
@@ -159,9 +191,29 @@ impl Agent {
         });
     }
 
+    /// Sets a limit of the running agent, as an option of prlimit(1) says it. Whose agent it is may.
+    pub(crate) fn limit(&self, option: &str) {
+        let owner = std::fs::metadata(format!("/proc/{}", self.id())).expect("it runs");
+        let mut command = Command::new("prlimit");
+        command.uid(owner.uid()).gid(owner.gid());
+        let status = command.args(["--pid", &self.id().to_string(), option]).status();
+        assert!(status.expect("prlimit runs").success(), "{option}");
+    }
+
     /// SIGCONT.
     pub(crate) fn resume(&self) {
         self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// The names of its threads beside the first, in their order.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let first = self.id().to_string();
+        let tasks = std::fs::read_dir(format!("/proc/{first}/task")).expect("it runs");
+        let others = tasks.flatten().filter(|task| *task.file_name() != *first);
+        let names = others.map(|task| std::fs::read_to_string(task.path().join("comm")));
+        let mut names: Vec<_> = names.flatten().map(|name| name.trim().to_owned()).collect();
+        names.sort();
+        names
     }
 
     /// Most memory that was ever resident, in bytes.

@@ -1,22 +1,33 @@
 //! What the agent logs about itself: set-up of tracing, and the panic hook.
 //!
-//! To standard error, as text or as one JSON object a line. Messages are constant, facts are
-//! fields; the content of a log line never appears.
+//! To standard error, by way of a [`LogWriter`], as text or as one JSON object a line. Messages are
+//! constant, facts are fields; the content of a log line never appears. Why the process ends with
+//! another code than 0 is said whatever the filter.
+
+mod writer;
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 
 use crate::config::LogFormat;
-use crate::exit::ExitCode;
+use crate::exit::{self, ExitCode};
+
+pub use self::writer::LogWriter;
+
+/// How long the last lines may take at the end of the process.
+pub const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Installs the subscriber. Called once, before anything is logged; a second call changes nothing.
-pub fn start(filter: &str, format: LogFormat) {
+pub fn start(writer: &LogWriter, filter: &str, format: LogFormat) {
     // The settings have checked the filter; what cannot be parsed would be left out.
-    let filter = EnvFilter::new(filter);
+    let filter = EnvFilter::new(filter).add_directive(always());
+    let writer = writer.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Escaped(io::stderr()))
+        .with_writer(move || Escaped(writer.clone()))
         // It would complain to the same standard error, and panic: a full disk must not end us.
         .log_internal_errors(false);
     // It fails only where a subscriber is installed already, and then that one is used.
@@ -26,7 +37,13 @@ pub fn start(filter: &str, format: LogFormat) {
     };
 }
 
-/// Standard error, with control characters of facts (a path can hold any) as escapes: an event is
+/// Lets the reason of an exit through, more specific than whatever a filter says.
+fn always() -> Directive {
+    let directive = format!("{}={}", exit::TARGET, LevelFilter::WARN);
+    directive.parse().expect("a target and a level")
+}
+
+/// A writer, with control characters of facts (a path can hold any) as escapes: an event is
 /// one line, whatever it tells of.
 struct Escaped<W>(W);
 
@@ -57,12 +74,18 @@ impl<W: Write> Write for Escaped<W> {
 
 /// Lets a panic in any thread end the process with the code of a bug, after saying where it was.
 /// Half-running is not a state that anything here is tested in; a restart from the checkpoint is.
-pub fn end_on_panic() {
-    std::panic::set_hook(Box::new(|panic| {
+pub fn end_on_panic(writer: LogWriter) {
+    const WHAT: &str = "a bug: the agent ends; please report this";
+    std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let what = panic.payload_as_str().unwrap_or("no message");
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        tracing::error!(place, thread, reason = what, "a bug: the agent ends; please report this");
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(target: exit::TARGET, place, thread, reason = what, "{WHAT}");
+        } else {
+            writer.say(&format!("{WHAT}: {place}: {what}"));
+        }
+        writer.flush(LAST_LINES);
         #[expect(clippy::disallowed_methods, reason = "main cannot return while a thread panics")]
         std::process::exit(i32::from(ExitCode::Bug as u8));
     }));

@@ -1,0 +1,136 @@
+//! Reopening: a descriptor that the file system has given up is replaced.
+//!
+//! A volume that is mounted anew, or a server that was restarted, leaves descriptors that answer
+//! nothing but ESTALE (NFS), ENOTCONN or ECONNABORTED (FUSE), for ever. The file is still there, so
+//! it is opened again: in its place, or under the name that its inode has there now. The rules are
+//! those of a file that a checkpoint remembers: where it may be read (`Patterns::permits`), and
+//! which bytes prove that it is the same (`identity`).
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::Collector;
+use crate::checkpoint::format::Checkpoint;
+use crate::span::FileKey;
+use crate::tail::discover::{Found, Permission};
+use crate::tail::identity::{Match, Seen, Stat, compare};
+use crate::tail::reader::Reader;
+use crate::tail::registry::{State, Tracked};
+
+/// Names of a directory among which a renamed file is looked for.
+const NAMES_MAX: usize = 1000;
+
+/// Whether the descriptor will never answer again, although the file may be there.
+pub(super) fn is_stale(error: &io::Error) -> bool {
+    let stale = [Errno::STALE, Errno::NOTCONN, Errno::CONNABORTED];
+    stale.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+impl Collector {
+    /// Asks files that a look does not find any more whether their descriptors are stale, before
+    /// what stands in their places is taken for new.
+    pub(super) fn reopen_stale(&mut self, found: &[Found]) {
+        let found: HashSet<_> = found.iter().map(|found| (found.device, found.inode)).collect();
+        let is_asked = |tracked: &Tracked| {
+            !found.contains(&(tracked.opened.device, tracked.opened.inode))
+                && (tracked.state == State::Active || !tracked.last_error.is_empty())
+        };
+        let asked = self.registry.iter().filter(|(_, tracked)| is_asked(tracked));
+        let asked: Vec<FileKey> = asked.map(|(file, _)| file).collect();
+        for file in asked {
+            self.stat(file);
+        }
+    }
+
+    /// Opens a file again whose descriptor says `error`, and goes on where it was. Returns what the
+    /// new descriptor says of it.
+    ///
+    /// # Errors
+    /// If it is not found or may not be read; then this is asked again with the next look.
+    pub(super) fn reopen(&mut self, file: FileKey, error: &io::Error) -> io::Result<Stat> {
+        let Some(tracked) = self.registry.get(file) else { return Err(Errno::NOENT.into()) };
+        if self.readers.get(&file).is_some_and(Reader::is_unpacked) {
+            return Err(io::Error::other("a compressed file is not opened again"));
+        }
+        let (reader, stat, place) = self.find_again(tracked)?;
+        let configured = tracked.opened.path.clone();
+        if !self.registry.on_reopened(file, stat, &place) {
+            return Err(io::Error::other("what stands there is shipped as another file"));
+        }
+        tracing::warn!(
+            file = %configured.display(), resolved = %place.display(), error = %error,
+            "the file system has given its descriptor up; opened it again"
+        );
+        self.readers.insert(file, reader);
+        self.schedule.mark(file);
+        self.is_moved = true;
+        Ok(stat)
+    }
+
+    /// The file of this name or inode that may be read and is the same.
+    fn find_again(&self, tracked: &Tracked) -> io::Result<(Reader, Stat, PathBuf)> {
+        let opened = &tracked.opened;
+        let mut last = Err(Errno::NOENT.into());
+        for path in self.candidates(&opened.resolved, opened.inode) {
+            last = self.open_again(tracked, &path);
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Where it was, then what has its inode number in the same directory. (What a served file
+    /// system lists may have other inode numbers than its files.)
+    fn candidates(&self, place: &Path, inode: u64) -> Vec<PathBuf> {
+        let dir = place.parent().and_then(|dir| self.patterns.enter(dir));
+        let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten();
+        let names = entries.flatten().map(|entry| entry.path()).take(NAMES_MAX);
+        let renamed = names.filter(|path| {
+            path != place && fs::symlink_metadata(path).is_ok_and(|found| found.ino() == inode)
+        });
+        [place.to_owned()].into_iter().chain(renamed).collect()
+    }
+
+    fn open_again(&self, tracked: &Tracked, path: &Path) -> io::Result<(Reader, Stat, PathBuf)> {
+        let opened = &tracked.opened;
+        let forbidden = || io::Error::other("it is not among the files to ship now");
+        if self.patterns.permits(&opened.path, path) != Permission::Granted {
+            return Err(forbidden());
+        }
+        let reader = Reader::open(path)?;
+        let stat = reader.stat()?;
+        let told = reader.whereabouts(path)?;
+        let place = self.patterns.place(path, &told, (stat.device, stat.inode));
+        let place = place.filter(|_| stat.is_file).ok_or_else(forbidden)?;
+        let known = Checkpoint {
+            device: opened.device,
+            inode: opened.inode,
+            born: opened.born,
+            head: opened.head,
+            tail: tracked.tail,
+            offset: tracked.read_offset,
+            ..Checkpoint::default()
+        };
+        let is_head_same = reader.has_head(known.head)?;
+        let seen = Seen {
+            device: stat.device,
+            inode: stat.inode,
+            born: stat.born,
+            is_same_path: *place == *opened.resolved,
+            is_head_same,
+            is_tail_same: is_head_same
+                && stat.size >= known.offset
+                && reader.has_tail(known.tail, known.offset)?,
+        };
+        if compare(&known, seen) == Match::Resume {
+            return Ok((reader, stat, place));
+        }
+        Err(io::Error::other("another file stands in its place"))
+    }
+}
