@@ -221,6 +221,7 @@ impl App {
             tags: config.tags.clone(),
             stop: collector::stopping::Options {
                 quiet: config.drain_quiet,
+                sends_partial_lines: config.drain_partial_lines,
                 exit_when: config.exit_when.clone(),
             },
             destination: Destination {
@@ -418,15 +419,26 @@ fn conclude(
     let (path, waits) =
         oldest.map_or((String::new(), 0), |(path, waits)| (path.display().to_string(), *waits));
     let report = &sent.report;
+    let has_unfinished = collected.unfinished_files > 0;
     if sent.unfinished == 0 && collected.undelivered_files == 0 {
+        let message = match has_unfinished {
+            false => "stopped: everything was delivered",
+            true => {
+                "stopped: every complete line was delivered; unfinished last lines are left for the \
+                 next start"
+            }
+        };
         tracing::info!(
             lines = report.lines_delivered,
             bytes = report.raw_bytes_delivered,
             batches = report.batches_delivered,
             attempts = report.attempts,
             seconds,
-            "stopped: everything was delivered"
+            unfinished_files = has_unfinished.then_some(collected.unfinished_files),
+            unfinished_bytes = has_unfinished.then_some(collected.unfinished_bytes),
+            "{message}"
         );
+        name_unfinished(&collected);
         return ExitCode::Done;
     }
     tracing::warn!(
@@ -450,5 +462,16 @@ fn conclude(
     if let more @ 1.. = collected.undelivered_files.saturating_sub(collected.left.len()) {
         tracing::warn!(files = more, "more files are left for the next start");
     }
+    name_unfinished(&collected);
     ExitCode::Undelivered
+}
+
+fn name_unfinished(collected: &collector::Summary) {
+    for left in &collected.unfinished {
+        let path = left.path.display();
+        tracing::info!(file = %path, bytes = left.bytes, "an unfinished last line is left");
+    }
+    if let more @ 1.. = collected.unfinished_files.saturating_sub(collected.unfinished.len()) {
+        tracing::info!(files = more, "more unfinished last lines are left");
+    }
 }

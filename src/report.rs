@@ -148,6 +148,12 @@ pub struct FileSums {
     pub left: u64,
     /// How many could not be opened, read or examined the last time.
     pub failing: u64,
+    /// How many known ones were not delivered to their end and are found nowhere.
+    #[serde(default)]
+    pub missing: u64,
+    /// Bytes of these that were not delivered, as far as is known.
+    #[serde(default)]
+    pub missing_bytes: u64,
     /// Bytes on disk that are not read yet.
     pub unread_bytes: u64,
     /// Bytes on disk that are not acknowledged yet.

@@ -306,11 +306,22 @@ fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) ->
 
 fn encode_files(families: &mut Families<'_>, report: &CollectorReport) -> fmt::Result {
     let FileSums { active, rotated, deleted, saved, left, .. } = report.files;
-    let FileSums { failing, unread_bytes, lag_bytes, lag_seconds, .. } = report.files;
+    let FileSums { failing, missing, missing_bytes, .. } = report.files;
+    let FileSums { unread_bytes, lag_bytes, lag_seconds, .. } = report.files;
     let counts = [active, rotated, deleted, saved, left];
     let states = FILE_STATES.into_iter().zip(counts);
     families.gauges("files", "Files being shipped, by state.", "state", states)?;
     families.gauge("failing_files", "Files whose last examination failed.", failing)?;
+    families.gauge(
+        "missing_files",
+        "Known files that were not delivered to their end and are found nowhere.",
+        missing,
+    )?;
+    families.gauge(
+        "missing_bytes",
+        "Bytes of these that were not delivered, as far as is known.",
+        missing_bytes,
+    )?;
     families.gauge("unread_bytes", "Bytes on disk that are not read yet.", unread_bytes)?;
     families.gauge("lag_bytes", "Bytes on disk that are not acknowledged yet.", lag_bytes)?;
     families.gauge(

@@ -16,6 +16,7 @@
 //!   "endpoint": "https://cn-hangzhou.log.aliyuncs.com", "project": "shop", "logstore": "app",
 //!   "totals": {
 //!     "active": 1, "rotated": 0, "deleted": 0, "saved": 0, "left": 0, "failing": 0,
+//!     "missing": 0, "missing_bytes": 0,
 //!     "unread_bytes": 0, "lag_bytes": 300, "lag_seconds": 2
 //!   },
 //!   "files_unix": 1700000060,

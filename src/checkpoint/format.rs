@@ -16,9 +16,11 @@
 //!   path                4+n  as configured, links not resolved
 //!   resolved            4+n  where it really was
 //!   born                  8  when it was made, in nanoseconds since 1970; 0 for not known
-//!   flags                 4  bit 0: done (see `Checkpoint::is_done`)
+//!   flags                 4  bit 0: done (see `Checkpoint::is_done`); bit 1: nothing above `offset`;
+//!                            bit 2: a copy; bit 3: told to be missing
 //!   looked_at             8  when names were last looked at, in nanoseconds since 1970
 //!   count                 4  ranges above `offset`; left out, with all that follows, if there are none
+//!                            and `rest` is nothing or not known
 //!   range × count
 //!     start end          16  the bytes, and
 //!     first records       8  which of their records
@@ -26,6 +28,8 @@
 //!     tail                8  fingerprint of the bytes just before `end`
 //!     flags               4  bit 0: done; else assigned to
 //!     key sequence       24  a hash key and a sequence id
+//!   rest                  8  bytes above `offset`; left out if bit 1 says that there are none, or if
+//!                            that is not known
 //! CRC-32                  4  of all bytes before it
 //! ```
 
@@ -40,6 +44,12 @@ pub(super) const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
 const VERSION: u32 = 1;
 /// The flag of [`Checkpoint::is_done`].
 const DONE: u32 = 1;
+/// The flag of a [`Checkpoint::rest`] of no bytes.
+const NO_REST: u32 = 1 << 1;
+/// The flag of [`Checkpoint::is_copy`].
+const COPY: u32 = 1 << 2;
+/// The flag of [`Checkpoint::is_told`].
+const TOLD: u32 = 1 << 3;
 
 /// How far one file has been delivered, and how to know it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +74,14 @@ pub struct Checkpoint {
     pub seen_unix: u64,
     /// It was delivered and closed: it is known again when it is met, and not searched for.
     pub is_done: bool,
+    /// Bytes above `offset` that were to be delivered when it was last looked at; `None` where that
+    /// is not known.
+    pub rest: Option<u64>,
+    /// It is a copy of another file, which was as long as `offset` when it was met: of what it holds
+    /// above, more may be delivered.
+    pub is_copy: bool,
+    /// It was found nowhere and not delivered to its end, and that was said.
+    pub is_told: bool,
     /// When the names in its directory were last looked at, in nanoseconds since 1970: what is born
     /// later has not been seen.
     pub looked_at: i64,
@@ -159,11 +177,22 @@ fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
         bytes.extend_from_slice(path);
     }
     bytes.extend_from_slice(&entry.born.to_le_bytes());
-    bytes.extend_from_slice(&(if entry.is_done { DONE } else { 0 }).to_le_bytes());
+    let flags = [
+        (entry.is_done, DONE),
+        (entry.rest == Some(0), NO_REST),
+        (entry.is_copy, COPY),
+        (entry.is_told, TOLD),
+    ];
+    let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
+    bytes.extend_from_slice(&flags.to_le_bytes());
     bytes.extend_from_slice(&entry.looked_at.to_le_bytes());
-    if !entry.ranges.is_empty() {
+    let rest = entry.rest.filter(|rest| *rest > 0);
+    if !entry.ranges.is_empty() || rest.is_some() {
         put_len(bytes, entry.ranges.len());
         entry.ranges.iter().for_each(|range| encode_range(bytes, range));
+    }
+    if let Some(rest) = rest {
+        bytes.extend_from_slice(&rest.to_le_bytes());
     }
     let len =
         u32::try_from(bytes.len() - at - 4).expect("two paths and what is in flight are short");
@@ -219,7 +248,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>), FormatError> {
 fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
     let len = reader.u32()? as usize;
     let mut entry = Reader { left: reader.take(len)?, len: reader.len };
-    Ok(Checkpoint {
+    let mut checkpoint = Checkpoint {
         device: entry.u64()?,
         inode: entry.u64()?,
         offset: entry.u64()?,
@@ -229,10 +258,22 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
         path: entry.path()?,
         resolved: entry.path()?,
         born: entry.u64()?.cast_signed(),
-        is_done: entry.u32()? & DONE != 0,
-        looked_at: entry.u64()?.cast_signed(),
-        ranges: if entry.left.is_empty() { Vec::new() } else { decode_ranges(&mut entry)? },
-    })
+        ..Checkpoint::default()
+    };
+    let flags = entry.u32()?;
+    checkpoint.is_done = flags & DONE != 0;
+    checkpoint.is_copy = flags & COPY != 0;
+    checkpoint.is_told = flags & TOLD != 0;
+    checkpoint.looked_at = entry.u64()?.cast_signed();
+    if !entry.left.is_empty() {
+        checkpoint.ranges = decode_ranges(&mut entry)?;
+    }
+    checkpoint.rest = match () {
+        () if flags & NO_REST != 0 => Some(0),
+        () if entry.left.is_empty() => None,
+        () => Some(entry.u64()?),
+    };
+    Ok(checkpoint)
 }
 
 fn decode_ranges(entry: &mut Reader<'_>) -> Result<Vec<Range>, FormatError> {
@@ -308,7 +349,8 @@ mod tests {
             numbers in any::<[u64; 4]>(),
             prints in any::<[u32; 4]>(),
             born in any::<i64>(),
-            is_done in any::<bool>(),
+            flags in any::<[bool; 3]>(),
+            rest in any::<Option<u64>>(),
             looked_at in any::<i64>(),
             path in proptest::collection::vec(any::<u8>(), 0..40),
             resolved in proptest::collection::vec(any::<u8>(), 0..40),
@@ -322,7 +364,10 @@ mod tests {
                 offset: numbers[2],
                 seen_unix: numbers[3],
                 born,
-                is_done,
+                is_done: flags[0],
+                is_copy: flags[1],
+                is_told: flags[2],
+                rest,
                 looked_at,
                 ranges,
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
@@ -355,6 +400,18 @@ mod tests {
         fn never_panics_on_other_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(decode(&bytes).is_err());
         }
+    }
+
+    /// As programs before the flags and `rest` wrote it.
+    #[test]
+    fn reads_entries_that_say_nothing_of_the_rest() {
+        let saved =
+            Checkpoint { path: "/a".into(), offset: 7, is_done: true, ..Checkpoint::default() };
+        let bytes = encode(1, std::slice::from_ref(&saved));
+        let flags_at = bytes.len() - 4 - 8 - 4;
+
+        assert_eq!(bytes[flags_at..flags_at + 4], DONE.to_le_bytes());
+        assert_eq!(decode(&bytes), Ok((1, vec![saved])));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::{fs, io};
 
 use super::left::{self, Beyond, Unopened};
 use super::said::Kind;
-use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening};
+use super::{
+    Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening,
+};
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::span::FileKey;
@@ -235,6 +237,7 @@ impl Collector {
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
+        self.note_missing(false, now);
         self.refresh_names();
         self.close_idle(now);
         self.examine_where(now, |_| true);
@@ -399,7 +402,10 @@ impl Collector {
         self.aside.begin();
         let mut found: HashSet<_> = files.iter().map(|file| (file.device, file.inode)).collect();
         // Those with a checkpoint first, so that no copy takes it.
-        let is_remembered = |file: &&Found| self.remembered.get(file.device, file.inode).is_some();
+        let is_remembered = |file: &&Found| {
+            let saved = self.remembered.get(file.device, file.inode);
+            saved.is_some_and(|saved| !saved.is_copy)
+        };
         let (first, mut then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
         let is_closed = |file: &&&Found| self.registry.find(file.device, file.inode).is_none();
         if then.iter().filter(is_closed).count() > OPENED_IN_ORDER_MAX {
@@ -644,7 +650,7 @@ impl Collector {
     /// Closes the accounts of ended incarnations that have nothing under way any more, and
     /// remembers them.
     pub(super) fn settle(&mut self) {
-        for (file, ended) in self.registry.take_settled() {
+        for (file, mut ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
             let skipped = ended.hole_bytes + ended.left_bytes;
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
@@ -675,7 +681,8 @@ impl Collector {
                 self.on_original_delivered(file, ended.read_offset);
             }
             if has_gone {
-                self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
+                let trail = std::mem::take(&mut ended.trail);
+                self.remembered.put_gone_with(Checkpoint { is_done, ..checkpoint }, trail);
             } else {
                 self.remembered.put_done(checkpoint);
             }
@@ -700,8 +707,9 @@ impl Collector {
     /// Looks at the size of a file. `is_announced`: because of a notification.
     pub(super) fn examine(&mut self, file: FileKey, is_announced: bool, now: Instant) {
         let Some(stat) = self.stat(file) else { return };
-        if let Some(tracked) = self.registry.get_mut(file).filter(|tracked| tracked.is_delivered())
-        {
+        let level = self.registry.get_mut(file).filter(|tracked| tracked.is_delivered());
+        let was_delivered = level.is_some();
+        if let Some(tracked) = level {
             tracked.level_unix = clock::wall().as_secs();
         }
         match self.registry.on_stat(file, &stat, now) {
@@ -712,6 +720,10 @@ impl Collector {
                 }
             }
             Change::Grew => {
+                // After a kill, too, it is to be known that not all of it was delivered.
+                if was_delivered {
+                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
+                }
                 self.schedule.mark_grown(file);
                 self.note_announced(file, is_announced);
             }

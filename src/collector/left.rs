@@ -10,7 +10,7 @@ use crate::access;
 use crate::report::FileReport;
 
 /// Of so many the reason is kept.
-const NAMED_MAX: usize = 20;
+pub(super) const NAMED_MAX: usize = 20;
 
 /// A file that is left, and why.
 #[derive(Clone, Debug)]

@@ -22,6 +22,7 @@
 mod files;
 pub mod fruitless;
 mod left;
+mod missing;
 mod once;
 mod opening;
 mod reading;
@@ -32,7 +33,7 @@ mod said;
 pub mod stopping;
 mod unpacking;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -141,6 +142,13 @@ pub struct Summary {
     pub oldest: Option<(PathBuf, u64)>,
     /// The first of these files.
     pub left: Vec<Left>,
+    /// Files of which all is acknowledged but for an unfinished last line, which the next start may
+    /// find finished.
+    pub unfinished_files: usize,
+    /// The bytes of these lines.
+    pub unfinished_bytes: u64,
+    /// The first of these files.
+    pub unfinished: Vec<Left>,
 }
 
 /// The loop and all that it owns.
@@ -208,6 +216,10 @@ pub struct Collector {
     known_max: usize,
     /// What was written to since is new, in seconds of Unix time.
     young_from: i64,
+    /// Known files that were found outside the patterns and could not be opened, or may not be yet, by
+    /// device and inode.
+    unadopted: HashSet<(u64, u64)>,
+    started: Instant,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
     /// Refused records that could not be set aside yet.
@@ -347,6 +359,8 @@ impl Collector {
             beyond: Beyond::default(),
             known_max: options.known_max,
             young_from: i64::try_from(unix).unwrap_or(i64::MAX),
+            unadopted: HashSet::new(),
+            started: now,
             clock_offset: 0,
             unparked: Vec::new(),
             returned: Refused::new(options.destination),
@@ -411,6 +425,7 @@ impl Collector {
             if is_over {
                 // What was refused may have come again until now.
                 self.handoff.close();
+                self.note_missing(true, now);
             }
             self.save(now, is_over);
             self.publish(now, is_over);
@@ -511,7 +526,8 @@ impl Collector {
                 break;
             }
             let Some(file) = self.schedule.next_file() else { break };
-            self.read(file, flush.contains(&file), now);
+            let ends_line = flush.contains(&file) || self.drain.ends_line_of(file);
+            self.read(file, ends_line, now);
             // A turn of several reads would be too much at once for a small limit.
             if self.pace() {
                 return;
@@ -773,7 +789,9 @@ impl Collector {
         let saved = self.aside.asleep() as u64;
         let failing = self.unopened.failed() as u64;
         let left = self.beyond.files;
-        let mut sums = FileSums { saved, left, failing, ..FileSums::default() };
+        let (missing, missing_bytes) = self.remembered.missing();
+        let mut sums =
+            FileSums { saved, left, failing, missing, missing_bytes, ..FileSums::default() };
         for (_, tracked) in self.registry.iter() {
             match tracked.state {
                 State::Active => sums.active += 1,

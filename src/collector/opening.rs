@@ -20,6 +20,7 @@ use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::clock;
 use crate::enrich;
+use crate::fingerprint::Fingerprint;
 use crate::sealed::Route;
 use crate::span::FileKey;
 use crate::tail::discover::{Found, Permission};
@@ -323,7 +324,8 @@ impl Collector {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(original) => {
-                let done = done(&reader, &found.path, &resolved)?;
+                let done =
+                    self.proved(original, &reader, done(&reader, &found.path, &resolved)?)?;
                 let copy = Copy { found_as: found_as(found), original, done };
                 self.aside.copies.insert(inode, copy);
                 return Ok(Some(inode));
@@ -429,27 +431,64 @@ impl Collector {
     fn origin(&mut self, path: &Path, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         let stat = reader.stat()?;
         match self.remembered.claim(path, reader, stat)? {
-            Some((saved, Match::Resume)) => return Ok(Origin::Known(saved)),
-            Some((saved, Match::Rewritten | Match::Other)) if is_used_inode(&saved, &stat) => {
-                self.remembered.put_gone(saved);
-            }
-            Some((saved, Match::Rewritten | Match::Other)) => {
-                if self.said.admits(Kind::Rewritten) {
-                    tracing::warn!(
-                        file = %path.display(), offset = saved.offset,
-                        "it was rewritten while the agent was away; reading from its first byte"
-                    );
+            Some((saved, Match::Resume)) if saved.is_copy && saved.offset < stat.size => {
+                let outcome = self.origin_of_grown_copy(&saved, resolved, reader);
+                if outcome.is_err() {
+                    self.remembered.put_back(saved);
                 }
-                self.counters.files_truncated += 1;
-                self.remembered.put_gone(saved);
+                outcome
             }
-            None => {}
+            Some((saved, Match::Resume)) => Ok(Origin::Known(saved)),
+            Some((saved, Match::Rewritten | Match::Other)) => {
+                self.on_rewritten(path, saved, &stat);
+                self.origin_of_unknown(resolved, reader)
+            }
+            None => self.origin_of_unknown(resolved, reader),
         }
+    }
+
+    /// No checkpoint speaks of the bytes of this file, unless it is a copy.
+    fn origin_of_unknown(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         if let Some(original) = self.original_of(resolved, reader)? {
             return Ok(Origin::CopyOf(original));
         }
-        let saved = self.remembered.claim_copy(resolved, reader, stat.size)?;
+        let saved = self.remembered.claim_copy(resolved, reader, 0)?;
         Ok(saved.map_or(Origin::New, Origin::Known))
+    }
+
+    /// A copy was met while it was made, and `saved` says how much of it there was. More of it is
+    /// delivered if more of its original is, and the bytes say so. If they cannot, it goes on at the
+    /// start of the line that was cut off.
+    fn origin_of_grown_copy(
+        &mut self,
+        saved: &Checkpoint,
+        resolved: &Path,
+        reader: &Reader,
+    ) -> io::Result<Origin> {
+        if let Some(original) = self.original_of(resolved, reader)? {
+            return Ok(Origin::CopyOf(original));
+        }
+        if let Some(further) = self.remembered.claim_copy(resolved, reader, saved.offset)? {
+            return Ok(Origin::Known(further));
+        }
+        let offset = reader.line_start(saved.offset, self.tail.line_bytes_max)?;
+        let tail = reader.tail(offset)?;
+        Ok(Origin::Known(Checkpoint { offset, tail, ..saved.clone() }))
+    }
+
+    /// Other bytes stand in a file that is known, or it is another file with the same inode: of the
+    /// old text only a copy can be met.
+    fn on_rewritten(&mut self, path: &Path, saved: Checkpoint, stat: &Stat) {
+        if !is_used_inode(&saved, stat) {
+            if self.said.admits(Kind::Rewritten) {
+                tracing::warn!(
+                    file = %path.display(), offset = saved.offset,
+                    "it was rewritten while the agent was away; reading from its first byte"
+                );
+            }
+            self.counters.files_truncated += 1;
+        }
+        self.remembered.put_gone(saved);
     }
 
     /// The file that is open, or whose last batches are under way, and that this one is a copy of.
@@ -493,17 +532,40 @@ impl Collector {
         Ok(None)
     }
 
+    /// As much of a copy as its original surely held when it was read: all of it, but where the original
+    /// holds other bytes by now, and more was read of it than the copy has.
+    fn proved(&self, original: FileKey, copy: &Reader, done: Checkpoint) -> io::Result<Checkpoint> {
+        let tracked = self.registry.get(original).or_else(|| self.registry.get_ended(original));
+        let Some(tracked) = tracked.filter(|one| done.offset < one.read_offset) else {
+            return Ok(done);
+        };
+        if let Some(original) = self.readers.get(&original)
+            && reader::is_copy_so_far(copy, original)?
+        {
+            return Ok(done);
+        }
+        for &(offset, tail) in tracked.trail.iter().rev() {
+            if offset <= done.offset && copy.has_tail(tail, offset)? {
+                return Ok(Checkpoint { offset, tail, ..done });
+            }
+        }
+        Ok(done)
+    }
+
     /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
     /// the agent was away, or left behind by a link that leads elsewhere now.
     pub(super) fn adopt(&mut self, now: Instant) {
+        self.unadopted.clear();
         let patterns = &self.patterns;
         let found = self.remembered.whereabouts(clock::wall().as_secs(), |dir| patterns.enter(dir));
         for saved in found.barred {
+            self.unadopted.insert((saved.device, saved.inode));
             let permission = self.patterns.permits(&saved.path, &saved.resolved);
             self.note_left(permission, &saved.path, saved.resolved);
         }
         for (path, saved) in found.paths {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
+                self.unadopted.insert((saved.device, saved.inode));
                 self.note_unopened(&path, &error);
                 self.remembered.search_again(&path);
                 // Of too few descriptors is told once, and not for each file.
@@ -517,6 +579,7 @@ impl Collector {
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
         let permission = self.patterns.permits(&saved.path, path);
         if permission != Permission::Granted {
+            self.unadopted.insert((saved.device, saved.inode));
             self.note_left(permission, &saved.path, path.to_owned());
             return Ok(());
         }
@@ -535,21 +598,58 @@ impl Collector {
             self.remembered.search_again(path);
             return Ok(());
         }
-        match self.remembered.claim(&saved.path, &reader, reader.stat()?)? {
-            Some((found, Match::Resume)) => {
-                let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-                let configured = found.path.clone();
-                let state = State::Rotated;
-                let file = self.begin(configured, resolved, reader, Some(found), state, now)?;
-                self.examine(file, true, now);
+        let resolved = reader.path().unwrap_or_else(|| path.to_owned());
+        let claimed = self.remembered.claim(&saved.path, &reader, reader.stat()?)?;
+        // Its disk has another number, and its bytes cannot say that it is the same.
+        let is_renumbered = saved.inode == stat.inode && is_born_with(saved, &stat);
+        let claimed = match claimed {
+            None if is_renumbered => {
+                self.remembered.remove(saved).map(|found| (found, Match::Rewritten))
             }
+            claimed => claimed,
+        };
+        let (configured, found) = match claimed {
+            Some((found, Match::Resume)) => (found.path.clone(), Some(found)),
+            // Another file: it is shipped only if its name and its age say so.
             Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
                 self.remembered.put_gone(found);
+                return Ok(());
             }
-            Some((found, Match::Rewritten | Match::Other)) => self.remembered.put_back(found),
-            None => {}
-        }
+            Some((found, Match::Rewritten | Match::Other)) if is_same_file(&found, &stat, path) => {
+                let (configured, original) = match self.origin_of_unknown(&resolved, &reader) {
+                    Ok(Origin::New) => (found.path.clone(), None),
+                    Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    // Until then only its checkpoint leads here.
+                    waits => {
+                        self.remembered.put_back(found);
+                        self.remembered.search_again(path);
+                        if let Origin::CopyOf(original) = waits? {
+                            self.wait_for_original(path, original);
+                        }
+                        return Ok(());
+                    }
+                };
+                self.on_rewritten(path, found, &stat);
+                (configured, original)
+            }
+            // Nothing tells it from another file with the same inode.
+            Some((found, Match::Rewritten | Match::Other)) => {
+                self.remembered.put_back(found);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        let file = self.begin(configured, resolved, reader, found, State::Rotated, now)?;
+        self.examine(file, true, now);
         Ok(())
+    }
+
+    /// As soon as all that was read of an original that has ended is acknowledged, its copy goes on
+    /// there.
+    fn wait_for_original(&mut self, copy: &Path, original: FileKey) {
+        if self.registry.get_ended(original).is_some() {
+            self.unopened.add(copy, "it waits for the file that it is a copy of");
+        }
     }
 
     /// Opens what was born and renamed beside known files while nobody looked.
@@ -641,10 +741,7 @@ impl Collector {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(original) => {
-                // As soon as all that was read of it is acknowledged, the copy goes on there.
-                if self.registry.get_ended(original).is_some() {
-                    self.unopened.add(path, "it waits for the file that it is a copy of");
-                }
+                self.wait_for_original(path, original);
                 return Ok(());
             }
         };
@@ -728,13 +825,21 @@ fn shared(one: &Arc<Path>, path: &Path) -> Arc<Path> {
 }
 
 /// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
-/// the bytes that stood in it.
+/// the bytes that stood in it, all of them that were read or those up to an earlier end.
 fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::Result<bool> {
-    let (head, tail, offset) = (tracked.opened.head, tracked.tail, tracked.read_offset);
-    let has_bytes = |one: &Reader| -> io::Result<bool> {
+    let (head, last) = (tracked.opened.head, (tracked.read_offset, tracked.tail));
+    let has_bytes = |one: &Reader, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
         Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
     };
-    Ok(head.len > 0 && !has_bytes(original)? && has_bytes(copy)?)
+    if head.len == 0 || has_bytes(original, last)? {
+        return Ok(false);
+    }
+    for place in tracked.trail.iter().rev().copied().chain([last]) {
+        if has_bytes(copy, place)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether `copy` holds the bytes of a file that was closed; of a copy that is not complete yet, the
@@ -758,7 +863,24 @@ fn is_used_inode(saved: &Checkpoint, stat: &Stat) -> bool {
     saved.born != 0 && stat.born != 0 && saved.born != stat.born
 }
 
-/// The checkpoint of a file of which everything is delivered as it stands.
+/// Whether other bytes in a file that a checkpoint speaks of are a new text of that file, and it is
+/// not another one with the same inode: by its time of birth, or where that is not known by its name.
+fn is_same_file(saved: &Checkpoint, stat: &Stat, path: &Path) -> bool {
+    let names = [&saved.path, &saved.resolved].map(|path| path.file_name());
+    let is_named_so = || {
+        let bases = remembered::bases(path);
+        let mut paths = bases.iter().map(PathBuf::as_path).chain([path]);
+        paths.any(|path| path.file_name().is_some() && names.contains(&path.file_name()))
+    };
+    is_born_with(saved, stat) || is_named_so()
+}
+
+/// Whether a file was made at the moment that a checkpoint knows.
+fn is_born_with(saved: &Checkpoint, stat: &Stat) -> bool {
+    saved.born != 0 && saved.born == stat.born
+}
+
+/// The checkpoint of a copy of which everything is delivered as it stands.
 fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint> {
     let stat = reader.stat()?;
     Ok(Checkpoint {
@@ -772,8 +894,9 @@ fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint>
         tail: reader.tail(stat.size)?,
         seen_unix: clock::wall().as_secs(),
         is_done: true,
-        looked_at: 0,
-        ranges: Vec::new(),
+        rest: Some(0),
+        is_copy: true,
+        ..Checkpoint::default()
     })
 }
 

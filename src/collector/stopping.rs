@@ -5,8 +5,13 @@
 //! at the same moment. It is over when no file has grown for `quiet` and all is acknowledged, which
 //! a last look must confirm. With a `quiet` of zero only what was there at the wish is read.
 //!
+//! An unfinished last line waits for the next start, which may find it finished. Where there is
+//! none, it is sent at the very end: until then its writer may finish it. That is after `exit_when`,
+//! where the settings say so, and of a file that was deleted.
+//!
 //! The deadline is nobody's business here: whoever has one tells the collector to abandon.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,7 +22,7 @@ use super::{Collector, Stage, Summary};
 use crate::batch::policy::Reason;
 use crate::clock;
 use crate::span::FileKey;
-use crate::tail::registry::{DELETED_QUIET_SCARCE, Tracked};
+use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
 
 /// How often the file that ends the agent is looked for.
 const EXIT_PERIOD: Duration = Duration::from_millis(500);
@@ -33,6 +38,8 @@ const VANISHED_MAX: u8 = 5;
 pub struct Options {
     /// No file must have grown for so long.
     pub quiet: Duration,
+    /// A drain that a signal has begun sends unfinished last lines too.
+    pub sends_partial_lines: bool,
     /// A drain begins when something is there.
     pub exit_when: Option<PathBuf>,
 }
@@ -42,6 +49,8 @@ pub(super) struct Drain {
     options: Options,
     /// When the file of `exit_when` is looked for next.
     exit_look_at: Instant,
+    /// It was there.
+    is_exit_met: bool,
     /// When the drain began.
     asked_at: Instant,
     /// The growth after which a last look was taken.
@@ -52,6 +61,8 @@ pub(super) struct Drain {
     look_at: Option<Instant>,
     /// Looks in a row in which a file was gone when it was to be opened.
     vanished: u8,
+    /// Files whose unfinished last lines are to be sent with their next reading.
+    unfinished: HashSet<FileKey>,
 }
 
 /// How far the opening of files has come: files that were opened, turns of compressed ones. What is
@@ -63,12 +74,28 @@ impl Drain {
         Self {
             options,
             exit_look_at: now,
+            is_exit_met: false,
             asked_at: now,
             looked_after: None,
             fruitless: None,
             look_at: None,
             vanished: 0,
+            unfinished: HashSet::new(),
         }
+    }
+
+    /// Whether no start is to be expected after this stop: the app has said that it has ended, or the
+    /// settings say so.
+    fn is_final(&self) -> bool {
+        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+        self.options.sends_partial_lines
+            || self.is_exit_met
+            || self.options.exit_when.as_ref().is_some_and(is_there)
+    }
+
+    /// Whether the unfinished last line of a file is to be sent with this reading.
+    pub(super) fn ends_line_of(&mut self, file: FileKey) -> bool {
+        self.unfinished.remove(&file)
     }
 
     /// Whether the file that ends the agent is there; not asked more often than need be.
@@ -79,6 +106,7 @@ impl Drain {
         };
         self.exit_look_at = now + EXIT_PERIOD;
         let is_there = fs::symlink_metadata(path).is_ok();
+        self.is_exit_met = is_there;
         if is_there {
             tracing::info!(
                 file = %path.display(),
@@ -157,11 +185,26 @@ impl Collector {
             }
             self.seal(file, Reason::Shutdown);
         }
-        if !self.is_acknowledged() || self.finds_more(now) {
+        if !self.is_acknowledged() || self.finds_more(now) || self.ends_lines() {
             return;
         }
         self.handoff.close();
         self.stage = Stage::Closed;
+    }
+
+    /// Has unfinished last lines sent that no next start would send. Says whether there are any.
+    fn ends_lines(&mut self) -> bool {
+        let is_final = self.drain.is_final();
+        let rests = self.registry.rests_due(Duration::ZERO, clock::now());
+        let ends = |file: &FileKey| is_final || self.is_deleted(*file);
+        let unfinished: HashSet<FileKey> = rests.into_iter().filter(ends).collect();
+        unfinished.iter().for_each(|file| self.schedule.mark(*file));
+        self.drain.unfinished = unfinished;
+        !self.drain.unfinished.is_empty()
+    }
+
+    fn is_deleted(&self, file: FileKey) -> bool {
+        self.registry.get(file).is_some_and(|tracked| tracked.state == State::Deleted)
     }
 
     fn is_reading(&self) -> bool {
@@ -178,8 +221,9 @@ impl Collector {
     /// is delivered, one archive after the other, and one that is being written when it is whole.)
     fn finds_more(&mut self, now: Instant) -> bool {
         let grown_at = self.grown_at();
-        let is_news = self.is_scan_wanted || self.are_names_changed;
-        let is_unsure = self.is_looking() && (is_news || self.drain.looked_after != Some(grown_at));
+        let is_news = self.are_names_changed || self.drain.looked_after != Some(grown_at);
+        // What was read asks for it: the rest of a file may be in its copy.
+        let is_unsure = self.is_scan_wanted || (self.is_looking() && is_news);
         let waits = self.has_chance();
         if !(is_unsure || waits) {
             return false;
@@ -250,9 +294,17 @@ impl Collector {
         // Of what has ended, batches may still wait here: for an id, or to be set aside.
         let is_under_way = |ended: &&Tracked| ended.watermark.offset() < ended.read_offset;
         let ended = self.registry.ended().map(|(_, ended)| ended).filter(is_under_way);
+        let is_final = self.drain.is_final();
+        // Of a line that no next start sends, nothing is to be left.
+        let is_left = |one: &Tracked| {
+            let is_final = is_final || one.state == State::Deleted;
+            one.has_undelivered_lines()
+                || !one.last_error.is_empty()
+                || (is_final && one.has_unfinished_line())
+        };
         let open = self.registry.iter().map(|(_, tracked)| tracked);
-        let has_lines = |one: &&Tracked| one.has_undelivered_lines() || !one.last_error.is_empty();
-        let tracked: Vec<&Tracked> = open.filter(has_lines).chain(ended).collect();
+        let (left, rest): (Vec<&Tracked>, Vec<&Tracked>) = open.partition(|one| is_left(one));
+        let tracked: Vec<&Tracked> = left.into_iter().chain(ended).collect();
         for tracked in &tracked {
             let waits = unix.saturating_sub(tracked.level_unix);
             summary.undelivered_files += 1;
@@ -261,8 +313,17 @@ impl Collector {
                 summary.oldest = Some((tracked.opened.path.to_path_buf(), waits));
             }
         }
+        for (_, bytes) in self.missing() {
+            summary.undelivered_files += 1;
+            summary.undelivered_bytes += bytes;
+        }
         let left = tracked.into_iter().map(left_of).chain(self.unopened.first());
-        summary.left = left::named(left);
+        summary.left = left::named(left.chain(self.missing().map(|(left, _)| left)));
+        let unfinished =
+            || rest.iter().filter(|one| one.has_unfinished_line()).map(|one| left_of(one));
+        summary.unfinished_files = unfinished().count();
+        summary.unfinished_bytes = unfinished().filter_map(|left| left.bytes).sum();
+        summary.unfinished = left::named(unfinished());
         summary
     }
 }
@@ -271,6 +332,8 @@ impl Collector {
 fn left_of(tracked: &Tracked) -> Left {
     let reason = if !tracked.last_error.is_empty() {
         tracked.last_error.clone().into()
+    } else if tracked.has_unfinished_line() {
+        "its last line has no line end".into()
     } else if tracked.read_offset < tracked.size {
         "not all of it has been read".into()
     } else {

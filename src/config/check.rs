@@ -303,6 +303,7 @@ pub(super) fn compose(
         listen: meanings.listen(),
         drain_deadline: meanings.time("drain_deadline"),
         drain_quiet: meanings.time("drain_quiet"),
+        drain_partial_lines: meanings.switch("drain_partial_lines"),
         exit_when: meanings.path("exit_when"),
         log_filter: meanings.text("log")?,
         log_format: meanings.log_format(),

@@ -57,7 +57,7 @@ const fn time(least_millis: u64, most_seconds: u64) -> Kind {
 }
 
 /// All settings, in the order in which people read about them.
-pub(crate) static KEYS: [Key; 36] = [
+pub(crate) static KEYS: [Key; 37] = [
     Key {
         name: "endpoint",
         kind: Kind::Endpoint,
@@ -290,6 +290,18 @@ pub(crate) static KEYS: [Key; 36] = [
         doc: "After SIGTERM the files are shipped on until nothing was added to any of them for this \
               time and all of it has arrived, within drain_deadline: the app may have been told to \
               stop at the same moment. 0s ships what is there at the signal, and no more.",
+    },
+    Key {
+        name: "drain_partial_lines",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "",
+        bare: false,
+        doc: "The end of the drain after SIGTERM sends last lines without a line end as they are: for a \
+              pod whose successor does not find state_dir, so that no next start sends them. false \
+              leaves them to the next start, which delivers such a line as one when it is complete \
+              by then. A stop for exit_when always sends them, and so does every stop those of \
+              deleted files.",
     },
     Key {
         name: "exit_when",

@@ -63,6 +63,8 @@ pub struct Config {
     pub drain_deadline: Duration,
     /// How long files must be quiet before a drain is over.
     pub drain_quiet: Duration,
+    /// Whether a drain after a signal sends unfinished last lines.
+    pub drain_partial_lines: bool,
     /// When something is there, the agent drains and ends.
     pub exit_when: Option<PathBuf>,
     /// What the agent logs about itself: a filter that `tracing_subscriber` takes.

@@ -103,6 +103,7 @@ fn defaults_are_those_of_the_contract() {
         held_deleted_bytes_max = 1GiB (default)
         drain_deadline = 25s (default)
         drain_quiet = 2s (default)
+        drain_partial_lines = false (default)
         exit_when =  (not set)
         cpu_usage_limit = 2.0 (default)
         mem_usage_limit = 384 (default)
@@ -770,6 +771,7 @@ fn check_prints_two_tables() {
         held_deleted_bytes_max    1GiB                   default
         drain_deadline            25s                    default
         drain_quiet               2s                     default
+        drain_partial_lines       false                  default
         exit_when                                        not set
         cpu_usage_limit           2.0                    default
         mem_usage_limit           64                     environment mem_usage_limit

@@ -184,9 +184,7 @@ impl Takeover {
             head: Fingerprint::of_head(&head),
             tail: whole_tail(&reader, entry.offset).map_err(cannot)?,
             seen_unix: self.unix,
-            is_done: false,
-            looked_at: 0,
-            ranges: Vec::new(),
+            ..Checkpoint::default()
         };
         Ok(Outcome::Imported { checkpoint: Box::new(checkpoint), bytes: stat.size })
     }

@@ -253,6 +253,23 @@ impl Reader {
         self.read_at(&mut buffer[..len], offset - len as u64).map(Fingerprint::of_tail)
     }
 
+    /// Where the line begins that is cut off at `offset`; `offset` itself if that is a line's start, or
+    /// if the line is longer than `line_bytes_max`.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn line_start(&self, offset: u64, line_bytes_max: usize) -> io::Result<u64> {
+        let len = usize::try_from(offset).unwrap_or(usize::MAX).min(line_bytes_max + 1);
+        let mut buffer = vec![0; len];
+        let bytes = self.read_at(&mut buffer, offset - len as u64)?;
+        let start = match memchr::memrchr(b'\n', bytes) {
+            Some(end) => end + 1,
+            None if len as u64 == offset => 0,
+            None => len,
+        };
+        Ok(offset - (len - start) as u64)
+    }
+
     /// Whether the file still begins with the bytes of `head`.
     ///
     /// # Errors
@@ -322,6 +339,20 @@ mod tests {
         assert!(!reader.has_tail(Fingerprint::of_tail(b"one\ntwo\n"), 100).unwrap());
         assert!(!reader.has_tail(Fingerprint { len: 9, crc32: 0 }, 3).unwrap());
         assert!(!reader.has_tail(Fingerprint { len: 9999, crc32: 0 }, 99_999).unwrap());
+    }
+
+    #[test]
+    fn knows_where_a_line_begins_that_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let starts = |line_bytes_max| {
+            [0, 2, 4, 6, 13, 14].map(|offset| reader.line_start(offset, line_bytes_max).unwrap())
+        };
+
+        assert_eq!(starts(99), [0, 0, 4, 4, 8, 14]);
+        assert_eq!(starts(3), [0, 0, 4, 4, 13, 14]);
     }
 
     #[test]

@@ -28,6 +28,25 @@ pub const DELETED_QUIET: Duration = Duration::from_secs(60);
 /// The same while other files wait for a descriptor.
 pub const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 
+/// Most places that a trail holds.
+const TRAIL_MAX: usize = 15;
+
+/// Places up to which a file was read to its end, with the fingerprints of the bytes before each: the
+/// last ones, and of older ones fewer and fewer. A copy that is shorter than what was read since is
+/// known by one of them.
+pub type Trail = VecDeque<(u64, Fingerprint)>;
+
+fn prolong(trail: &mut Trail, place: (u64, Fingerprint)) {
+    trail.push_back(place);
+    if trail.len() > TRAIL_MAX {
+        let mut index = 0;
+        trail.retain(|_| {
+            index += 1;
+            index > TRAIL_MAX / 2 || index % 2 == 1
+        });
+    }
+}
+
 /// Where a tracked file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -108,6 +127,8 @@ pub struct Tracked {
     pub read_offset: u64,
     /// Fingerprint of the bytes before `read_offset`.
     pub tail: Fingerprint,
+    /// Where its readings ended.
+    pub trail: Trail,
     /// What is acknowledged.
     pub watermark: Watermark,
     /// When it was last seen to grow (or was opened).
@@ -180,6 +201,7 @@ impl Registry {
             deleted_at: None,
             read_offset: opened.offset,
             tail: opened.tail,
+            trail: Trail::new(),
             watermark: Watermark::at(opened.offset, opened.tail),
             grown_at: now,
             is_at_end: false,
@@ -291,6 +313,9 @@ impl Registry {
     ) {
         let Some(tracked) = self.files.get_mut(&file) else { return };
         assert!(tracked.read_offset <= offset, "reading goes forward");
+        if is_at_end && tracked.read_offset < offset {
+            prolong(&mut tracked.trail, (offset, tail));
+        }
         tracked.read_offset = offset;
         tracked.tail = tail;
         tracked.size = tracked.size.max(offset);
@@ -536,6 +561,13 @@ impl Tracked {
         !is_read || self.watermark.offset() < self.read_offset
     }
 
+    /// Whether all of it was read and acknowledged, but for a last line without a line end.
+    #[must_use]
+    pub fn has_unfinished_line(&self) -> bool {
+        let is_read = self.is_at_end && self.size > self.read_offset && !self.is_rest_idle;
+        is_read && self.watermark.offset() == self.read_offset
+    }
+
     /// What a checkpoint remembers of it.
     #[must_use]
     pub fn checkpoint(&self, unix: u64) -> Checkpoint {
@@ -549,10 +581,17 @@ impl Tracked {
             head: self.opened.head,
             tail: self.watermark.tail(),
             seen_unix: self.unpacked_unix.unwrap_or(unix),
-            is_done: false,
-            looked_at: 0,
-            ranges: Vec::new(),
+            rest: Some(self.rest_bytes()),
+            ..Checkpoint::default()
         }
+    }
+
+    /// Bytes that are not acknowledged, as far as is known, but for what is never sent by itself and
+    /// what was given up.
+    fn rest_bytes(&self) -> u64 {
+        let is_idle = self.is_at_end && self.is_rest_idle;
+        let end = if is_idle { self.read_offset } else { self.size - self.left_bytes };
+        end.saturating_sub(self.watermark.offset())
     }
 }
 
@@ -673,6 +712,19 @@ mod tests {
 
         assert_eq!(registry.rest_deadline(Duration::ZERO), None);
         assert_eq!(registry.on_stat(file, &stat(3, 1), now), Change::Unread);
+    }
+
+    #[test]
+    fn a_trail_leads_far_back_in_larger_and_larger_steps() {
+        let mut trail = Trail::new();
+        for offset in 1..=1000 {
+            prolong(&mut trail, (offset, none()));
+        }
+        let offsets: Vec<u64> = trail.iter().map(|(offset, _)| *offset).collect();
+
+        assert!(offsets.len() <= TRAIL_MAX && offsets.ends_with(&[997, 998, 999, 1000]));
+        assert!(offsets[0] < 900, "{offsets:?}");
+        assert!(offsets.is_sorted_by(|a, b| a < b));
     }
 
     #[test]

@@ -20,8 +20,9 @@ use std::{fs, io};
 use super::generation;
 use super::identity::{Match, Seen, Stat, compare};
 use super::reader::Reader;
+use super::registry::Trail;
 use crate::checkpoint::format::Checkpoint;
-use crate::fingerprint::TAIL_BYTES_MAX;
+use crate::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 
 /// A checkpoint whose file was not seen for this long is dropped.
 const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
@@ -61,6 +62,12 @@ pub struct Remembered {
     vanished: HashSet<u64>,
     /// Of files that were found as they had been delivered, and are to be opened soon.
     asleep: HashSet<u64>,
+    /// Of files that are gone: where readings ended in this run, before the last one.
+    trails: HashMap<u64, Trail>,
+    /// Of files that were found nowhere, as was said in this run or an earlier one,
+    nowhere: BTreeSet<u64>,
+    /// and in this one.
+    told: BTreeSet<u64>,
 }
 
 /// Where the files that wait may be.
@@ -120,6 +127,48 @@ impl Remembered {
         }
     }
 
+    /// Those whose files have not been met and were not delivered to their end, as far as is known.
+    fn undelivered(&self) -> impl Iterator<Item = (u64, &Checkpoint)> {
+        let is_it = |(number, saved): &(u64, &Checkpoint)| {
+            let has_rest = match saved.rest {
+                Some(rest) => rest > 0,
+                None => !saved.is_done && saved.inode != 0,
+            };
+            has_rest && !self.asleep.contains(number)
+        };
+        self.checkpoints.iter().map(|(number, saved)| (*number, saved)).filter(is_it)
+    }
+
+    /// Those of these that are missing and of which nobody was told in this run or an earlier one: now
+    /// somebody is.
+    pub fn tell(&mut self, is_missing: impl Fn(&Checkpoint) -> bool) -> Vec<Checkpoint> {
+        let untold = self.undelivered().filter(|(_, saved)| !saved.is_told && is_missing(saved));
+        let numbers: Vec<u64> = untold.map(|(number, _)| number).collect();
+        self.told.extend(&numbers);
+        self.nowhere.extend(&numbers);
+        let tell = |number| {
+            let saved = self.checkpoints.get_mut(&number)?;
+            saved.is_told = true;
+            Some(saved.clone())
+        };
+        numbers.into_iter().filter_map(tell).collect()
+    }
+
+    /// Those of which somebody was told in this run, and which are missing still.
+    pub fn told(&self) -> impl Iterator<Item = &Checkpoint> {
+        self.told.iter().filter_map(|number| self.checkpoints.get(number))
+    }
+
+    /// How many are missing, as somebody was told in this run or an earlier one, and how many bytes
+    /// of them were not delivered, as far as is known.
+    #[must_use]
+    pub fn missing(&self) -> (u64, u64) {
+        let missing = self.nowhere.iter().filter_map(|number| self.checkpoints.get(number));
+        missing.fold((0, 0), |(files, bytes): (u64, u64), saved| {
+            (files + 1, bytes.saturating_add(saved.rest.unwrap_or(0)))
+        })
+    }
+
     /// Puts checkpoints back whose files could not be opened after all.
     pub fn put_back(&mut self, checkpoint: Checkpoint) {
         let number = self.next_number;
@@ -129,6 +178,9 @@ impl Remembered {
         for place in places(&checkpoint) {
             self.by_name.insert(self.key(&place), number);
         }
+        if checkpoint.is_told {
+            self.nowhere.insert(number);
+        }
         self.checkpoints.insert(number, checkpoint);
     }
 
@@ -136,12 +188,22 @@ impl Remembered {
         let checkpoint = self.checkpoints.remove(&number)?;
         self.vanished.remove(&number);
         self.asleep.remove(&number);
+        self.trails.remove(&number);
+        self.nowhere.remove(&number);
+        self.told.remove(&number);
         self.by_inode.remove(checkpoint.inode, number);
         self.by_path.remove(self.key(&checkpoint.path), number);
         for place in places(&checkpoint) {
             self.by_name.remove(self.key(&place), number);
         }
         Some(checkpoint)
+    }
+
+    /// Takes this checkpoint out.
+    pub fn remove(&mut self, checkpoint: &Checkpoint) -> Option<Checkpoint> {
+        let is_it = |number: &u64| self.checkpoints.get(number) == Some(checkpoint);
+        let number = self.by_inode.get(checkpoint.inode).find(is_it);
+        self.take(number?)
     }
 
     /// Stands for a path. Two that share it are told apart where the checkpoints are compared.
@@ -157,6 +219,14 @@ impl Remembered {
     /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
     /// be met.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
+        self.put_gone_with(checkpoint, Trail::new());
+    }
+
+    /// Keeps it together with the places where readings of it ended.
+    pub fn put_gone_with(&mut self, checkpoint: Checkpoint, trail: Trail) {
+        if !trail.is_empty() {
+            self.trails.insert(self.next_number, trail);
+        }
         self.put_back(Checkpoint { inode: 0, ..checkpoint });
         let gone = self.by_inode.get(0);
         let is_over = gone.clone().nth(GONE_MAX).is_some();
@@ -262,7 +332,8 @@ impl Remembered {
 
     /// The checkpoint of the file that an opened one at the real path `resolved` is a copy of, by
     /// its name and its bytes: copytruncate and gzip make such. It goes on behind what was delivered
-    /// of the original. What is closed and still there keeps its own; any other is taken.
+    /// of the original, if that is at least `from`; a shorter copy behind the last place that is known to
+    /// have been delivered and that it holds. What is closed and still there keeps its own; any other is taken.
     ///
     /// # Errors
     /// As reading the file.
@@ -270,23 +341,37 @@ impl Remembered {
         &mut self,
         resolved: &Path,
         reader: &Reader,
-        size: u64,
+        from: u64,
     ) -> io::Result<Option<Checkpoint>> {
-        let mut candidates = BTreeSet::new();
+        let size = reader.stat()?.size;
+        let mut candidates = BTreeMap::new();
         for base in bases(resolved) {
             for number in self.by_name.get(self.key(&base)) {
                 let Some(saved) = self.checkpoints.get(&number) else { continue };
                 // A head of NULs is no head; then a whole tail is the proof.
-                let is_proof = saved.head.len > 0 || saved.tail.len as usize == TAIL_BYTES_MAX;
-                if is_proof && saved.offset <= size {
-                    candidates.insert((saved.offset, number));
-                }
+                let is_proof =
+                    |tail: Fingerprint| saved.head.len > 0 || tail.len as usize == TAIL_BYTES_MAX;
+                let trail = self.trails.get(&number).into_iter().flatten().copied();
+                let places = trail.filter(|(offset, _)| *offset < saved.offset);
+                let places = places.chain([(saved.offset, saved.tail)]);
+                let places = places
+                    .filter(|(offset, tail)| is_proof(*tail) && (from..=size).contains(offset));
+                candidates.extend(places.map(|(offset, tail)| ((offset, number), tail)));
             }
         }
         // The one of which most was delivered.
-        for (offset, number) in candidates.into_iter().rev() {
+        for ((offset, number), tail) in candidates.into_iter().rev() {
             let Some(saved) = self.checkpoints.get(&number) else { continue };
-            if reader.has_head(saved.head)? && reader.has_tail(saved.tail, offset)? {
+            if reader.has_head(saved.head)? && reader.has_tail(tail, offset)? {
+                if offset < saved.offset {
+                    // Ranges of the original stand above all that the copy holds.
+                    return Ok(Some(Checkpoint {
+                        offset,
+                        tail,
+                        ranges: Vec::new(),
+                        ..saved.clone()
+                    }));
+                }
                 let is_there = (saved.is_done || self.asleep.contains(&number)) && saved.inode != 0;
                 let saved = saved.clone();
                 return Ok(if is_there { Some(saved) } else { self.take(number) });
@@ -462,6 +547,15 @@ fn is_place_taken(saved: &Checkpoint, this: &Stat) -> bool {
     fs::metadata(&saved.resolved).is_ok_and(|found| {
         found.is_file() && found.dev() == this.device && found.ino() != this.inode
     })
+}
+
+/// Whether a file does not stand where it was last, as far as that can be seen.
+#[must_use]
+pub fn is_gone_from_its_place(saved: &Checkpoint) -> bool {
+    match fs::symlink_metadata(&saved.resolved) {
+        Ok(_) => !is_in_its_place(saved),
+        Err(error) => is_absence(&error),
+    }
 }
 
 fn is_in_its_place(saved: &Checkpoint) -> bool {

@@ -219,7 +219,7 @@ fn a_copy_is_known_by_its_name_and_its_bytes() {
         let reader = Reader::open(&path).unwrap();
         let mut remembered = Remembered::default();
         remembered.put_gone(gone.clone());
-        let found = remembered.claim_copy(&path, &reader, text.len() as u64).unwrap();
+        let found = remembered.claim_copy(&path, &reader, 0).unwrap();
         assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
         found.map(|saved| saved.offset)
     };
@@ -247,6 +247,31 @@ fn what_is_met_does_not_age() {
 }
 
 #[test]
+fn a_copy_shorter_than_what_was_delivered_is_known_by_where_readings_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    let text = "one\ntwo\nthree\n";
+    fs::write(&path, text).unwrap();
+    let place = |offset: usize| (offset as u64, Fingerprint::of_tail(&text.as_bytes()[..offset]));
+    let gone = saved(&path, text, 14);
+    let claim = |text: &str, from| {
+        let copy = dir.path().join("app.log.1");
+        fs::write(&copy, text).unwrap();
+        let reader = Reader::open(&copy).unwrap();
+        let mut remembered = Remembered::default();
+        let gone = Checkpoint { head: Fingerprint::of_head(b"one\n"), ..gone.clone() };
+        remembered.put_gone_with(gone, [place(4), place(8), place(14)].into());
+        remembered.claim_copy(&copy, &reader, from).unwrap().map(|saved| saved.offset)
+    };
+
+    assert_eq!(claim(text, 0), Some(14));
+    assert_eq!(claim("one\ntwo\nth", 0), Some(8));
+    assert_eq!(claim("one\ntwo\nth", 9), None, "less than is known of it");
+    assert_eq!(claim("one\ntwi\nth", 0), Some(4), "other bytes from there on");
+    assert_eq!(claim("ont\ntwo\nth", 0), None);
+}
+
+#[test]
 fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
@@ -258,7 +283,7 @@ fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
     remembered.put_done(checkpoint.clone());
     let reader = Reader::open(&copy).unwrap();
 
-    let found = remembered.claim_copy(&copy, &reader, 8).unwrap();
+    let found = remembered.claim_copy(&copy, &reader, 0).unwrap();
 
     assert_eq!(found.map(|saved| saved.offset), Some(8));
     assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());

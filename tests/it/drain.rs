@@ -1,4 +1,4 @@
-//! SIGTERM: what is on disk is delivered, or said to be left (P01 to P05).
+//! SIGTERM: what is on disk is delivered, or said to be left (P01 to P05, P08).
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::support::signals::{HANGUP, QUIT, TERM, kill, meaningless};
 use crate::support::special::{make_node, skipped};
-use crate::support::{Agent, Pod, append_to, pause, wait_for};
+use crate::support::{Agent, Pod, append_to, append_unfinished, pause, wait_for};
 
 fn write_50_mb(pod: &mut Pod) {
     let log = pod.path("data/pod/logs/app.log");
@@ -234,6 +234,128 @@ fn p05_a_kill_during_the_drain_loses_nothing() {
     let agent = pod.start();
     let repeats = pod.finish(agent);
     assert!(repeats <= 8 * 100 * 2, "{repeats} lines came again; 8 batches can be in flight");
+}
+
+const NEVER: &str = "1h";
+
+/// The next start may find the line finished, so it is left; what is left is named.
+#[test]
+fn p08_an_unfinished_last_line_is_left_and_named() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    append_to(&log).write_all(b"half").unwrap();
+    append_to(&log.with_file_name("b.log")).write_all(b"another half").unwrap();
+
+    let (code, _) = agent.stop();
+
+    assert_eq!(code, 0);
+    let text = pod.agent_log();
+    assert!(text.contains("stopped: every complete line was delivered"), "{text}");
+    assert_eq!(pod.logged_numbers("stopped: every", "unfinished_files"), [2]);
+    assert_eq!(pod.logged_numbers("stopped: every", "unfinished_bytes"), [16]);
+    let mut bytes = pod.logged_numbers("an unfinished last line is left", "bytes");
+    bytes.sort_unstable();
+    assert_eq!(bytes, [4, 12]);
+    assert!(text.contains("file=") && text.contains("share/logs/b.log"), "{text}");
+}
+
+/// Where the settings say that there is no next start, it is sent; and if there is one all the same,
+/// nothing comes twice.
+#[test]
+fn p08_an_unfinished_last_line_is_sent_where_no_start_is_expected() {
+    for once in ["false", "true"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER).set("LOGFERRY_EXACTLY_ONCE", once);
+        pod.set("LOGFERRY_DRAIN_PARTIAL_LINES", "true");
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        pod.expect_all();
+        append_unfinished(&mut pod, &log, &["the last words"]);
+        let renamed = log.with_file_name("b.log");
+        append_unfinished(&mut pod, &renamed, &["others"]);
+        wait_for("it to be open", || agent.open_paths().contains(&renamed.display().to_string()));
+        fs::rename(&renamed, renamed.with_extension("log.1")).unwrap();
+        assert_eq!(agent.stop().0, 0);
+        assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+        assert!(pod.agent_log().contains("stopped: everything was delivered"));
+
+        append_unfinished(&mut pod, &log, &[", and more"]);
+        let agent = pod.start();
+        assert_eq!(agent.stop().0, 0);
+        assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+        assert_eq!(pod.ledger.check(&pod.mock), 0);
+    }
+}
+
+/// Its writer ends the line while the agent still waits for the endpoint: that is one line.
+#[test]
+fn p08_a_line_that_is_finished_during_the_drain_is_one_line() {
+    for quiet in ["0s", "500ms"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER).set("LOGFERRY_DRAIN_QUIET", quiet);
+        pod.set("LOGFERRY_DRAIN_PARTIAL_LINES", "true").set("LOGFERRY_DRAIN_DEADLINE", "60s");
+        pod.mock.stop();
+        pod.ledger.append(&log, 100);
+        let mut writer = append_to(&log);
+        let line = pod.ledger.note(&writer, vec!["the last words".to_owned()]);
+        let agent = pod.start();
+        pod.wait_for_log("shipping a file", 1);
+        writer.write_all(&line.as_bytes()[..8]).unwrap();
+        agent.terminate();
+        pod.wait_for_log("stopping: delivering", 1);
+        // It has been read to its end, and would have been sent by now.
+        pause(Duration::from_secs(1));
+        writer.write_all(&line.as_bytes()[8..]).unwrap();
+        pod.mock.resume().unwrap();
+
+        assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+        assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+        assert_eq!(pod.ledger.check(&pod.mock), 0, "{quiet}");
+    }
+}
+
+/// With the deadline over it is left, named with all else, and the next start delivers it as one.
+#[test]
+fn p08_an_unfinished_last_line_is_left_at_the_deadline() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER).set("LOGFERRY_DRAIN_DEADLINE", "2s");
+    // A quiet that comes too late.
+    pod.set("LOGFERRY_DRAIN_PARTIAL_LINES", "true").set("LOGFERRY_DRAIN_QUIET", "60s");
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    let mut writer = append_to(&log);
+    let line = pod.ledger.note(&writer, vec!["half a line".to_owned()]);
+    writer.write_all(&line.as_bytes()[..4]).unwrap();
+
+    assert_eq!(agent.stop().0, 75);
+
+    let text = pod.agent_log();
+    assert!(text.contains("its last line has no line end"), "{text}");
+    assert_eq!(pod.logged_numbers("a file is left for the next start", "bytes"), [4]);
+    writer.write_all(&line.as_bytes()[4..]).unwrap();
+    pod.set("LOGFERRY_DRAIN_QUIET", "0s");
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// No next start finds a file that was deleted.
+#[test]
+fn p08_the_unfinished_line_of_a_deleted_file_is_sent_at_any_stop() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    append_unfinished(&mut pod, &log, &["the last words"]);
+    fs::remove_file(&log).unwrap();
+
+    assert_eq!(agent.stop().0, 0);
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+    assert_eq!(pod.ledger.check(&pod.mock), 0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which file is which (F16, F17, F20, F21, F35, F36, F37): a used inode is another file, a copy is
+//! Which file is which (F14, F16, F17, F20, F21, F35, F36, F37): a used inode is another file, a copy is
 //! another file, a small file is a file, and a disk that was mounted elsewhere holds the same ones.
 
 use std::fs::{self, File};
@@ -134,6 +134,73 @@ fn f17_what_is_remembered_of_a_vanished_file_does_not_meet_a_new_one() {
     assert_eq!(pod.finish(agent), 0);
     let paths = ["share/logs/app.log".to_owned(), "share/logs/other.log".to_owned()];
     assert_eq!(pod.shipped_paths(), paths.into());
+}
+
+/// Deleted while no agent runs, and a file of somebody else, whose name no pattern finds, has its
+/// inode: that is no rewritten log.
+#[test]
+fn f17_a_used_inode_outside_the_patterns_is_not_shipped() {
+    for make in [Volume::new, Volume::without_birth_times] {
+        let pod = Pod::new();
+        let Some(volume) = make(&pod) else { return };
+        let mut pod = pod_on(pod, &volume);
+        pod.patterns(&["share/logs/app.log"]);
+        let log = volume.path("logs/app.log");
+        pod.ledger.append(&log, BEFORE);
+        let agent = pod.start_with_volume(&volume);
+        pod.expect_all();
+        assert_eq!(agent.stop().0, 0);
+        let before = inode(&log);
+        fs::remove_file(&log).unwrap();
+        let other = log.with_file_name("other.txt");
+        fs::write(&other, "of somebody else\n".repeat(BEFORE)).unwrap();
+        if inode(&other) != before {
+            return skipped("the file system does not use an inode again at once");
+        }
+        pod.ledger.append(&log, BEFORE);
+        let agent = pod.start_with_volume(&volume);
+
+        assert_eq!(pod.finish(agent), 0);
+    }
+}
+
+/// Rewritten and renamed out of the patterns while no agent runs, and the disk has another number.
+#[test]
+fn f35_a_file_rewritten_and_renamed_on_a_disk_that_moved_is_read_from_its_first_byte() {
+    let Some((mut pod, volume)) = pod_with_volume() else { return };
+    pod.patterns(&["share/logs/app.log"]);
+    let log = volume.path("logs/app.log");
+    pod.ledger.append(&log, BEFORE);
+    let agent = pod.start_with_volume(&volume);
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    pod.ledger.write(&mut File::create(&log).unwrap(), 2 * BEFORE);
+    fs::rename(&log, log.with_extension("log.bak")).unwrap();
+    volume.remount();
+    let agent = pod.start_with_volume(&volume);
+    assert_eq!(pod.finish(agent), 0);
+    let agent = pod.start_with_volume(&volume);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Without times of birth its name, that of a generation, says that it is ours.
+#[test]
+fn f14_a_generation_rewritten_where_files_have_no_birth_time_is_read_from_its_first_byte() {
+    let pod = Pod::new();
+    let Some(volume) = Volume::without_birth_times(&pod) else { return };
+    let mut pod = pod_on(pod, &volume);
+    pod.patterns(&["share/logs/app.log"]);
+    let log = volume.path("logs/app.log");
+    pod.ledger.append(&log, BEFORE);
+    let agent = pod.start_with_volume(&volume);
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0);
+    pod.ledger.write(&mut File::create(&log).unwrap(), 2 * BEFORE);
+    fs::rename(&log, numbered(&log, 1)).unwrap();
+    let agent = pod.start_with_volume(&volume);
+
+    assert_eq!(pod.finish(agent), 0);
 }
 
 /// One short line that never grows: shipped at once, and not again.

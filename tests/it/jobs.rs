@@ -1,5 +1,5 @@
 //! Sidecars that live longer or shorter than their app: started before it (P06), and in the pod of
-//! a job, which ends when all its containers do (P07).
+//! a job, which ends when all its containers do (P07), with the unfinished lines of its app (P08).
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use logferry::clock;
 use logferry::mock::{Fault, Kind};
 
-use crate::support::{Agent, Pod, pause, wait_for};
+use crate::support::{Agent, Pod, append_unfinished, pause, wait_for};
 
 /// Kubernetes starts it before the app, waits until it is ready, and tells it to stop after the app
 /// has ended.
@@ -109,6 +109,45 @@ fn p07_a_signal_meanwhile_begins_the_deadline() {
     assert_eq!(agent.exit_code(), 75, "{}", pod.agent_log());
     pod.mock.resume().unwrap();
     let agent = pod.start();
+    expect_done(&pod, agent);
+}
+
+/// The app has ended, and some of its logs with a line that has no end: one of them is longer than a
+/// record may be. They are sent at once, for no next start would.
+#[test]
+fn p08_unfinished_last_lines_are_sent_before_the_end() {
+    for (once, quiet) in [("false", "0s"), ("false", "1s"), ("true", "0s")] {
+        let (mut pod, log, done) = job();
+        pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1h").set("LOGFERRY_LINE_BYTES_MAX", "1KiB");
+        pod.set("LOGFERRY_EXACTLY_ONCE", once).set("LOGFERRY_DRAIN_QUIET", quiet);
+        let agent = pod.start();
+        for number in 0..40 {
+            let log = log.with_file_name(format!("{number:02}.log"));
+            pod.ledger.append(&log, number % 3);
+            append_unfinished(&mut pod, &log, &[&format!("the last words of {number:02}")]);
+        }
+        let pieces = ['x', 'y', 'z'].map(|letter| letter.to_string().repeat(1 << 10));
+        append_unfinished(&mut pod, &log, &pieces.each_ref().map(String::as_str));
+        fs::write(&done, "").unwrap();
+
+        expect_done(&pod, agent);
+    }
+}
+
+/// The signal came first; the app makes the file, as its last act, during the drain.
+#[test]
+fn p08_a_file_that_appears_during_the_drain_ends_unfinished_lines() {
+    let (mut pod, log, done) = job();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1h").set("LOGFERRY_DRAIN_DEADLINE", "60s");
+    pod.mock.stop();
+    pod.ledger.append(&log, 500);
+    append_unfinished(&mut pod, &log, &["the last words"]);
+    let agent = pod.start();
+    agent.terminate();
+    pod.wait_for_log("stopping: delivering", 1);
+    fs::write(&done, "").unwrap();
+    pod.mock.resume().unwrap();
+
     expect_done(&pod, agent);
 }
 

@@ -34,7 +34,7 @@ mod gzip;
 mod gzip_stop;
 /// Which file is which (F16, F17, F20, F21, F35 to F37).
 mod identity;
-/// The pods of jobs, and sidecars that start before their app (P06, P07).
+/// The pods of jobs, and sidecars that start before their app (P06 to P08).
 mod jobs;
 /// Limits of notifications and descriptors, fairness, clocks: K01 to K10.
 mod kernel;
@@ -66,7 +66,7 @@ mod power;
 mod proxy;
 /// The pace of requests, and lists of several batches: N05, N06, N10, N16.
 mod quota;
-/// Rotation while no agent runs, and what is remembered (F05, F06, F18).
+/// Rotation while no agent runs, and what is remembered (F05, F06, F14, F18, F38).
 mod restart;
 /// Truncation and rewriting (F10 to F15).
 mod rewrite;

@@ -1,20 +1,32 @@
-//! Rotation while no agent runs (F05, F06), and what the state directory holds over time (F18).
+//! Rotation and rewriting while no agent runs (F05, F06, F14), files that vanish meanwhile (F38), and
+//! what the state directory holds over time (F18).
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{PATIENCE, Pod, append_to, compress, numbered, pause, rotate, wait_for};
+use logferry::checkpoint::store;
+
+use crate::support::{
+    PATIENCE, Pod, append_to, compress, copytruncate, numbered, pause, rotate, wait_for,
+};
 
 /// 500 lines are delivered and the agent is gone; 100 more are in the file.
 fn stopped_pod(pattern: &str) -> (Pod, PathBuf) {
+    let (mut pod, log) = delivered_pod(pattern);
+    pod.ledger.append(&log, 100);
+    (pod, log)
+}
+
+/// 500 lines are delivered and the agent is gone.
+fn delivered_pod(pattern: &str) -> (Pod, PathBuf) {
     let (mut pod, log) = Pod::with_log();
     pod.patterns(&[pattern]);
     pod.ledger.append(&log, 500);
     let agent = pod.start();
     pod.expect_all();
     assert_eq!(agent.stop().0, 0);
-    pod.ledger.append(&log, 100);
     (pod, log)
 }
 
@@ -204,6 +216,210 @@ fn f06_a_file_moved_to_another_directory_while_the_agent_was_away_is_read_on() {
     let agent = pod.start();
 
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// Delivered, then emptied and written anew (`command > app.log`) and renamed out of the patterns, all
+/// of it while no agent runs: only what is remembered of it leads there.
+#[test]
+fn f14_a_file_rewritten_and_renamed_while_the_agent_was_away_is_read_from_its_first_byte() {
+    for name in ["app.log.1", "app.log.bak", "old/app.log"] {
+        for count in [50, 900] {
+            let (mut pod, log) = delivered_pod("share/logs/app.log");
+            fs::create_dir(log.with_file_name("old")).unwrap();
+            let renamed = log.with_file_name(name);
+            for round in 0..2 {
+                pod.ledger.write(&mut File::create(&log).unwrap(), count + round);
+                fs::rename(&log, &renamed).unwrap();
+                pod.ledger.append(&log, 20);
+                let agent = pod.start();
+
+                assert_eq!(pod.finish(agent), 0, "{name} {count} {round}");
+            }
+            // Known from now on.
+            let agent = pod.start();
+            pod.ledger.append(&renamed, 10);
+            assert_eq!(pod.finish(agent), 0, "{name} {count}");
+            assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+        }
+    }
+}
+
+/// It stayed where it was, and the link that led there was pointed elsewhere.
+#[test]
+fn f14_a_file_rewritten_and_left_by_its_link_while_the_agent_was_away_is_read() {
+    for count in [50, 900] {
+        let (mut pod, log) = delivered_pod("share/logs/*.log");
+        pod.ledger.write(&mut File::create(&log).unwrap(), count);
+        pod.link("data/pod/logs-2");
+        pod.ledger.append(&pod.path("data/pod/logs-2/app.log"), 20);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0, "{count}");
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0, "{count}");
+    }
+}
+
+/// What was not delivered of the old text is in a copy.
+#[test]
+fn f14_a_file_copied_rewritten_and_renamed_while_the_agent_was_away_is_read_with_its_copy() {
+    let (mut pod, log) = stopped_pod("share/logs/app.log");
+    copytruncate(&log, 9);
+    pod.ledger.append(&log, 300);
+    fs::rename(&log, log.with_extension("log.bak")).unwrap();
+    pod.ledger.append(&log, 20);
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// 500 lines are delivered and 100 more were read; then the agent ends, told or killed, without an
+/// endpoint. Returns how many bytes were delivered, and how many were not.
+fn undelivered_pod(is_killed: bool) -> (Pod, PathBuf, u64, u64) {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "1s");
+    pod.ledger.append(&log, 500);
+    let agent = pod.start();
+    pod.expect_all();
+    let delivered = pod.ledger.bytes();
+    pod.await_saved("share/logs/app.log", delivered);
+    pod.mock.stop();
+    pod.ledger.append(&log, 100);
+    let rest = pod.ledger.bytes() - delivered;
+    if is_killed {
+        wait_for("a save", || saved_rest(&pod) == Some(rest));
+        agent.kill();
+    } else {
+        assert_eq!(agent.stop().0, 75);
+    }
+    pod.mock.resume().unwrap();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "25s");
+    (pod, log, delivered, rest)
+}
+
+fn saved_rest(pod: &Pod) -> Option<u64> {
+    let saved = store::peek(&pod.path("state")).checkpoints;
+    saved.iter().find(|one| one.path.ends_with("app.log"))?.rest
+}
+
+const NOWHERE: &str = "not delivered to its end is found nowhere";
+
+/// Deleted before all of it was delivered, while no agent ran: that is said, once.
+#[test]
+fn f38_a_file_that_vanished_before_it_was_delivered_is_named_once() {
+    for is_killed in [false, true] {
+        let (mut pod, log, delivered, rest) = undelivered_pod(is_killed);
+        fs::remove_file(&log).unwrap();
+        let other = log.with_file_name("other.log");
+        pod.ledger.append(&other, 10);
+        let agent = pod.start();
+        wait_for("the other file", || pod.mock.store().line_count() == 510);
+
+        assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+
+        assert_eq!(pod.logged_numbers(NOWHERE, "offset"), [delivered], "killed: {is_killed}");
+        assert_eq!(pod.logged_numbers(NOWHERE, "bytes"), [rest], "killed: {is_killed}");
+        let text = pod.agent_log();
+        assert!(text.contains("it is found nowhere: deleted"), "{text}");
+        let agent = pod.start();
+        pod.wait_for_log("logferry starts", 3);
+        assert_eq!(agent.stop().0, 0);
+        assert_eq!(pod.times_logged(NOWHERE), 1);
+    }
+}
+
+/// An unfinished last line waits for the next start, and is not there any more.
+#[test]
+fn f38_a_vanished_unfinished_line_is_named() {
+    let (mut pod, log) = delivered_pod("share/logs/app.log");
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1h");
+    append_to(&log).write_all(b"half").unwrap();
+    let agent = pod.start();
+    agent.wait_until_open(&log);
+    assert_eq!(agent.stop().0, 0);
+    fs::remove_file(&log).unwrap();
+    let agent = pod.start();
+
+    assert_eq!(agent.stop().0, 75);
+    assert_eq!(pod.logged_numbers(NOWHERE, "bytes"), [4]);
+}
+
+/// The bytes were overwritten, and no copy holds them; or one does.
+#[test]
+fn f38_what_was_overwritten_before_it_was_delivered_is_named() {
+    for has_copy in [true, false] {
+        let (mut pod, log, _, rest) = undelivered_pod(false);
+        if has_copy {
+            copytruncate(&log, 9);
+        }
+        pod.ledger.write(&mut File::create(&log).unwrap(), 50);
+        let agent = pod.start();
+        let count = if has_copy { 650 } else { 550 };
+        wait_for("the lines", || pod.mock.store().line_count() >= count);
+
+        assert_eq!(agent.stop().0, if has_copy { 0 } else { 75 }, "{}", pod.agent_log());
+        let bytes = pod.logged_numbers(NOWHERE, "bytes");
+        assert_eq!(bytes, if has_copy { vec![] } else { vec![rest] });
+        assert_eq!(pod.ledger.check(&pod.mock), 0);
+        assert_eq!(pod.ledger.missing(&pod.mock).len(), if has_copy { 0 } else { 100 });
+    }
+}
+
+/// Whatever was delivered may be deleted or rewritten, and the agent stopped or killed.
+#[test]
+fn f38_what_was_delivered_is_not_missed() {
+    for is_killed in [false, true] {
+        let (mut pod, log) = Pod::with_log();
+        pod.ledger.append(&log, 500);
+        pod.ledger.append(&log.with_file_name("b.log"), 500);
+        let agent = pod.start();
+        pod.expect_all();
+        let logs = [log.clone(), log.with_file_name("b.log")];
+        let size = |log: &PathBuf| fs::metadata(log).unwrap().len();
+        pod.await_saved("share/logs/app.log", size(&logs[0]));
+        pod.await_saved("share/logs/b.log", size(&logs[1]));
+        if is_killed {
+            agent.kill();
+        } else {
+            assert_eq!(agent.stop().0, 0);
+        }
+        fs::remove_file(&log).unwrap();
+        pod.ledger.write(&mut File::create(&logs[1]).unwrap(), 50);
+        let agent = pod.start();
+
+        assert_eq!(pod.finish(agent), 0);
+        assert_eq!(pod.times_logged(NOWHERE), 0);
+    }
+}
+
+/// A volume that is late is waited for, for a minute; then it is said that it is not there. When it is
+/// there after all, everything is delivered, and nothing is missing.
+#[test]
+fn f38_a_volume_that_is_late_is_waited_for() {
+    for is_very_late in [false, true] {
+        let (mut pod, log, _, rest) = undelivered_pod(false);
+        let admin = pod.admin();
+        let (dir, away) = (pod.path("data/pod"), pod.path("data/elsewhere"));
+        fs::rename(&dir, &away).unwrap();
+        let agent = pod.start();
+        admin.wait_until_ready();
+        if is_very_late {
+            let started = logferry::clock::now();
+            while pod.times_logged(NOWHERE) == 0 {
+                assert!(logferry::clock::now() - started < 3 * PATIENCE, "it says nothing");
+                pause(Duration::from_millis(250));
+            }
+            assert!(logferry::clock::now() - started > PATIENCE / 2, "it does not wait");
+            admin.expect_metric("logferry_missing_files", 1);
+            admin.expect_metric("logferry_missing_bytes", rest);
+        }
+
+        fs::rename(&away, &dir).unwrap();
+        pod.ledger.append(&log, 10);
+
+        assert_eq!(pod.finish(agent), 0);
+        assert_eq!(pod.times_logged(NOWHERE), usize::from(is_very_late));
+    }
 }
 
 /// Files come and go: what was delivered and deleted is forgotten after a quiet minute, but for the

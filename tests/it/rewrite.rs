@@ -6,7 +6,9 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{Agent, FIXED, Pod, append_to, copytruncate, logrotate, pause, wait_for};
+use crate::support::{
+    Agent, FIXED, Pod, append_to, copytruncate, logrotate, numbered, pause, shift, wait_for,
+};
 
 /// Lines in the file before it is rewritten; what is 16 lines longer than a head that is known.
 const BEFORE: usize = 100;
@@ -391,6 +393,140 @@ fn f10_copied_and_truncated_between_two_polls() {
 
         assert_eq!(pod.finish(agent), 0, "{refill}");
     }
+}
+
+/// A look meets the copy while it is made, cut off within a line. Until the next look it is complete,
+/// and the original is emptied and filled again; no agent may run meanwhile.
+#[test]
+fn f10_a_copy_that_is_met_half_made_repeats_nothing() {
+    for is_killed in [false, true] {
+        for once in ["false", "true"] {
+            let (mut pod, log, mut writer) = pod_matching("share/logs/app.log*");
+            pod.set("LOGFERRY_READ_LINGER", "1ms").set("LOGFERRY_EXACTLY_ONCE", once);
+            pod.ledger.write(&mut writer, 600);
+            let mut agent = pod.start();
+            pod.expect_all();
+            for round in 0..3 {
+                let rest = begin_copy(&mut pod, &log, round);
+                let mut finish_copying = |pod: &mut Pod| {
+                    append_to(&numbered(&log, 1)).write_all(&rest).unwrap();
+                    writer.set_len(0).unwrap();
+                    pod.ledger.write(&mut writer, 500);
+                };
+                if is_killed {
+                    // What is saved then is what a kill leaves.
+                    let mark = format!("share/logs/app.log-mark-{round}");
+                    pod.await_saved(&mark, fs::metadata(pod.path(&mark)).unwrap().len());
+                    agent.kill();
+                    finish_copying(&mut pod);
+                    agent = pod.start();
+                } else {
+                    agent.suspend();
+                    finish_copying(&mut pod);
+                    agent.resume();
+                }
+                pod.expect_all();
+            }
+
+            assert_eq!(pod.finish(agent), 0, "killed: {is_killed}, exactly once: {once}");
+        }
+    }
+}
+
+/// Makes room for the copy of a log and copies the first half of it; returns when the agent has
+/// looked at that, with what is still to be copied.
+fn begin_copy(pod: &mut Pod, log: &Path, round: usize) -> Vec<u8> {
+    shift(log, 9);
+    let text = fs::read(log).unwrap();
+    let half = text.len() / 2;
+    let half = half + usize::from(text[half - 1] == b'\n');
+    append_to(&numbered(log, 1)).write_all(&text[..half]).unwrap();
+    // A look that finds this one has met the copy.
+    pod.ledger.append(&log.with_file_name(format!("app.log-mark-{round}")), 1);
+    pod.expect_all();
+    text[half..].to_vec()
+}
+
+/// The same, but the copying breaks off: the copy ends where no reading of the original has ended, so
+/// nothing proves what it got after it was met. That comes again, whole lines only.
+#[test]
+fn f10_what_cannot_be_proved_of_a_copy_comes_again_from_the_start_of_a_line() {
+    let (mut pod, log, mut writer) = pod_matching("share/logs/app.log*");
+    pod.set("LOGFERRY_READ_LINGER", "1ms");
+    pod.ledger.write(&mut writer, 600);
+    let agent = pod.start();
+    pod.expect_all();
+    let rest = begin_copy(&mut pod, &log, 0);
+    let end = rest[..rest.len() / 2].iter().rposition(|&byte| byte == b'\n').unwrap();
+    let rest = &rest[..=end];
+    agent.suspend();
+    append_to(&numbered(&log, 1)).write_all(rest).unwrap();
+    writer.set_len(0).unwrap();
+    pod.ledger.write(&mut writer, 500);
+    agent.resume();
+
+    let repeats = pod.finish(agent);
+    let again = rest.iter().filter(|&&byte| byte == b'\n').count();
+    assert!(repeats <= again, "{repeats} lines came again, and {again} could not be proved");
+}
+
+/// What the app writes between the copying and the emptying is read from the original, before the copy
+/// is met: the copy is shorter than what is known, and ends where a reading has ended.
+#[test]
+fn f10_a_copy_that_is_shorter_than_what_was_read_repeats_nothing() {
+    let (mut pod, log, mut writer) = pod_matching("share/logs/app.log*");
+    let agent = pod.start();
+    for _ in 0..3 {
+        pod.ledger.write(&mut writer, 600);
+        pod.expect_all();
+        let copy = pod.path("copy");
+        fs::copy(&log, &copy).unwrap();
+        pod.ledger.write(&mut writer, 50);
+        pod.expect_all();
+        agent.suspend();
+        shift(&log, 9);
+        fs::rename(&copy, numbered(&log, 1)).unwrap();
+        writer.set_len(0).unwrap();
+        pod.ledger.write(&mut writer, 500);
+        agent.resume();
+        pod.expect_all();
+    }
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// Copied a piece at a time and emptied, again and again, while the app writes and the agent looks as
+/// often as it can. (Between the last piece and the emptying nothing is written: that would be in
+/// neither.)
+#[test]
+fn f10_many_logs_copied_and_truncated_under_writes() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    pod.patterns(&["share/logs/*.log*"]).set("LOGFERRY_READ_LINGER", "1ms");
+    let logs: Vec<PathBuf> =
+        (0..60).map(|number| pod.path(&format!("data/pod/logs/{number:02}.log"))).collect();
+    let agent = pod.start();
+    for _ in 0..8 {
+        for log in &logs {
+            let mut writer = append_to(log);
+            pod.ledger.write(&mut writer, 40);
+            shift(log, 99);
+            let mut copied = 0;
+            let mut copy = append_to(&numbered(log, 1));
+            for _ in 0..4 {
+                let text = fs::read(log).unwrap();
+                let end = copied + (text.len() - copied) * 2 / 3;
+                copy.write_all(&text[copied..end]).unwrap();
+                copied = end;
+                pod.ledger.write(&mut writer, 10);
+                pause(Duration::from_millis(1));
+            }
+            copy.write_all(&fs::read(log).unwrap()[copied..]).unwrap();
+            writer.set_len(0).unwrap();
+        }
+    }
+
+    assert_eq!(pod.finish(agent), 0);
 }
 
 /// `compress` and `copytruncate`: the copy is a .gz.

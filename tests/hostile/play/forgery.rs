@@ -67,7 +67,7 @@ impl Forgery {
             seen_unix: now.as_secs(),
             is_done: self.is_done,
             looked_at,
-            ranges: Vec::new(),
+            ..Checkpoint::default()
         })
     }
 }

@@ -28,12 +28,13 @@ pub(crate) mod wire;
 
 pub(crate) use admin::Admin;
 pub(crate) use ledger::{FIXED, Ledger, Repeats};
-pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered, rotate};
+pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered, rotate, shift};
 pub(crate) use volume::Volume;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -248,6 +249,15 @@ impl Pod {
 /// Opens a log file as an app does.
 pub(crate) fn append_to(path: &Path) -> File {
     OpenOptions::new().create(true).append(true).open(path).expect("the log opens")
+}
+
+/// Appends the pieces of one line, which is not ended, to a file, in one write. Each piece is to be a
+/// record.
+pub(crate) fn append_unfinished(pod: &mut Pod, path: &Path, pieces: &[&str]) {
+    let mut file = append_to(path);
+    let lines = pieces.iter().map(|piece| (*piece).to_owned()).collect();
+    let text = pod.ledger.note(&file, lines).replace('\n', "");
+    file.write_all(text.as_bytes()).expect("the app can write");
 }
 
 /// A running agent. Killed when dropped.

@@ -105,6 +105,16 @@ impl Disk {
         }
     }
 
+    /// The agent is told to stop: of files without a name it sends unfinished lines, which no next start
+    /// would find.
+    pub(crate) fn expect_last_words(&mut self) {
+        for node in 0..self.nodes.len() {
+            if !self.has_name(node) {
+                self.expect_unfinished(node);
+            }
+        }
+    }
+
     fn expect_pieces(&mut self, line: usize, ends: &[usize]) {
         let text = &self.lines[line].text;
         for (index, &start) in ends.iter().enumerate() {

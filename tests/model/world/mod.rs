@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) process: Option<Process>,
     /// Its agents get no notifications.
     is_polling: bool,
+    /// How many missing files the agents have named.
+    missing_named: usize,
     /// The agent is stopped by a signal, and knows nothing of it.
     pub(crate) is_frozen: bool,
     pub(crate) is_endpoint_up: bool,
@@ -125,6 +127,7 @@ impl World {
             disk,
             process: None,
             is_polling: setting.is_polling,
+            missing_named: 0,
             is_frozen: false,
             is_endpoint_up: true,
             arrivals: Arrivals::default(),

@@ -69,6 +69,7 @@ impl World {
         self.check_balance()?;
         let is_forbidden = self.disk.nodes.iter().any(|node| node.is_forbidden);
         let may_be_undelivered = is_forbidden || !self.disk.forbidden_pods.is_empty();
+        self.disk.expect_last_words();
         let is_up = self.is_endpoint_up;
         let Some(process) = self.process.take() else { return Ok(()) };
         if !is_up {
@@ -85,9 +86,14 @@ impl World {
     }
 
     fn on_exit(&mut self, code: i32, may_be_undelivered: bool) -> Result<(), String> {
+        let named = self.pod.times_logged("not delivered to its end is found nowhere");
+        let has_named = std::mem::replace(&mut self.missing_named, named) < named;
+        // What it has named is on no disk any more; all else was delivered.
+        let misses_file = code == 75 && has_named && !may_be_undelivered;
         match code {
-            0 => {
+            0 | 75 if code == 0 || misses_file => {
                 self.tally.add("clean stops", 1);
+                self.tally.add("clean stops that miss a file", usize::from(misses_file));
                 self.look()?;
                 let arrivals = &self.arrivals;
                 let is_missing =

@@ -1,0 +1,59 @@
+//! Known files that were not delivered to their end and are found nowhere.
+//!
+//! A volume may be late, and so may the app that makes the link to it: nothing is said of such files
+//! before the agent has run for a minute, or stops. Then each is named once, and not again in later
+//! runs; whenever it is met after all, it goes on where it was left.
+
+use std::time::{Duration, Instant};
+
+use super::Collector;
+use super::left::{Left, NAMED_MAX};
+use crate::checkpoint::format::Checkpoint;
+use crate::tail::remembered;
+
+/// A volume, or a link, is late for no longer than this.
+const LATE_MAX: Duration = Duration::from_secs(60);
+
+impl Collector {
+    /// Names the known files that are missing, once the time for that has come; `is_last` if the
+    /// agent ends. While files that were found wait to be opened, one of them may be it, or hold its
+    /// bytes.
+    pub(super) fn note_missing(&mut self, is_last: bool, now: Instant) {
+        let is_due = is_last || now >= self.started + LATE_MAX;
+        let waits = self.unopened.count() > self.unopened.failed() || !self.packed.is_idle();
+        if !is_due || !self.is_ready || waits {
+            return;
+        }
+        let (refused, unadopted) = (&self.not_allowed, &self.unadopted);
+        let is_missing = |saved: &Checkpoint| {
+            !refused.has_met(&saved.path)
+                && !unadopted.contains(&(saved.device, saved.inode))
+                && remembered::is_gone_from_its_place(saved)
+        };
+        let told = self.remembered.tell(is_missing);
+        self.is_moved |= !told.is_empty();
+        for saved in told.iter().take(NAMED_MAX) {
+            tracing::warn!(
+                file = %saved.path.display(), resolved = %saved.resolved.display(),
+                offset = saved.offset, bytes = saved.rest,
+                "a known file that was not delivered to its end is found nowhere; if it comes back, \
+                 it goes on at its offset"
+            );
+        }
+        if let more @ 1.. = told.len().saturating_sub(NAMED_MAX) {
+            tracing::warn!(files = more, "more known files are found nowhere");
+        }
+    }
+
+    /// What is missing as this run has named it.
+    pub(super) fn missing(&self) -> impl Iterator<Item = (Left, u64)> {
+        self.remembered.told().map(|saved| {
+            let reason = match saved.rest {
+                Some(_) => "it is found nowhere: deleted, or on a volume that is not here".into(),
+                None => "it is found nowhere, and how much it held is not known".into(),
+            };
+            let left = Left { path: saved.path.clone(), bytes: saved.rest, reason };
+            (left, saved.rest.unwrap_or(0))
+        })
+    }
+}
