@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::Signal as Number;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,11 +53,20 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches them from now on.
+    /// Catches them from now on. Called while this is the only thread: meanwhile signals are held back,
+    /// because of one that comes when its handler is there and not yet known to the runtime nobody
+    /// would hear.
     ///
     /// # Errors
     /// If a handler cannot be installed.
     pub fn catch(runtime: &Runtime) -> std::io::Result<Self> {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let caught = Self::install(runtime);
+        before.thread_set_mask()?;
+        caught
+    }
+
+    fn install(runtime: &Runtime) -> std::io::Result<Self> {
         let _context = runtime.enter();
         // What is caught once stays so, though nobody listens.
         for number in MEANINGLESS {

@@ -60,6 +60,7 @@ const IMPURE: &[&str] = &[
     "tokio",
     "reqwest",
     "rustix",
+    " nix::",
     "inotify",
     "Instant::now",
     "SystemTime",

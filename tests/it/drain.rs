@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::support::signals::{HANGUP, QUIT, TERM, kill, meaningless};
 use crate::support::special::{make_node, skipped};
+use crate::support::strace::{self, Injection};
 use crate::support::{Agent, Pod, append_to, append_unfinished, pause, wait_for};
 
 fn write_50_mb(pod: &mut Pod) {
@@ -489,4 +490,31 @@ fn however_early_the_signal_comes_everything_is_delivered() {
         assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
     }
     assert_eq!(pod.ledger.check(&pod.mock), 0);
+}
+
+/// A handler is there a moment before anybody knows of it; here that moment is long. A signal that
+/// comes then is held back, and not lost.
+#[test]
+fn a_signal_while_its_handler_is_installed_is_a_drain() {
+    if !strace::is_there() {
+        return skipped("strace(1) cannot trace here");
+    }
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let slow = Injection {
+        call: "rt_sigaction".to_owned(),
+        when: "1+".to_owned(),
+        harm: "delay_exit=20000",
+    };
+    let agent = pod.start_with(strace::harming(
+        &slow,
+        &[],
+        Path::new("/dev/null"),
+        env!("CARGO_BIN_EXE_logferry"),
+    ));
+
+    agent.terminate();
+
+    assert_eq!(agent.exit_code(), 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
 }
