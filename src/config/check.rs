@@ -381,7 +381,7 @@ fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
     }
 }
 
-/// In a directory of state nobody looks for logs. As far as links lead now: what leads there later is
+/// In a directory of state nobody looks for logs, as far as links lead now. What leads below it later is
 /// shipped, but for the agent's own files.
 fn check_state_apart(meanings: &Meanings, mistakes: &mut Mistakes) {
     let dir = meanings.state_dir();

@@ -420,15 +420,21 @@ impl Patterns {
 }
 
 /// The first of these patterns that finds files only in `dir` or below, and where its base leads, as
-/// far as that can be seen now.
+/// far as that can be seen now. Over links, which an app may have made, only if all of them do: no app
+/// keeps the files of others from being shipped.
 #[must_use]
 pub fn within(paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
     let real_dir = trace::path(dir).real;
-    paths.iter().find_map(|text| {
+    let leads = |text: &String| {
         let base = Pattern::new(text).ok()?.base;
         let real = trace::path(&base).real;
-        (base.starts_with(dir) || real.starts_with(&real_dir)).then(|| (text.clone(), real))
-    })
+        let is_within = real.starts_with(&real_dir);
+        Some((text.clone(), base, real, is_within))
+    };
+    let led: Vec<_> = paths.iter().filter_map(leads).collect();
+    let are_all = led.iter().all(|(.., is_within)| *is_within);
+    let first = led.into_iter().find(|(_, base, ..)| base.starts_with(dir) || are_all);
+    first.map(|(text, _, real, _)| (text, real))
 }
 
 /// The first of the names in a directory, in order, and how many more there are; none if it cannot be

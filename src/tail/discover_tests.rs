@@ -708,7 +708,7 @@ mod named {
             assert!(!patterns.roots().contains("agent"), "{link}: {}", patterns.roots());
 
             tree.file("data/pod/logs/app.log");
-            tree.link(&tree.path("data/pod/logs").to_str().unwrap().to_owned(), "share/logs");
+            tree.link(tree.path("data/pod/logs").to_str().unwrap(), "share/logs");
             let scan = patterns.scan();
             assert_eq!(tree.files(&scan), ["share/logs/app.log"], "{link}");
             assert!(scan.refused.is_empty(), "{link}");

@@ -2,8 +2,9 @@
 //! credentials and keys, with what is beside them.
 //!
 //! ```text
-//! our own          the file; in the state directory, which may hold logs too, what bears the name of
-//!                  one of the state's files, however deep below. No link leads into that directory
+//! our own          the file; in the state directory, below which may be logs too, what bears the name
+//!                  of one of the state's files, however deep below. No link leads to that directory
+//!                  or what stands right in it
 //! named            the file itself; what stands right in its directory, as written and as it really
 //!                  is; and all of a volume of the orchestrator's, whose versions change
 //! ```
@@ -25,11 +26,14 @@ const VOLUME: &str = "..data";
 /// Device and inode.
 type Inode = (u64, u64);
 
+/// Says of a name in the private directory whether it is our own.
+pub(super) type IsOwn = fn(&OsStr) -> bool;
+
 /// A directory, and which names in it are our own.
 #[derive(Debug)]
 pub(super) struct Private {
     pub(super) dir: PathBuf,
-    pub(super) is_own: fn(&OsStr) -> bool,
+    pub(super) is_own: IsOwn,
 }
 
 /// Whose a file is that is never a log.
@@ -45,7 +49,7 @@ pub(super) enum Kept {
 #[derive(Debug, Default)]
 pub(super) struct Own {
     ours: HashSet<Inode>,
-    private: Option<(Inode, fn(&OsStr) -> bool)>,
+    private: Option<(Inode, IsOwn)>,
     /// Named files, and volumes of which all counts.
     named: HashSet<Inode>,
     /// Real paths of the named files: another file may take one's place.
@@ -142,13 +146,12 @@ impl Own {
         }
     }
 
-    /// Whose a file or directory is to which a link leads, with this real path: no link leads into the
-    /// private directory.
+    /// Whose a file or directory is to which a link leads, with this real path: none leads to what
+    /// stands right in the private directory.
     pub(super) fn keeps_target(&self, real: &Path, inode: Inode) -> Option<Kept> {
-        self.keeps(real, inode).or_else(|| {
-            let ours = |kept: &Kept| *kept == Kept::Ours;
-            real.parent().and_then(|dir| self.keeps_dir(dir)).filter(ours)
-        })
+        let is_in_private =
+            || matches!(real.parent().map(|dir| self.judge(dir)), Some(Dir::Private));
+        self.keeps(real, inode).or_else(|| is_in_private().then_some(Kept::Ours))
     }
 
     /// Whose a directory is to which a link leads, with this real path.
@@ -156,11 +159,10 @@ impl Own {
         if self.is_empty() {
             return None;
         }
-        let is_private = |dir: &Path| inode(dir).is_some_and(|found| self.is_private(found));
         match self.judge(real) {
             Dir::Kept(kept) => Some(kept),
             Dir::Private => Some(Kept::Ours),
-            Dir::Free => real.ancestors().any(is_private).then_some(Kept::Ours),
+            Dir::Free => None,
         }
     }
 

@@ -91,7 +91,7 @@ impl LinkRoots {
     pub(super) fn new(bases: impl IntoIterator<Item = PathBuf>, listed: &[PathBuf]) -> Self {
         Self {
             written: bases.into_iter().collect(),
-            listed: listed.iter().map(Listed::new).collect(),
+            listed: listed.iter().cloned().map(Listed::new).collect(),
             learnt: BTreeSet::new(),
             alike: Vec::new(),
             met: HashMap::new(),
@@ -205,8 +205,8 @@ impl LinkRoots {
 }
 
 impl Listed {
-    fn new(written: &PathBuf) -> Self {
-        Self { written: written.clone(), real: written.clone(), links: None }
+    fn new(written: PathBuf) -> Self {
+        Self { real: written.clone(), written, links: None }
     }
 
     /// A link that was on its way may be pointed elsewhere, as `current` is. One that has come later
