@@ -38,8 +38,7 @@ impl Shutdown {
     }
 
     /// Waits for the first signal, asks for the drain (step 2), then waits until the time for it
-    /// is over: the collector is told, and sending must be given up. `asked_at` learns when the
-    /// signal came.
+    /// is over and sending must be given up. `asked_at` learns when the signal came.
     pub async fn run(mut self, end: &SenderEnd, asked_at: &std::cell::Cell<Option<Instant>>) {
         self.signals.stop().await;
         let now = clock::now();
@@ -55,8 +54,6 @@ impl Shutdown {
                 tracing::warn!("a second signal: stopping now");
             }
         }
-        // The collector may still be reading, with nothing handed over at this moment.
-        end.abandon();
     }
 }
 

@@ -438,7 +438,7 @@ impl Collector {
                 }
                 outcome
             }
-            Some((saved, Match::Resume)) => Ok(Origin::Known(saved)),
+            Some((saved, Match::Resume | Match::Again)) => Ok(Origin::Known(saved)),
             Some((saved, Match::Rewritten | Match::Other)) => {
                 self.on_rewritten(path, saved, &stat);
                 self.origin_of_unknown(resolved, reader)
@@ -559,8 +559,16 @@ impl Collector {
         let patterns = &self.patterns;
         let found = self.remembered.whereabouts(clock::wall().as_secs(), |dir| patterns.enter(dir));
         for saved in found.barred {
-            self.unadopted.insert((saved.device, saved.inode));
             let permission = self.patterns.permits(&saved.path, &saved.resolved);
+            match permission {
+                // It may be missing as well: of what is there it is said at a stop that it is left.
+                Permission::Awaited if remembered::is_gone_from_its_place(&saved) => continue,
+                Permission::Awaited if saved.rest != Some(0) => {
+                    self.unopened.add(&saved.path, "the link by which it was found is not there");
+                }
+                _ => {}
+            }
+            self.unadopted.insert((saved.device, saved.inode));
             self.note_left(permission, &saved.path, saved.resolved);
         }
         for (path, saved) in found.paths {
@@ -609,7 +617,7 @@ impl Collector {
             claimed => claimed,
         };
         let (configured, found) = match claimed {
-            Some((found, Match::Resume)) => (found.path.clone(), Some(found)),
+            Some((found, Match::Resume | Match::Again)) => (found.path.clone(), Some(found)),
             // Another file: it is shipped only if its name and its age say so.
             Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
                 self.remembered.put_gone(found);

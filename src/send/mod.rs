@@ -172,7 +172,7 @@ impl Sender {
     }
 
     /// Delivers until the hand-off is closed and every batch has ended, or until `give_up` is
-    /// ready: then attempts under way are cut off.
+    /// ready: then attempts under way are cut off, and the collector is told to abandon.
     ///
     /// Needs a tokio runtime with time and I/O enabled.
     pub async fn run(mut self, give_up: impl Future<Output = ()>) -> Summary {
@@ -192,8 +192,11 @@ impl Sender {
             tokio::select! {
                 biased;
                 () = &mut give_up => {
-                    // What was suspended beyond the deadline may have its answers.
+                    // What was suspended beyond the deadline may have its answers: they are told
+                    // before the collector ends.
                     let _ = tokio::time::timeout(ARRIVED_GRACE, self.take_results()).await;
+                    // It may still be reading, with nothing handed over at this moment.
+                    self.end.abandon();
                     break;
                 }
                 Some(attempted) = self.attempts.join_next() => {

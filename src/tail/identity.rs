@@ -13,6 +13,7 @@
 //! | other | same | same, and known | same | same | the disk was mounted elsewhere: go on |
 //! | other | same | – | same | same, a whole tail | the same, where births are not known: go on |
 //! | other | – | – | same | same, a whole tail, and the path too | the data was copied: go on |
+//! | other | – | – | same | same, fewer bytes, and inode or path too | it may be: from the first byte |
 //! | – | – | – | – | anything else | not this file |
 //!
 //! Not every file system knows the time of birth; a time that is not known says nothing. A whole tail
@@ -67,6 +68,8 @@ pub struct Seen {
 pub enum Match {
     /// It is this file: go on at the checkpoint's offset.
     Resume,
+    /// It may be this file, which nothing proves: from the first byte, and the checkpoint is done with.
+    Again,
     /// It was this file, and other bytes stand in it now: from the first byte.
     Rewritten,
     /// It speaks of another file.
@@ -90,6 +93,7 @@ pub fn compare(saved: &Checkpoint, seen: Seen) -> Match {
         (false, true) if has_bytes && is_same_birth => Match::Resume,
         (false, true) if is_proof && is_born_same => Match::Resume,
         (false, _) if is_proof && seen.is_same_path => Match::Resume,
+        (false, _) if has_bytes && (is_same_inode || seen.is_same_path) => Match::Again,
         _ => Match::Other,
     }
 }
@@ -163,12 +167,13 @@ mod tests {
             (TAIL_BYTES_MAX, 0, true, 1, Match::Resume),
             (TAIL_BYTES_MAX, 0, true, 9, Match::Resume),
             (TAIL_BYTES_MAX, 0, false, 1, Match::Resume),
-            (TAIL_BYTES_MAX, 5, false, 1, Match::Other),
+            (TAIL_BYTES_MAX, 5, false, 1, Match::Again),
             (TAIL_BYTES_MAX, 0, false, 9, Match::Other),
             (TAIL_BYTES_MAX, 5, true, 1, Match::Resume),
-            (TAIL_BYTES_MAX - 1, 0, true, 1, Match::Other),
-            (TAIL_BYTES_MAX - 1, 5, true, 1, Match::Other),
-            (1, 7, true, 9, Match::Other),
+            (TAIL_BYTES_MAX - 1, 0, true, 1, Match::Again),
+            (TAIL_BYTES_MAX - 1, 5, true, 1, Match::Again),
+            (1, 7, true, 9, Match::Again),
+            (1, 7, false, 9, Match::Other),
             (1, 7, false, 1, Match::Resume),
         ] {
             let saved = Checkpoint {

@@ -323,6 +323,16 @@ impl Remembered {
                     && reader.has_tail(saved.tail, saved.offset)?,
             };
             let found = compare(saved, seen);
+            if found == Match::Again {
+                let anew = |saved: Checkpoint| Checkpoint {
+                    offset: 0,
+                    tail: Fingerprint::default(),
+                    ranges: Vec::new(),
+                    is_copy: false,
+                    ..saved
+                };
+                return Ok(self.take(number).map(|saved| (anew(saved), found)));
+            }
             if found != Match::Other {
                 return Ok(self.take(number).map(|saved| (saved, found)));
             }

@@ -89,6 +89,7 @@ pub fn unseen<'k>(
     for (dir, known) in by_dir {
         let dir = Path::new(dir);
         if !may_enter(dir) {
+            search.closed.insert(dir.to_owned());
             continue;
         }
         let entries = match fs::read_dir(dir) {

@@ -419,7 +419,7 @@ impl Agent {
         }
         let head = machine.head(&fd)?;
         let (offset, tail) = match self.remembered.claim(machine, path, &fd, stat)? {
-            Some((saved, Match::Resume)) => (saved.offset, saved.tail),
+            Some((saved, Match::Resume | Match::Again)) => (saved.offset, saved.tail),
             Some((_, Match::Rewritten | Match::Other)) | None => (0, Fingerprint::default()),
         };
         self.begin(machine, path.to_owned(), fd, stat, head, offset, tail, State::Active, now);
@@ -436,7 +436,7 @@ impl Agent {
                 }
                 let head = machine.head(&fd)?;
                 match self.remembered.claim(machine, &saved.path, &fd, stat)? {
-                    Some((found, Match::Resume)) => {
+                    Some((found, Match::Resume | Match::Again)) => {
                         let Checkpoint { path, offset, tail, .. } = found;
                         self.begin(
                             machine,
