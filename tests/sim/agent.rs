@@ -1074,7 +1074,11 @@ impl Remembered {
             };
             let found = compare(saved, seen);
             if found != Match::Other {
-                return Ok(Some((self.checkpoints.swap_remove(index), found)));
+                let mut saved = self.checkpoints.swap_remove(index);
+                if found == Match::Again {
+                    (saved.offset, saved.tail) = (0, Fingerprint::default());
+                }
+                return Ok(Some((saved, found)));
             }
         }
         Ok(None)
