@@ -76,14 +76,16 @@ class Engine:
         self.network = f"logferry-{os.getpid()}"
         # Pods that were played and not yet removed.
         self.played = set()
+        self.empty = self.work / "empty"
+        self.empty.mkdir()
 
     def podman(self, *words, **options):
         """The output of `podman WORDS`.
 
-        Not where the caller is: `podman play kube` takes what is called like an image there, such as
-        a copied binary, for a directory to build that image from.
+        In a directory that is empty: `podman play kube` takes what is called like an image where it
+        runs, such as a copied binary, for a directory to build that image from.
         """
-        return run("podman", *words, env=self.env, cwd=self.work, **options)
+        return run("podman", *words, env=self.env, cwd=self.empty, **options)
 
     def inspect(self, name):
         """All that podman knows of a container, image or pod."""
