@@ -65,11 +65,13 @@ class Scenario:
         return found
 
     def settle(self, pod, once=True):
-        """The app has ended, and the agent has delivered everything, as it says: is it so?"""
+        """The app has ended, and the agent has delivered everything, as it says: is it so? The number
+        of lines that arrived again."""
         ledger = self.ledger(pod)
         check(ledger, "nothing was written")
         twice = compare(ledger, self.endpoint.delivered(), once)
         self.say(f"{ledger.total()} lines" + (f", {twice} of them again" if twice else ""))
+        return twice
 
     def delivered_lines(self, least, what="lines arrive"):
         wait_for(what, lambda: self.endpoint.delivered().total() >= least)
