@@ -5,7 +5,7 @@
 //! `Host`. So what is not meant for the world answers only to names that nobody can buy.
 
 /// Names below these belong to the machine or to its cluster.
-const PRIVATE: [&str; 3] = [".localhost", ".svc", ".cluster.local"];
+const PRIVATE: [&str; 4] = [".localhost", ".internal", ".svc", ".cluster.local"];
 
 /// Whether somebody else may have pointed this `Host` here.
 ///

@@ -149,7 +149,7 @@ impl Collector {
 
     /// Whether a file is looked for that may come back under any name.
     fn waits_for_names(&self) -> bool {
-        self.unopened.count() > 0
+        self.unopened.expected() > 0
             || self.aside.has_copies()
             || self.remembered.unmet().next().is_some()
     }
@@ -215,6 +215,9 @@ impl Collector {
             let is_new = self.watch.watch(&scan.dirs, since);
             self.reopen_stale(&scan.files);
             found = self.open_all(&scan.files, now);
+            if scan.left_dirs > 0 {
+                found.extend(self.still_there());
+            }
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
@@ -389,6 +392,18 @@ impl Collector {
         self.breath.at = ended + BREATH_PERIOD;
         self.breath.used += clock::thread_cpu().saturating_sub(used);
         self.breath.took += ended - began;
+    }
+
+    /// Device and inode of the open files that stand where they were found: where not all directories
+    /// are looked into, what was not found is not gone.
+    fn still_there(&self) -> Vec<(u64, u64)> {
+        let stands = |tracked: &Tracked| {
+            let inode = (tracked.opened.device, tracked.opened.inode);
+            let is_it = |found: fs::Metadata| (found.dev(), found.ino()) == inode;
+            (tracked.state == State::Active && fs::metadata(&tracked.found_at).is_ok_and(is_it))
+                .then_some(inode)
+        };
+        self.registry.iter().filter_map(|(_, tracked)| stands(tracked)).collect()
     }
 
     /// Whether a turn would read what has grown.

@@ -32,10 +32,28 @@ pub(super) struct Beyond {
     pub(super) dirs: u64,
 }
 
+impl Beyond {
+    pub(super) fn count(&self) -> usize {
+        usize::try_from(self.files + self.dirs).unwrap_or(usize::MAX)
+    }
+
+    /// All of them, as what these patterns find.
+    pub(super) fn left(&self, patterns: &[String]) -> Option<Left> {
+        let Self { files, dirs } = self;
+        let reason = format!(
+            "{files} files and {dirs} directories more than fit in mem_usage_limit are left for later"
+        );
+        let path = PathBuf::from(patterns.join(","));
+        (self.count() > 0).then(|| Left { path, bytes: None, reason: reason.into() })
+    }
+}
+
 /// The files that a discovery found and could not open, or not yet.
 #[derive(Default)]
 pub(super) struct Unopened {
     count: usize,
+    /// How many of them may not be looked at before their link is there.
+    awaiting: usize,
     /// The first of them, and whether an error is the reason.
     first: Vec<(Left, bool)>,
     /// How many of them could not be opened for an error.
@@ -48,6 +66,22 @@ impl Unopened {
     /// One that waits for something.
     pub(super) fn add(&mut self, path: &Path, reason: &'static str) {
         self.note(path, false, || reason.into());
+    }
+
+    /// One that may not be looked at before the link is there by which it was found.
+    pub(super) fn add_awaiting(&mut self, path: &Path) {
+        self.awaiting += 1;
+        self.add(path, "the link by which it was found is not there");
+    }
+
+    /// How many wait for their turn.
+    pub(super) const fn waiting(&self) -> usize {
+        self.count - self.failed - self.awaiting
+    }
+
+    /// How many may be opened as soon as something changes.
+    pub(super) const fn expected(&self) -> usize {
+        self.count - self.awaiting
     }
 
     /// One that an error kept from being opened.

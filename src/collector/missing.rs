@@ -20,7 +20,7 @@ impl Collector {
     /// bytes.
     pub(super) fn note_missing(&mut self, is_last: bool, now: Instant) {
         let is_due = is_last || now >= self.started + LATE_MAX;
-        let waits = self.unopened.count() > self.unopened.failed() || !self.packed.is_idle();
+        let waits = self.unopened.waiting() > 0 || !self.packed.is_idle();
         if !is_due || !self.is_ready || waits {
             return;
         }

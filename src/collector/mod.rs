@@ -282,6 +282,11 @@ enum Stage {
     Closed,
 }
 
+/// When the run before looked last, as far as its checkpoints tell.
+fn last_look(checkpoints: &[Checkpoint]) -> Option<i64> {
+    checkpoints.iter().map(|saved| saved.looked_at).filter(|looked_at| *looked_at != 0).max()
+}
+
 impl Collector {
     /// Puts the collector together; opens no log file yet.
     ///
@@ -302,6 +307,8 @@ impl Collector {
         let least = least.max(crate::fingerprint::HEAD_BYTES_MAX);
         assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
         let (now, unix) = (clock::now(), clock::wall().as_secs());
+        // Until the first discovery is over, the last look is that of the run before.
+        let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(opening::stamp);
         let rate = options.limit.bytes_per_second;
         let topic = options.batch.topic.clone();
         let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
@@ -345,7 +352,7 @@ impl Collector {
             packed: Packed::default(),
             said: Said::default(),
             breath: Breath::new(now),
-            looked_at: opening::stamp(),
+            looked_at,
             unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             is_short: false,

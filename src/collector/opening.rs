@@ -556,6 +556,7 @@ impl Collector {
     /// the agent was away, or left behind by a link that leads elsewhere now.
     pub(super) fn adopt(&mut self, now: Instant) {
         self.unadopted.clear();
+        self.not_allowed.turn();
         let patterns = &self.patterns;
         let found = self.remembered.whereabouts(clock::wall().as_secs(), |dir| patterns.enter(dir));
         for saved in found.barred {
@@ -564,12 +565,15 @@ impl Collector {
                 // It may be missing as well: of what is there it is said at a stop that it is left.
                 Permission::Awaited if remembered::is_gone_from_its_place(&saved) => continue,
                 Permission::Awaited if saved.rest != Some(0) => {
-                    self.unopened.add(&saved.path, "the link by which it was found is not there");
+                    self.unopened.add_awaiting(&saved.path);
                 }
                 _ => {}
             }
             self.unadopted.insert((saved.device, saved.inode));
-            self.note_left(permission, &saved.path, saved.resolved);
+            // Where the patterns may lead and it is shut all the same, something of our own is.
+            let why =
+                if permission == Permission::Granted { Permission::LeadsOut } else { permission };
+            self.note_left(why, &saved.path, saved.resolved);
         }
         for (path, saved) in found.paths {
             if let Err(error) = self.adopt_one(&path, &saved, now) {

@@ -143,7 +143,10 @@ impl Collector {
                 file = %part.path, batch = part.id.0, of = batch.id.0, records = part.lines,
                 "a refused batch is sent again, changed"
             );
-            self.returned.trying.insert(part.id);
+            // A part that only seems too large may never end: it must not keep others from being cut.
+            if refusal != Refusal::SeemsTooLarge {
+                self.returned.trying.insert(part.id);
+            }
             self.hand_over(part);
         }
     }

@@ -317,7 +317,9 @@ impl Collector {
             summary.undelivered_files += 1;
             summary.undelivered_bytes += bytes;
         }
-        let left = tracked.into_iter().map(left_of).chain(self.unopened.first());
+        let beyond = self.beyond.left(&self.tail.paths);
+        summary.undelivered_files += self.beyond.count();
+        let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.unopened.first());
         summary.left = left::named(left.chain(self.missing().map(|(left, _)| left)));
         let unfinished =
             || rest.iter().filter(|one| one.has_unfinished_line()).map(|one| left_of(one));

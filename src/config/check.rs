@@ -299,7 +299,7 @@ pub(super) fn compose(
         },
         memory: memory?,
         state_dir,
-        named_files: named_files(env, &meanings),
+        named_files: named_files(env, flags, &meanings),
         listen: meanings.listen(),
         drain_deadline: meanings.time("drain_deadline"),
         drain_quiet: meanings.time("drain_quiet"),
@@ -315,12 +315,12 @@ pub(super) fn compose(
     })
 }
 
-fn named_files(env: &Environment, meanings: &Meanings) -> Vec<PathBuf> {
+fn named_files(env: &Environment, flags: &Flags, meanings: &Meanings) -> Vec<PathBuf> {
     let keys = ["credentials_file", "ca_file", "client_cert_file", "client_key_file"];
     let keys = keys.iter().filter_map(|key| meanings.path(key));
     let variables = [FILE_VARIABLE, LOGTAIL_VARIABLE].into_iter();
     let variables = variables.filter_map(|name| variable(env, name)?.ok().map(PathBuf::from));
-    keys.chain(variables).collect()
+    keys.chain(variables).chain(flags.get(FILE_FLAG).map(PathBuf::from)).collect()
 }
 
 fn check_required(found: &BTreeMap<String, Found>, mistakes: &mut Mistakes) {

@@ -60,8 +60,10 @@ pub(super) fn find(env: &Environment, meanings: &Meanings, mistakes: &mut Mistak
             }
             // Good for other programs, and not asked here.
             Err(ProxyError::Socks | ProxyError::Scheme) if !is_named => {
-                let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-                format!("{scheme}://***")
+                // What stands there may as well be a name and a password.
+                let is_scheme = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                let scheme = url.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
+                scheme.map_or_else(|| "***".to_owned(), |scheme| format!("{scheme}://***"))
             }
             Err(error) => {
                 mistakes.push(Mistake::new(name, error.to_string()).origin("environment"));

@@ -83,6 +83,8 @@ impl Brake {
     pub(super) fn look(&mut self, cores: f64) -> Used {
         let now = clock::now();
         if cores <= 0.0 {
+            // No limit is known yet.
+            self.looked_at = now;
             return Used::Fair;
         }
         if (cores - self.cores).abs() > f64::EPSILON {

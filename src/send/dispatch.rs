@@ -51,7 +51,7 @@ use super::backoff;
 use super::limiter::{Failed, Ready};
 use super::limiters::{Eras, Limiters};
 use super::package_list;
-use super::passage::Passage;
+use super::passage::{BYTES_MIN, Passage};
 use super::queue::{Entry, Queue, Together};
 use super::verdict::{FailureKind, Verdict};
 use crate::sealed::{Ack, Outcome, Refusal, SealedBatch};
@@ -142,7 +142,7 @@ impl Dispatch {
         }
         let is_probe = !self.limiters.are_open();
         let entries = match is_probe {
-            true if self.passage.is_searching() => self.queue.take_smallest(),
+            true if self.passage.wants_smallest() => self.queue.take_smallest(),
             true => self.queue.take_probe(),
             false => self.queue.take_due(now, self.passage.limit(now)),
         };
@@ -276,14 +276,14 @@ impl Dispatch {
         let bytes = flight.body_bytes();
         self.passage.on_cut(bytes, now);
         let id = match flight.entries.as_slice() {
-            [entry] if entry.can_be_halved() => {
-                let is_smallest = self.queue.has_none_below(bytes);
-                self.passage.must_halve(bytes, is_smallest).then_some(entry.batch.id)
-            }
+            [entry] if entry.can_be_halved() => Some(entry.batch.id),
             _ => None,
         };
         let failed = Failed { kind: FailureKind::Network, wish: None, started: flight.started };
+        // Puts it back, so that it is the first of its file again.
         self.on_failure(flight, failed, now);
+        let is_smallest = self.queue.has_none_below(bytes, BYTES_MIN);
+        let id = id.filter(|_| self.passage.must_halve(bytes, is_smallest));
         let halved = id.and_then(|id| self.queue.take(id));
         halved.into_iter().map(Entry::halved).collect()
     }

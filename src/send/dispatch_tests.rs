@@ -485,3 +485,36 @@ fn a_single_line_and_a_batch_with_a_sequence_id_are_never_halved() {
 
     assert_eq!((delivered.len(), halved.len(), dispatch.unfinished()), (7, 0, 2));
 }
+
+/// Something on the way cuts one small batch for what it says: others are tried too.
+#[test]
+fn a_small_batch_that_never_comes_through_keeps_no_other_waiting() {
+    let mut now = crate::clock::now();
+    let poison = SealedBatch { lines: 1, ..sized(0, 200) };
+    let others = (1..5).map(|id| sized(id, 10 << 10));
+    let mut dispatch = dispatch(4, [poison].into_iter().chain(others));
+    let (mut delivered, end) = (0, now + seconds(300));
+    while now < end && delivered < 4 {
+        for load in polled(&mut dispatch, now) {
+            let is_poison = load.batches.iter().any(|batch| batch.id.0 == 0);
+            let verdict = if is_poison { Verdict::Cut } else { Verdict::Delivered };
+            delivered += dispatch.on_result(load.request, verdict, now).len();
+        }
+        now += Duration::from_millis(100);
+    }
+    assert_eq!((delivered, dispatch.unfinished()), (4, 1));
+}
+
+/// Only the oldest of a file may go, so it is the smallest that may, whatever waits behind it; and a line
+/// that cannot be cut keeps no batch from being halved.
+#[test]
+fn what_may_not_go_or_cannot_be_cut_keeps_nothing_whole() {
+    let t = crate::clock::now();
+    let in_file = |id: u64, bytes: usize| SealedBatch { span: of(0, id).span, ..sized(id, bytes) };
+    let mut ordered = dispatch(4, [in_file(0, 100 << 10), in_file(1, 10 << 10)]).in_order();
+    assert_eq!(through_a_proxy(&mut ordered, 40 << 10, t)[1], [0]);
+
+    let line = SealedBatch { lines: 1, ..sized(0, 100 << 10) };
+    let mut dispatch = dispatch(4, [line, sized(1, 200 << 10), sized(2, 200 << 10)]);
+    assert_eq!(through_a_proxy(&mut dispatch, 40 << 10, t)[1].len(), 2);
+}

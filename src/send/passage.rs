@@ -86,6 +86,13 @@ impl Passage {
         self.in_a_row >= CUTS_MIN
     }
 
+    /// Whether the next probe is the smallest batch. In turns with others: a filter may cut just that
+    /// one for what it says, and then others come through.
+    #[must_use]
+    pub fn wants_smallest(&self) -> bool {
+        self.is_searching() && self.in_a_row % 2 == 1
+    }
+
     /// Whether a body that was just cut is to be halved. `is_smallest`: no smaller one waits.
     #[must_use]
     pub fn must_halve(&self, bytes: usize, is_smallest: bool) -> bool {

@@ -256,10 +256,12 @@ impl Queue {
         self.take_out(id.as_slice())
     }
 
-    /// Whether no batch that waits is smaller than this.
+    /// Whether no batch that may go is smaller than this, but for those that cannot be made smaller
+    /// although they are larger than `least`: they tell nothing.
     #[must_use]
-    pub fn has_none_below(&self, bytes: usize) -> bool {
-        self.waiting.values().all(|entry| entry.batch.payload.len() >= bytes)
+    pub fn has_none_below(&self, bytes: usize, least: usize) -> bool {
+        let tells = |entry: &&Entry| entry.can_be_halved() || entry.batch.payload.len() <= least;
+        self.first_of_each().filter(tells).all(|entry| entry.batch.payload.len() >= bytes)
     }
 
     /// Takes the batches that are due, of this size or more, and can be halved.

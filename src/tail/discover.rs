@@ -361,7 +361,7 @@ impl Patterns {
             return Some(dir.to_owned());
         }
         let real = trace::path(dir).real;
-        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
+        let may = self.roots.allows(&real) && !self.own_now.shuts(&real);
         may.then_some(real)
     }
 

@@ -166,6 +166,11 @@ impl Own {
         }
     }
 
+    /// Whether all that stands in the directory with this real path is never a log.
+    pub(super) fn shuts(&self, real: &Path) -> bool {
+        matches!(self.judge(real), Dir::Kept(_))
+    }
+
     fn judge(&self, dir: &Path) -> Dir {
         if self.is_empty() {
             return Dir::Free;
@@ -189,7 +194,10 @@ impl Own {
     }
 
     fn is_empty(&self) -> bool {
-        self.ours.is_empty() && self.named.is_empty() && self.private.is_none()
+        self.ours.is_empty()
+            && self.named.is_empty()
+            && self.beside.is_empty()
+            && self.private.is_none()
     }
 }
 

@@ -230,7 +230,12 @@ impl Remembered {
         self.put_back(Checkpoint { inode: 0, ..checkpoint });
         let gone = self.by_inode.get(0);
         let is_over = gone.clone().nth(GONE_MAX).is_some();
-        if let Some(oldest) = gone.min().filter(|_| is_over) {
+        // What was not delivered goes last.
+        let is_delivered = |number: &u64| {
+            self.checkpoints.get(number).is_some_and(|saved| saved.rest.unwrap_or(0) == 0)
+        };
+        let oldest = gone.clone().filter(is_delivered).min().or_else(|| gone.min());
+        if let Some(oldest) = oldest.filter(|_| is_over) {
             self.take(oldest);
         }
     }

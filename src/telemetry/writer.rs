@@ -200,7 +200,8 @@ impl LogWriter {
     fn take(&self) -> (Vec<u8>, u64) {
         let mut queue = self.queue();
         queue.is_stuck = false;
-        if queue.pending.is_empty() {
+        // What was dropped is said although nothing else comes.
+        if queue.pending.is_empty() && queue.unsaid == 0 {
             queue.thread = Thread::Idle;
             self.tell(&queue);
             let is_idle = |queue: &mut Queue| queue.pending.is_empty();
