@@ -228,7 +228,10 @@ impl Patterns {
         let own = Own::look(&self.own, None, &[], &[]);
         let is_own = |pattern: &Pattern| {
             let [Part::Literal(name)] = pattern.parts.as_slice() else { return false };
-            own::inode(&pattern.base.join(name)).is_some_and(|inode| own.is_ours(inode))
+            let path = pattern.base.join(name);
+            // An app's link to it keeps nobody from starting.
+            let is_plain = trace::path(&path).links.is_empty();
+            is_plain && own::inode(&path).is_some_and(|inode| own.is_ours(inode))
         };
         let mut pairs = self.patterns.iter().zip(&self.texts);
         pairs.find(|(pattern, _)| is_own(pattern)).map(|(_, text)| text.as_str())
@@ -342,7 +345,7 @@ impl Patterns {
     /// and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
-        if self.own_now.keeps(told, inode).is_some() {
+        if self.own_now.keeps(told, inode).is_some() || self.leads_to_private(found, told) {
             return None;
         }
         if self.roots.allows(told) {
@@ -353,6 +356,13 @@ impl Patterns {
         is_it.then_some(real)
     }
 
+    /// Whether a file stands right in the private directory, and was not found by the path of that.
+    fn leads_to_private(&self, found: &Path, told: &Path) -> bool {
+        let Some(private) = &self.private else { return false };
+        let is_told = told.parent().is_some_and(|dir| self.own_now.is_private_dir(dir));
+        is_told && found.parent() != Some(&private.dir)
+    }
+
     /// Where a directory really is in which files of an earlier run are looked for, if it may be
     /// looked into: the rules are those of a directory that a link leads to.
     #[must_use]
@@ -361,7 +371,7 @@ impl Patterns {
             return Some(dir.to_owned());
         }
         let real = trace::path(dir).real;
-        let may = self.roots.allows(&real) && !self.own_now.shuts(&real);
+        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
         may.then_some(real)
     }
 

@@ -133,13 +133,7 @@ impl Own {
             return Some(Kept::Named);
         }
         let (dir, name) = (real.parent()?, real.file_name()?);
-        let mut last = self.last.borrow_mut();
-        let known = last.as_ref().filter(|(asked, _)| asked == dir).map(|(_, known)| *known);
-        let found = known.unwrap_or_else(|| self.judge(dir));
-        if known.is_none() {
-            *last = Some((dir.to_owned(), found));
-        }
-        match found {
+        match self.recall(dir) {
             Dir::Free => None,
             Dir::Private => self.is_private_name(name).then_some(Kept::Ours),
             Dir::Kept(kept) => Some(kept),
@@ -166,9 +160,20 @@ impl Own {
         }
     }
 
-    /// Whether all that stands in the directory with this real path is never a log.
-    pub(super) fn shuts(&self, real: &Path) -> bool {
-        matches!(self.judge(real), Dir::Kept(_))
+    /// Whether this real path is that of the private directory.
+    pub(super) fn is_private_dir(&self, real: &Path) -> bool {
+        matches!(self.recall(real), Dir::Private)
+    }
+
+    /// As [`Self::judge`], which is asked once for files that stand beside each other.
+    fn recall(&self, dir: &Path) -> Dir {
+        let mut last = self.last.borrow_mut();
+        let known = last.as_ref().filter(|(asked, _)| asked == dir).map(|(_, known)| *known);
+        known.unwrap_or_else(|| {
+            let found = self.judge(dir);
+            *last = Some((dir.to_owned(), found));
+            found
+        })
     }
 
     fn judge(&self, dir: &Path) -> Dir {
