@@ -177,6 +177,8 @@ impl Machine {
         Ok(Stat {
             device: self.disk.device,
             inode: inode.number,
+            // A disk keeps it, wherever it is mounted.
+            born: 1 + i64::try_from(fd.inode).expect("few inodes"),
             size,
             links: inode.links,
             modified: i64::try_from(inode.generation).ok(),
