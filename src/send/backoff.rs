@@ -45,6 +45,11 @@ impl Backoff {
         (started + pause).max(now + wish_granted(wish)).max(now + PAUSE_MIN.min(pause))
     }
 
+    /// Takes the last failure back: the next pause is no longer for it.
+    pub fn step_back(&mut self) {
+        self.failures = self.failures.saturating_sub(1);
+    }
+
     /// It works again: the next failure is a first one.
     pub fn on_success(&mut self) {
         self.failures = 0;
@@ -113,6 +118,18 @@ mod tests {
 
         let pause = backoff.on_failure(FailureKind::Network, None, now, now, &mut rng) - now;
         assert!(pause <= Duration::from_millis(250), "{pause:?}");
+    }
+
+    #[test]
+    fn a_failure_that_is_taken_back_lengthens_no_pause() {
+        let (now, mut rng) = (crate::clock::now(), rng());
+        let mut backoff = Backoff::default();
+
+        for _ in 0..10 {
+            let pause = backoff.on_failure(FailureKind::Network, None, now, now, &mut rng) - now;
+            assert!(pause <= Duration::from_millis(250), "{pause:?}");
+            backoff.step_back();
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! | refused, together                | success         | part in halves, due at once           |
 //! | failed for no known reason, together | nothing     | part in halves, due at once           |
 //! | the date was wrong               | nothing         | due at once                           |
-//! | cut, and its size seems to be why, alone | as a failure | ends: it is halved            |
+//! | cut alone, perhaps for its size  | as a failure, without a longer pause | ends: it is halved |
 //! | failed, a gate is closed now     | failure         | wait for the gate                     |
 //! | failed, the gates stay open      | failure         | wait for a pause of their own         |
 //! | a known culprit failed           | nothing         | waits for a pause of its own          |
@@ -285,6 +285,9 @@ impl Dispatch {
         let is_smallest = self.queue.has_none_below(bytes, BYTES_MIN);
         let id = id.filter(|_| self.passage.must_halve(bytes, is_smallest));
         let halved = id.and_then(|id| self.queue.take(id));
+        if halved.is_some() {
+            self.limiters.on_halved();
+        }
         halved.into_iter().map(Entry::halved).collect()
     }
 

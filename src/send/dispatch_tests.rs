@@ -455,6 +455,33 @@ fn what_is_cut_for_its_size_is_halved_and_the_rest_comes_through() {
     assert_eq!((delivered, halved), (vec![6, 7, 8], vec![0, 1, 2, 3, 4, 5]));
 }
 
+/// Each size that is tried is a question of its own: the pauses do not grow over it.
+#[test]
+fn the_size_that_comes_through_is_found_in_half_a_minute() {
+    for seed in 0..50 {
+        let mut dispatch = dispatch(4, (0..12).map(|id| sized(id, 200 << 10)));
+        dispatch.rng = fastrand::Rng::with_seed(seed);
+        let (start, mut next, mut has_passed) = (crate::clock::now(), 12, false);
+        let mut now = start;
+        while !has_passed {
+            assert!(now < start + seconds(30), "seed {seed}");
+            for load in polled(&mut dispatch, now) {
+                let bytes = load.batches[0].payload.len();
+                let has_room = bytes < 7 << 10;
+                let verdict = if has_room { Verdict::Delivered } else { Verdict::Cut };
+                has_passed |= has_room;
+                let ended = dispatch.on_result(load.request, verdict, now).len();
+                if !has_room && ended > 0 {
+                    let halves = [next, next + 1].map(|id| sized(id, bytes / 2));
+                    halves.into_iter().for_each(|half| dispatch.on_batch(half));
+                    next += 2;
+                }
+            }
+            now += Duration::from_millis(50);
+        }
+    }
+}
+
 #[test]
 fn in_an_outage_only_the_smallest_is_halved() {
     let t = crate::clock::now();

@@ -174,6 +174,11 @@ impl Limiter {
         self.close(failed, now, rng);
     }
 
+    /// What has failed last goes on as something else: the next pause is no longer for it.
+    pub fn on_changed(&mut self) {
+        self.backoff.step_back();
+    }
+
     fn close(&mut self, failed: Failed, now: Instant, rng: &mut fastrand::Rng) {
         if self.is_open() {
             if let Some(pace) = &mut self.pace {

@@ -122,6 +122,11 @@ impl Limiters {
         }
     }
 
+    /// What the network has cut goes on in halves: the next pause is no longer for it.
+    pub fn on_halved(&mut self) {
+        self.network.on_changed();
+    }
+
     /// A request has ended and tells nothing.
     pub fn on_silence(&mut self, eras: Eras, now: Instant) {
         self.network.on_silence(eras.network, now);
