@@ -40,6 +40,10 @@ const WAKING_MAX: Duration = Duration::from_millis(5);
 /// Time stamps of files come from a clock that is read in ticks, and lag behind.
 const STAMP_LAG: Duration = Duration::from_millis(50);
 
+/// So long a name that stands for nothing is expected to come back; and so many of them are.
+const ABSENT_TIME: Duration = Duration::from_secs(60 * 60);
+const ABSENT_MAX: usize = 1000;
+
 /// What discovery finds and what need not be open.
 #[derive(Default)]
 pub(super) struct Aside {
@@ -53,6 +57,8 @@ pub(super) struct Aside {
     copies: HashMap<(u64, u64), Copy>,
     /// Known files beside which others may have been born while nobody looked.
     known: Places,
+    /// Those of which the name stood for nothing at the last look, with their paths, and since when.
+    absent: HashMap<OsString, (PathBuf, Instant)>,
     /// Not all of what was known at the start has been looked for.
     is_first_search: bool,
     /// Older files beside those that turned out to be no copies.
@@ -675,9 +681,10 @@ impl Collector {
         if is_first {
             self.expect_copies(&mut known);
         }
+        self.expect_absent(&mut known, now);
         let waiting = self.unopened.count();
         let may_enter = |dir: &Path| self.patterns.enter(dir).as_deref() == Some(dir);
-        let Search { found, closed } = unseen::unseen(&known, found, may_enter);
+        let Search { found, closed, absent } = unseen::unseen(&known, found, may_enter);
         for (_, one) in found {
             if let Err(error) = self.adopt_unseen_one(&one, now) {
                 self.note_unopened(&one.path, &error);
@@ -687,6 +694,7 @@ impl Collector {
             }
         }
         if self.unopened.count() == waiting {
+            self.note_absent(absent, &known, now);
             known.retain(|place, _| {
                 Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
             });
@@ -697,7 +705,31 @@ impl Collector {
                 self.is_moved |= self.remembered.on_copies_searched();
             }
         }
-        self.aside.known = known;
+        // What was opened may be expected to have others beside it.
+        for (place, one) in known {
+            self.aside.known.entry(place).or_insert(one);
+        }
+    }
+
+    /// Where a name stood for nothing at the last look, a file may have been born and renamed since.
+    fn expect_absent(&mut self, known: &mut Places, now: Instant) {
+        let seen = self.looked_at;
+        self.aside.absent.retain(|_, (_, since)| now < *since + ABSENT_TIME);
+        for (place, (path, _)) in &self.aside.absent {
+            let one = Known { path: path.clone(), seen, born: None, copied: None };
+            known.entry(place.clone()).or_insert(one);
+        }
+    }
+
+    /// The search has found that these names stand for nothing.
+    fn note_absent(&mut self, absent: Vec<OsString>, known: &Places, now: Instant) {
+        let before = std::mem::take(&mut self.aside.absent);
+        for place in absent.into_iter().take(ABSENT_MAX) {
+            let since = before.get(&place).map_or(now, |(_, since)| *since);
+            if let Some(one) = known.get(&place) {
+                self.aside.absent.insert(place, (one.path.clone(), since));
+            }
+        }
     }
 
     /// A file that was not delivered and was not met at the start may have been compressed before

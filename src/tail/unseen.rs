@@ -64,6 +64,8 @@ pub struct Search<'k> {
     pub found: Vec<(i64, Unseen<'k>)>,
     /// Directories that may not be looked into.
     pub closed: HashSet<PathBuf>,
+    /// Where a known file was and nothing is now.
+    pub absent: Vec<OsString>,
 }
 
 /// The generations of `known` files that are younger than the last look at them, with the file that
@@ -93,16 +95,22 @@ pub fn unseen<'k>(
             continue;
         }
         let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
+            Ok(entries) => Some(entries),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 search.closed.insert(dir.to_owned());
                 continue;
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(_) => continue,
         };
-        for entry in entries.flatten() {
-            search.found.extend(examine(dir, &entry.file_name(), &known, met));
+        let mut absent: HashSet<&[u8]> = known.keys().copied().collect();
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            absent.remove(name.as_bytes());
+            search.found.extend(examine(dir, &name, &known, met));
         }
+        let place = |name| dir.join(OsStr::from_bytes(name)).into();
+        search.absent.extend(absent.into_iter().map(place));
     }
     search.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
     search
@@ -175,11 +183,10 @@ mod tests {
         };
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
         let paths = |seen| -> Vec<PathBuf> {
-            unseen(&known(seen, None), &met, |_| true)
-                .found
-                .into_iter()
-                .map(|(_, one)| one.path)
-                .collect()
+            let known = known(seen, None);
+            let search = unseen(&known, &met, |_| true);
+            assert_eq!(search.absent, [place.as_os_str()]);
+            search.found.into_iter().map(|(_, one)| one.path).collect()
         };
 
         assert_eq!(paths(0), [dir.path().join("app.log.1")]);
@@ -204,8 +211,11 @@ mod tests {
         let one = Known { path: "/share/app.log".into(), seen: i64::MAX, born: None, copied };
         let known = Places::from([(dir.path().join("app.log").into(), one)]);
 
-        let found = unseen(&known, &HashSet::new(), |_| true).found;
+        fs::write(dir.path().join("app.log"), "").unwrap();
 
+        let Search { found, absent, .. } = unseen(&known, &HashSet::new(), |_| true);
+
+        assert!(absent.is_empty());
         let found: Vec<_> = found.into_iter().map(|(_, one)| (one.path, one.is_copy)).collect();
         assert_eq!(found, [(dir.path().join("app.log.1"), true)]);
     }

@@ -2,14 +2,18 @@
 //! within a budget.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::support::{Admin, Agent, Pod, append_to, numbered, rotate, wait_for};
+use crate::support::{Admin, Agent, Pod, append_to, numbered, pause, rotate, wait_for};
 
 /// The agent says that it has given a file up.
 const GIVEN_UP: &str = "a deleted file is given up to keep within held_deleted_bytes_max";
 
 /// What was lost of such files.
 const SKIPPED: &str = r#"logferry_skipped_bytes_total{reason="deleted"}"#;
+
+/// Within this time the agent has ended what it is doing. (If not, the scenario is an easier one.)
+const OVER: Duration = Duration::from_millis(100);
 
 /// Generations of 1 MiB each, rotated one after the other; after each the agent has opened the new
 /// file, so that what is deleted later is in its hands.
@@ -99,6 +103,41 @@ fn f03_generations_that_were_rotated_away_before_a_look_are_found_by_their_names
         rotate(&log, 9);
     }
     pod.ledger.append(&log, 200);
+    agent.resume();
+
+    assert_eq!(pod.finish(agent), 0);
+    assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+}
+
+/// An app writes to its file anew only when it has a line; until then the name stands for nothing.
+#[test]
+fn f03_a_generation_that_came_and_went_while_the_name_was_free_is_found() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    for turn in 1..=2 {
+        rotate(&log, 9);
+        pod.wait_for_log("reading it to its end", turn);
+        pause(OVER);
+        agent.suspend();
+        pod.ledger.append(&log, 200);
+        rotate(&log, 9);
+        agent.resume();
+        pod.expect_all();
+        pod.ledger.append(&log, 200);
+        pod.expect_all();
+    }
+    assert_eq!(pod.finish(agent), 0);
+
+    rotate(&log, 9);
+    let admin = pod.admin();
+    let agent = pod.start();
+    admin.wait_until_ready();
+    pause(OVER);
+    agent.suspend();
+    pod.ledger.append(&log, 200);
+    rotate(&log, 9);
     agent.resume();
 
     assert_eq!(pod.finish(agent), 0);
