@@ -76,7 +76,7 @@ fn f03_generations_that_wait_survive_a_kill() {
     pod.mock.stop();
     let agent = pod.start();
     write_generations(&mut pod, &agent, 12, 40);
-    pod.wait_for_log("reading it to its end", 11);
+    wait_for("the rotations to be seen", || pod.rotations_seen() >= 11);
     // Two more are made and rotated away without an agent.
     agent.kill();
     for _ in 0..2 {
@@ -118,7 +118,7 @@ fn f03_a_generation_that_came_and_went_while_the_name_was_free_is_found() {
     pod.expect_all();
     for turn in 1..=2 {
         rotate(&log, 9);
-        pod.wait_for_log("reading it to its end", turn);
+        wait_for("the rotation to be seen", || pod.rotations_seen() >= 2 * turn - 1);
         pause(OVER);
         agent.suspend();
         pod.ledger.append(&log, 200);

@@ -222,12 +222,9 @@ fn c11_a_backlog_larger_than_the_memory_does_not_grow_it() {
         while pod.ledger.bytes() < generation * (15 << 20) {
             pod.ledger.append(&log, 20_000);
         }
-        // One that came and went between two looks is found under its new name.
-        let seen = ["reading it to its end", "state=\"rotated\""];
-        let times = || seen.map(|text| pod.times_logged(text)).iter().sum::<usize>();
-        let before = times();
+        let before = pod.rotations_seen();
         fs::rename(&log, log.with_extension(format!("log.{generation}"))).unwrap();
-        wait_for("the rotation to be seen", || times() > before);
+        wait_for("the rotation to be seen", || pod.rotations_seen() > before);
     }
     agent.kill();
     pod.ledger.append(&log, 100);

@@ -203,6 +203,13 @@ impl Pod {
         }
     }
 
+    /// How many rotations the agents of this pod have seen. A file that came and went between two looks
+    /// is found under its new name, and never said to be renamed.
+    pub(crate) fn rotations_seen(&self) -> usize {
+        let seen = ["reading it to its end", "state=\"rotated\""];
+        seen.map(|text| self.times_logged(text)).iter().sum()
+    }
+
     /// A number that the agents have logged with a message, each time they did.
     pub(crate) fn logged_numbers(&self, text: &str, field: &str) -> Vec<u64> {
         let field = format!(" {field}=");
