@@ -132,6 +132,11 @@ pub fn advice_on(cause: Cause, options: &Options) -> String {
                          endpoint in NO_PROXY"
                 .to_owned()
         }
+        Cause::LargeHead => format!(
+            "find out who adds headers to the answers of {endpoint}: more than 20,000 of them, or \
+             400 KB, cannot be read, and lines go again whose acknowledgement cannot; for fewer there is \
+             room from now on"
+        ),
         Cause::Other => format!("check what answers at {endpoint}"),
     }
 }

@@ -56,6 +56,8 @@ pub enum Cause {
     Tls,
     /// The proxy does not let us through.
     Proxy,
+    /// The head of the answer is larger than there is room for.
+    LargeHead,
     /// Any other.
     Other,
 }
@@ -112,6 +114,9 @@ impl Cause {
         }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Some(Self::of_tls(error));
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            return error.is_parse_too_large().then_some(Self::LargeHead);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {

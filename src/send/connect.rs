@@ -124,6 +124,7 @@ fn what_stands_between(cause: Cause) -> &'static str {
         Cause::ClientCertificate => "TLS: our certificate is missing or not accepted",
         Cause::Tls => "TLS",
         Cause::Proxy => "proxy",
+        Cause::LargeHead => "the answer has too many headers",
         Cause::Other => "no answer",
     }
 }

@@ -24,6 +24,8 @@
 //! # Odd answers
 //! An acknowledgement is one when its status and its request id have been read. So an answer may have
 //! many headers, ones that are no headers, a body that breaks off, and a coding that nobody asked for.
+//! An answer with more headers than there was room for cannot be read any more; the next ones have room
+//! for [`HEADERS_MOST`], until a peer abuses it.
 //!
 //! # Proxies
 //! The settings say which one is in force; the client does not look at the environment.
@@ -68,6 +70,10 @@ pub const ARRIVED_GRACE: Duration = Duration::from_millis(100);
 /// each time it parses, and a peer that sends heads without end makes it parse without end.
 const HEADERS_MAX: usize = 300;
 
+/// The same once an answer had more. The client's map of headers holds 24,576, and it would panic.
+/// Parsing takes fifty times as long.
+const HEADERS_MOST: usize = 20_000;
+
 /// A network that is slower than this for a whole request is taken for broken.
 pub const BYTES_PER_SECOND_LEAST: u32 = 128 * 1024;
 
@@ -107,6 +113,8 @@ struct Shared {
 struct State {
     tls: TlsInUse,
     connections: Connections,
+    /// Most headers of an answer, on these and on those that follow.
+    headers_max: usize,
 }
 
 /// A pool of connections. Requests under way keep theirs when a new pool takes its place.
@@ -115,6 +123,16 @@ struct Connections {
     http: reqwest::Client,
     /// How many there were before.
     number: usize,
+}
+
+/// What bounds a pool.
+#[derive(Clone, Copy)]
+struct Limits {
+    connect_timeout: Duration,
+    /// Most connections without a request.
+    idle_max: usize,
+    /// Most headers of an answer.
+    headers_max: usize,
 }
 
 /// Why there is no client.
@@ -210,11 +228,16 @@ impl Client {
             resolver.prepare();
         }
         let lookup = Lookup { turn: 0, resolver: resolver.clone() };
-        let connections =
-            Connections::new(tls.config(), connect_timeout, idle_max, proxy.as_ref(), lookup)?;
-        let state = Mutex::new(State { tls, connections });
+        let limits = Limits { connect_timeout, idle_max, headers_max: HEADERS_MAX };
+        let connections = Connections::new(tls.config(), limits, proxy.as_ref(), lookup)?;
+        let state = Mutex::new(State { tls, connections, headers_max: HEADERS_MAX });
         let shared = Shared { connect_timeout, request_timeout, idle_max, proxy, resolver, state };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The peer was cut off: no more is parsed for it at once than has to be.
+    pub(super) fn on_flood(&self) {
+        self.make_room_for_headers(HEADERS_MAX);
     }
 
     /// One attempt.
@@ -232,6 +255,9 @@ impl Client {
         };
         if matches!(failed.error, TransportError::Malformed(_)) {
             return Err(failed.error);
+        }
+        if failed.error.cause() == Cause::LargeHead {
+            self.make_room_for_headers(HEADERS_MOST);
         }
         let connections = self.renew(connections.number);
         if !failed.was_closed_idle {
@@ -296,11 +322,20 @@ impl Client {
         state.connections.clone()
     }
 
+    fn make_room_for_headers(&self, headers_max: usize) {
+        let mut state = self.state();
+        if state.headers_max != headers_max {
+            state.headers_max = headers_max;
+            self.replace(&mut state);
+        }
+    }
+
     fn replace(&self, state: &mut State) {
         let Shared { connect_timeout, idle_max, ref proxy, .. } = *self.shared;
         let (tls, number) = (state.tls.config(), state.connections.number.wrapping_add(1));
         let lookup = Lookup { turn: number, resolver: self.shared.resolver.clone() };
-        match Connections::new(tls, connect_timeout, idle_max, proxy.as_ref(), lookup) {
+        let limits = Limits { connect_timeout, idle_max, headers_max: state.headers_max };
+        match Connections::new(tls, limits, proxy.as_ref(), lookup) {
             Ok(connections) => state.connections = connections,
             Err(error) => tracing::warn!(%error, "keeping the connections as they are"),
         }
@@ -324,16 +359,16 @@ impl Client {
 impl Connections {
     fn new(
         tls: ClientConfig,
-        connect_timeout: Duration,
-        idle_max: usize,
+        limits: Limits,
         proxy: Option<&Proxy>,
         lookup: Lookup,
     ) -> Result<Self, ClientError> {
+        let Limits { connect_timeout, idle_max, headers_max } = limits;
         let number = lookup.turn;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()
-            .http1_max_headers(HEADERS_MAX)
+            .http1_max_headers(headers_max)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_allow_obsolete_multiline_headers_in_responses(true)

@@ -318,6 +318,40 @@ fn n14_an_odd_acknowledgement_is_one() {
     assert_eq!(scene.pod.finish(scene.agent), 0);
 }
 
+/// What an answer with more headers than there was room for acknowledges goes again, once.
+#[test]
+fn n14_an_answer_with_thousands_of_headers_is_read_from_the_second_on() {
+    let mut scene = Scene::new();
+    for count in [5000, 301, 19_990, 100] {
+        scene.wire.rewrite_answers(move |answer| with_headers(answer, &many(count, 1)));
+        scene.pod.ledger.append(&scene.log, 100);
+        let repeated = scene.pod.expect_all();
+        let lines = scene.pod.ledger.lines.len() as u64;
+        let delivered = || scene.admin.metric("logferry_delivered_lines_total").unwrap_or(0);
+        wait_for("the acknowledgement", || delivered() >= lines);
+        assert!(repeated <= 100, "{count}: {repeated} lines came again");
+        assert_eq!(scene.failures(), 1, "{count}: only the first was not read");
+    }
+    scene.wire.keep_answers();
+    scene.pod.finish(scene.agent);
+}
+
+/// What cannot be read is said with its remedy, tried again, and harms nothing.
+#[test]
+fn n14_an_answer_with_more_headers_than_can_be_read_is_named() {
+    for (count, bytes) in [(30_000, 0), (4000, 400)] {
+        let mut scene = Scene::new();
+        scene.wire.rewrite_answers(move |answer| with_headers(answer, &many(count, bytes)));
+        scene.pod.ledger.append(&scene.log, 100);
+
+        scene.pod.wait_for_log("find out who adds headers to the answers", 1);
+        wait_for("another attempt", || scene.failures() >= 3);
+        scene.wire.keep_answers();
+
+        scene.pod.finish(scene.agent);
+    }
+}
+
 fn many(count: usize, bytes: usize) -> String {
     let value = "v".repeat(bytes);
     (0..count).map(|n| format!("x-added-{n}: {value}\r\n")).collect()
