@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub fn handoff(bytes_max: usize) -> std::io::Result<(CollectorEnd, SenderEnd)> {
         files: Mutex::default(),
         listed: Notify::new(),
         sender: Mutex::default(),
+        admin_cpu: AtomicU64::default(),
     });
     let collector = CollectorEnd { shared: Arc::clone(&shared), bytes_max, outstanding_bytes: 0 };
     Ok((collector, SenderEnd { shared }))
@@ -55,6 +57,8 @@ struct Shared {
     /// Told when there is a new one.
     listed: Notify,
     sender: Mutex<Arc<SenderReport>>,
+    /// Nanoseconds.
+    admin_cpu: AtomicU64,
 }
 
 #[derive(Default)]
@@ -266,6 +270,18 @@ impl SenderEnd {
         self.wake_collector();
         let is_new = tokio::time::timeout(patience, listed).await.is_ok();
         (Arc::clone(&lock(&self.shared.files)), is_new)
+    }
+
+    /// CPU time that the requests of the admin port have taken of the sender's thread.
+    #[must_use]
+    pub fn admin_cpu(&self) -> Duration {
+        Duration::from_nanos(self.shared.admin_cpu.load(Ordering::Relaxed))
+    }
+
+    /// Adds to [`Self::admin_cpu`].
+    pub fn add_admin_cpu(&self, used: Duration) {
+        let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.admin_cpu.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// The sender's newest report.

@@ -15,6 +15,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use crate::handoff::SenderEnd;
+
+/// What a connection is taken to cost in CPU time, the making of its answer not included: more than
+/// it does.
+const CONNECTION_CPU: Duration = Duration::from_millis(1);
+
 /// The bounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -30,14 +36,16 @@ pub(super) struct Limits {
 pub(super) struct Connections {
     listener: TcpListener,
     limits: Limits,
+    /// Told what the connections cost.
+    handoff: SenderEnd,
     /// One for each open connection, the oldest first. Dropping it closes the connection.
     open: VecDeque<oneshot::Sender<()>>,
 }
 
 impl Connections {
-    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+    pub(super) fn new(listener: TcpListener, limits: Limits, handoff: SenderEnd) -> Self {
         assert!(limits.connections_max > 0, "a server has room for a client");
-        Self { listener, limits, open: VecDeque::new() }
+        Self { listener, limits, handoff, open: VecDeque::new() }
     }
 
     fn admit(&mut self, stream: TcpStream) -> Connection {
@@ -64,6 +72,7 @@ impl axum::serve::Listener for Connections {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         // Errors of accept(2), such as too many open files, are logged and waited out in there.
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        self.handoff.add_admin_cpu(CONNECTION_CPU);
         (self.admit(stream), address)
     }
 

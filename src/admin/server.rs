@@ -1,6 +1,6 @@
 //! The server of the admin port: its four paths and nothing else.
 
-use std::future::{Future, IntoFuture as _};
+use std::future::{Future, IntoFuture as _, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
@@ -76,7 +76,7 @@ impl Server {
         let is_loopback =
             listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let connections = Connections::new(listener, self.limits);
+        let connections = Connections::new(listener, self.limits, handoff.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let mut router = router(Arc::new(View { handoff, facts }));
         if is_loopback {
@@ -128,6 +128,7 @@ fn router(view: Arc<View>) -> Router {
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, NOT_GET) })
         .layer(axum::middleware::map_response(finish))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&view), charge))
         .with_state(view)
 }
 
@@ -140,6 +141,18 @@ async fn refuse_foreign_host(headers: HeaderMap, request: Request, next: Next) -
         return finish((StatusCode::FORBIDDEN, NOT_HERE).into_response()).await;
     }
     next.run(request).await
+}
+
+/// Says what the making of an answer has cost, so that the sender blames nobody else for it.
+async fn charge(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
+    let mut answering = pin!(next.run(request));
+    poll_fn(|context| {
+        let before = clock::thread_cpu();
+        let poll = answering.as_mut().poll(context);
+        view.handoff.add_admin_cpu(clock::thread_cpu().saturating_sub(before));
+        poll
+    })
+    .await
 }
 
 /// One request a connection: its end is then known, and no client is cut off by the time limit

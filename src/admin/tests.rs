@@ -127,6 +127,19 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+#[test]
+fn what_the_admin_port_uses_of_the_thread_is_told() {
+    let served = Served::start();
+    assert_eq!(served.sender.admin_cpu(), Duration::ZERO);
+    let mut before = Duration::ZERO;
+    for path in ["/live", "/ready", "/metrics", "/none"] {
+        served.get(path);
+        let used = served.sender.admin_cpu();
+        assert!(used > before + Duration::from_millis(1), "{path}: {used:?}, {before:?} before");
+        before = used;
+    }
+}
+
 /// Sends a request and reads until the server closes.
 fn ask(address: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(address);

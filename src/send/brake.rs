@@ -5,6 +5,9 @@
 //! without a byte in them keeps this thread busy for as long as an attempt may take. So the thread is
 //! charged what it uses, and rests by itself: for moments, because probes are answered here too. Where
 //! moments are not enough, the attempts that have gone on for a while are to be cut off.
+//!
+//! There are two accounts. The thread rests by that of all it uses; attempts are cut off by that of
+//! what is left when the admin port's requests are taken off, because no peer is to blame for those.
 
 use std::time::{Duration, Instant};
 
@@ -34,15 +37,22 @@ pub(super) const CUT_AGE_MIN: Duration = Duration::from_millis(500);
 /// The account of this thread.
 #[derive(Debug)]
 pub(super) struct Brake {
-    pacer: Pacer,
-    /// The limit that the account is kept for.
+    all: Pacer,
+    peers: Pacer,
+    /// What the peers may have used.
+    peers_used: Duration,
+    /// The limit that the accounts are kept for.
     cores: f64,
     looked_at: Instant,
     /// CPU time of the thread then.
     used: Duration,
+    /// Of this, what the admin port had used.
+    admin_used: Duration,
     is_busy: bool,
-    /// Attempts that were cut off since one came through.
+    /// Times in a row that attempts were cut off.
     cuts: u32,
+    /// When that was counted last.
+    cut_at: Option<Instant>,
 }
 
 /// What a look has shown.
@@ -55,10 +65,20 @@ pub(super) enum Used {
 }
 
 impl Brake {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(admin_used: Duration, now: Instant) -> Self {
         let used = clock::thread_cpu();
-        let pacer = Pacer::new(1.0, used, now);
-        Self { pacer, cores: 1.0, looked_at: now, used, is_busy: false, cuts: 0 }
+        Self {
+            all: Pacer::new(1.0, used, now),
+            peers: Pacer::new(1.0, Duration::ZERO, now),
+            peers_used: Duration::ZERO,
+            cores: 1.0,
+            looked_at: now,
+            used,
+            admin_used,
+            is_busy: false,
+            cuts: 0,
+            cut_at: None,
+        }
     }
 
     /// When it wants to look again.
@@ -71,16 +91,22 @@ impl Brake {
         self.cuts = 0;
     }
 
-    /// An attempt was cut off; returns how long the peer is to be left alone.
-    pub(super) fn on_cut(&mut self) -> Duration {
-        self.cuts = (self.cuts + 1).min(LEFT_ALONE_TIMES_MAX);
-        LEFT_ALONE * self.cuts
+    /// An attempt that was `started` then was cut off; returns how long the peer is to be left alone.
+    ///
+    /// All that were under way when one was cut off count as one time.
+    pub(super) fn on_cut(&mut self, started: Instant, now: Instant) -> Duration {
+        if self.cut_at.is_none_or(|at| started > at) {
+            self.cuts = (self.cuts + 1).min(LEFT_ALONE_TIMES_MAX);
+            self.cut_at = Some(now);
+        }
+        LEFT_ALONE * self.cuts.max(1)
     }
 
     /// Looks, and lets the thread rest if it has used too much of a limit of so many cores.
+    /// `admin_used` is what the admin port's requests have used since the start.
     ///
     /// It blocks the runtime: that is what keeps the connections from being read.
-    pub(super) fn look(&mut self, cores: f64) -> Used {
+    pub(super) fn look(&mut self, cores: f64, admin_used: Duration) -> Used {
         let now = clock::now();
         if cores <= 0.0 {
             // No limit is known yet.
@@ -88,12 +114,17 @@ impl Brake {
             return Used::Fair;
         }
         if (cores - self.cores).abs() > f64::EPSILON {
-            self.pacer.set_cores(cores * SHARE);
+            self.all.set_cores(cores * SHARE);
+            self.peers.set_cores(cores * SHARE);
             self.cores = cores;
         }
         let used = clock::thread_cpu();
-        let rest = self.pacer.on_turn(used, now);
-        let spent = used.saturating_sub(self.used);
+        let by_admin = admin_used.saturating_sub(self.admin_used);
+        // Taken off bit by bit: what was put too high for the admin port is no credit for later.
+        let by_peers = used.saturating_sub(self.used).saturating_sub(by_admin);
+        self.peers_used += by_peers;
+        let debt = self.peers.on_turn(self.peers_used, now);
+        let rest = self.all.on_turn(used, now);
         self.is_busy = !rest.is_zero();
         if self.is_busy {
             #[expect(
@@ -104,8 +135,9 @@ impl Brake {
         }
         self.looked_at = clock::now();
         self.used = used;
+        self.admin_used = admin_used;
         // While old debt is made up for, nothing new is anybody's doing.
-        if rest > DEBT_MAX && spent > DEBT_MAX.mul_f64(cores / 2.0) {
+        if debt > DEBT_MAX && by_peers > DEBT_MAX.mul_f64(cores / 2.0) {
             Used::TooMuch
         } else {
             Used::Fair
@@ -124,11 +156,11 @@ mod tests {
 
     #[test]
     fn a_thread_that_uses_too_much_rests_and_says_so() {
-        let mut brake = Brake::new(clock::now());
+        let mut brake = Brake::new(Duration::ZERO, clock::now());
         burn(Duration::from_millis(200));
         let started = clock::now();
 
-        assert_eq!(brake.look(0.1), Used::TooMuch);
+        assert_eq!(brake.look(0.1, Duration::ZERO), Used::TooMuch);
 
         assert!(clock::now() - started >= REST_MAX, "it rested");
         assert!(brake.look_at() <= clock::now() + LOOK_INTERVAL_BUSY, "it looks more often");
@@ -136,10 +168,41 @@ mod tests {
 
     #[test]
     fn a_thread_that_keeps_to_its_share_does_not_rest() {
-        let mut brake = Brake::new(clock::now());
+        let mut brake = Brake::new(Duration::ZERO, clock::now());
         burn(LOOK_INTERVAL);
 
-        assert_eq!(brake.look(8.0), Used::Fair);
+        assert_eq!(brake.look(8.0, Duration::ZERO), Used::Fair);
         assert!(!brake.is_busy);
+    }
+
+    #[test]
+    fn what_the_admin_port_uses_is_rested_for_and_held_against_nobody() {
+        let mut brake = Brake::new(Duration::ZERO, clock::now());
+        burn(Duration::from_millis(200));
+        assert_eq!(brake.look(0.1, Duration::from_millis(190)), Used::Fair);
+        assert!(brake.is_busy, "it rested all the same");
+
+        burn(Duration::from_millis(300));
+        assert_eq!(brake.look(0.1, Duration::from_millis(190)), Used::TooMuch, "that was a peer");
+    }
+
+    #[test]
+    fn attempts_that_are_cut_off_together_count_once() {
+        let began = clock::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut brake = Brake::new(Duration::ZERO, began);
+        // The last ones are cut off by a later look.
+        for cut_at in [1, 1, 1, 2, 2] {
+            assert_eq!(brake.on_cut(began, at(cut_at)), LEFT_ALONE);
+        }
+        assert_eq!(brake.on_cut(at(21), at(22)), LEFT_ALONE * 2);
+        assert_eq!(brake.on_cut(at(21), at(23)), LEFT_ALONE * 2);
+        brake.on_delivered();
+        assert_eq!(brake.on_cut(at(21), at(24)), LEFT_ALONE, "one of them came through");
+        for again in 2..9 {
+            let times = brake.on_cut(at(again * 100), at(again * 100 + 1));
+            assert!(times <= LEFT_ALONE * LEFT_ALONE_TIMES_MAX);
+        }
+        assert_eq!(brake.on_cut(at(1000), at(1001)), LEFT_ALONE * LEFT_ALONE_TIMES_MAX);
     }
 }

@@ -143,6 +143,7 @@ struct Attempted {
     load: Load,
     /// The offset of the clock that dated it.
     clock_offset: i64,
+    started: Instant,
     result: Result<Answer, TransportError>,
 }
 
@@ -164,7 +165,7 @@ impl Sender {
             journal: Journal::new(Arc::clone(&options)),
             attempts: JoinSet::new(),
             cut: Arc::new(Notify::new()),
-            brake: Brake::new(clock::now()),
+            brake: Brake::new(Duration::ZERO, clock::now()),
             closed: false,
             options,
             end,
@@ -178,7 +179,7 @@ impl Sender {
     pub async fn run(mut self, give_up: impl Future<Output = ()>) -> Summary {
         let mut give_up = pin!(give_up);
         // Not charged what was done before.
-        self.brake = Brake::new(clock::now());
+        self.brake = Brake::new(self.end.admin_cpu(), clock::now());
         loop {
             self.take_batches();
             self.start_attempts();
@@ -267,12 +268,19 @@ impl Sender {
                 result = sending => result,
                 () = until_cut(&cut, now) => Err(TransportError::Flooded),
             };
-            Attempted { load, clock_offset, result }
+            Attempted { load, clock_offset, started: now, result }
         });
     }
 
+    /// An attempt was cut off; returns how long the peer is to be left alone.
+    fn leave_alone(&mut self, started: Instant, now: Instant) -> Duration {
+        self.client.on_flood();
+        self.brake.on_cut(started, now)
+    }
+
     fn look(&mut self) -> Used {
-        self.brake.look(self.end.collector_report().cpu_limit_cores)
+        let cores = self.end.collector_report().cpu_limit_cores;
+        self.brake.look(cores, self.end.admin_cpu())
     }
 
     /// Rests if this thread uses more of the CPU than it may. Where that is not enough, what has been
@@ -338,11 +346,11 @@ impl Sender {
                 self.journal.on_failure(kind, &failure, now);
                 return match error {
                     TransportError::Flooded => {
-                        Verdict::Retry { kind, after: Some(self.brake.on_cut()) }
+                        Verdict::Retry { kind, after: Some(self.leave_alone(attempted.started, now)) }
                     }
                     // Its time was over before anybody could look.
                     TransportError::Timeout(_) if self.look() == Used::TooMuch => {
-                        Verdict::Retry { kind, after: Some(self.brake.on_cut()) }
+                        Verdict::Retry { kind, after: Some(self.leave_alone(attempted.started, now)) }
                     }
                     TransportError::Broken(broken) if broken.was_cut => Verdict::Cut,
                     _ => Verdict::Retry { kind, after: None },
