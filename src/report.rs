@@ -222,6 +222,8 @@ pub struct SenderReport {
     pub possible_duplicates: u64,
     /// Failed attempts by kind, in the order of [`FAILURE_KINDS`].
     pub failures: [u64; FAILURE_KINDS.len()],
+    /// Batches with a sequence id that seem too large for what is on the way, and are not halved.
+    pub held_whole: u64,
     /// Requests under way.
     pub in_flight: u64,
     /// Batches waiting for their turn or their next attempt.

@@ -456,6 +456,11 @@ fn encode_sender(families: &mut Families<'_>, report: &SenderReport) -> fmt::Res
         "Batches waiting for their turn or their next attempt.",
         report.waiting,
     )?;
+    families.gauge(
+        "held_whole_batches",
+        "Batches that seem too large for what is on the way, and are not halved (exactly_once).",
+        report.held_whole,
+    )?;
     families.signed_gauge(
         "clock_offset_seconds",
         "Clock of the service minus ours; 0 until the service complains.",

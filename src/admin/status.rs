@@ -141,6 +141,8 @@ pub struct SenderStatus {
     pub possible_duplicates: u64,
     /// Failed attempts by kind ([`FAILURE_KINDS`]).
     pub failures: BTreeMap<String, u64>,
+    /// Batches that seem too large for what is on the way, and are not halved (`exactly_once`).
+    pub held_whole: u64,
     /// Requests under way.
     pub in_flight: u64,
     /// Batches waiting for their turn or their next attempt.
@@ -255,6 +257,7 @@ impl SenderStatus {
             lists_refused: report.lists_refused,
             possible_duplicates: report.possible_duplicates,
             failures,
+            held_whole: report.held_whole,
             in_flight: report.in_flight,
             waiting: report.waiting,
             window: report.window,

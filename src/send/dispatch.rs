@@ -27,6 +27,7 @@
 //! | failed for no known reason, together | nothing     | part in halves, due at once           |
 //! | the date was wrong               | nothing         | due at once                           |
 //! | cut alone, perhaps for its size  | as a failure, without a longer pause | ends: it is halved |
+//! | the same, with a sequence id     | as a failure    | waits, and is told of                 |
 //! | failed, a gate is closed now     | failure         | wait for the gate                     |
 //! | failed, the gates stay open      | failure         | wait for a pause of their own         |
 //! | a known culprit failed           | nothing         | waits for a pause of its own          |
@@ -44,7 +45,7 @@
 //! under way, or when the pause that it asked for is over. While it works, no batch waits for
 //! another one that does not come through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::backoff;
@@ -54,7 +55,7 @@ use super::package_list;
 use super::passage::{BYTES_MIN, Passage};
 use super::queue::{Entry, Queue, Together};
 use super::verdict::{FailureKind, Verdict};
-use crate::sealed::{Ack, Outcome, Refusal, SealedBatch};
+use crate::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
 
 /// The batches on their way to the destination.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub struct Dispatch {
     next: RequestId,
     limiters: Limiters,
     passage: Passage,
+    /// Batches that would be halved if they might be.
+    held_whole: BTreeSet<BatchId>,
     /// Something has succeeded since a known culprit failed.
     has_succeeded: bool,
     rng: fastrand::Rng,
@@ -108,6 +111,7 @@ impl Dispatch {
             next: RequestId(0),
             limiters: Limiters::new(concurrency_max),
             passage: Passage::default(),
+            held_whole: BTreeSet::new(),
             has_succeeded: false,
             rng,
         }
@@ -185,6 +189,9 @@ impl Dispatch {
         let flight = self.in_flight.remove(&request).expect("a result belongs to a request");
         let is_list = flight.entries.len() > 1;
         self.queue.on_end(&flight.entries);
+        if let [entry] = &flight.entries[..] {
+            self.held_whole.remove(&entry.batch.id);
+        }
         match verdict {
             Verdict::Delivered => {
                 self.passage.on_passed(flight.body_bytes());
@@ -277,6 +284,10 @@ impl Dispatch {
         self.passage.on_cut(bytes, now);
         let id = match flight.entries.as_slice() {
             [entry] if entry.can_be_halved() => Some(entry.batch.id),
+            [entry] if entry.must_stay_whole() && self.passage.must_halve(bytes, false) => {
+                self.held_whole.insert(entry.batch.id);
+                None
+            }
             _ => None,
         };
         let failed = Failed { kind: FailureKind::Network, wish: None, started: flight.started };
@@ -308,6 +319,12 @@ impl Dispatch {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Batches that were cut for their size, as it seems, and may not be halved.
+    #[must_use]
+    pub fn held_whole(&self) -> &BTreeSet<BatchId> {
+        &self.held_whole
     }
 
     /// Requests under way.

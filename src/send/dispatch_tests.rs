@@ -455,6 +455,28 @@ fn what_is_cut_for_its_size_is_halved_and_the_rest_comes_through() {
     assert_eq!((delivered, halved), (vec![6, 7, 8], vec![0, 1, 2, 3, 4, 5]));
 }
 
+/// Nobody knows whether the service has it under its id.
+#[test]
+fn what_has_a_sequence_id_is_kept_whole_and_told_of() {
+    let mut now = crate::clock::now();
+    let once = |id: u64| {
+        let route = Route::Once { key: id.into(), sequence: 1 };
+        SealedBatch { route, ..sized(id, 100 << 10) }
+    };
+    let mut dispatch = dispatch(1, (0..2).map(once));
+    for id in 2..6 {
+        dispatch.on_batch(sized(id, 10 << 10));
+        let [delivered, halved] = through_a_proxy(&mut dispatch, 40 << 10, now);
+        assert_eq!((delivered, halved), (vec![id], vec![]), "others go past them");
+        now += seconds(120);
+    }
+    assert!(dispatch.held_whole().iter().eq(&[BatchId(0), BatchId(1)]));
+
+    let [mut delivered, _] = through_a_proxy(&mut dispatch, 1 << 20, now);
+    delivered.sort_unstable();
+    assert_eq!((delivered, dispatch.held_whole().len()), (vec![0, 1], 0));
+}
+
 /// Each size that is tried is a question of its own: the pauses do not grow over it.
 #[test]
 fn the_size_that_comes_through_is_found_in_half_a_minute() {

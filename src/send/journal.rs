@@ -31,6 +31,7 @@ pub(crate) struct Journal {
     faults: Repeat<FailureKind>,
     refusals: Repeat<()>,
     halvings: Repeat<()>,
+    held_whole: Repeat<()>,
     /// Batches of which an attempt has ended without an answer.
     unanswered: BTreeSet<BatchId>,
 }
@@ -45,6 +46,8 @@ pub(crate) struct Failure {
     request_id: String,
     /// Why there was no answer.
     cause: Option<Cause>,
+    /// The peer has cut a batch that may not be halved.
+    is_whole_cut: bool,
 }
 
 impl Failure {
@@ -56,13 +59,18 @@ impl Failure {
             None => (String::new(), format!("status {} without an error code", answer.status)),
         };
         let request_id = answer.request_id.clone().unwrap_or_default();
-        Self { status: answer.status, code, reason, request_id, cause: None }
+        Self { status: answer.status, code, reason, request_id, ..Self::default() }
     }
 
     /// No answer.
     pub(crate) fn of_transport(error: &TransportError) -> Self {
         let cause = Some(error.cause()).filter(|cause| cause.is_certain());
         Self { cause, ..Self::of_error(error) }
+    }
+
+    /// The same, of a batch that may not be halved.
+    pub(crate) fn and_is_whole(self) -> Self {
+        Self { is_whole_cut: true, ..self }
     }
 
     /// No attempt.
@@ -79,6 +87,7 @@ impl Journal {
             faults: Repeat::new(SUM_UP_INTERVAL),
             refusals: Repeat::new(SUM_UP_INTERVAL),
             halvings: Repeat::new(SUM_UP_INTERVAL),
+            held_whole: Repeat::new(SUM_UP_INTERVAL),
             unanswered: BTreeSet::new(),
         }
     }
@@ -169,6 +178,23 @@ impl Journal {
         );
     }
 
+    /// Connections break that carry so much, and it may not be halved.
+    pub(crate) fn on_held_whole(&mut self, batch: &SealedBatch, now: Instant) {
+        let Some(say) = self.held_whole.on_fault((), now) else { return };
+        warn!(
+            project = self.options.project,
+            endpoint = %self.options.endpoint,
+            batch = batch.id.0,
+            file = %batch.path,
+            offset = batch.span.start,
+            bytes = batch.payload.len(),
+            times = times(say),
+            hint = "raise the limit of the proxy on the way; batch_bytes is for batches to come",
+            "connections break that carry a batch of this size; with exactly_once it is not sent in \
+             halves, because the service may have it, and is tried again for ever"
+        );
+    }
+
     fn on_recovery(&mut self, now: Instant) {
         self.report.last_error.clear();
         let Some(over) = self.faults.on_recovery(now) else { return };
@@ -184,11 +210,17 @@ impl Journal {
 
     pub(crate) fn on_failure(&mut self, kind: FailureKind, failure: &Failure, now: Instant) {
         self.report.failures[kind.index()] += 1;
-        let Failure { status, code, reason, request_id, cause } = failure;
-        let advice = match cause {
+        let Failure { status, code, reason, request_id, cause, is_whole_cut } = failure;
+        let mut advice = match cause {
             Some(cause) => advice_on(*cause, &self.options),
             None => advice(kind, (!code.is_empty()).then_some(code), &self.options),
         };
+        if *is_whole_cut {
+            advice.push_str(
+                "; if a proxy on the way cuts what is large, raise its limit: with exactly_once no \
+                 batch is sent in halves",
+            );
+        }
         self.report.last_error = in_one_line(kind, failure, &advice);
         let Some(say) = self.faults.on_fault(kind, now) else { return };
 

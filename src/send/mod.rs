@@ -79,7 +79,7 @@ use self::verdict::{FailureKind, Sent, Verdict};
 use crate::clock;
 use crate::handoff::SenderEnd;
 use crate::report::SenderReport;
-use crate::sealed::{Ack, Outcome, Refusal};
+use crate::sealed::{Ack, Outcome, Refusal, Route};
 
 /// What the sender must know. Every field comes from the settings.
 #[derive(Clone, Debug)]
@@ -313,6 +313,11 @@ impl Sender {
             Verdict::Retry { .. } | Verdict::Cut | Verdict::ClockSkew { .. } => {}
         }
         let ended = self.dispatch.on_result(load.request, verdict, now);
+        if let [batch] = &load.batches[..]
+            && self.dispatch.held_whole().contains(&batch.id)
+        {
+            self.journal.on_held_whole(batch, now);
+        }
         self.end_batches(ended, now);
     }
 
@@ -342,17 +347,23 @@ impl Sender {
                 if error.may_have_arrived() {
                     self.journal.on_unanswered(&attempted.load);
                 }
-                let failure = Failure::of_transport(error);
+                let mut failure = Failure::of_transport(error);
+                let is_cut = matches!(error, TransportError::Broken(broken) if broken.was_cut);
+                if is_cut && matches!(attempted.load.batches[0].route, Route::Once { .. }) {
+                    failure = failure.and_is_whole();
+                }
                 self.journal.on_failure(kind, &failure, now);
                 return match error {
-                    TransportError::Flooded => {
-                        Verdict::Retry { kind, after: Some(self.leave_alone(attempted.started, now)) }
-                    }
+                    TransportError::Flooded => Verdict::Retry {
+                        kind,
+                        after: Some(self.leave_alone(attempted.started, now)),
+                    },
                     // Its time was over before anybody could look.
-                    TransportError::Timeout(_) if self.look() == Used::TooMuch => {
-                        Verdict::Retry { kind, after: Some(self.leave_alone(attempted.started, now)) }
-                    }
-                    TransportError::Broken(broken) if broken.was_cut => Verdict::Cut,
+                    TransportError::Timeout(_) if self.look() == Used::TooMuch => Verdict::Retry {
+                        kind,
+                        after: Some(self.leave_alone(attempted.started, now)),
+                    },
+                    _ if is_cut => Verdict::Cut,
                     _ => Verdict::Retry { kind, after: None },
                 };
             }
@@ -388,6 +399,7 @@ impl Sender {
         let report = &mut self.journal.report;
         report.in_flight = self.dispatch.in_flight() as u64;
         report.waiting = (self.dispatch.waiting() + self.end.queued()) as u64;
+        report.held_whole = self.dispatch.held_whole().len() as u64;
         report.window = self.dispatch.window() as u64;
         self.end.publish(report.clone());
     }

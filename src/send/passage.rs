@@ -14,7 +14,7 @@
 //!   everything is cut, that is one batch in a few pieces, and all others keep their size.
 //!
 //! Nothing is halved below [`BYTES_MIN`], where no proxy draws its line, and one that has a sequence id
-//! never is: nobody knows whether the service has it.
+//! never is: nobody knows whether the service has it. It is tried again and again, and that is said.
 
 use std::time::{Duration, Instant};
 

@@ -357,11 +357,17 @@ impl Entry {
         self.batch.span.file
     }
 
-    /// Whether it may be sent in halves. One with a sequence id may not while nobody knows whether the
-    /// service has it.
+    /// Whether it may be sent in halves.
     #[must_use]
     pub fn can_be_halved(&self) -> bool {
-        self.batch.lines > 1 && !matches!(self.batch.route, Route::Once { .. })
+        self.batch.lines > 1 && !self.must_stay_whole()
+    }
+
+    /// Whether it has a sequence id: while nobody knows whether the service has it under that id, no
+    /// part of it may go under another.
+    #[must_use]
+    pub fn must_stay_whole(&self) -> bool {
+        matches!(self.batch.route, Route::Once { .. })
     }
 
     fn is_due(&self, now: Instant) -> bool {

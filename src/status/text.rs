@@ -116,6 +116,16 @@ fn push_delivery(text: &mut String, status: &Status, now_unix: u64) {
             or_none(&checkpoint.error),
         ),
     );
+    if sender.held_whole > 0 {
+        push_line(
+            text,
+            format_args!(
+                "held up: {} batches, since connections break that carry so much, and with \
+                 exactly_once none is halved: raise the limit of the proxy on the way",
+                sender.held_whole,
+            ),
+        );
+    }
     let parked = status.collector.batches_parked;
     if parked > 0 {
         push_line(

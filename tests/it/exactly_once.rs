@@ -512,6 +512,43 @@ fn n08_the_parts_of_refused_batches_arrive_once_whatever_dies() {
     assert_eq!(pod.ledger.check(&pod.mock), 0, "nothing came twice");
 }
 
+/// A proxy resets what is large. Nobody knows whether the service has it: it is kept whole, that is said,
+/// and others go past it.
+#[test]
+fn n07_what_is_reset_for_its_size_is_kept_whole_and_named() {
+    let (mut pod, log) = pod();
+    pod.set("LOGFERRY_COMPRESSION", "none").set("LOGFERRY_BATCH_LINES", "4000");
+    let wire = pod.wire();
+    wire.reset_above(40 << 10);
+    let admin = pod.admin();
+    let other = pod.path("data/pod/logs/other.log");
+    pod.ledger.append(&log, 2000);
+    let agent = pod.start();
+    wait_for("the resets", || wire.resets() >= 2);
+    let held = || admin.metric("logferry_held_whole_batches").unwrap_or(0);
+    let mut small = 0;
+    wait_for("a batch to be held", || {
+        small += 1;
+        writeln!(append_to(&other), "small {small}").unwrap();
+        held() > 0
+    });
+    pod.wait_for_log("with exactly_once it is not sent in halves", 1);
+    let (_, status, _) = run(&["status"], &pod.environment());
+    assert!(status.contains("raise the limit of the proxy on the way"), "{status}");
+    let small_ones = || {
+        let lines = pod.mock.store().lines();
+        lines.iter().filter(|line| line.starts_with(b"small ")).count()
+    };
+    wait_for("the small ones", || small_ones() == small);
+
+    wire.reset_above(0);
+    wait_for("the large one", || pod.ledger.missing(&pod.mock).is_empty());
+
+    assert_eq!(small_ones(), small);
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    assert_eq!(pod.mock.store().line_count(), (2000 + small) as u64, "nothing came twice");
+}
+
 /// Without the setting nothing of it is to be seen.
 #[test]
 fn without_the_setting_requests_have_no_id_and_checkpoints_no_ranges() {
