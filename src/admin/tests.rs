@@ -127,19 +127,6 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-#[test]
-fn what_the_admin_port_uses_of_the_thread_is_told() {
-    let served = Served::start();
-    assert_eq!(served.sender.admin_cpu(), Duration::ZERO);
-    let mut before = Duration::ZERO;
-    for path in ["/live", "/ready", "/metrics", "/none"] {
-        served.get(path);
-        let used = served.sender.admin_cpu();
-        assert!(used > before + Duration::from_millis(1), "{path}: {used:?}, {before:?} before");
-        before = used;
-    }
-}
-
 /// Sends a request and reads until the server closes.
 fn ask(address: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(address);
@@ -463,6 +450,19 @@ fn ages_of_lines_are_a_histogram() {
     assert_eq!(bounds.map(within), [0.0, 10.0, 15.0, 15.0, 15.0, 16.0]);
     assert_eq!(samples["logferry_delivery_seconds_count"], 16.0);
     assert!((samples["logferry_delivery_seconds_sum"] - 7203.005).abs() < 1e-6);
+}
+
+#[test]
+fn what_the_admin_port_uses_of_the_thread_is_told() {
+    let served = Served::start();
+    assert_eq!(served.sender.admin_cpu(), Duration::ZERO);
+    let mut before = Duration::ZERO;
+    for path in ["/live", "/ready", "/metrics", "/none"] {
+        served.get(path);
+        let used = served.sender.admin_cpu();
+        assert!(used > before + Duration::from_millis(1), "{path}: {used:?}, {before:?} before");
+        before = used;
+    }
 }
 
 #[test]

@@ -53,9 +53,10 @@
 //! Nor does it help where the service changes its mind: if it stores a batch, the answer is lost, and
 //! then it refuses the same bytes as malformed, the parts of that batch are sent anew. The service
 //! remembers some ten thousand ids of a shard: what waits for an answer while so many others go may be
-//! stored twice. A batch whose connections break for its size is not taken apart (`send::passage`): a part
-//! under the same id that is said to be repeated may be so because of the whole or of itself. A kill between the setting aside of a piece and the next save sets it aside twice,
-//! which `logferry parked list` shows: before and behind a replay there is no id.
+//! stored twice. A batch whose connections break for its size is not taken apart (`send::passage`): a
+//! part under the same id that is said to be repeated may be so because of the whole or of itself. A
+//! kill between the setting aside of a piece and the next save sets it aside twice, which
+//! `logferry parked list` shows: before and behind a replay there is no id.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;

@@ -71,7 +71,13 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
     let local_unix = super::local_unix();
     let request =
         request::list_shards(options, credentials.current(crate::clock::now())?, local_unix);
-    let answer = Client::new(options)?.send(request).await.map_err(|error| {
+    let client = Client::new(options)?;
+    let mut result = client.send(request.clone()).await;
+    if result.as_ref().is_err_and(|error| error.cause() == Cause::LargeHead) {
+        // The next answer has more room.
+        result = client.send(request).await;
+    }
+    let answer = result.map_err(|error| {
         let cause = error.cause();
         let (what, advice) = (what_stands_between(cause), advice_on(cause, options));
         ConnectError::Transport { what, error, advice }

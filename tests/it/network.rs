@@ -11,7 +11,7 @@ use logferry::clock;
 use logferry::mock::{Fault, Kind};
 
 use crate::support::wire::{Closing, Flow, Wire};
-use crate::support::{Admin, Agent, PATIENCE, Pod, pause, wait_for};
+use crate::support::{Admin, Agent, PATIENCE, Pod, pause, run, wait_for};
 
 const NETWORK: &str = "logferry_request_failures_total{kind=\"network\"}";
 const FAILED: &str = "cannot deliver, trying again";
@@ -334,6 +334,10 @@ fn n14_an_answer_with_thousands_of_headers_is_read_from_the_second_on() {
     }
     scene.wire.keep_answers();
     scene.pod.finish(scene.agent);
+
+    scene.wire.rewrite_answers(|answer| with_headers(answer, &many(5000, 1)));
+    let (code, out, complaint) = run(&["check", "--connect"], &scene.pod.environment());
+    assert_eq!(code, 0, "it can be delivered: {out}{complaint}");
 }
 
 /// What cannot be read is said with its remedy, tried again, and harms nothing.
