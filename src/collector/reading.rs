@@ -306,7 +306,12 @@ impl Collector {
 
     /// The system refused to `action` the file: a descriptor that is stale is replaced, and anything
     /// else is tried again. Returns what the new descriptor says.
-    fn on_file_error(&mut self, file: FileKey, action: &str, error: &io::Error) -> Option<Stat> {
+    pub(super) fn on_file_error(
+        &mut self,
+        file: FileKey,
+        action: &str,
+        error: &io::Error,
+    ) -> Option<Stat> {
         if !is_stale(error) {
             self.note_file_error(file, &format!("{action} it"), error);
             return None;
@@ -314,6 +319,8 @@ impl Collector {
         match self.reopen(file, error) {
             Ok(stat) => Some(stat),
             Err(why) => {
+                // It is not read by this descriptor any more: the memory is for others.
+                let _ = self.readers.get(&file).is_some_and(Reader::release);
                 let action = format!("{action} it ({error}), or open it again");
                 self.note_file_error(file, &action, &why);
                 None

@@ -4,7 +4,8 @@
 //! nothing but ESTALE (NFS), ENOTCONN or ECONNABORTED (FUSE), for ever. The file is still there, so
 //! it is opened again: in its place, or under the name that its inode has there now. The rules are
 //! those of a file that a checkpoint remembers: where it may be read (`Patterns::permits`), and
-//! which bytes prove that it is the same (`identity`).
+//! which bytes prove that it is the same (`identity`). Of a compressed one these are the first of its
+//! text; those before the offset are compared by the next read, which decodes it up to there.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 
 use super::Collector;
 use crate::checkpoint::format::Checkpoint;
+use crate::clock;
 use crate::span::FileKey;
 use crate::tail::discover::{Found, Permission};
 use crate::tail::identity::{Match, Seen, Stat, compare};
@@ -53,11 +55,10 @@ impl Collector {
     /// # Errors
     /// If it is not found or may not be read; then this is asked again with the next look.
     pub(super) fn reopen(&mut self, file: FileKey, error: &io::Error) -> io::Result<Stat> {
-        let Some(tracked) = self.registry.get(file) else { return Err(Errno::NOENT.into()) };
-        if self.readers.get(&file).is_some_and(Reader::is_unpacked) {
-            return Err(io::Error::other("a compressed file is not opened again"));
-        }
-        let (reader, stat, place) = self.find_again(tracked)?;
+        let (Some(tracked), Some(old)) = (self.registry.get(file), self.readers.get(&file)) else {
+            return Err(Errno::NOENT.into());
+        };
+        let (reader, stat, place) = self.find_again(tracked, old)?;
         let configured = tracked.opened.path.clone();
         if !self.registry.on_reopened(file, stat, &place) {
             return Err(io::Error::other("what stands there is shipped as another file"));
@@ -66,6 +67,11 @@ impl Collector {
             file = %configured.display(), resolved = %place.display(), error = %error,
             "the file system has given its descriptor up; opened it again"
         );
+        let found_as = reader.gzip().map(|gzip| gzip.as_of());
+        if let (Some(found_as), Some(tracked)) = (found_as, self.registry.get_mut(file)) {
+            tracked.found_as = found_as;
+            tracked.unpacked_unix = Some(clock::wall().as_secs());
+        }
         self.readers.insert(file, reader);
         self.schedule.mark(file);
         self.is_moved = true;
@@ -73,11 +79,11 @@ impl Collector {
     }
 
     /// The file of this name or inode that may be read and is the same.
-    fn find_again(&self, tracked: &Tracked) -> io::Result<(Reader, Stat, PathBuf)> {
+    fn find_again(&self, tracked: &Tracked, old: &Reader) -> io::Result<(Reader, Stat, PathBuf)> {
         let opened = &tracked.opened;
         let mut last = Err(Errno::NOENT.into());
         for path in self.candidates(&opened.resolved, opened.inode) {
-            last = self.open_again(tracked, &path);
+            last = self.open_again(tracked, old, &path);
             if last.is_ok() {
                 break;
             }
@@ -97,13 +103,19 @@ impl Collector {
         [place.to_owned()].into_iter().chain(renamed).collect()
     }
 
-    fn open_again(&self, tracked: &Tracked, path: &Path) -> io::Result<(Reader, Stat, PathBuf)> {
+    fn open_again(
+        &self,
+        tracked: &Tracked,
+        old: &Reader,
+        path: &Path,
+    ) -> io::Result<(Reader, Stat, PathBuf)> {
         let opened = &tracked.opened;
         let forbidden = || io::Error::other("it is not among the files to ship now");
+        let other = || io::Error::other("another file stands in its place");
         if self.patterns.permits(&opened.path, path) != Permission::Granted {
             return Err(forbidden());
         }
-        let reader = Reader::open(path)?;
+        let mut reader = Reader::open(path)?;
         let stat = reader.stat()?;
         let told = reader.whereabouts(path)?;
         let place = self.patterns.place(path, &told, (stat.device, stat.inode));
@@ -117,7 +129,15 @@ impl Collector {
             offset: tracked.read_offset,
             ..Checkpoint::default()
         };
-        let is_head_same = reader.has_head(known.head)?;
+        let text = match old.gzip() {
+            Some(_) if !reader.is_gzip()? => return Err(other()),
+            Some(_) => Some(reader.unpack()?),
+            None => None,
+        };
+        let is_head_same = match &text {
+            Some(text) => text.has_head(known.head),
+            None => reader.has_head(known.head)?,
+        };
         let seen = Seen {
             device: stat.device,
             inode: stat.inode,
@@ -125,12 +145,17 @@ impl Collector {
             is_same_path: *place == *opened.resolved,
             is_head_same,
             is_tail_same: is_head_same
-                && stat.size >= known.offset
-                && reader.has_tail(known.tail, known.offset)?,
+                && (text.is_some()
+                    || stat.size >= known.offset && reader.has_tail(known.tail, known.offset)?),
         };
-        if compare(&known, seen) == Match::Resume {
-            return Ok((reader, stat, place));
+        if compare(&known, seen) != Match::Resume {
+            return Err(other());
         }
-        Err(io::Error::other("another file stands in its place"))
+        if let (Some(mut text), Some(old)) = (text, old.gzip()) {
+            text.replace(&old);
+            reader.show(text);
+        }
+        let stat = reader.stat()?;
+        Ok((reader, stat, place))
     }
 }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Others wait until that one is read to its end: so there is one decoder and one copy of the read
-//! buffer, however many there are. They do not wait until it is delivered, and small ones are read as
-//! soon as they are opened, many in one discovery.
+//! buffer, however many there are. They do not wait until it is delivered, nor for one that cannot be
+//! read, and small ones are read as soon as they are opened, many in one discovery.
 
 use std::collections::HashMap;
 use std::io;
@@ -162,13 +162,12 @@ impl Collector {
 
     fn is_its_turn(&self, inode: (u64, u64)) -> bool {
         let is_other = self.packed.measuring.as_ref().is_some_and(|one| one.inode != inode);
-        let is_read = |file: &FileKey| {
-            let gzip = self.readers.get(file).and_then(Reader::gzip);
-            gzip.is_none_or(|gzip| gzip.is_released())
-        };
+        // Nobody waits for a file that cannot be read now.
+        let is_failing =
+            |file: FileKey| self.registry.get(file).is_some_and(|one| !one.last_error.is_empty());
         !is_other
             && !self.packed.failed.contains_key(&inode)
-            && self.packed.open.iter().all(is_read)
+            && self.packed.open.iter().all(|&file| self.is_released(file) || is_failing(file))
     }
 
     fn unpack_next(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
@@ -289,7 +288,7 @@ impl Collector {
     pub(super) fn unpack_again(&mut self) {
         for file in self.unpacked() {
             if let Err(error) = self.unpack_changed(file) {
-                self.note_file_error(file, "unpack it", &error);
+                self.on_file_error(file, "unpack", &error);
             }
         }
     }

@@ -178,6 +178,23 @@ impl Gzip {
         Ok(as_of)
     }
 
+    /// Takes the place of `old`, another descriptor of the same file. If the file is as it was, nothing is
+    /// measured again; else the length is the old one until it is.
+    pub fn replace(&mut self, old: &Self) {
+        self.len = old.len;
+        if old.is_measured && self.as_of == old.as_of {
+            self.rewind();
+            (self.is_measured, self.damage) = (true, old.damage.clone());
+            self.marks.clone_from(&old.marks);
+        }
+    }
+
+    /// Size and time of change of the file, as it was when it began to be measured.
+    #[must_use]
+    pub fn as_of(&self) -> FoundAs {
+        self.as_of
+    }
+
     /// Whether the length of the text is known.
     #[must_use]
     pub fn is_measured(&self) -> bool {

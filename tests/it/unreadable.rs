@@ -2,6 +2,7 @@
 //! devices, directories; files and directories whose permission comes later.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::{make_node, skipped};
-use crate::support::{Pod, run, wait_for};
+use crate::support::{Agent, Pod, append_to, compress, compressed, run, wait_for};
 
 const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
 const APP: &str = "share/logs/app.log";
@@ -281,6 +282,88 @@ fn what_stands_in_the_place_of_a_stale_file_is_judged_by_its_bytes_and_by_where_
     // What became of the third is not known.
     assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
     pod.ledger.check(&pod.mock);
+}
+
+/// An agent that has begun to read a .gz, the first argument, on a served volume. The endpoint is down,
+/// so it cannot be read to its end.
+fn agent_that_reads_a_served_gz(pod: &mut Pod) -> Option<(PathBuf, Served, Agent)> {
+    pod.link("data/pod/logs");
+    pod.keep_memory_small();
+    pod.patterns(&["share/logs/app.log*", "plain/*.log*"]);
+    let (source, mounted) = (pod.path("source"), pod.path("data/pod/logs"));
+    fs::create_dir(&source).unwrap();
+    let gz = source.join("app.log.1.gz");
+    let mut file = append_to(&gz);
+    let noise = || (0..500).map(|_| fastrand::alphanumeric()).collect::<String>();
+    let lines = (0..24_000).map(|number| format!("line {number} {}", noise())).collect();
+    let text = pod.ledger.note(&file, lines);
+    file.write_all(&compressed(text.as_bytes())).unwrap();
+    let volume = Served::mount(&source, &mounted)?;
+    pod.mock.stop();
+    let admin = pod.admin();
+    let agent = pod.start();
+    wait_for("it to be read", || {
+        let status = admin.status();
+        let files = status["files"].as_array();
+        files.is_some_and(|files| files.iter().any(|file| file["read_offset"] != 0))
+    });
+    Some((gz, volume, agent))
+}
+
+#[test]
+fn an_archive_whose_server_died_is_read_on_when_it_is_mounted_again() {
+    let mut pod = Pod::new();
+    let Some((gz, mut volume, agent)) = agent_that_reads_a_served_gz(&mut pod) else { return };
+
+    volume.kill_server();
+    pod.wait_for_log("os error 107", 1);
+    drop(volume);
+    // The next rotation.
+    fs::rename(&gz, gz.with_file_name("app.log.2.gz")).unwrap();
+    let other = gz.with_file_name("app.log");
+    pod.ledger.append(&other, 1000);
+    let compressed = compress(&other);
+    fs::rename(compressed, &gz).unwrap();
+    let Some(_volume) = Served::mount(&pod.path("source"), &pod.path("data/pod/logs")) else {
+        return;
+    };
+    pod.mock.resume().unwrap();
+
+    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
+    assert!(pod.times_logged("opened it again") >= 1, "{}", pod.agent_log());
+}
+
+/// It does not come back, and does not count as delivered; the archives of others are read.
+#[test]
+fn an_archive_that_cannot_be_opened_again_keeps_no_other_waiting() {
+    let mut pod = Pod::new();
+    let Some((gz, mut volume, agent)) = agent_that_reads_a_served_gz(&mut pod) else { return };
+    let kept = pod.path("kept.gz");
+
+    volume.kill_server();
+    pod.wait_for_log("os error 107", 1);
+    drop(volume);
+    fs::rename(&gz, &kept).unwrap();
+    let Some(volume) = Served::mount(&pod.path("source"), &pod.path("data/pod/logs")) else {
+        return;
+    };
+    let first = pod.ledger.lines.len();
+    let plain = pod.path("plain/app.log");
+    fs::create_dir(plain.parent().unwrap()).unwrap();
+    pod.ledger.append(&plain, 1000);
+    compress(&plain);
+    pod.mock.resume().unwrap();
+    wait_for("the archive of another app", || {
+        pod.ledger.missing_numbers(&pod.mock).iter().all(|&number| number < first)
+    });
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+    assert!(!pod.ledger.missing(&pod.mock).is_empty());
+
+    fs::rename(&kept, &gz).unwrap();
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    drop(volume);
 }
 
 /// What `check`, `status` and the metric say of a pattern that matches nothing, and the log once, until
