@@ -27,7 +27,7 @@ use crate::tail::discover::{Found, Permission};
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, State, Tracked};
-use crate::tail::remembered;
+use crate::tail::remembered::{self, Remembered, Seeker};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
@@ -563,8 +563,7 @@ impl Collector {
     pub(super) fn adopt(&mut self, now: Instant) {
         self.unadopted.clear();
         self.not_allowed.turn();
-        let patterns = &self.patterns;
-        let found = self.remembered.whereabouts(clock::wall().as_secs(), |dir| patterns.enter(dir));
+        let found = remembered::whereabouts(self, clock::wall().as_secs());
         for saved in found.barred {
             let permission = self.patterns.permits(&saved.path, &saved.resolved);
             match permission {
@@ -860,6 +859,20 @@ impl Collector {
         if let Some(key) = enrich::hash_key(&self.shard_hash_keys, &tags, source, &self.topic) {
             self.batcher.set_route(file, Route::Key(key));
         }
+    }
+}
+
+impl Seeker for Collector {
+    fn remembered(&mut self) -> &mut Remembered {
+        &mut self.remembered
+    }
+
+    fn enter(&self, dir: &Path) -> Option<PathBuf> {
+        self.patterns.enter(dir)
+    }
+
+    fn pulse(&mut self) {
+        self.breathe();
     }
 }
 

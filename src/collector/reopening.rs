@@ -45,6 +45,7 @@ impl Collector {
         let asked = self.registry.iter().filter(|(_, tracked)| is_asked(tracked));
         let asked: Vec<FileKey> = asked.map(|(file, _)| file).collect();
         for file in asked {
+            self.breathe();
             self.stat(file);
         }
     }

@@ -79,6 +79,82 @@ pub struct Whereabouts {
     pub barred: Vec<Checkpoint>,
 }
 
+/// Who has files looked for.
+pub trait Seeker {
+    /// The checkpoints whose files are looked for.
+    fn remembered(&mut self) -> &mut Remembered;
+
+    /// Where a directory really is, if it may be looked into.
+    fn enter(&self, dir: &Path) -> Option<PathBuf>;
+
+    /// Does what cannot wait for the end of the search. Called for each name.
+    fn pulse(&mut self);
+}
+
+/// What is looked for in one directory.
+struct Search {
+    /// The disk that the directory is on.
+    device: u64,
+    /// Inodes of all files that are.
+    inodes: HashSet<u64>,
+    /// Inodes of those that were not delivered.
+    waiting: Vec<u64>,
+}
+
+/// Paths under which files may stand that still wait: renamed in their directory or into one
+/// below it, no longer reached by the patterns, or copied to another disk under their names. Each
+/// directory is searched again only when a name in it changed, under whichever path it is known.
+/// `unix` is now.
+pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
+    let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
+    let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
+    for (dir, numbers) in seeker.remembered().wanted_by_dir() {
+        seeker.pulse();
+        match seeker.enter(&dir) {
+            // It may have been moved, and a link stand in its place.
+            Some(dir) => by_dir.entry(dir).or_default().extend(numbers),
+            None => barred.extend(seeker.remembered().waiting(&numbers).cloned()),
+        }
+    }
+    seeker.remembered().searched.retain(|dir, _| by_dir.contains_key(dir));
+    for (dir, numbers) in by_dir {
+        seeker.pulse();
+        let search = match seeker.remembered().begin_search(&dir, &numbers, unix) {
+            Ok(Some(search)) => search,
+            Err(error) if is_absence(&error) => {
+                missing.push((dir, numbers));
+                continue;
+            }
+            Ok(None) | Err(_) => continue,
+        };
+        let Ok(files) = list(&dir, &search, || seeker.pulse()) else {
+            // The right to look may come without a change of the names.
+            seeker.remembered().searched.remove(&dir);
+            continue;
+        };
+        let remembered = seeker.remembered();
+        remembered.compare_names(&numbers, &files, &mut paths);
+        paths.extend(remembered.copied(&dir, &numbers, search.device, &files));
+    }
+    seeker.remembered().forget_missing(missing, unix);
+    Whereabouts { paths, barred }
+}
+
+/// The files that are looked for in a directory, and where they are: there, or one below.
+fn list(dir: &Path, search: &Search, mut pulse: impl FnMut()) -> io::Result<HashMap<u64, PathBuf>> {
+    // There may be any number of others.
+    let (mut files, below) = entries(dir, &search.inodes, &mut pulse)?;
+    // Rotation may move a file to a directory below (`olddir`).
+    if search.waiting.iter().any(|inode| !files.contains_key(inode)) {
+        for dir in below {
+            if let Ok((below, _)) = entries(&dir, &search.inodes, &mut pulse) {
+                files.extend(below);
+            }
+        }
+    }
+    Ok(files)
+}
+
 impl Remembered {
     /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
     /// `unix` is now.
@@ -395,66 +471,7 @@ impl Remembered {
         Ok(None)
     }
 
-    /// Paths under which files may stand that still wait: renamed in their directory or into one
-    /// below it, no longer reached by the patterns, or copied to another disk under their names. Each
-    /// directory is searched again only when a name in it changed. `unix` is now; `enter` says where
-    /// a directory really is, if it may be looked into.
-    pub fn whereabouts(
-        &mut self,
-        unix: u64,
-        enter: impl Fn(&Path) -> Option<PathBuf>,
-    ) -> Whereabouts {
-        let by_dir = self.wanted_by_dir();
-        self.searched.retain(|dir, _| by_dir.contains_key(dir));
-        let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
-        for (dir, numbers) in by_dir {
-            let Some(dir) = enter(&dir) else {
-                let saved = numbers.iter().filter_map(|number| self.checkpoints.get(number));
-                barred.extend(saved.filter(|saved| !saved.is_done).cloned());
-                continue;
-            };
-            let metadata = match fs::metadata(&dir) {
-                Ok(metadata) => metadata,
-                Err(error) => {
-                    self.searched.remove(&dir);
-                    if is_absence(&error) {
-                        missing.push((dir, numbers));
-                    }
-                    continue;
-                }
-            };
-            let state = (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
-            if self.searched.insert(dir.clone(), state) == Some(state) {
-                continue;
-            }
-            // A name may still change within the same tick of the directory's time stamp.
-            if state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix {
-                self.searched.remove(&dir);
-            }
-            // There may be any number of others.
-            let saved = numbers.iter().filter_map(|number| self.checkpoints.get(number));
-            let wanted: HashSet<u64> = saved.map(|saved| saved.inode).collect();
-            let Ok((mut files, below)) = entries(&dir, &wanted) else {
-                // The right to look may come without a change of the names.
-                self.searched.remove(&dir);
-                continue;
-            };
-            // Rotation may move a file to a directory below (`olddir`).
-            let is_missing = |number: &u64| {
-                let saved = self.checkpoints.get(number);
-                saved.is_some_and(|saved| !saved.is_done && !files.contains_key(&saved.inode))
-            };
-            if numbers.iter().any(is_missing) {
-                let below = below.iter().flat_map(|dir| entries(dir, &wanted));
-                files.extend(below.flat_map(|(files, _)| files));
-            }
-            self.compare_names(&numbers, &files, &mut paths);
-            paths.extend(self.copied(&numbers, metadata.dev(), &files));
-        }
-        self.forget_missing(missing, unix);
-        Whereabouts { paths, barred }
-    }
-
+    /// The checkpoints whose files are looked for, by the directories where they stood.
     fn wanted_by_dir(&self) -> HashMap<PathBuf, Vec<u64>> {
         let is_wanted = |(number, saved): &(&u64, &Checkpoint)| {
             saved.inode != 0 && !self.asleep.contains(number)
@@ -466,6 +483,38 @@ impl Remembered {
             }
         }
         by_dir.into_iter().map(|(dir, numbers)| (dir.to_owned(), numbers)).collect()
+    }
+
+    /// Those of these whose files were not delivered.
+    fn waiting<'a>(&'a self, numbers: &'a [u64]) -> impl Iterator<Item = &'a Checkpoint> {
+        let known = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+        known.filter(|saved| !saved.is_done)
+    }
+
+    /// What is looked for in a directory, unless no name in it has changed since it was searched.
+    fn begin_search(
+        &mut self,
+        dir: &Path,
+        numbers: &[u64],
+        unix: u64,
+    ) -> io::Result<Option<Search>> {
+        let metadata = fs::metadata(dir).inspect_err(|_| {
+            self.searched.remove(dir);
+        })?;
+        let state = (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        if self.searched.insert(dir.to_owned(), state) == Some(state) {
+            return Ok(None);
+        }
+        // A name may still change within the same tick of the directory's time stamp.
+        if state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix {
+            self.searched.remove(dir);
+        }
+        let known = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+        Ok(Some(Search {
+            device: metadata.dev(),
+            inodes: known.map(|saved| saved.inode).collect(),
+            waiting: self.waiting(numbers).map(|saved| saved.inode).collect(),
+        }))
     }
 
     /// Keeps only some of the checkpoints whose directories are not there. None of them is dropped
@@ -524,16 +573,18 @@ impl Remembered {
     /// now: all of it may have been copied. Whether it is the same files is for their bytes to say.
     fn copied<'a>(
         &'a self,
+        dir: &'a Path,
         numbers: &'a [u64],
         device: u64,
         entries: &'a HashMap<u64, PathBuf>,
     ) -> impl Iterator<Item = (PathBuf, Checkpoint)> + 'a {
-        let waiting = numbers.iter().filter_map(|number| self.checkpoints.get(number));
-        waiting
-            .filter(move |saved| !saved.is_done && saved.device != device)
-            .filter(|saved| entries.get(&saved.inode) != Some(&saved.resolved))
-            .filter(|saved| saved.resolved.symlink_metadata().is_ok_and(|found| found.is_file()))
-            .map(|saved| (saved.resolved.clone(), saved.clone()))
+        let elsewhere = self.waiting(numbers).filter(move |saved| saved.device != device);
+        let places =
+            elsewhere.filter_map(|saved| Some((dir.join(saved.resolved.file_name()?), saved)));
+        places
+            .filter(|(place, saved)| entries.get(&saved.inode) != Some(place))
+            .filter(|(place, _)| place.symlink_metadata().is_ok_and(|found| found.is_file()))
+            .map(|(place, saved)| (place, saved.clone()))
     }
 
     /// What stands at `path` could not be opened: its directory is searched again the next time, and
@@ -581,9 +632,14 @@ fn is_in_its_place(saved: &Checkpoint) -> bool {
 
 /// The files in a directory with these inodes, and the directories. Nothing else: a link may have got
 /// the inode of a file that is gone. All of them or none.
-fn entries(dir: &Path, wanted: &HashSet<u64>) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
+fn entries(
+    dir: &Path,
+    wanted: &HashSet<u64>,
+    pulse: &mut impl FnMut(),
+) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut dirs) = (HashMap::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
+        pulse();
         let entry = entry?;
         match entry.file_type() {
             Ok(kind) if kind.is_file() && wanted.contains(&entry.ino()) => {

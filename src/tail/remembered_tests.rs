@@ -24,9 +24,33 @@ fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
     found.map(|(_, found)| found)
 }
 
+/// Somebody who may look into every directory.
+#[derive(Default)]
+struct Anywhere {
+    remembered: Remembered,
+    pulses: usize,
+}
+
+impl Seeker for Anywhere {
+    fn remembered(&mut self) -> &mut Remembered {
+        &mut self.remembered
+    }
+
+    fn enter(&self, dir: &Path) -> Option<PathBuf> {
+        Some(fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()))
+    }
+
+    fn pulse(&mut self) {
+        self.pulses += 1;
+    }
+}
+
 /// Where files may be, with every directory open.
 fn whereabouts(remembered: &mut Remembered, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
-    remembered.whereabouts(unix, |dir| Some(dir.to_owned())).paths
+    let mut seeker = Anywhere { remembered: std::mem::take(remembered), pulses: 0 };
+    let found = super::whereabouts(&mut seeker, unix).paths;
+    *remembered = seeker.remembered;
+    found
 }
 
 #[test]
@@ -81,6 +105,55 @@ fn a_renamed_file_is_found_where_it_was() {
         whereabouts(&mut remembered, u64::MAX),
         [(dir.path().join("app.log.2"), checkpoint)]
     );
+}
+
+/// A directory was moved, and a link to it stands in its place.
+#[test]
+fn files_of_one_directory_under_two_paths_are_found_together() {
+    let parent = tempfile::tempdir().unwrap();
+    let (old, new) = (parent.path().join("old"), parent.path().join("new"));
+    fs::create_dir(&new).unwrap();
+    std::os::unix::fs::symlink(&new, &old).unwrap();
+    let known = ["a.log", "b.log", "c.log"].map(|name| {
+        fs::write(new.join(name), "one\n").unwrap();
+        saved(&new.join(name), "one\n", 4)
+    });
+    let known = known.map(|one| {
+        let name = one.resolved.file_name().unwrap().to_owned();
+        fs::rename(new.join(&name), new.join(&name).with_extension("log.1")).unwrap();
+        let dir = if name == "b.log" { &old } else { &new };
+        Checkpoint { resolved: dir.join(name), ..one }
+    });
+    let mut remembered = Remembered::new(known.to_vec(), 1000);
+
+    let found = whereabouts(&mut remembered, u64::MAX);
+
+    let mut found: Vec<_> = found.into_iter().map(|(path, _)| path).collect();
+    found.sort();
+    assert_eq!(found, ["a.log.1", "b.log.1", "c.log.1"].map(|name| new.join(name)));
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
+    remembered.search_again(&new.join("b.log.1"));
+    assert_eq!(whereabouts(&mut remembered, u64::MAX).len(), 3);
+}
+
+/// Others wait for whoever searches: with each name it can be their turn.
+#[test]
+fn a_search_pulses_with_each_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, below) = (dir.path().join("app.log"), dir.path().join("below"));
+    fs::write(&path, "one\n").unwrap();
+    let known = saved(&path, "one\n", 4);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&below).unwrap();
+    for number in 0..100 {
+        fs::write(dir.path().join(format!("{number}.log")), "").unwrap();
+        fs::write(below.join(format!("{number}.log")), "").unwrap();
+    }
+    let mut seeker = Anywhere { remembered: Remembered::new(vec![known], 1000), pulses: 0 };
+
+    assert_eq!(super::whereabouts(&mut seeker, u64::MAX).paths, []);
+
+    assert!(seeker.pulses > 200, "{}", seeker.pulses);
 }
 
 /// All that a disk held was copied to another one.
