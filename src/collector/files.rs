@@ -453,11 +453,13 @@ impl Collector {
             if self.are_names_changed && clock::now() >= opened_until {
                 // What is new goes before what is only waiting.
                 self.is_scan_wanted = true;
+                self.packed.on_waits((file.device, file.inode));
                 self.unopened.add(&file.path, LATER);
                 continue;
             }
             if self.is_short {
                 // Nobody gives up a descriptor in this look who has not for the one before.
+                self.packed.on_waits((file.device, file.inode));
                 self.unopened.add(&file.path, SHORT);
                 continue;
             }
@@ -465,6 +467,9 @@ impl Collector {
                 // Another file than was found, if it was replaced since.
                 Ok(inode) => found.extend(inode),
                 Err(error) => {
+                    if self.is_short {
+                        self.packed.on_waits((file.device, file.inode));
+                    }
                     self.note_unopened(&file.path, &error);
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
                     // for each file.

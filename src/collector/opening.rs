@@ -583,6 +583,9 @@ impl Collector {
         for (path, saved) in found.paths {
             if let Err(error) = self.adopt_one(&path, &saved, now) {
                 self.unadopted.insert((saved.device, saved.inode));
+                if self.is_short {
+                    self.packed.on_waits((saved.device, saved.inode));
+                }
                 self.note_unopened(&path, &error);
                 self.remembered.search_again(&path);
                 // Of too few descriptors is told once, and not for each file.

@@ -94,6 +94,13 @@ impl Packed {
         self.turns += u64::from(is_gone);
     }
 
+    /// This discovery has found a file that cannot have its turn now: what was measured of it is kept.
+    pub(super) fn on_waits(&mut self, inode: (u64, u64)) {
+        if let Some(one) = self.measuring.as_mut().filter(|one| one.inode == inode) {
+            one.is_found = true;
+        }
+    }
+
     /// A compressed file is open.
     pub(super) fn on_opened(&mut self, file: FileKey) {
         self.open.push(file);

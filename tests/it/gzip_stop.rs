@@ -176,3 +176,32 @@ fn p03_files_that_are_left_at_the_deadline_are_named() {
     assert!(line.contains("share/logs/app.log"), "{line}");
     assert!(line.contains(&format!(" bytes={size} ")), "{line}");
 }
+
+/// While one is measured, other files take all descriptors: what was decoded of it until then is not
+/// decoded again.
+#[test]
+fn f08_what_was_measured_is_kept_while_descriptors_are_short() {
+    const MEASURED: &str = "a compressed file is measured";
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    pod.patterns(&["share/logs/*.log*"]);
+    // So that it takes some seconds.
+    pod.set("cpu_usage_limit", "0.1").set("LOGFERRY_LOG", "debug");
+    let gz = pod.path("data/pod/logs/z.log.1.gz");
+    let line = "x".repeat(10_000) + "\n";
+    fs::write(&gz, compressed(line.repeat(10_000).as_bytes())).unwrap();
+    pod.mock.stop();
+    let agent = pod.start_with_descriptors(64);
+    pod.wait_for_log(MEASURED, 1);
+    for number in 0..60 {
+        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number:02}.log")), 1);
+    }
+    pod.wait_for_log("RLIMIT_NOFILE", 1);
+
+    pod.mock.resume().unwrap();
+    let is_shipped = |line: &str| line.contains("shipping a file") && line.contains("z.log.1.gz");
+    wait_for("its turn", || pod.agent_log().lines().any(is_shipped));
+
+    assert_eq!(pod.times_logged(MEASURED), 1, "{}", pod.agent_log());
+    agent.kill();
+}
