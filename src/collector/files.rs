@@ -1,6 +1,6 @@
 //! The collector's dealings with files: look, discover, examine, close.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -47,8 +47,10 @@ const NAMES_PAUSE_MAX: Duration = Duration::from_secs(1);
 const CAME_MAX: usize = 64;
 /// So many files are opened in the order of their paths.
 const OPENED_IN_ORDER_MAX: usize = 1000;
-/// The others are opened at most so long, or as long as it took to find them, if there is news.
+/// Files are opened at most so long, or as long as it took to find them, if there is news,
 const OPENING_MAX: Duration = Duration::from_millis(500);
+/// but at least so many: those that wait longest are among them.
+const OPENED_LEAST: u64 = 64;
 /// Why a file is not open yet where there are very many.
 const LATER: &str = "it waits for its turn";
 /// Why a file is not open where descriptors are few.
@@ -421,14 +423,21 @@ impl Collector {
             let saved = self.remembered.get(file.device, file.inode);
             saved.is_some_and(|saved| !saved.is_copy)
         };
-        let (first, mut then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
-        let is_closed = |file: &&&Found| self.registry.find(file.device, file.inode).is_none();
-        if then.iter().filter(is_closed).count() > OPENED_IN_ORDER_MAX {
+        let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
+        let waits = |file: &&Found| {
+            let inode = (file.device, file.inode);
+            self.registry.find(file.device, file.inode).is_none() && !self.aside.is_copy(inode)
+        };
+        let (mut waiting, then): (Vec<_>, Vec<_>) = then.into_iter().partition(waits);
+        if std::mem::take(&mut self.is_opening_cut) {
+            waiting = in_turn(waiting);
+        } else if waiting.len() > OPENED_IN_ORDER_MAX {
             // It takes a while: those that are written to go first.
-            then.sort_by_key(|file| std::cmp::Reverse(file.modified));
+            waiting.sort_by_key(|file| std::cmp::Reverse(file.modified));
         }
         let opened_until = clock::now() + OPENING_MAX.max(clock::now() - now);
-        for file in first.into_iter().chain(then) {
+        let opened_least = self.counters.files_opened + OPENED_LEAST;
+        for file in first.into_iter().chain(then).chain(waiting) {
             self.breathe();
             if let Some(known) = self.registry.find(file.device, file.inode) {
                 let Some(tracked) = self.registry.get_mut(known) else { continue };
@@ -450,9 +459,10 @@ impl Collector {
             if self.may_sleep(file) {
                 continue;
             }
-            if self.are_names_changed && clock::now() >= opened_until {
+            let may_end = self.counters.files_opened >= opened_least;
+            if self.are_names_changed && may_end && clock::now() >= opened_until {
                 // What is new goes before what is only waiting.
-                self.is_scan_wanted = true;
+                (self.is_scan_wanted, self.is_opening_cut) = (true, true);
                 self.packed.on_waits((file.device, file.inode));
                 self.unopened.add(&file.path, LATER);
                 continue;
@@ -782,10 +792,62 @@ impl Host for Collector {
     }
 }
 
+/// The order in which files are opened whose opening was cut short for new ones: in turn the one that was
+/// written to last and the one that has waited longest. So new ones come soon, and however many come, the
+/// others are opened too.
+fn in_turn(mut files: Vec<&Found>) -> Vec<&Found> {
+    files.sort_by_key(|file| std::cmp::Reverse(file.modified));
+    let mut files = VecDeque::from(files);
+    let mut order = Vec::with_capacity(files.len());
+    while let Some(newest) = files.pop_front() {
+        order.push(newest);
+        order.extend(files.pop_back());
+    }
+    order
+}
+
 /// The names under which somebody may write to a file. One that is found no more has left its name
 /// to another.
 fn names_of(file: FileKey, tracked: &Tracked) -> impl Iterator<Item = (&Path, FileKey)> {
     let found = (tracked.state == State::Active).then_some(&tracked.found_at);
     let names = found.into_iter().chain([&tracked.opened.resolved]);
     names.map(move |name| (&**name, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written_at(seconds: i64) -> Found {
+        let path = format!("/logs/{seconds}.log").into();
+        Found { path, device: 1, inode: 1, size: 1, modified: (seconds, 0) }
+    }
+
+    #[test]
+    fn what_is_new_and_what_waits_longest_is_opened_in_turn() {
+        let files = [3, 1, 5, 2, 4].map(written_at);
+
+        let order = in_turn(files.iter().collect());
+
+        let order: Vec<i64> = order.into_iter().map(|file| file.modified.0).collect();
+        assert_eq!(order, [5, 1, 4, 2, 3]);
+    }
+
+    /// In each round more files come than are opened in it.
+    #[test]
+    fn however_many_files_come_each_is_opened_after_a_bounded_wait() {
+        let mut closed: Vec<Found> = (0..1000).map(written_at).collect();
+        for round in 1..=1000 / (OPENED_LEAST as i64 / 2) + 1 {
+            let come = 2 * OPENED_LEAST as i64;
+            closed.extend((0..come).map(|number| written_at(round * 1000 + number)));
+            let opened: Vec<i64> = in_turn(closed.iter().collect())[..OPENED_LEAST as usize]
+                .iter()
+                .map(|file| file.modified.0)
+                .collect();
+            let newest = round * 1000 + come - 1;
+            assert_eq!(opened[0], newest, "what is new does not wait");
+            closed.retain(|file| !opened.contains(&file.modified.0));
+        }
+        assert!(closed.iter().all(|file| file.modified.0 >= 1000), "{}", closed.len());
+    }
 }

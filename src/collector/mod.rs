@@ -198,6 +198,8 @@ pub struct Collector {
     is_short: bool,
     /// That was logged.
     is_short_logged: bool,
+    /// The last discovery left files for later because others were new.
+    is_opening_cut: bool,
     /// During a discovery something was written to that has no known name.
     is_unknown_written: bool,
     /// Where an error was met in the last discovery: the next one there is not news.
@@ -357,6 +359,7 @@ impl Collector {
             unwatched: (Unwatched::default(), now),
             is_short: false,
             is_short_logged: false,
+            is_opening_cut: false,
             is_unknown_written: false,
             troubled: Names::default(),
             aliases: Vec::new(),

@@ -109,6 +109,11 @@ impl Aside {
         !self.copies.is_empty()
     }
 
+    /// Whether a file was found to be a copy of an open one.
+    pub(super) fn is_copy(&self, inode: (u64, u64)) -> bool {
+        self.copies.contains_key(&inode)
+    }
+
     /// How many files are to be opened that are as they were delivered.
     pub(super) fn asleep(&self) -> usize {
         self.asleep.len()
