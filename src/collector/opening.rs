@@ -343,9 +343,12 @@ impl Collector {
             }
         };
         let is_unpacked = reader.is_unpacked();
-        // Renamed where it was, it keeps the path that it is known by.
-        let is_beside = |saved: &&Checkpoint| saved.path.parent() == found.path.parent();
-        let known_by = saved.as_ref().filter(is_beside).map(|saved| saved.path.clone());
+        // Renamed where it was, it keeps the path that it is known by, if the patterns still find that:
+        // by another one it would not be read on after the next start.
+        let keeps_path = |saved: &&Checkpoint| {
+            saved.path.parent() == found.path.parent() && self.patterns.finds(&saved.path)
+        };
+        let known_by = saved.as_ref().filter(keeps_path).map(|saved| saved.path.clone());
         let path = known_by.unwrap_or_else(|| found.path.clone());
         // Its bytes were compared a moment ago, and it has not been written to since.
         let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;

@@ -375,6 +375,12 @@ impl Patterns {
         may.then_some(real)
     }
 
+    /// Whether a file with this path, as configured, is one to ship.
+    #[must_use]
+    pub fn finds(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.finds(path)) && !self.is_left_out(path)
+    }
+
     /// Whether a file that an earlier run knew as `known`, and that stands at `place` now, may be
     /// read on. A checkpoint is no permission: the rules are those of a file that is found.
     #[must_use]
@@ -383,8 +389,7 @@ impl Patterns {
             return Permission::Granted;
         }
         let now = known.with_file_name(place.file_name().unwrap_or_default());
-        let is_found = self.patterns.iter().any(|pattern| pattern.finds(known));
-        if !is_found || self.is_left_out(known) || self.is_left_out(&now) {
+        if !self.finds(known) || self.is_left_out(&now) {
             return Permission::NotConfigured;
         }
         let real = trace::path(place).real;

@@ -218,6 +218,24 @@ fn f06_a_file_moved_to_another_directory_while_the_agent_was_away_is_read_on() {
     assert_eq!(pod.finish(agent), 0);
 }
 
+/// The patterns find a renamed file, and not any more the name that it had in an earlier run.
+#[test]
+fn f06_a_file_known_by_a_name_that_no_pattern_finds_any_more_is_read_on() {
+    let (mut pod, log) = stopped_pod("share/logs/app.log");
+    let mut writer = append_to(&log);
+    let old = log.with_file_name("old-1.log");
+    fs::rename(&log, &old).unwrap();
+    pod.patterns(&["share/logs/old-1.log"]);
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+
+    pod.ledger.write(&mut writer, 50);
+    fs::rename(&old, log.with_file_name("old-2.log")).unwrap();
+    let agent = pod.start();
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 /// Delivered, then emptied and written anew (`command > app.log`) and renamed out of the patterns, all
 /// of it while no agent runs: only what is remembered of it leads there.
 #[test]
