@@ -68,6 +68,8 @@ pub struct Remembered {
     nowhere: BTreeSet<u64>,
     /// and in this one.
     told: BTreeSet<u64>,
+    /// Those told in this one that were taken out: they may be put back.
+    told_taken: HashSet<(u64, u64, u64)>,
 }
 
 /// Where the files that wait may be.
@@ -256,6 +258,9 @@ impl Remembered {
         }
         if checkpoint.is_told {
             self.nowhere.insert(number);
+            if self.told_taken.remove(&self.identity(&checkpoint)) {
+                self.told.insert(number);
+            }
         }
         self.checkpoints.insert(number, checkpoint);
     }
@@ -266,7 +271,9 @@ impl Remembered {
         self.asleep.remove(&number);
         self.trails.remove(&number);
         self.nowhere.remove(&number);
-        self.told.remove(&number);
+        if self.told.remove(&number) {
+            self.told_taken.insert(self.identity(&checkpoint));
+        }
         self.by_inode.remove(checkpoint.inode, number);
         self.by_path.remove(self.key(&checkpoint.path), number);
         for place in places(&checkpoint) {
@@ -285,6 +292,11 @@ impl Remembered {
     /// Stands for a path. Two that share it are told apart where the checkpoints are compared.
     fn key(&self, path: &Path) -> u64 {
         self.hasher.hash_one(path.as_os_str())
+    }
+
+    /// What a checkpoint is known by while it is out, whatever becomes of its inode.
+    fn identity(&self, checkpoint: &Checkpoint) -> (u64, u64, u64) {
+        (checkpoint.device, self.key(&checkpoint.path), checkpoint.offset)
     }
 
     /// Keeps the checkpoint of a file that is done, to know it when it is met again.

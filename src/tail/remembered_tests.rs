@@ -409,3 +409,34 @@ fn what_is_in_its_place_is_not_gone() {
 
     assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
 }
+
+/// It was named as missing, came back and could not be opened: at the stop it is missing still.
+#[test]
+fn what_is_put_back_is_still_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\ntwo\n").unwrap();
+    let known = Checkpoint { rest: Some(4), ..saved(&path, "one\ntwo\n", 4) };
+    let mut remembered = Remembered::new(vec![known], 1000);
+    assert_eq!(remembered.tell(|_| true).len(), 1);
+    let claim = |remembered: &mut Remembered| {
+        let reader = Reader::open(&path).unwrap();
+        let stat = reader.stat().unwrap();
+        remembered.claim("/share/logs/app.log".as_ref(), &reader, stat).unwrap().unwrap().0
+    };
+
+    let taken = claim(&mut remembered);
+    assert_eq!((remembered.told().count(), remembered.missing()), (0, (0, 0)));
+    remembered.put_back(taken);
+
+    assert_eq!((remembered.told().count(), remembered.missing()), (1, (1, 4)));
+    assert_eq!(remembered.tell(|_| true).len(), 0, "it is no news");
+    let taken = claim(&mut remembered);
+    remembered.put_done(Checkpoint { is_told: false, rest: Some(0), ..taken });
+    assert_eq!((remembered.told().count(), remembered.missing()), (0, (0, 0)), "it is delivered");
+    let known = Checkpoint { is_told: true, ..claim(&mut remembered) };
+    let mut later = Remembered::new(vec![known], 1000);
+    let taken = claim(&mut later);
+    later.put_back(taken);
+    assert_eq!(later.told().count(), 0, "an earlier run has told of it");
+}
