@@ -294,6 +294,7 @@ impl Collector {
             }
             is_found
         });
+        self.remembered.forget_unfound(|inode| found.contains(&inode));
     }
 
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,

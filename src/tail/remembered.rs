@@ -30,7 +30,8 @@ const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
 const LIVE_SECONDS: u64 = 24 * 3600;
 /// A time stamp is trusted when it is older than this: coarser ones are not to be met.
 const STAMP_SECONDS: i64 = 2;
-/// Most checkpoints kept beside these; beyond it those unseen longest are dropped.
+/// Most checkpoints kept beside these, and while the agent runs of files that are done and left the
+/// patterns; beyond it those unseen longest are dropped.
 const UNSEEN_MAX: usize = 10_000;
 /// Most checkpoints kept of files that are gone, because a copy of them may be met: the newest.
 const GONE_MAX: usize = 100;
@@ -325,6 +326,23 @@ impl Remembered {
         let oldest = gone.clone().filter(is_delivered).min().or_else(|| gone.min());
         if let Some(oldest) = oldest.filter(|_| is_over) {
             self.take(oldest);
+        }
+    }
+
+    /// Keeps only some of the checkpoints of files that are done and that nobody finds by the patterns any
+    /// more: those seen last. `is_found` says whether one is found, by device and inode.
+    pub fn forget_unfound(&mut self, is_found: impl Fn((u64, u64)) -> bool) {
+        let is_unfound = |(number, saved): &(&u64, &Checkpoint)| {
+            let is_done = saved.is_done && saved.inode != 0 && !self.asleep.contains(number);
+            is_done && !is_found((saved.device, saved.inode))
+        };
+        let unfound = self.checkpoints.iter().filter(is_unfound);
+        let mut unfound: Vec<_> =
+            unfound.map(|(number, saved)| (saved.seen_unix, *number)).collect();
+        let Some(beyond @ 1..) = unfound.len().checked_sub(UNSEEN_MAX) else { return };
+        unfound.select_nth_unstable(beyond - 1);
+        for (_, number) in &unfound[..beyond] {
+            self.take(*number);
         }
     }
 

@@ -440,3 +440,28 @@ fn what_is_put_back_is_still_told_of() {
     later.put_back(taken);
     assert_eq!(later.told().count(), 0, "an earlier run has told of it");
 }
+
+/// They are on the disk still, under names that no pattern finds.
+#[test]
+fn of_delivered_files_that_left_the_patterns_those_seen_last_are_kept() {
+    let mut remembered = Remembered::default();
+    let old = 100;
+    for (number, one) in seen_before((0..UNSEEN_MAX as u64 + old).rev()).into_iter().enumerate() {
+        match number {
+            // The oldest of all: it waits to be delivered; the next one is found.
+            0 => remembered.put_back(one),
+            _ => remembered.put_done(one),
+        }
+    }
+    let is_found = |inode| inode == (0, 2);
+
+    remembered.forget_unfound(is_found);
+
+    assert_eq!(remembered.checkpoints().count(), UNSEEN_MAX + 2);
+    for inode in [1, 2, old + 1, UNSEEN_MAX as u64 + old] {
+        assert!(remembered.get(0, inode).is_some(), "{inode}");
+    }
+    assert!(remembered.get(0, old).is_none());
+    remembered.forget_unfound(is_found);
+    assert_eq!(remembered.checkpoints().count(), UNSEEN_MAX + 2);
+}
