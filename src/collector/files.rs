@@ -332,9 +332,11 @@ impl Collector {
             young_from: self.young_from,
             dirs: (self.known_max / FILES_PER_DIR).max(DIRS_LEAST),
         };
-        // Nothing that is done meanwhile asks for the patterns.
+        // What is done meanwhile does not ask for the patterns.
         let mut patterns = std::mem::replace(&mut self.patterns, Patterns::none());
+        self.is_walking = true;
         let scan = patterns.scan_for(self, room);
+        self.is_walking = false;
         self.patterns = patterns;
         scan
     }

@@ -159,7 +159,9 @@ pub struct Collector {
     tags: TagPlan,
     shard_hash_keys: Vec<String>,
     once: Once,
+    /// Empty while a walk has them.
     patterns: Patterns,
+    is_walking: bool,
     watch: Watch,
     registry: Registry,
     remembered: Remembered,
@@ -343,6 +345,7 @@ impl Collector {
             shard_hash_keys: options.shard_hash_keys,
             once: Once::new(options.once),
             patterns,
+            is_walking: false,
             watch: Watch::new(),
             registry: Registry::default(),
             readers: HashMap::new(),

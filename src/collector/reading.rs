@@ -316,6 +316,10 @@ impl Collector {
             self.note_file_error(file, &format!("{action} it"), error);
             return None;
         }
+        // Whether it may be read cannot be asked during a walk: after it this is asked again.
+        if self.is_walking {
+            return None;
+        }
         match self.reopen(file, error) {
             Ok(stat) => Some(stat),
             Err(why) => {
