@@ -11,8 +11,8 @@
 //! | `POST /mock/faults` | adds a fault or a list of faults |
 //! | `DELETE /mock/faults` | removes them |
 //!
-//! Web pages of other places are refused (see [`super::guard`]). The page loads nothing from elsewhere, and puts what was logged into the document as text
-//! only.
+//! Web pages of other places are refused (see [`super::guard`]). The page loads nothing from elsewhere,
+//! and puts what was logged into the document as text only.
 
 use std::sync::Arc;
 
