@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::process::ExitCode as ProcessExitCode;
-use std::sync::atomic::Ordering::Relaxed;
 
 use logferry::app::{self, App, StartError};
 use logferry::cli::{self, Invocation};
@@ -102,13 +101,13 @@ fn perform(
         Invocation::Demo(args) => Ok(mock::demo::run(args, out)?),
         Invocation::DemoAgent { dir } => {
             keep_to_itself();
-            let mut is_demo_gone = None;
+            let mut word = None;
             let code = run(env, &Flags::default(), || {
-                is_demo_gone = Some(mock::demo::end_with_demo()?);
+                word = Some(mock::demo::end_with_demo()?);
                 Ok(())
             });
-            if is_demo_gone.is_some_and(|gone| gone.load(Relaxed)) {
-                mock::demo::clean_up(&dir)?;
+            if let Some(word) = word.as_ref().and_then(|word| word.get()) {
+                mock::demo::clean_up(&dir, word)?;
             }
             Ok(code)
         }

@@ -8,7 +8,8 @@
 //!
 //! A signal ends the app early, and the story as always. A second one, a second later, ends this
 //! process at once. The agent ends with it, however it ends: its standard input is a pipe whose other
-//! end is held here. Whoever of the two is last removes the directory.
+//! end is held here. Whoever of the two is last removes the directory: the agent if the word that came
+//! through the pipe stands in it.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -17,9 +18,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ const KEY_ID: &str = "demo-access-key-id";
 const KEY_SECRET: &str = "demo-access-key-secret";
 /// How the name of the directory begins.
 const DIR_PREFIX: &str = "logferry-demo-";
+/// The file in it that says whose it is.
+const MARK: &str = "demo";
 /// The app writes so often, each time as many lines as the rate asks for.
 const WRITE_PERIOD: Duration = Duration::from_millis(10);
 /// How long the agent may take to deliver what is left; then the demo has failed.
@@ -124,18 +127,19 @@ fn heed_signals() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// Lets this process, the agent of a demo, end with the demo: when standard input ends. Nothing that
-/// is left could be delivered then, so it does not wait for the deadline of a drain. Says from then
-/// on that the demo is gone.
+/// is left could be delivered then, so it does not wait for the deadline of a drain. From then on there
+/// is the word by which the demo marked its directory.
 ///
 /// # Errors
 /// If the system refuses a thread.
-pub fn end_with_demo() -> io::Result<Arc<AtomicBool>> {
-    let is_gone = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&is_gone);
+pub fn end_with_demo() -> io::Result<Arc<OnceLock<Vec<u8>>>> {
+    let word = Arc::new(OnceLock::new());
+    let told = Arc::clone(&word);
     thread::Builder::new().name("demo".to_owned()).spawn(move || {
+        let mut said = Vec::new();
         // What ends is gone, whatever the reason.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        told.store(true, Relaxed);
+        let _ = io::stdin().read_to_end(&mut said);
+        let _ = told.set(said);
         let us = rustix::process::getpid();
         loop {
             // The first asks for a drain, the next one cuts it short.
@@ -146,21 +150,26 @@ pub fn end_with_demo() -> io::Result<Arc<AtomicBool>> {
             }
         }
     })?;
-    Ok(is_gone)
+    Ok(word)
 }
 
-/// Removes the directory of a demo that is gone, and no other.
+/// Removes the directory of a demo that is gone, and no other: it is marked with this word, which only
+/// that demo and its agent know.
 ///
 /// # Errors
 /// If it cannot be removed.
-pub fn clean_up(dir: &Path) -> io::Result<()> {
+pub fn clean_up(dir: &Path, word: &[u8]) -> io::Result<()> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    if name.starts_with(DIR_PREFIX) { fs::remove_dir_all(dir) } else { Ok(()) }
+    let is_marked = || fs::read(dir.join(MARK)).is_ok_and(|mark| mark == word);
+    let is_it = name.starts_with(DIR_PREFIX) && !word.is_empty() && is_marked();
+    if is_it { fs::remove_dir_all(dir) } else { Ok(()) }
 }
 
 /// The directories, which go when this goes.
 struct Stage {
     root: PathBuf,
+    /// What it is marked with.
+    word: String,
     /// They stay, for somebody to look at.
     is_kept: bool,
 }
@@ -179,8 +188,10 @@ impl Stage {
         let time = clock::wall().as_millis();
         let name = format!("{DIR_PREFIX}{}-{time}", std::process::id());
         let root = std::env::temp_dir().join(name);
-        let stage = Self { root, is_kept: false };
+        let word = format!("{:016x}", fastrand::u64(..));
+        let stage = Self { root, word, is_kept: false };
         fs::create_dir_all(stage.root.join("share"))?;
+        fs::write(stage.root.join(MARK), &stage.word)?;
         Ok(stage)
     }
 
@@ -224,7 +235,11 @@ impl Agent {
             .stdout(Stdio::null())
             .stderr(OpenOptions::new().create(true).append(true).open(stage.agent_log())?)
             .spawn()?;
-        Ok(Self(child))
+        let mut agent = Self(child);
+        if let Some(pipe) = &mut agent.0.stdin {
+            pipe.write_all(stage.word.as_bytes())?;
+        }
+        Ok(agent)
     }
 }
 

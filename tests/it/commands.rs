@@ -107,6 +107,23 @@ fn a_demo_that_is_killed_leaves_nothing() {
     demo.expect_nothing();
 }
 
+/// Who starts the agent of a demo by hand has made no demo.
+#[test]
+fn the_agent_of_a_demo_removes_nothing_that_its_demo_did_not_make() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 10);
+    let dir = pod.path("logferry-demo-of-somebody-else");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("demo"), "").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logferry"));
+    command.arg("demo-agent").arg(&dir);
+
+    // Its standard input ends at once.
+    let _ = pod.start_with(command).exit_code();
+
+    assert!(dir.join("demo").exists());
+}
+
 /// `logferry demo | head`: nobody wants to see more.
 #[test]
 fn a_demo_that_nobody_sees_leaves_nothing() {
