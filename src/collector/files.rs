@@ -835,15 +835,16 @@ mod tests {
         assert_eq!(order, [5, 1, 4, 2, 3]);
     }
 
-    /// In each round more files come than are opened in it.
+    /// In each round more files come than the 64 that are opened in it.
     #[test]
     fn however_many_files_come_each_is_opened_after_a_bounded_wait() {
         let mut closed: Vec<Found> = (0..1000).map(written_at).collect();
-        for round in 1..=1000 / (OPENED_LEAST as i64 / 2) + 1 {
-            let come = 2 * OPENED_LEAST as i64;
+        for round in 1..=1000 / (64 / 2) + 1 {
+            let come = 2 * 64;
             closed.extend((0..come).map(|number| written_at(round * 1000 + number)));
-            let opened: Vec<i64> = in_turn(closed.iter().collect())[..OPENED_LEAST as usize]
+            let opened: Vec<i64> = in_turn(closed.iter().collect())
                 .iter()
+                .take(64)
                 .map(|file| file.modified.0)
                 .collect();
             let newest = round * 1000 + come - 1;
