@@ -232,17 +232,24 @@ impl Batcher {
     }
 
     /// When [`Self::due`] will have something to say, if nothing happens before.
-    pub fn deadline(&mut self) -> Option<Instant> {
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
         let linger = self.shared.options.batch_linger;
-        self.oldest().map(|(opened_at, _)| opened_at + linger)
+        let (opened_at, ..) = self.shared.ages.iter().find(|age| self.is_current(age))?;
+        Some(*opened_at + linger)
+    }
+
+    /// Whether a group is still open that was opened then.
+    fn is_current(&self, (_, file, serial): &(Instant, FileKey, u64)) -> bool {
+        let open = self.streams.get(file).and_then(|stream| stream.open.as_ref());
+        open.is_some_and(|open| open.serial == *serial)
     }
 
     /// The file with the oldest open group.
     pub fn oldest(&mut self) -> Option<(Instant, FileKey)> {
-        while let Some(&(opened_at, file, serial)) = self.shared.ages.front() {
-            let open = self.streams.get(&file).and_then(|stream| stream.open.as_ref());
-            if open.is_some_and(|open| open.serial == serial) {
-                return Some((opened_at, file));
+        while let Some(age) = self.shared.ages.front() {
+            if self.is_current(age) {
+                return Some((age.0, age.1));
             }
             self.shared.ages.pop_front();
         }

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use super::left::{self, Beyond, Unopened};
 use super::said::Kind;
+use super::timers::Timer;
 use super::{
     Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening,
 };
@@ -98,20 +99,20 @@ impl Collector {
     pub(super) fn look(&mut self, now: Instant) {
         let hints = self.heed_hints(now);
         self.are_names_changed |= self.came(&hints.came);
-        let is_periodic = self.scan_at <= now;
-        let is_for_names = self.are_names_changed && self.names_from <= now;
+        let is_periodic = self.timers.is_due(Timer::Scan, now);
+        let is_for_names = self.are_names_changed && !self.timers.holds(Timer::NamesFrom, now);
         if self.is_scan_wanted || self.are_names_changed {
-            self.wanted_from.get_or_insert(self.news_from);
+            self.news.want_discovery();
         }
         let is_due = self.is_scan_wanted || is_periodic || is_for_names;
-        if is_due && self.scan_from <= now {
+        if is_due && !self.timers.holds(Timer::ScanFrom, now) {
             self.discover(now);
         } else if hints.unknown_written || std::mem::take(&mut self.is_unknown_written) {
             self.examine_where(now, |state| state != State::Active);
         }
         let is_news = hints != Hints::default();
         if is_news {
-            self.turn_at = now + self.tail.read_linger;
+            self.timers.set(Timer::TurnFrom, now + self.tail.read_linger);
             self.touch(now);
         }
         self.wake(now);
@@ -180,13 +181,8 @@ impl Collector {
     /// Finds the files, opens the new ones, watches the directories, examines all.
     pub(super) fn discover(&mut self, now: Instant) {
         (self.is_scan_wanted, self.are_names_changed) = (false, false);
-        let mut news_from = self.wanted_from.unwrap_or(self.news_from);
-        if self.watch.trouble().is_some() {
-            // Nothing told of what is found now.
-            news_from = news_from.min(self.discovered);
-        }
+        let news_from = self.news.on_discovery(self.watch.trouble().is_none(), now);
         self.schedule.looked(news_from);
-        self.discovered = now;
         self.packed.on_discovery(now);
         // What has trouble now: what is not among it any more is news when it comes back.
         self.troubled.turn();
@@ -235,7 +231,7 @@ impl Collector {
                 tracing::info!(files, "more files are as they were delivered; opening them now");
             }
             // Whoever waits for that need not wait for what is only searched for, or for the save.
-            self.publish_at = Some(now);
+            self.timers.set(Timer::Publish, now);
             self.publish(now, false);
         }
         self.search_for_vanished(&found);
@@ -250,8 +246,7 @@ impl Collector {
         self.looked_at = looked_at;
         self.keep_within_budget();
         self.note_polling();
-        // Files that wait for descriptors wait since then.
-        self.wanted_from = self.is_short.then_some(news_from);
+        self.news.on_discovered(self.is_short.then_some(news_from));
         let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long, and hardly ever finds what no notification told.
         let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
@@ -260,33 +255,37 @@ impl Collector {
         // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
         let fair = used.div_f64(self.limit.cpu_cores) * 2;
         // (Who was frozen meanwhile has not worked that long.)
-        self.scan_from = ended + took.clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
-        self.names_from = ended + (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
-        self.short_from = ended + SCAN_PERIOD_SHORT.max(used * SHORT_PAUSE_FACTOR);
+        let took = took.clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
+        self.timers.set(Timer::ScanFrom, ended + took);
+        let pause = (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
+        self.timers.set(Timer::NamesFrom, ended + pause);
+        let pause = SCAN_PERIOD_SHORT.max(used * SHORT_PAUSE_FACTOR);
+        self.timers.set(Timer::ShortFrom, ended + pause);
         // To open files is no part of looking for them.
         let is_plain = self.counters.files_opened == opened;
         let period = if is_plain { used * SCAN_PAUSE_FACTOR } else { SCAN_PERIOD };
-        self.scan_at = ended
-            + match () {
-                // Some were opened, and others will be when these are delivered.
-                () if self.is_short && !is_plain => SCAN_PERIOD_SHORT,
-                () if self.is_short => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
-                () if are_quiet && self.watch.trouble().is_none() => {
-                    period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
-                }
-                () => SCAN_PERIOD_POLLING,
-            };
+        let period = match () {
+            // Some were opened, and others will be when these are delivered.
+            () if self.is_short && !is_plain => SCAN_PERIOD_SHORT,
+            () if self.is_short => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
+            () if are_quiet && self.watch.trouble().is_none() => {
+                period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
+            }
+            () => SCAN_PERIOD_POLLING,
+        };
+        self.timers.set(Timer::Scan, ended + period);
         if self.store.needs_save() {
-            self.durable_at.get_or_insert(now);
+            self.timers.start(Timer::Durable, now);
         }
-        self.publish_at = Some(now);
+        self.timers.set(Timer::Publish, now);
     }
 
     /// Batches are acknowledged: if files wait for descriptors, some may be had now.
-    pub(super) fn on_acknowledged(&mut self) {
+    pub(super) fn on_acknowledged(&mut self, now: Instant) {
         self.rest_unpacked();
         if self.is_short {
-            self.scan_at = self.scan_at.min(self.short_from);
+            let at = self.timers.free_at(&[Timer::ShortFrom], now);
+            self.timers.advance(Timer::Scan, at);
         }
     }
 
@@ -373,7 +372,7 @@ impl Collector {
             // Who is to end has no time for pauses.
             let is_hurried = mail.abandon;
             self.on_mail(mail, now);
-            if self.is_looking() && now >= self.turn_at {
+            if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) {
                 let hints = self.heed_hints(now);
                 self.are_names_changed |= !hints.came.is_empty();
                 self.is_unknown_written |= hints.unknown_written;
@@ -382,7 +381,7 @@ impl Collector {
             self.save(now, false);
             self.publish(now, false);
             let now = clock::now();
-            match self.paused_until.filter(|until| now < *until && !is_hurried) {
+            match self.timers.get(Timer::ReadFrom).filter(|until| now < *until && !is_hurried) {
                 Some(until) => self.doze(until - now),
                 None if self.can_go_on() && now < began + BREATH_PERIOD => {}
                 None => break,
@@ -754,7 +753,7 @@ impl Collector {
             Change::Grew => {
                 // After a kill, too, it is to be known that not all of it was delivered.
                 if was_delivered {
-                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
+                    self.timers.start(Timer::Durable, now + DURABLE_PERIOD);
                 }
                 self.schedule.mark_grown(file);
                 self.note_announced(file, is_announced);

@@ -1,13 +1,13 @@
 //! The collector's loop: one plain thread that does everything that touches a log line.
 //!
 //! ```text
-//! loop { mail → look → turn → save → publish → wait }
+//! loop { mail → look → turn → save → wait }
 //! ```
 //!
 //! *Mail*: acknowledgements move watermarks. *Look*: events and the clock say what may have
 //! changed (`files`). *Turn*: files are read a piece at a time, groups are sealed and handed
-//! over. *Save*: the checkpoint, if a watermark moved. *Wait*: in one poll(2) for the next
-//! deadline, mail, or an event.
+//! over. *Save*: the checkpoint, if a watermark moved, and the report. *Wait*: in one poll(2) for
+//! the next deadline, mail, or an event. `step` has them.
 //!
 //! # Pace
 //! Turns of reading are at least `read_linger` apart while all files are read to their end, so a
@@ -23,6 +23,7 @@ mod files;
 pub mod fruitless;
 mod left;
 mod missing;
+mod news;
 mod once;
 mod opening;
 mod reading;
@@ -30,24 +31,26 @@ mod refused;
 mod reopening;
 mod rereading;
 mod said;
+mod step;
 pub mod stopping;
+mod timers;
 mod unpacking;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use self::files::{Breath, Unwatched};
 use self::fruitless::Fruitless;
 pub use self::left::Left;
 use self::left::{Beyond, Unopened};
+use self::news::News;
 use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
 use self::said::{Kind, Said};
 use self::stopping::Drain;
+use self::timers::{Timer, Timers};
 use self::unpacking::Packed;
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
@@ -175,8 +178,6 @@ pub struct Collector {
     piece_bytes: usize,
     pacer: Pacer,
     limit: limit::Options,
-    /// When the container is asked for its limits again.
-    container_at: Instant,
     /// What it allowed when it was asked.
     container: cgroup::Limits,
     slack: Slack,
@@ -235,45 +236,24 @@ pub struct Collector {
     is_ready: bool,
     /// Discovery runs with the next look.
     is_scan_wanted: bool,
-    /// The same because names changed, if they did, but not before `names_from`.
+    /// Discovery runs because names changed, as soon as [`Timer::NamesFrom`] lets it.
     are_names_changed: bool,
-    scan_at: Instant,
-    /// The same if files wait for descriptors and batches are acknowledged.
-    short_from: Instant,
-    /// No discovery before this, whatever it is wanted for.
-    scan_from: Instant,
-    names_from: Instant,
-    /// No look at events or turn of reading before this, unless there is a backlog.
-    turn_at: Instant,
-    /// The last look.
-    looked: Instant,
-    /// Nothing had happened since then when the wait for it to happen began.
-    is_rested: bool,
-    /// What this look finds was written after this moment,
-    news_from: Instant,
-    /// and what the next discovery finds after this one, if something made it wanted before.
-    wanted_from: Option<Instant>,
-    /// The last discovery.
-    discovered: Instant,
-    /// The limits forbid reading before this.
-    paused_until: Option<Instant>,
+    timers: Timers,
+    news: News,
     /// The last turn ended because the hand-off was full.
     is_blocked: bool,
     /// Something changed that a checkpoint must hold.
     is_moved: bool,
-    /// The same since the last save through to the disk.
-    durable_at: Option<Instant>,
-    /// No save before this, so that saving many files takes a small part of the time.
-    save_at: Instant,
     checkpoint_saved_unix: u64,
     checkpoint_error: String,
-    publish_at: Option<Instant>,
     /// Somebody waits for the list of files.
     is_list_wanted: bool,
     /// How long what changes may wait to be published.
     publish_period: Duration,
     stage: Stage,
     drain: Drain,
+    /// Told to end at once.
+    is_abandoned: bool,
 }
 
 /// How far the stopping has come.
@@ -319,6 +299,8 @@ impl Collector {
         if options.once.is_some() {
             batcher.end_groups_with_partial_lines();
         }
+        let mut timers = Timers::default();
+        timers.set(Timer::Quota, now + CONTAINER_PERIOD);
         Ok(Self {
             topic,
             batcher,
@@ -329,7 +311,6 @@ impl Collector {
             bucket: (rate > 0).then(|| Bucket::new(rate, now)),
             pacer: Pacer::new(options.limit.cpu_cores, clock::cpu(), now),
             limit: options.limit,
-            container_at: now + CONTAINER_PERIOD,
             container: cgroup::Limits::default(),
             slack: Slack::new(now),
             buffer: Vec::new(),
@@ -381,85 +362,18 @@ impl Collector {
             is_ready: false,
             is_scan_wanted: true,
             are_names_changed: false,
-            scan_at: now,
-            short_from: now,
-            scan_from: now,
-            names_from: now,
-            turn_at: now,
-            looked: now,
-            is_rested: false,
-            news_from: now,
-            wanted_from: None,
-            discovered: now,
-            paused_until: None,
+            timers,
+            news: News::new(now),
             is_blocked: false,
             is_moved: false,
-            durable_at: None,
-            save_at: now,
             checkpoint_saved_unix: 0,
             checkpoint_error: String::new(),
-            publish_at: None,
             is_list_wanted: false,
             publish_period: PUBLISH_PERIOD,
             stage: Stage::Running,
             drain: Drain::new(options.stop, now),
+            is_abandoned: false,
         })
-    }
-
-    /// Runs until it is told to stop and has done so.
-    #[must_use]
-    pub fn run(mut self) -> Summary {
-        self.expect_unseen();
-        loop {
-            let now = clock::now();
-            let mail = self.handoff.take_mail();
-            let (drain, abandon) = (mail.drain, mail.abandon);
-            let has_acks = !mail.acks.is_empty();
-            self.on_mail(mail, now);
-            if has_acks {
-                self.on_acknowledged();
-            }
-            self.heed_container(now);
-            self.heed_wish(drain, now);
-            if self.is_looking() && now >= self.turn_at {
-                self.date_news(now);
-                self.look(now);
-            }
-            self.turn(now);
-            self.finish_drain(now);
-            self.settle();
-            if abandon {
-                self.take_stock(now);
-            }
-            let is_over = abandon
-                || (self.stage == Stage::Closed
-                    && self.handoff.outstanding_bytes() == 0
-                    && self.unparked.is_empty());
-            if is_over {
-                // What was refused may have come again until now.
-                self.handoff.close();
-                self.note_missing(true, now);
-            }
-            self.save(now, is_over);
-            self.publish(now, is_over);
-            self.give_back(now);
-            self.said.sum_up(now);
-            if is_over {
-                self.said.sum_up_all(now);
-                return self.summary();
-            }
-            self.wait();
-        }
-    }
-
-    /// What the look at `now` finds was written after the one before; and if nothing was there when
-    /// the loop went to sleep, just now: that is what woke it. (Nothing wakes it where notifications
-    /// cannot be had: then [`Self::discover`] dates them.)
-    fn date_news(&mut self, now: Instant) {
-        self.news_from = if self.is_rested { now } else { self.looked };
-        self.schedule.looked(self.news_from);
-        self.looked = now;
-        self.is_rested = false;
     }
 
     // === mail
@@ -524,10 +438,10 @@ impl Collector {
             return;
         }
         self.seal_due(now);
-        if self.paused_until.is_some_and(|until| now < until) {
+        if self.timers.holds(Timer::ReadFrom, now) {
             return;
         }
-        self.paused_until = None;
+        self.timers.clear(Timer::ReadFrom);
         self.counters.turns += 1;
         self.measure();
         let flush = self.registry.rests_due(self.tail.partial_line_timeout, now);
@@ -571,10 +485,10 @@ impl Collector {
 
     /// The container may have got other limits while it runs. Asked when the loop is awake anyway.
     fn heed_container(&mut self, now: Instant) {
-        if now < self.container_at {
+        if !self.timers.is_due(Timer::Quota, now) {
             return;
         }
-        self.container_at = now + CONTAINER_PERIOD;
+        self.timers.set(Timer::Quota, now + CONTAINER_PERIOD);
         let before = std::mem::replace(&mut self.container, cgroup::Limits::read(Path::new("/")));
         let set = self.limit.cpu_cores_max;
         let cores = self.container.cpu_cores.filter(|quota| *quota > 0.0);
@@ -632,7 +546,7 @@ impl Collector {
     }
 
     fn pause(&mut self, until: Instant) {
-        self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
+        self.timers.defer(Timer::ReadFrom, until);
     }
 
     /// Keeps all open groups together under their limit. Says whether there is room for more.
@@ -681,8 +595,8 @@ impl Collector {
     // === checkpoint
 
     fn save(&mut self, now: Instant, is_last: bool) {
-        let is_durable_due = self.durable_at.is_some_and(|at| at <= now);
-        let is_fast_due = self.is_moved && self.save_at <= now;
+        let is_durable_due = self.timers.is_due(Timer::Durable, now);
+        let is_fast_due = self.is_moved && !self.timers.holds(Timer::SaveFrom, now);
         let is_assigning = self.once.assign();
         if !(is_fast_due || is_durable_due || is_assigning || is_last) {
             return;
@@ -717,11 +631,11 @@ impl Collector {
                     self.checkpoint_error.clear();
                 }
                 // What could not be set aside is tried again in the same rhythm.
-                self.durable_at = if is_durable && self.unparked.is_empty() {
-                    None
-                } else {
-                    self.durable_at.filter(|at| *at > now).or(Some(now + DURABLE_PERIOD))
-                };
+                if is_durable && self.unparked.is_empty() {
+                    self.timers.clear(Timer::Durable);
+                } else if !self.timers.holds(Timer::Durable, now) {
+                    self.timers.set(Timer::Durable, now + DURABLE_PERIOD);
+                }
             }
             Err(error) => {
                 let meanwhile = if self.once.is_on() {
@@ -731,7 +645,7 @@ impl Collector {
                 };
                 self.once.has_failed = true;
                 self.note_checkpoint_error("save the checkpoint", meanwhile, &error);
-                self.durable_at = Some(now + DURABLE_PERIOD);
+                self.timers.set(Timer::Durable, now + DURABLE_PERIOD);
             }
         }
         self.is_moved = false;
@@ -740,7 +654,8 @@ impl Collector {
             let took = ended - started;
             let fair = took.div_f64(self.limit.cpu_cores * SAVES_SHARE_OF_CPU);
             // A disk that hung once, or a process that was frozen, is no reason to save no more.
-            self.save_at = ended + (took * SAVE_PAUSE_FACTOR).max(fair).min(DURABLE_PERIOD);
+            let pause = (took * SAVE_PAUSE_FACTOR).max(fair).min(DURABLE_PERIOD);
+            self.timers.set(Timer::SaveFrom, ended + pause);
         }
     }
 
@@ -761,7 +676,7 @@ impl Collector {
 
     /// Something changed that the report should say.
     fn touch(&mut self, now: Instant) {
-        self.publish_at.get_or_insert(now + self.publish_period);
+        self.timers.start(Timer::Publish, now + self.publish_period);
     }
 
     fn publish(&mut self, now: Instant, is_last: bool) {
@@ -769,11 +684,11 @@ impl Collector {
         if std::mem::take(&mut self.is_list_wanted) {
             self.publish_files();
         }
-        let is_due = self.publish_at.is_some_and(|at| at <= now);
+        let is_due = self.timers.is_due(Timer::Publish, now);
         if !is_due && !is_last {
             return;
         }
-        self.publish_at = None;
+        self.timers.clear(Timer::Publish);
         let used = clock::thread_cpu();
         let files = self.file_sums();
         let used = clock::thread_cpu().saturating_sub(used);
@@ -828,82 +743,6 @@ impl Collector {
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.handoff.publish_files(FileList { made_unix, files });
     }
-
-    // === waiting
-
-    /// Sleeps until there is mail, an event that may be looked at, or something to do.
-    fn wait(&mut self) {
-        let now = clock::now();
-        let is_reading = self.stage != Stage::Closed;
-        let is_held_up =
-            self.is_blocked || self.paused_until.is_some() || !self.unparked.is_empty();
-        let can_read = is_reading && !is_held_up;
-        let can_measure = is_reading && self.paused_until.is_none() && self.packed.is_measuring();
-        if can_measure || (can_read && !self.schedule.is_empty()) {
-            return;
-        }
-        let mut deadlines = vec![self.durable_at, self.publish_at, self.slack.deadline()];
-        deadlines.push(self.is_moved.then_some(self.save_at));
-        deadlines.push(self.said.deadline());
-        if is_reading {
-            deadlines.push(self.paused_until);
-        }
-        deadlines.push(self.stop_deadline(now));
-        if self.is_looking() {
-            let scan_from = self.scan_from.max(self.turn_at);
-            deadlines.push(Some(self.scan_at.max(scan_from)));
-            if self.is_scan_wanted {
-                deadlines.push(Some(scan_from));
-            }
-            if self.are_names_changed {
-                deadlines.push(Some(self.names_from.max(scan_from)));
-            }
-            if self.aside.asleep() > 0 && self.paused_until.is_none() {
-                deadlines.push(Some(self.turn_at));
-            }
-        }
-        if can_read {
-            deadlines.push(self.registry.rest_deadline(self.tail.partial_line_timeout));
-        }
-        if self.handoff.has_room() {
-            deadlines.push(self.batcher.deadline());
-        }
-        let nearest = deadlines.into_iter().flatten().min();
-        // A turn that is near is waited for without looking at events: they would only wake us.
-        let sees_events = self.is_looking() && now >= self.turn_at;
-        let mut polled = vec![PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
-        let nearest = match self.watch.fd() {
-            Some(fd) if sees_events => {
-                polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                nearest
-            }
-            Some(_) if self.is_looking() => {
-                Some(nearest.map_or(self.turn_at, |at| at.min(self.turn_at)))
-            }
-            _ => nearest,
-        };
-        if sees_events {
-            // Whether something has happened since the look is asked before the sleep: see
-            // `date_news`.
-            if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
-                return;
-            }
-            // A discovery that is due finds what had happened before.
-            self.is_rested = polled.len() > 1 && !self.is_scan_wanted;
-        }
-        let timeout = nearest.map(|at| timespec(at.saturating_duration_since(now)));
-        // Interrupted or not: the loop looks at everything again.
-        let _ = poll(&mut polled, timeout.as_ref());
-    }
-}
-
-impl Collector {
-    /// Sleeps until there is mail, but no longer than this.
-    fn doze(&self, time: Duration) {
-        let mut polled = [PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
-        // Interrupted or not: the caller looks whether it is time.
-        let _ = poll(&mut polled, Some(&timespec(time)));
-    }
 }
 
 /// Bytes of a file that are not acknowledged, and for how many seconds that has been so.
@@ -927,14 +766,5 @@ fn file_report(tracked: &Tracked, unix: u64) -> FileReport {
         lag_bytes,
         lag_seconds,
         last_error: tracked.last_error.clone(),
-    }
-}
-
-/// Rounded up to a whole millisecond, so that a deadline has passed when the wait for it is over.
-fn timespec(duration: Duration) -> Timespec {
-    let rounded = duration + Duration::from_nanos(999_999);
-    Timespec {
-        tv_sec: i64::try_from(rounded.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(rounded.subsec_millis()) * 1_000_000,
     }
 }

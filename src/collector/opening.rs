@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::said::Kind;
+use super::timers::Timer;
 use super::{Collector, Stage};
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
@@ -232,7 +233,7 @@ impl Collector {
     /// is as many as are opened: the others rest, but for those that were written to since they were
     /// delivered.
     pub(super) fn wake(&mut self, now: Instant) {
-        if self.paused_until.is_some_and(|until| now < until) {
+        if self.timers.holds(Timer::ReadFrom, now) {
             return;
         }
         self.said.hush(Some(Kind::Shipping));

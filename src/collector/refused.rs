@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::said::Kind;
+use super::timers::Timer;
 use super::{Collector, DURABLE_PERIOD};
 use crate::batch::rewrite;
 use crate::checkpoint::parked::Destination;
@@ -185,7 +186,7 @@ impl Collector {
                     self.unparked.push((batch, refusal));
                     // The others would fare the same.
                     self.unparked.extend(unparked);
-                    self.durable_at.get_or_insert(now + DURABLE_PERIOD);
+                    self.timers.start(Timer::Durable, now + DURABLE_PERIOD);
                     return;
                 }
             }

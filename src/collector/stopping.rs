@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::left::{self, Left};
 use super::opening::REST_QUIET;
+use super::timers::Timer;
 use super::{Collector, Stage, Summary};
 use crate::batch::policy::Reason;
 use crate::clock;
@@ -127,7 +128,7 @@ impl Collector {
         self.stage = Stage::Draining;
         self.drain.asked_at = now;
         self.batcher.lower_linger(LINGER_MAX);
-        self.publish_at = Some(now);
+        self.timers.set(Timer::Publish, now);
         self.discover(now);
         let files: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
         for file in files {
@@ -256,8 +257,9 @@ impl Collector {
     /// a file that is delivered has been quiet for long enough to give its descriptor up. (Deleted
     /// ones give theirs up last.)
     fn retry_at(&self) -> Option<Instant> {
-        let is_resting = self.is_short && self.discovered < self.grown_at() + DELETED_QUIET_SCARCE;
-        let rest_at = is_resting.then(|| self.discovered + REST_QUIET);
+        let discovered = self.news.discovered();
+        let is_resting = self.is_short && discovered < self.grown_at() + DELETED_QUIET_SCARCE;
+        let rest_at = is_resting.then(|| discovered + REST_QUIET);
         self.packed.retry_at().into_iter().chain(rest_at).min()
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::said::Kind;
+use super::timers::Timer;
 use super::{Collector, READS_PER_TURN, Stage, opening};
 use crate::clock;
 use crate::span::FileKey;
@@ -269,7 +270,7 @@ impl Collector {
     /// A compressed file is open: reads what is small at once, so that the next one has its turn.
     pub(super) fn read_unpacked(&mut self, file: FileKey, now: Instant) {
         for _ in 0..READS_PER_TURN {
-            let is_held = self.paused_until.is_some() || !self.may_read(now);
+            let is_held = self.timers.is_set(Timer::ReadFrom) || !self.may_read(now);
             if is_held || self.is_released(file) {
                 break;
             }

@@ -1,0 +1,197 @@
+//! The loop, as steps and a wait.
+//!
+//! [`Collector::step`] does one step at the time that it is told; [`Collector::wait`] says until when
+//! there is nothing to do. [`Collector::run`] is these two, with the clock and poll(2). The agent may
+//! die between any two steps: what a step has done, the next start finds or does again.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::timers::Timer;
+use super::{Collector, Stage, Summary};
+use crate::clock;
+
+/// One step of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Takes what the sender and the process say: acknowledgements, a wish to stop.
+    Mail,
+    /// Looks at what events and the clock say may have changed.
+    Look,
+    /// Reads files a piece at a time, seals groups and hands them over.
+    Turn,
+    /// Saves the checkpoint, publishes the report, gives memory back.
+    Save,
+}
+
+impl Step {
+    /// In the order of the loop.
+    const ALL: [Self; 4] = [Self::Mail, Self::Look, Self::Turn, Self::Save];
+}
+
+/// How long there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wait {
+    /// For ever without one.
+    until: Option<Instant>,
+    /// An event ends it, too. Mail always does.
+    sees_events: bool,
+}
+
+impl Collector {
+    /// Runs until it is told to stop and has done so.
+    #[must_use]
+    pub fn run(mut self) -> Summary {
+        self.expect_unseen();
+        loop {
+            let now = clock::now();
+            for step in Step::ALL {
+                if let Some(summary) = self.step(step, now) {
+                    return summary;
+                }
+            }
+            let now = clock::now();
+            let wait = self.wait(now);
+            self.sleep(wait, now);
+        }
+    }
+
+    /// Does one step; the last one returns how it ended.
+    fn step(&mut self, step: Step, now: Instant) -> Option<Summary> {
+        match step {
+            Step::Mail => self.take_mail(now),
+            Step::Look if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) => {
+                let written_from = self.news.on_look(now);
+                self.schedule.looked(written_from);
+                self.look(now);
+            }
+            Step::Look => {}
+            Step::Turn => {
+                self.turn(now);
+                self.finish_drain(now);
+                self.settle();
+                if self.is_abandoned {
+                    self.take_stock(now);
+                }
+            }
+            Step::Save => return self.keep(now),
+        }
+        None
+    }
+
+    fn take_mail(&mut self, now: Instant) {
+        let mail = self.handoff.take_mail();
+        let (drain, has_acks) = (mail.drain, !mail.acks.is_empty());
+        self.is_abandoned = mail.abandon;
+        self.on_mail(mail, now);
+        if has_acks {
+            self.on_acknowledged(now);
+        }
+        self.heed_container(now);
+        self.heed_wish(drain, now);
+    }
+
+    fn keep(&mut self, now: Instant) -> Option<Summary> {
+        let is_delivered = self.stage == Stage::Closed
+            && self.handoff.outstanding_bytes() == 0
+            && self.unparked.is_empty();
+        let is_over = self.is_abandoned || is_delivered;
+        if is_over {
+            // What was refused may have come again until now.
+            self.handoff.close();
+            self.note_missing(true, now);
+        }
+        self.save(now, is_over);
+        self.publish(now, is_over);
+        self.give_back(now);
+        self.said.sum_up(now);
+        if is_over {
+            self.said.sum_up_all(now);
+        }
+        is_over.then(|| self.summary())
+    }
+
+    /// How long there is nothing to do, if neither mail nor an event comes.
+    fn wait(&self, now: Instant) -> Wait {
+        let is_reading = self.stage != Stage::Closed;
+        let is_paused = self.timers.is_set(Timer::ReadFrom);
+        let can_read = is_reading && !is_paused && !self.is_blocked && self.unparked.is_empty();
+        let can_measure = is_reading && !is_paused && self.packed.is_measuring();
+        if can_measure || (can_read && !self.schedule.is_empty()) {
+            return Wait { until: Some(now), sees_events: false };
+        }
+        let timers = &self.timers;
+        let mut deadlines = vec![timers.get(Timer::Durable), timers.get(Timer::Publish)];
+        deadlines.extend([self.slack.deadline(), self.said.deadline(), self.stop_deadline(now)]);
+        if self.is_moved {
+            deadlines.push(Some(timers.free_at(&[Timer::SaveFrom], now)));
+        }
+        if is_reading {
+            deadlines.push(timers.get(Timer::ReadFrom));
+        }
+        if can_read {
+            deadlines.push(self.registry.rest_deadline(self.tail.partial_line_timeout));
+        }
+        if self.handoff.has_room() {
+            deadlines.push(self.batcher.deadline());
+        }
+        if !self.is_looking() {
+            return Wait { until: deadlines.into_iter().flatten().min(), sees_events: false };
+        }
+        let scan_at = |held_by: &[Timer]| {
+            let held_by = [held_by, &[Timer::ScanFrom, Timer::TurnFrom]].concat();
+            Some(timers.free_at(&held_by, now))
+        };
+        deadlines.push(scan_at(&[Timer::Scan]));
+        if self.is_scan_wanted {
+            deadlines.push(scan_at(&[]));
+        }
+        if self.are_names_changed {
+            deadlines.push(scan_at(&[Timer::NamesFrom]));
+        }
+        let sees_events = !timers.holds(Timer::TurnFrom, now) && self.watch.fd().is_some();
+        // A turn that is near is waited for without looking at events: they would only wake it.
+        let waits_for_turn = timers.holds(Timer::TurnFrom, now) && self.watch.fd().is_some();
+        if waits_for_turn || (self.aside.asleep() > 0 && !is_paused) {
+            deadlines.push(Some(timers.free_at(&[Timer::TurnFrom], now)));
+        }
+        Wait { until: deadlines.into_iter().flatten().min(), sees_events }
+    }
+
+    /// Sleeps for so long.
+    fn sleep(&mut self, wait: Wait, now: Instant) {
+        let left = wait.until.map(|until| until.saturating_duration_since(now));
+        if left == Some(Duration::ZERO) && !wait.sees_events {
+            return;
+        }
+        let mut polled = vec![PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
+        if let Some(fd) = self.watch.fd().filter(|_| wait.sees_events) {
+            polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            // Whether something has happened since the look is asked before the sleep: see `News`.
+            if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
+                return;
+            }
+            // A discovery that is due finds what had happened before.
+            self.news.on_rest(!self.is_scan_wanted);
+        }
+        // Interrupted or not: the loop looks at everything again.
+        let _ = poll(&mut polled, left.map(timespec).as_ref());
+    }
+
+    /// Sleeps until there is mail, but no longer than this.
+    pub(super) fn doze(&self, time: Duration) {
+        let mut polled = [PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
+        // Interrupted or not: the caller looks whether it is time.
+        let _ = poll(&mut polled, Some(&timespec(time)));
+    }
+}
+
+/// Rounded up to a whole millisecond, so that a deadline has passed when the wait for it is over.
+fn timespec(duration: Duration) -> Timespec {
+    let rounded = duration + Duration::from_nanos(999_999);
+    Timespec {
+        tv_sec: i64::try_from(rounded.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(rounded.subsec_millis()) * 1_000_000,
+    }
+}
