@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, fsync, mkdirat, openat, renameat, renameat_with,
@@ -54,31 +54,45 @@ pub(super) fn read(dir: &File, name: &str, begins: &[u8]) -> io::Result<Option<V
     Ok(Some(bytes))
 }
 
-/// Writes `bytes` under `temporary`, syncs them, gives them their name, syncs the directory: in this
-/// order, so that the name never points at bytes that are not there.
+/// Has something written under `temporary`, syncs it, gives it its name, syncs the directory: in this
+/// order, so that the name never points at bytes that are not there. Returns how many bytes they are.
 ///
 /// # Errors
 /// The first step that fails. The file under `name` is as it was, and nothing is left under
 /// `temporary`; only where the sync of the directory has failed, the new file may be there.
-pub(super) fn replace(dir: &File, temporary: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let written = write_new(dir, temporary, bytes, true)
-        .and_then(|()| Ok(rename_over(dir, temporary, name)?));
+pub(super) fn replace(
+    dir: &File,
+    temporary: &str,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<u64>,
+) -> io::Result<u64> {
+    let written = write_new(dir, temporary, write, true).and_then(|bytes| {
+        rename_over(dir, temporary, name).map(|()| bytes).map_err(io::Error::from)
+    });
     if written.is_err() {
         // It would take up the room that the disk may be short of.
         let _ = unlinkat(dir, temporary, AtFlags::empty());
     }
-    written?;
-    sync(dir)
+    let bytes = written?;
+    sync(dir)?;
+    Ok(bytes)
 }
 
-/// Writes `bytes` over what stands under `spare` and lets it change places with the file under
-/// `name`: whoever opens that finds an old or a new one. Waits for no disk.
+/// Has something written over what stands under `spare` and lets it change places with the file under
+/// `name`: whoever opens that finds an old or a new one. Waits for no disk. Returns how many bytes
+/// they are.
 ///
 /// # Errors
 /// The first step that fails. The file under `name` is as it was, and nothing is left under `spare`.
-pub(super) fn exchange(dir: &File, spare: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let written =
-        write_over(dir, spare, bytes).and_then(|()| Ok(exchange_names(dir, spare, name)?));
+pub(super) fn exchange(
+    dir: &File,
+    spare: &str,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<u64>,
+) -> io::Result<u64> {
+    let written = write_over(dir, spare, write).and_then(|bytes| {
+        exchange_names(dir, spare, name).map(|()| bytes).map_err(io::Error::from)
+    });
     if written.is_err() {
         // It would take up the room that the disk may be short of.
         let _ = unlinkat(dir, spare, AtFlags::empty());
@@ -95,10 +109,15 @@ pub(super) fn prove(dir: &File, name: &str) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let written = openat(dir, name, flags, Mode::empty())
         .map_err(io::Error::from)
-        .and_then(|made| replace(&made.into(), "new", "file", b"proof"));
+        .and_then(|made| replace(&made.into(), "new", "file", whole(b"proof")));
     let _ = unlinkat(dir, format!("{name}/file"), AtFlags::empty());
     let removed = unlinkat(dir, name, AtFlags::REMOVEDIR);
     written.and(Ok(removed?))
+}
+
+/// Writes all of these bytes.
+fn whole(bytes: &[u8]) -> impl FnOnce(&mut File) -> io::Result<u64> {
+    move |file| file.write_all(bytes).map(|()| bytes.len() as u64)
 }
 
 /// Syncs a directory. On file systems that know no such thing (FUSE, network) there is nothing to
@@ -113,7 +132,12 @@ pub(super) fn sync(dir: &File) -> io::Result<()> {
     }
 }
 
-fn write_new(dir: &File, name: &str, bytes: &[u8], is_durable: bool) -> io::Result<()> {
+fn write_new(
+    dir: &File,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<u64>,
+    is_durable: bool,
+) -> io::Result<u64> {
     let mut file = match create(dir, name) {
         // Left behind by a crash, or put there by somebody.
         Err(Errno::EXIST) => {
@@ -122,24 +146,34 @@ fn write_new(dir: &File, name: &str, bytes: &[u8], is_durable: bool) -> io::Resu
         }
         created => created?,
     };
-    file.write_all(bytes)?;
-    if is_durable { file.sync_all() } else { Ok(()) }
+    let bytes = write(&mut file)?;
+    if is_durable {
+        file.sync_all()?;
+    }
+    Ok(bytes)
 }
 
 /// Writes to the file of this name if it is ours alone, otherwise to a new one.
-fn write_over(dir: &File, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn write_over(
+    dir: &File,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<u64>,
+) -> io::Result<u64> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(file) = openat(dir, name, flags, Mode::empty()) else {
-        return write_new(dir, name, bytes, false);
+        return write_new(dir, name, write, false);
     };
-    let file = File::from(file);
+    let mut file = File::from(file);
     let metadata = file.metadata()?;
     // With a second name it is part of somebody's backup.
     if !metadata.is_file() || metadata.nlink() != 1 {
-        return write_new(dir, name, bytes, false);
+        return write_new(dir, name, write, false);
     }
-    file.write_all_at(bytes, 0)?;
-    if metadata.len() > bytes.len() as u64 { file.set_len(bytes.len() as u64) } else { Ok(()) }
+    let bytes = write(&mut file)?;
+    if metadata.len() > bytes {
+        file.set_len(bytes)?;
+    }
+    Ok(bytes)
 }
 
 fn exchange_names(dir: &File, spare: &str, name: &str) -> rustix::io::Result<()> {
@@ -189,12 +223,12 @@ mod tests {
 
     use super::*;
 
-    fn replaced(path: &Path) -> io::Result<()> {
-        replace(&File::open(path).unwrap(), "new.tmp", "file", b"new")
+    fn replaced(path: &Path) -> io::Result<u64> {
+        replace(&File::open(path).unwrap(), "new.tmp", "file", whole(b"new"))
     }
 
-    fn exchanged(path: &Path, bytes: &[u8]) -> io::Result<()> {
-        exchange(&File::open(path).unwrap(), "spare", "file", bytes)
+    fn exchanged(path: &Path, bytes: &[u8]) -> io::Result<u64> {
+        exchange(&File::open(path).unwrap(), "spare", "file", whole(bytes))
     }
 
     /// Whatever stands under either of the two names.
@@ -216,10 +250,11 @@ mod tests {
                 let dir = tempfile::tempdir().unwrap();
                 put(&dir.path().join(name));
 
-                match name {
+                let bytes = match name {
                     "spare" => exchanged(dir.path(), b"new").unwrap(),
                     _ => replaced(dir.path()).unwrap(),
-                }
+                };
+                assert_eq!(bytes, 3);
 
                 let file = dir.path().join("file");
                 assert_eq!(fs::read(&file).unwrap(), b"new", "{name}, thing {number}");

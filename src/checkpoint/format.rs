@@ -33,15 +33,21 @@
 //! CRC-32                  4  of all bytes before it
 //! ```
 
+use std::borrow::Cow;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
+
+use crc32fast::Hasher;
 
 use crate::fingerprint::Fingerprint;
 
 /// How every checkpoint file begins.
 pub(super) const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
 const VERSION: u32 = 1;
+/// A file is written in pieces of so many bytes, or a little more.
+const PIECE_BYTES: usize = 64 << 10;
 /// The flag of [`Checkpoint::is_done`].
 const DONE: u32 = 1;
 /// The flag of a [`Checkpoint::rest`] of no bytes.
@@ -146,18 +152,56 @@ pub enum FormatError {
 }
 
 /// The bytes of a checkpoint file.
+///
+/// # Panics
+/// Never: there is always room in memory.
 #[must_use]
 pub fn encode(generation: u64, checkpoints: &[Checkpoint]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(64 + checkpoints.len() * 160);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&generation.to_le_bytes());
-    put_len(&mut bytes, checkpoints.len());
-    for checkpoint in checkpoints {
-        encode_entry(&mut bytes, checkpoint);
-    }
-    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    let mut bytes = Vec::new();
+    let entries = checkpoints.iter().map(Cow::Borrowed);
+    write(&mut bytes, generation, checkpoints.len(), entries)
+        .expect("memory takes what it is given");
     bytes
+}
+
+/// Writes a checkpoint file of so many entries, a piece after the other, so that there are never copies
+/// of all of them. Returns its length.
+///
+/// # Errors
+/// As writing; and if there are not as many entries as was said.
+pub fn write<'a>(
+    out: &mut impl io::Write,
+    generation: u64,
+    count: usize,
+    entries: impl Iterator<Item = Cow<'a, Checkpoint>>,
+) -> io::Result<u64> {
+    let (mut piece, mut hasher, mut len, mut written) = (Vec::new(), Hasher::new(), 0, 0);
+    let mut flush = |piece: &mut Vec<u8>, hasher: &mut Hasher| {
+        hasher.update(piece);
+        len += piece.len() as u64;
+        out.write_all(piece)?;
+        piece.clear();
+        io::Result::Ok(())
+    };
+    piece.extend_from_slice(MAGIC);
+    piece.extend_from_slice(&VERSION.to_le_bytes());
+    piece.extend_from_slice(&generation.to_le_bytes());
+    put_len(&mut piece, count);
+    for entry in entries {
+        encode_entry(&mut piece, &entry);
+        written += 1;
+        if piece.len() >= PIECE_BYTES {
+            flush(&mut piece, &mut hasher)?;
+        }
+    }
+    if written != count {
+        return Err(io::Error::other(format!("{written} checkpoints instead of {count}")));
+    }
+    flush(&mut piece, &mut hasher)?;
+    let crc = hasher.clone().finalize();
+    piece.extend_from_slice(&crc.to_le_bytes());
+    flush(&mut piece, &mut hasher)?;
+    Ok(len)
 }
 
 fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
@@ -225,6 +269,22 @@ fn put_len(bytes: &mut Vec<u8>, len: usize) {
 /// # Errors
 /// If the bytes are anything but a whole, undamaged file of a known version.
 pub fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>), FormatError> {
+    let (generation, mut reader) = open(bytes)?;
+    let count = reader.u32()?;
+    let checkpoints = (0..count).map(|_| decode_entry(&mut reader)).collect::<Result<_, _>>()?;
+    Ok((generation, checkpoints))
+}
+
+/// The generation of a checkpoint file, of which no entry is looked at.
+///
+/// # Errors
+/// If the bytes are not whole, are damaged, or are of a newer version.
+pub(super) fn generation(bytes: &[u8]) -> Result<u64, FormatError> {
+    open(bytes).map(|(generation, _)| generation)
+}
+
+/// The generation, and what follows it.
+fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>), FormatError> {
     let short = FormatError::Short(bytes.len());
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or(short)?;
     let mut reader = Reader { left: body, len: bytes.len() };
@@ -239,10 +299,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>), FormatError> {
     if version != VERSION {
         return Err(FormatError::Version(version));
     }
-    let generation = reader.u64()?;
-    let count = reader.u32()?;
-    let checkpoints = (0..count).map(|_| decode_entry(&mut reader)).collect::<Result<_, _>>()?;
-    Ok((generation, checkpoints))
+    Ok((reader.u64()?, reader))
 }
 
 fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
@@ -324,6 +381,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -373,6 +432,58 @@ mod tests {
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
                 tail: Fingerprint { len: prints[2], crc32: prints[3] },
             }
+        }
+    }
+
+    /// Notes how many entries had been asked for at each write.
+    struct Pieces<'a> {
+        asked: &'a Cell<usize>,
+        written: Vec<usize>,
+        bytes: Vec<u8>,
+    }
+
+    impl io::Write for Pieces<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.written.push(self.asked.get());
+            self.bytes.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_very_many_entries_a_piece_is_held_at_a_time() {
+        const MANY: usize = 10_000;
+        let one = |number| Checkpoint {
+            path: "/logs/app.log".into(),
+            inode: number,
+            ..Checkpoint::default()
+        };
+        let asked = Cell::new(0);
+        let entries = (1..=MANY as u64).map(|number| {
+            asked.set(asked.get() + 1);
+            Cow::Owned(one(number))
+        });
+        let mut out = Pieces { asked: &asked, written: Vec::new(), bytes: Vec::new() };
+
+        let len = write(&mut out, 7, MANY, entries).unwrap();
+
+        let most = out.written.windows(2).map(|two| two[1] - two[0]).max();
+        assert!(most.is_some_and(|most| most < MANY / 10), "{:?}", out.written);
+        assert_eq!(len, out.bytes.len() as u64);
+        let all: Vec<_> = (1..=MANY as u64).map(one).collect();
+        assert_eq!(decode(&out.bytes), Ok((7, all)));
+    }
+
+    #[test]
+    fn as_many_entries_as_were_said_or_an_error() {
+        let entries = [Checkpoint::default(), Checkpoint::default()];
+        for count in [1, 3] {
+            let entries = entries.iter().map(Cow::Borrowed);
+            assert!(write(&mut Vec::new(), 7, count, entries).is_err(), "{count}");
         }
     }
 

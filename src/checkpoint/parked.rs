@@ -10,7 +10,7 @@
 //! wrong with it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -129,10 +129,14 @@ pub(super) fn write(
         message: message.to_owned(),
         parked_unix: *unix,
     };
-    let mut bytes = serde_json::to_vec(&header)?;
-    bytes.push(b'\n');
-    bytes.extend_from_slice(&batch.payload);
-    replace(&open_for_writing(state)?, TEMPORARY, name, &bytes)
+    let mut header = serde_json::to_vec(&header)?;
+    header.push(b'\n');
+    let write = |file: &mut File| {
+        file.write_all(&header)?;
+        file.write_all(&batch.payload)?;
+        Ok((header.len() + batch.payload.len()) as u64)
+    };
+    replace(&open_for_writing(state)?, TEMPORARY, name, write).map(drop)
 }
 
 /// The name of a piece. The generation tells runs apart that end and begin within a second.

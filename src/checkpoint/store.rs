@@ -19,6 +19,7 @@
 //! more. So a save that fails is all that the caller needs to know of: tried again, it works as soon
 //! as it can. A directory that somebody else holds meanwhile is not touched.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -182,7 +183,8 @@ impl Store {
             Err(error) => return Err(error),
         };
         let has_worked = store.generation > 0;
-        let written = store.write(&loaded.checkpoints, true).map_err(|error| {
+        let all = loaded.checkpoints.iter().map(Cow::Borrowed);
+        let written = store.write(loaded.checkpoints.len(), all, true).map_err(|error| {
             let dir = store.dir.clone();
             StoreError::Io { dir, action: "write a checkpoint", error }
         });
@@ -201,8 +203,21 @@ impl Store {
     /// if what was saved before is gone: once, so that somebody hears of it, though what can be made
     /// again has been. Either way the caller should try again in some seconds.
     pub fn save(&mut self, checkpoints: &[Checkpoint], is_durable: bool) -> io::Result<()> {
+        self.save_each(checkpoints.len(), checkpoints.iter().map(Cow::Borrowed), is_durable)
+    }
+
+    /// Saves so many checkpoints as [`Self::save`] does, and never has all of them at once.
+    ///
+    /// # Errors
+    /// As [`Self::save`]; and if they are not as many.
+    pub fn save_each<'a>(
+        &mut self,
+        count: usize,
+        checkpoints: impl Iterator<Item = Cow<'a, Checkpoint>>,
+        is_durable: bool,
+    ) -> io::Result<()> {
         let trouble = self.regain()?;
-        self.write(checkpoints, is_durable).map_err(explain(&self.dir))?;
+        self.write(count, checkpoints, is_durable).map_err(explain(&self.dir))?;
         trouble.map_or(Ok(()), |trouble| Err(self.describe(trouble)))
     }
 
@@ -302,20 +317,23 @@ impl Store {
     }
 
     /// Writes to the directory that is held.
-    fn write(&mut self, checkpoints: &[Checkpoint], is_durable: bool) -> io::Result<()> {
+    fn write<'a>(
+        &mut self,
+        count: usize,
+        checkpoints: impl Iterator<Item = Cow<'a, Checkpoint>>,
+        is_durable: bool,
+    ) -> io::Result<()> {
         // Another one with each try: of a save that failed half the way, a file may be there.
         self.generation = self.generation.saturating_add(1);
-        let bytes = format::encode(self.generation, checkpoints);
+        let write = |file: &mut File| format::write(file, self.generation, count, checkpoints);
         let dir = self.held().dir();
-        let name = if is_durable {
+        let (name, bytes) = if is_durable {
             let name = DURABLE[self.next_slot];
-            files::replace(dir, TEMPORARY, name, &bytes)?;
-            name
+            (name, files::replace(dir, TEMPORARY, name, write)?)
         } else {
-            files::exchange(dir, SPARE, FAST, &bytes)?;
-            FAST
+            (FAST, files::exchange(dir, SPARE, FAST, write)?)
         };
-        self.left = Some(Left { name, bytes: bytes.len() as u64 });
+        self.left = Some(Left { name, bytes });
         if is_durable {
             self.next_slot = 1 - self.next_slot;
         }
@@ -371,34 +389,46 @@ fn explain(dir: &Path) -> impl FnOnce(io::Error) -> io::Error {
 /// Generation to go on from, the durable file to write next, and what was found in `opened`, which
 /// messages call `dir`.
 fn load(dir: &Path, opened: &File) -> (u64, usize, Loaded) {
+    let read = |name| match files::read(opened, name, format::MAGIC) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let why = access::explain_state_file(&dir.join(name), dir);
+            Err(why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}")))
+        }
+        read => read.map_err(|error| error.to_string()),
+    };
     let mut loaded = Loaded::default();
-    let mut newest = None;
+    let mut intact = Vec::new();
     let mut durable = [0; 2];
+    // There may be very many entries: those of one file are decoded.
     for (index, name) in [DURABLE[0], DURABLE[1], FAST].into_iter().enumerate() {
-        let found = match files::read(opened, name, format::MAGIC) {
-            Ok(None) => continue,
-            Ok(Some(bytes)) => format::decode(&bytes).map_err(|error| error.to_string()),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let why = access::explain_state_file(&dir.join(name), dir);
-                Err(why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}")))
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        match found {
-            Ok((generation, checkpoints)) => {
+        let generation =
+            |bytes: Vec<u8>| format::generation(&bytes).map_err(|error| error.to_string());
+        match read(name).and_then(|found| found.map(generation).transpose()) {
+            Ok(None) => {}
+            Ok(Some(generation)) => {
                 if let Some(slot) = durable.get_mut(index) {
                     *slot = generation;
                 }
-                if newest.is_none_or(|newest| newest < generation) {
-                    newest = Some(generation);
-                    loaded.checkpoints = checkpoints;
-                }
+                intact.push((generation, name));
             }
             Err(reason) => loaded.damaged.push((dir.join(name), reason)),
         }
     }
     let next_slot = usize::from(durable[1] < durable[0]);
-    (newest.unwrap_or(0), next_slot, loaded)
+    intact.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, name) in intact {
+        // Beside an agent it may be another one by now.
+        let decode = |bytes: Vec<u8>| format::decode(&bytes).map_err(|error| error.to_string());
+        match read(name).and_then(|found| found.map(decode).transpose()) {
+            Ok(None) => {}
+            Ok(Some((generation, checkpoints))) => {
+                loaded.checkpoints = checkpoints;
+                return (generation, next_slot, loaded);
+            }
+            Err(reason) => loaded.damaged.push((dir.join(name), reason)),
+        }
+    }
+    (0, next_slot, loaded)
 }
 
 #[cfg(test)]

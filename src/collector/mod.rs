@@ -36,6 +36,7 @@ pub mod stopping;
 mod timers;
 mod unpacking;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -604,19 +605,8 @@ impl Collector {
         let started = clock::now();
         let is_durable = is_durable_due || is_assigning || is_last;
         let unix = clock::wall().as_secs();
-        let mut checkpoints: Vec<Checkpoint> =
-            self.registry.iter().map(|(file, one)| self.checkpoint(file, one, unix)).collect();
-        // Of what has ended only a copy can be met again.
-        let ended = self.registry.ended();
-        let gone = |file, ended: &Tracked| {
-            let checkpoint = self.checkpoint(file, ended, unix);
-            Checkpoint { inode: 0, ..checkpoint }
-        };
-        checkpoints.extend(ended.map(|(file, ended)| gone(file, ended)));
-        checkpoints.extend(self.delivered_copies());
-        let closed = self.remembered.checkpoints();
-        checkpoints.extend(closed.map(|saved| self.aside.for_next_start(saved)));
-        match self.store.save(&checkpoints, is_durable) {
+        let (count, written) = self.save_all(unix, is_durable);
+        match written {
             Ok(()) => {
                 if is_durable {
                     let batches = self.once.on_saved();
@@ -650,7 +640,7 @@ impl Collector {
         }
         self.is_moved = false;
         let ended = clock::now();
-        if checkpoints.len() > SAVES_PACED_FROM {
+        if count > SAVES_PACED_FROM {
             let took = ended - started;
             let fair = took.div_f64(self.limit.cpu_cores * SAVES_SHARE_OF_CPU);
             // A disk that hung once, or a process that was frozen, is no reason to save no more.
@@ -659,9 +649,27 @@ impl Collector {
         }
     }
 
+    /// Saves what is known of all files; there may be very many, so one is made after the other. Says
+    /// how many they are.
+    fn save_all(&mut self, unix: u64, is_durable: bool) -> (usize, std::io::Result<()>) {
+        let Self { registry, remembered, aside, once, looked_at, store, .. } = self;
+        let known = |file, tracked: &Tracked| saved(once, *looked_at, file, tracked, unix);
+        let open = registry.iter().map(|(file, tracked)| Cow::Owned(known(file, tracked)));
+        // Of what has ended only a copy can be met again.
+        let gone = |file, ended: &Tracked| Checkpoint { inode: 0, ..known(file, ended) };
+        let ended = registry.ended().map(|(file, ended)| Cow::Owned(gone(file, ended)));
+        let copies = aside.delivered_copies(registry).map(Cow::Borrowed);
+        let closed = remembered.checkpoints().map(|saved| aside.for_next_start(saved));
+        let count = registry.iter().count()
+            + registry.ended().count()
+            + aside.delivered_copies(registry).count()
+            + remembered.checkpoints().count();
+        let all = open.chain(ended).chain(copies).chain(closed);
+        (count, store.save_each(count, all, is_durable))
+    }
+
     fn checkpoint(&self, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
-        let ranges = self.once.ranges(file, tracked.watermark.offset());
-        Checkpoint { looked_at: self.looked_at, ranges, ..tracked.checkpoint(unix) }
+        saved(&self.once, self.looked_at, file, tracked, unix)
     }
 
     fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {
@@ -743,6 +751,12 @@ impl Collector {
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.handoff.publish_files(FileList { made_unix, files });
     }
+}
+
+/// What a checkpoint remembers of a file.
+fn saved(once: &Once, looked_at: i64, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
+    let ranges = once.ranges(file, tracked.watermark.offset());
+    Checkpoint { looked_at, ranges, ..tracked.checkpoint(unix) }
 }
 
 /// Bytes of a file that are not acknowledged, and for how many seconds that has been so.

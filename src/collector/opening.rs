@@ -7,6 +7,7 @@
 //! anything else                  from its first byte
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -27,7 +28,7 @@ use crate::span::FileKey;
 use crate::tail::discover::{Found, Permission};
 use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, Opened, State, Tracked};
+use crate::tail::registry::{FoundAs, Opened, Registry, State, Tracked};
 use crate::tail::remembered::{self, Remembered, Seeker};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
@@ -128,10 +129,23 @@ impl Aside {
 
     /// The checkpoint of a file that is closed, for the next start: one that rests may be written to
     /// and renamed until then, so it is searched for. (A compressed one has another size than text.)
-    pub(super) fn for_next_start(&self, saved: &Checkpoint) -> Checkpoint {
+    pub(super) fn for_next_start<'a>(&self, saved: &'a Checkpoint) -> Cow<'a, Checkpoint> {
         let rests = self.resting.get(&(saved.device, saved.inode));
         let rests = rests.is_some_and(|found_as| found_as.0 == saved.offset);
-        Checkpoint { is_done: saved.is_done && !rests, ..saved.clone() }
+        match saved.is_done && rests {
+            true => Cow::Owned(Checkpoint { is_done: false, ..saved.clone() }),
+            false => Cow::Borrowed(saved),
+        }
+    }
+
+    /// What is true of the copies whose originals are delivered by now.
+    pub(super) fn delivered_copies(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
+        let is_delivered = |copy: &&Copy| {
+            let original = open.get(copy.original);
+            let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
+            !copy.is_empty() && original.is_some_and(|one| one.is_delivered() && is_read(one))
+        };
+        self.copies.values().filter(is_delivered).map(|copy| &copy.done)
     }
 }
 
@@ -377,16 +391,6 @@ impl Collector {
         for copy in self.aside.copies.values().filter(is_of_this) {
             self.remembered.put_done(copy.done.clone());
         }
-    }
-
-    /// What is true of the copies whose originals are delivered by now.
-    pub(super) fn delivered_copies(&self) -> impl Iterator<Item = Checkpoint> {
-        let is_delivered = |copy: &&Copy| {
-            let original = self.registry.get(copy.original);
-            let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
-            !copy.is_empty() && original.is_some_and(|one| one.is_delivered() && is_read(one))
-        };
-        self.aside.copies.values().filter(is_delivered).map(|copy| copy.done.clone())
     }
 
     /// With as many files open as may be, one that is delivered and quiet gives its descriptor up.

@@ -44,8 +44,9 @@ const AWAY_SECONDS: u64 = 60;
 /// The checkpoints that wait for their files.
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// In the order in which they came.
-    checkpoints: BTreeMap<u64, Checkpoint>,
+    /// In the order in which they came. Boxed, because a map keeps room for more than it holds, and
+    /// there may be many.
+    checkpoints: BTreeMap<u64, Box<Checkpoint>>,
     next_number: u64,
     by_inode: Index,
     /// By the path as configured.
@@ -176,16 +177,21 @@ impl Remembered {
         remembered
     }
 
+    fn saved(&self, number: u64) -> Option<&Checkpoint> {
+        self.checkpoints.get(&number).map(Box::as_ref)
+    }
+
     /// Those that still wait, to be saved again.
     pub fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
-        self.checkpoints.values()
+        self.checkpoints.values().map(Box::as_ref)
     }
 
     /// Those whose files were not delivered and have not been met.
     pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
-        let is_unmet =
-            |(number, saved): &(&u64, &Checkpoint)| !saved.is_done && !self.asleep.contains(number);
-        self.checkpoints.iter().filter(is_unmet).map(|(_, saved)| saved)
+        let is_unmet = |(number, saved): &(&u64, &Box<Checkpoint>)| {
+            !saved.is_done && !self.asleep.contains(number)
+        };
+        self.checkpoints.iter().filter(is_unmet).map(|(_, saved)| saved.as_ref())
     }
 
     /// The file is there, and as long as it was delivered: nothing else claims its checkpoint, and
@@ -215,7 +221,7 @@ impl Remembered {
             };
             has_rest && !self.asleep.contains(number)
         };
-        self.checkpoints.iter().map(|(number, saved)| (*number, saved)).filter(is_it)
+        self.checkpoints.iter().map(|(number, saved)| (*number, saved.as_ref())).filter(is_it)
     }
 
     /// Those of these that are missing and of which nobody was told in this run or an earlier one: now
@@ -228,21 +234,21 @@ impl Remembered {
         let tell = |number| {
             let saved = self.checkpoints.get_mut(&number)?;
             saved.is_told = true;
-            Some(saved.clone())
+            Some(saved.as_ref().clone())
         };
         numbers.into_iter().filter_map(tell).collect()
     }
 
     /// Those of which somebody was told in this run, and which are missing still.
     pub fn told(&self) -> impl Iterator<Item = &Checkpoint> {
-        self.told.iter().filter_map(|number| self.checkpoints.get(number))
+        self.told.iter().filter_map(|number| self.saved(*number))
     }
 
     /// How many are missing, as somebody was told in this run or an earlier one, and how many bytes
     /// of them were not delivered, as far as is known.
     #[must_use]
     pub fn missing(&self) -> (u64, u64) {
-        let missing = self.nowhere.iter().filter_map(|number| self.checkpoints.get(number));
+        let missing = self.nowhere.iter().filter_map(|number| self.saved(*number));
         missing.fold((0, 0), |(files, bytes): (u64, u64), saved| {
             (files + 1, bytes.saturating_add(saved.rest.unwrap_or(0)))
         })
@@ -263,7 +269,7 @@ impl Remembered {
                 self.told.insert(number);
             }
         }
-        self.checkpoints.insert(number, checkpoint);
+        self.checkpoints.insert(number, Box::new(checkpoint));
     }
 
     fn take(&mut self, number: u64) -> Option<Checkpoint> {
@@ -280,12 +286,12 @@ impl Remembered {
         for place in places(&checkpoint) {
             self.by_name.remove(self.key(&place), number);
         }
-        Some(checkpoint)
+        Some(*checkpoint)
     }
 
     /// Takes this checkpoint out.
     pub fn remove(&mut self, checkpoint: &Checkpoint) -> Option<Checkpoint> {
-        let is_it = |number: &u64| self.checkpoints.get(number) == Some(checkpoint);
+        let is_it = |number: &u64| self.saved(*number) == Some(checkpoint);
         let number = self.by_inode.get(checkpoint.inode).find(is_it);
         self.take(number?)
     }
@@ -320,9 +326,8 @@ impl Remembered {
         let gone = self.by_inode.get(0);
         let is_over = gone.clone().nth(GONE_MAX).is_some();
         // What was not delivered goes last.
-        let is_delivered = |number: &u64| {
-            self.checkpoints.get(number).is_some_and(|saved| saved.rest.unwrap_or(0) == 0)
-        };
+        let is_delivered =
+            |number: &u64| self.saved(*number).is_some_and(|saved| saved.rest.unwrap_or(0) == 0);
         let oldest = gone.clone().filter(is_delivered).min().or_else(|| gone.min());
         if let Some(oldest) = oldest.filter(|_| is_over) {
             self.take(oldest);
@@ -332,7 +337,7 @@ impl Remembered {
     /// Keeps only some of the checkpoints of files that are done and that nobody finds by the patterns any
     /// more: those seen last. `is_found` says whether one is found, by device and inode.
     pub fn forget_unfound(&mut self, is_found: impl Fn((u64, u64)) -> bool) {
-        let is_unfound = |(number, saved): &(&u64, &Checkpoint)| {
+        let is_unfound = |(number, saved): &(&u64, &Box<Checkpoint>)| {
             let is_done = saved.is_done && saved.inode != 0 && !self.asleep.contains(number);
             is_done && !is_found((saved.device, saved.inode))
         };
@@ -385,7 +390,7 @@ impl Remembered {
     #[must_use]
     pub fn get(&self, device: u64, inode: u64) -> Option<&Checkpoint> {
         let numbers = self.by_inode.get(inode).filter(|_| inode != 0);
-        let mut checkpoints = numbers.filter_map(|number| self.checkpoints.get(&number));
+        let mut checkpoints = numbers.filter_map(|number| self.saved(number));
         checkpoints.find(|one| one.device == device)
     }
 
@@ -415,13 +420,13 @@ impl Remembered {
         };
         let related = self.by_inode.get(stat.inode).chain(self.by_path.get(self.key(path)));
         let mut candidates: Vec<_> = related
-            .filter_map(|number| Some((kinship(self.checkpoints.get(&number)?)?, number)))
+            .filter_map(|number| Some((kinship(self.saved(number)?)?, number)))
             // What sleeps in its place is nobody else's.
             .filter(|(kinship, number)| *kinship == 0 || !self.asleep.contains(number))
             .collect();
         candidates.sort_unstable();
         for (_, number) in candidates {
-            let Some(saved) = self.checkpoints.get(&number) else { continue };
+            let Some(saved) = self.saved(number) else { continue };
             let is_head_same = reader.has_head(saved.head)?;
             let seen = Seen {
                 device: stat.device,
@@ -468,7 +473,7 @@ impl Remembered {
         let mut candidates = BTreeMap::new();
         for base in bases(resolved) {
             for number in self.by_name.get(self.key(&base)) {
-                let Some(saved) = self.checkpoints.get(&number) else { continue };
+                let Some(saved) = self.saved(number) else { continue };
                 // A head of NULs is no head; then a whole tail is the proof.
                 let is_proof =
                     |tail: Fingerprint| saved.head.len > 0 || tail.len as usize == TAIL_BYTES_MAX;
@@ -482,7 +487,7 @@ impl Remembered {
         }
         // The one of which most was delivered.
         for ((offset, number), tail) in candidates.into_iter().rev() {
-            let Some(saved) = self.checkpoints.get(&number) else { continue };
+            let Some(saved) = self.saved(number) else { continue };
             if reader.has_head(saved.head)? && reader.has_tail(tail, offset)? {
                 if offset < saved.offset {
                     // Ranges of the original stand above all that the copy holds.
@@ -503,7 +508,7 @@ impl Remembered {
 
     /// The checkpoints whose files are looked for, by the directories where they stood.
     fn wanted_by_dir(&self) -> HashMap<PathBuf, Vec<u64>> {
-        let is_wanted = |(number, saved): &(&u64, &Checkpoint)| {
+        let is_wanted = |(number, saved): &(&u64, &Box<Checkpoint>)| {
             saved.inode != 0 && !self.asleep.contains(number)
         };
         let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
@@ -517,7 +522,7 @@ impl Remembered {
 
     /// Those of these whose files were not delivered.
     fn waiting<'a>(&'a self, numbers: &'a [u64]) -> impl Iterator<Item = &'a Checkpoint> {
-        let known = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+        let known = numbers.iter().filter_map(|number| self.saved(*number));
         known.filter(|saved| !saved.is_done)
     }
 
@@ -539,7 +544,7 @@ impl Remembered {
         if state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix {
             self.searched.remove(dir);
         }
-        let known = numbers.iter().filter_map(|number| self.checkpoints.get(number));
+        let known = numbers.iter().filter_map(|number| self.saved(*number));
         Ok(Some(Search {
             device: metadata.dev(),
             inodes: known.map(|saved| saved.inode).collect(),
@@ -564,7 +569,7 @@ impl Remembered {
         }
         let mut removed: Vec<_> = away
             .into_iter()
-            .filter_map(|number| Some((number, self.checkpoints.get(&number)?)))
+            .filter_map(|number| Some((number, self.saved(number)?)))
             .filter(|(_, saved)| nearest_device(&saved.resolved) == Some(saved.device))
             .map(|(number, saved)| (saved.seen_unix, number))
             .collect();
@@ -583,7 +588,7 @@ impl Remembered {
         paths: &mut Vec<(PathBuf, Checkpoint)>,
     ) {
         for &number in numbers {
-            let Some(saved) = self.checkpoints.get(&number) else { continue };
+            let Some(saved) = self.saved(number) else { continue };
             match entries.get(&saved.inode) {
                 Some(path) if !saved.is_done => paths.push((path.clone(), saved.clone())),
                 None if saved.is_done || self.vanished.contains(&number) => {
