@@ -152,7 +152,7 @@ impl Aside {
 impl Collector {
     /// The checkpoints that were loaded: what was born beside their files since then is looked for.
     pub(super) fn expect_unseen(&mut self) {
-        let mut known = Places::new();
+        let mut known = Places::with_capacity(self.remembered.checkpoints().count());
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
@@ -714,6 +714,10 @@ impl Collector {
             known.retain(|place, _| {
                 Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
             });
+        }
+        // At the start it holds all that was known, and after it next to nothing.
+        if known.len() < known.capacity() / 8 {
+            known.shrink_to_fit();
         }
         if known.is_empty() {
             self.aside.strangers.clear();

@@ -27,16 +27,13 @@ pub const LIST_BYTES_MAX: usize = 256 * KIB;
 const BASE_BYTES: u64 = 12 << 20;
 /// What is remembered of a file: its state, its names, its watermark, its checkpoint.
 const FILE_BYTES: u64 = 2048;
-/// What is remembered of a file that is delivered and closed: its checkpoint, its place in the walk
-/// that finds it, and in a save.
-const RESTING_BYTES: u64 = 1024;
+/// What is remembered of a file that is delivered and closed: its checkpoint, and its place in the walk
+/// that finds it.
+const RESTING_BYTES: u64 = 1280;
 /// So many of these fit in any case,
 const RESTING_LEAST: u64 = 128;
 /// and more are of no use.
 const RESTING_MOST: u64 = 200_000;
-/// So many files are known whatever the limit: with the least limit the sum does not hold them, but what
-/// is never in use all at once does.
-const KNOWN_LEAST: u64 = 10_000;
 /// So many files fit in any case,
 const FILES_LEAST: u64 = 512;
 /// and more than so many are kept open only one after the other.
@@ -254,7 +251,7 @@ impl Plan {
             read_bytes: sizes.read_bytes(),
             open_bytes_max: to_usize(open),
             files_max: to_usize(files),
-            known_max: to_usize(files.saturating_add(resting).max(KNOWN_LEAST)),
+            known_max: to_usize(files.saturating_add(resting)),
             handoff_bytes_max: to_usize(handoff),
             limit_bytes,
             rows,
@@ -321,7 +318,7 @@ mod tests {
         expect![[r#"
             base                    12MiB  the process without any file
             files                 39.1MiB  20000 open at once, 2048 bytes each
-            closed files         159.6MiB  163359 delivered and at rest, 1024 bytes each
+            closed files         159.6MiB  130700 delivered and at rest, 1280 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
             open groups           18.5MiB  16MiB, and 2 × a group that grows by doubling
@@ -340,13 +337,13 @@ mod tests {
 
         expect![[r#"
             base                    12MiB  the process without any file
-            files                 2270KiB  1135 open at once, 2048 bytes each
-            closed files          2000KiB  2000 delivered and at rest, 1024 bytes each
+            files                 2262KiB  1131 open at once, 2048 bytes each
+            closed files          2020KiB  1616 delivered and at rest, 1280 bytes each
             read buffer              1MiB  one, for a line of 512KiB
             compressed file       1280KiB  one at a time: its decoder, and its text beside the read buffer
             open groups            4.7MiB  2.2MiB, and 2 × a group that grows by doubling
             compression buffer     1.4MiB  one payload, of a group of 1280KiB
-            hand-off               5.1MiB  3753KiB waiting or in flight, and one payload
+            hand-off               5.1MiB  3747KiB waiting or in flight, and one payload
             requests              2560KiB  8, each with a copy of small batches: a list
         "#]]
         .assert_eq(&rows(&plan));
@@ -370,6 +367,12 @@ mod tests {
         assert_eq!(payload(Compression::None), raw);
     }
 
+    /// What the rows say of all files that may be known, as if each were closed.
+    fn known_bytes(plan: &Plan) -> u64 {
+        let row = |name| plan.rows.iter().find(|row| row.name == name).unwrap().bytes;
+        row("files") / FILE_BYTES * RESTING_BYTES + row("closed files")
+    }
+
     proptest! {
         #[test]
         fn a_plan_never_exceeds_its_limit(
@@ -385,6 +388,7 @@ mod tests {
             match Plan::fit(limit, sizes) {
                 Ok(plan) => {
                     prop_assert!(plan.total() <= limit);
+                    prop_assert_eq!(plan.known_max as u64 * RESTING_BYTES, known_bytes(&plan));
                     prop_assert!(plan.open_bytes_max >= sizes.group_bytes_max());
                     prop_assert!(plan.handoff_bytes_max >= 2 * sizes.payload_bytes_max());
                 }

@@ -188,10 +188,10 @@ impl Remembered {
 
     /// Those whose files were not delivered and have not been met.
     pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
-        let is_unmet = |(number, saved): &(&u64, &Box<Checkpoint>)| {
-            !saved.is_done && !self.asleep.contains(number)
-        };
-        self.checkpoints.iter().filter(is_unmet).map(|(_, saved)| saved.as_ref())
+        let is_unmet =
+            |number: &u64, saved: &Checkpoint| !saved.is_done && !self.asleep.contains(number);
+        let all = self.checkpoints.iter();
+        all.filter(move |(number, saved)| is_unmet(number, saved)).map(|(_, saved)| saved.as_ref())
     }
 
     /// The file is there, and as long as it was delivered: nothing else claims its checkpoint, and
@@ -508,12 +508,10 @@ impl Remembered {
 
     /// The checkpoints whose files are looked for, by the directories where they stood.
     fn wanted_by_dir(&self) -> HashMap<PathBuf, Vec<u64>> {
-        let is_wanted = |(number, saved): &(&u64, &Box<Checkpoint>)| {
-            saved.inode != 0 && !self.asleep.contains(number)
-        };
         let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
-        for (&number, saved) in self.checkpoints.iter().filter(is_wanted) {
-            if let Some(dir) = saved.resolved.parent() {
+        for (&number, saved) in &self.checkpoints {
+            let is_wanted = saved.inode != 0 && !self.asleep.contains(&number);
+            if let Some(dir) = saved.resolved.parent().filter(|_| is_wanted) {
                 by_dir.entry(dir).or_default().push(number);
             }
         }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use logferry::clock;
+use logferry::limit::memory::{Plan, Sizes};
+use logferry::wire::Compression;
 
 use crate::support::{Pod, append_to, rotate, wait_for};
 
@@ -162,4 +164,49 @@ fn k11_more_files_than_fit_in_memory_are_left_for_later() {
     });
     admin.expect_metric("logferry_files{state=\"left\"}", 0);
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// The most memory of an agent that finds so many files as they were delivered, and has descriptors for
+/// a few of them; and the length of their names.
+fn memory_of_a_start(files: usize) -> (u64, u64) {
+    let (mut pod, _) = Pod::with_log();
+    for number in 0..files {
+        pod.ledger.append(&pod.path(&format!("data/pod/logs/{number:05}.log")), 1);
+    }
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    let admin = pod.admin();
+    let agent = pod.start_with_descriptors(FEW);
+    wait_for("its start", || admin.metric("logferry_ready") == Some(1));
+    admin.expect_metric("logferry_files{state=\"saved\"}", 0);
+    let new = pod.path("data/pod/logs/new.log");
+    pod.ledger.append(&new, 10);
+    pod.expect_all();
+    (agent.resident_bytes_peak(), new.as_os_str().len() as u64)
+}
+
+/// What the sum that `check` prints has for a file that is delivered and closed.
+fn bytes_of_a_file_at_rest() -> u64 {
+    let sizes = Sizes {
+        batch_bytes: 512 << 10,
+        line_bytes_max: 512 << 10,
+        concurrency_max: 8,
+        compression: Compression::Lz4,
+    };
+    let plan = Plan::fit(384 << 20, sizes).unwrap();
+    let row = plan.rows.iter().find(|row| row.name == "closed files").unwrap();
+    row.bytes / (plan.known_max - plan.files_max) as u64
+}
+
+#[test]
+fn k11_a_file_at_rest_takes_no_more_than_the_sum_of_check_says() {
+    const COUNT: usize = 10_000;
+    let ((few, _), (many, name_bytes)) = (memory_of_a_start(10), memory_of_a_start(COUNT));
+
+    let each = many.saturating_sub(few) / COUNT as u64;
+
+    let said = bytes_of_a_file_at_rest();
+    println!("{each} bytes a file of {said}: {few} and {many} resident");
+    assert!(each <= said + 2 * name_bytes, "{each} bytes a file of {said}: {few} and {many}");
 }
