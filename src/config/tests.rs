@@ -787,13 +787,13 @@ fn check_prints_two_tables() {
 
         memory              at most  because
         base                12MiB    the process without any file
-        files               10.3MiB  5231 open at once, 2048 bytes each
-        closed files        14.0MiB  14288 delivered and at rest, 1024 bytes each
+        files               10.3MiB  5227 open at once, 2048 bytes each
+        closed files        14.0MiB  11447 delivered and at rest, 1280 bytes each
         read buffer         1MiB     one, for a line of 512KiB
         compressed file     1280KiB  one at a time: its decoder, and its text beside the read buffer
         open groups         10.7MiB  8.2MiB, and 2 × a group that grows by doubling
         compression buffer  1.4MiB   one payload, of a group of 1280KiB
-        hand-off            11.1MiB  9897KiB waiting or in flight, and one payload
+        hand-off            11.1MiB  9.7MiB waiting or in flight, and one payload
         requests            2560KiB  8, each with a copy of small batches: a list
         worst case          64MiB    of 64MiB (mem_usage_limit)
     "#]]
