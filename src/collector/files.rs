@@ -50,10 +50,11 @@ const CAME_MAX: usize = 64;
 const OPENED_IN_ORDER_MAX: usize = 1000;
 /// Files are opened at most so long, or as long as it took to find them, if there is news,
 const OPENING_MAX: Duration = Duration::from_millis(500);
-/// but at least so many: those that wait longest are among them.
+/// but at least so many: those that wait longest are among them. They may take so much longer.
 const OPENED_LEAST: u64 = 64;
+const OPENING_LONGER_MAX: Duration = Duration::from_secs(2);
 /// Why a file is not open yet where there are very many.
-const LATER: &str = "it waits for its turn";
+pub(super) const LATER: &str = "it waits for its turn";
 /// Why a file is not open where descriptors are few.
 const SHORT: &str = "it waits for a descriptor";
 /// So long a discovery works before it does what cannot wait for its end.
@@ -186,13 +187,14 @@ impl Collector {
         self.packed.on_discovery(now);
         // What has trouble now: what is not among it any more is news when it comes back.
         self.troubled.turn();
-        let mut found = HashSet::new();
+        let (mut found, mut is_all) = (HashSet::new(), false);
         let looked_at = opening::stamp();
         let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
         let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
         self.breath = Breath::new(clock::now() + BREATH_PERIOD);
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.walk();
+            is_all = scan.is_all();
             self.unopened = Unopened::default();
             self.is_short = false;
             self.note_beyond(Beyond { files: scan.left_files, dirs: scan.left_dirs });
@@ -234,7 +236,7 @@ impl Collector {
             self.timers.set(Timer::Publish, now);
             self.publish(now, false);
         }
-        self.search_for_vanished(&found);
+        self.search_for_vanished(&found, is_all);
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
@@ -369,8 +371,6 @@ impl Collector {
         loop {
             let now = clock::now();
             let mail = self.handoff.take_mail();
-            // Who is to end has no time for pauses.
-            let is_hurried = mail.abandon;
             self.on_mail(mail, now);
             if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) {
                 let hints = self.heed_hints(now);
@@ -381,7 +381,11 @@ impl Collector {
             self.save(now, false);
             self.publish(now, false);
             let now = clock::now();
-            match self.timers.get(Timer::ReadFrom).filter(|until| now < *until && !is_hurried) {
+            match self
+                .timers
+                .get(Timer::ReadFrom)
+                .filter(|until| now < *until && !self.is_abandoned)
+            {
                 Some(until) => self.doze(until - now),
                 None if self.can_go_on() && now < began + BREATH_PERIOD => {}
                 None => break,
@@ -460,9 +464,11 @@ impl Collector {
             if self.may_sleep(file) {
                 continue;
             }
-            let may_end = self.counters.files_opened >= opened_least;
-            if self.are_names_changed && may_end && clock::now() >= opened_until {
-                // What is new goes before what is only waiting.
+            let is_late = |by: Duration| clock::now() >= opened_until + by;
+            // What cannot be opened takes its time too.
+            let may_end = self.counters.files_opened >= opened_least || is_late(OPENING_LONGER_MAX);
+            if (self.are_names_changed && may_end && is_late(Duration::ZERO)) || self.is_abandoned {
+                // What is new goes before what is only waiting. (And who is to end has no time.)
                 (self.is_scan_wanted, self.is_opening_cut) = (true, true);
                 self.packed.on_waits((file.device, file.inode));
                 self.unopened.add(&file.path, LATER);

@@ -253,7 +253,8 @@ pub struct Collector {
     publish_period: Duration,
     stage: Stage,
     drain: Drain,
-    /// Told to end at once.
+    /// Told to drain, and to end at once.
+    is_drain_asked: bool,
     is_abandoned: bool,
 }
 
@@ -373,6 +374,7 @@ impl Collector {
             publish_period: PUBLISH_PERIOD,
             stage: Stage::Running,
             drain: Drain::new(options.stop, now),
+            is_drain_asked: false,
             is_abandoned: false,
         })
     }
@@ -381,6 +383,8 @@ impl Collector {
 
     fn on_mail(&mut self, mail: Mail, now: Instant) {
         self.clock_offset = mail.clock_offset;
+        self.is_drain_asked |= mail.drain;
+        self.is_abandoned |= mail.abandon;
         self.is_list_wanted |= mail.wants_files;
         if !mail.acks.is_empty() {
             self.is_blocked = false;

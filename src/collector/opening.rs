@@ -8,13 +8,14 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::files::LATER;
 use super::said::Kind;
 use super::timers::Timer;
 use super::{Collector, Stage};
@@ -292,7 +293,8 @@ impl Collector {
     }
 
     /// Discovery is over: what is aside and was not found has another name now, or none.
-    pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>) {
+    /// `is_all`: that is all there is, as far as anybody can know.
+    pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>, is_all: bool) {
         self.aside.copies.retain(|inode, _| found.contains(inode));
         let (remembered, registry) = (&mut self.remembered, &self.registry);
         self.aside.changed.retain(|inode| {
@@ -309,7 +311,9 @@ impl Collector {
             }
             is_found
         });
-        self.remembered.forget_unfound(|inode| found.contains(&inode));
+        if is_all {
+            self.remembered.forget_unfound(|inode| found.contains(&inode));
+        }
     }
 
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
@@ -575,15 +579,17 @@ impl Collector {
     /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
     /// the agent was away, or left behind by a link that leads elsewhere now.
     pub(super) fn adopt(&mut self, now: Instant) {
+        let found = remembered::whereabouts(self, clock::wall().as_secs());
         self.unadopted.clear();
         self.not_allowed.turn();
-        let found = remembered::whereabouts(self, clock::wall().as_secs());
         for saved in found.barred {
             let permission = self.patterns.permits(&saved.path, &saved.resolved);
             match permission {
                 // It may be missing as well: of what is there it is said at a stop that it is left.
                 Permission::Awaited if remembered::is_gone_from_its_place(&saved) => continue,
-                Permission::Awaited if saved.rest != Some(0) => {
+                Permission::Awaited
+                    if saved.rest != Some(0) || remembered::has_grown_in_its_place(&saved) =>
+                {
                     self.unopened.add_awaiting(&saved.path);
                 }
                 _ => {}
@@ -595,6 +601,10 @@ impl Collector {
             self.note_left(why, &saved.path, saved.resolved);
         }
         for (path, saved) in found.paths {
+            if self.is_abandoned {
+                self.unopened.add(&path, LATER);
+                continue;
+            }
             if let Err(error) = self.adopt_one(&path, &saved, now) {
                 self.unadopted.insert((saved.device, saved.inode));
                 if self.is_short {
@@ -727,7 +737,10 @@ impl Collector {
         }
         // What was opened may be expected to have others beside it.
         for (place, one) in known {
-            self.aside.known.entry(place).or_insert(one);
+            match self.aside.known.entry(place) {
+                hash_map::Entry::Vacant(free) => _ = free.insert(one),
+                hash_map::Entry::Occupied(mut other) => other.get_mut().merge(&one),
+            }
         }
     }
 
@@ -735,16 +748,24 @@ impl Collector {
     fn expect_absent(&mut self, known: &mut Places, now: Instant) {
         let seen = self.looked_at;
         self.aside.absent.retain(|_, (_, since)| now < *since + ABSENT_TIME);
-        for (place, (path, _)) in &self.aside.absent {
+        let has_changed = |place: &OsString| unseen::has_changed_since(Path::new(place), seen);
+        for (place, (path, _)) in self.aside.absent.iter().filter(|(place, _)| has_changed(place)) {
             let one = Known { path: path.clone(), seen, born: None, copied: None };
             known.entry(place.clone()).or_insert(one);
         }
     }
 
     /// The search has found that these names stand for nothing.
-    fn note_absent(&mut self, absent: Vec<OsString>, known: &Places, now: Instant) {
-        let before = std::mem::take(&mut self.aside.absent);
-        for place in absent.into_iter().take(ABSENT_MAX) {
+    fn note_absent(&mut self, mut absent: Vec<OsString>, known: &Places, now: Instant) {
+        let mut before = std::mem::take(&mut self.aside.absent);
+        // Where nothing was searched for, nothing is known to be otherwise.
+        self.aside.absent = before.extract_if(|place, _| !known.contains_key(place)).collect();
+        let seen = |place: &OsString| known.get(place).map(|one| one.seen);
+        absent.sort_by_cached_key(|place| {
+            std::cmp::Reverse((before.contains_key(place), seen(place)))
+        });
+        let room = ABSENT_MAX.saturating_sub(self.aside.absent.len());
+        for place in absent.into_iter().take(room) {
             let since = before.get(&place).map_or(now, |(_, since)| *since);
             if let Some(one) = known.get(&place) {
                 self.aside.absent.insert(place, (one.path.clone(), since));

@@ -82,14 +82,13 @@ impl Collector {
 
     fn take_mail(&mut self, now: Instant) {
         let mail = self.handoff.take_mail();
-        let (drain, has_acks) = (mail.drain, !mail.acks.is_empty());
-        self.is_abandoned = mail.abandon;
+        let has_acks = !mail.acks.is_empty();
         self.on_mail(mail, now);
         if has_acks {
             self.on_acknowledged(now);
         }
         self.heed_container(now);
-        self.heed_wish(drain, now);
+        self.heed_wish(self.is_drain_asked, now);
     }
 
     fn keep(&mut self, now: Instant) -> Option<Summary> {
@@ -114,6 +113,11 @@ impl Collector {
 
     /// How long there is nothing to do, if neither mail nor an event comes.
     fn wait(&self, now: Instant) -> Wait {
+        let is_wished = self.is_drain_asked && self.stage == Stage::Running;
+        if self.is_abandoned || is_wished {
+            // The mail that says so was taken in the middle of something else.
+            return Wait { until: Some(now), sees_events: false };
+        }
         let is_reading = self.stage != Stage::Closed;
         let is_paused = self.timers.is_set(Timer::ReadFrom);
         let can_read = is_reading && !is_paused && !self.is_blocked && self.unparked.is_empty();

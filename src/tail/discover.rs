@@ -189,6 +189,16 @@ pub struct Scan {
     pub(super) left_out: u64,
 }
 
+impl Scan {
+    /// Whether it found all there is: nothing was left out, out of reach, or perhaps not mounted yet.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        let has_errors = self.errors.iter().next().is_some() || self.errors.unnamed() > 0;
+        let has_left = self.left_files > 0 || self.left_dirs > 0;
+        !has_errors && !has_left && self.fruitless.is_empty()
+    }
+}
+
 impl Patterns {
     /// Understands the patterns. Files that are in `own`, or in a directory that is, are never
     /// matched, whichever links lead there. With `link_roots` only these directories and the bases

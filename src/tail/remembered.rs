@@ -57,7 +57,7 @@ pub struct Remembered {
     hasher: RandomState,
     /// Directories that were searched, as they were then: there is no use in looking again before
     /// a name has changed.
-    searched: HashMap<PathBuf, (u64, u64, i64, i64)>,
+    searched: HashMap<PathBuf, DirState>,
     /// Directories that are not there, and since when, in Unix seconds.
     missing: HashMap<PathBuf, u64>,
     /// Of files that were done and left their place: they are gone if they are not found beside it.
@@ -97,8 +97,8 @@ pub trait Seeker {
 
 /// What is looked for in one directory.
 struct Search {
-    /// The disk that the directory is on.
-    device: u64,
+    /// How the directory was before.
+    state: DirState,
     /// Inodes of all files that are.
     inodes: HashSet<u64>,
     /// Inodes of those that were not delivered.
@@ -137,11 +137,24 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
             continue;
         };
         let remembered = seeker.remembered();
-        remembered.compare_names(&numbers, &files, &mut paths);
-        paths.extend(remembered.copied(&dir, &numbers, search.device, &files));
+        // What was renamed while the names were read may have been missed.
+        let are_all = state_of(&dir).is_ok_and(|state| state == search.state);
+        if !are_all {
+            remembered.searched.remove(&dir);
+        }
+        remembered.compare_names(&numbers, &files, are_all, &mut paths);
+        paths.extend(remembered.copied(&dir, &numbers, search.state.0, &files));
     }
     seeker.remembered().forget_missing(missing, unix);
     Whereabouts { paths, barred }
+}
+
+/// Device, inode, and time of the last change of a name, in seconds and nanoseconds.
+type DirState = (u64, u64, i64, i64);
+
+fn state_of(dir: &Path) -> io::Result<DirState> {
+    let metadata = fs::metadata(dir)?;
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// The files that are looked for in a directory, and where they are: there, or one below.
@@ -337,11 +350,12 @@ impl Remembered {
     /// Keeps only some of the checkpoints of files that are done and that nobody finds by the patterns any
     /// more: those seen last. `is_found` says whether one is found, by device and inode.
     pub fn forget_unfound(&mut self, is_found: impl Fn((u64, u64)) -> bool) {
-        let is_unfound = |(number, saved): &(&u64, &Box<Checkpoint>)| {
+        let is_unfound = |number: &u64, saved: &Checkpoint| {
             let is_done = saved.is_done && saved.inode != 0 && !self.asleep.contains(number);
             is_done && !is_found((saved.device, saved.inode))
         };
-        let unfound = self.checkpoints.iter().filter(is_unfound);
+        let known = self.checkpoints.iter();
+        let unfound = known.filter(|(number, saved)| is_unfound(number, saved));
         let mut unfound: Vec<_> =
             unfound.map(|(number, saved)| (saved.seen_unix, *number)).collect();
         let Some(beyond @ 1..) = unfound.len().checked_sub(UNSEEN_MAX) else { return };
@@ -531,10 +545,9 @@ impl Remembered {
         numbers: &[u64],
         unix: u64,
     ) -> io::Result<Option<Search>> {
-        let metadata = fs::metadata(dir).inspect_err(|_| {
+        let state = state_of(dir).inspect_err(|_| {
             self.searched.remove(dir);
         })?;
-        let state = (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
         if self.searched.insert(dir.to_owned(), state) == Some(state) {
             return Ok(None);
         }
@@ -544,7 +557,7 @@ impl Remembered {
         }
         let known = numbers.iter().filter_map(|number| self.saved(*number));
         Ok(Some(Search {
-            device: metadata.dev(),
+            state,
             inodes: known.map(|saved| saved.inode).collect(),
             waiting: self.waiting(numbers).map(|saved| saved.inode).collect(),
         }))
@@ -578,18 +591,19 @@ impl Remembered {
         }
     }
 
-    /// What waits and is there is found; what is done and is there no more is gone.
+    /// What waits and is there is found; what is done and is there no more is gone, if these are all.
     fn compare_names(
         &mut self,
         numbers: &[u64],
         entries: &HashMap<u64, PathBuf>,
+        are_all: bool,
         paths: &mut Vec<(PathBuf, Checkpoint)>,
     ) {
         for &number in numbers {
             let Some(saved) = self.saved(number) else { continue };
             match entries.get(&saved.inode) {
                 Some(path) if !saved.is_done => paths.push((path.clone(), saved.clone())),
-                None if saved.is_done || self.vanished.contains(&number) => {
+                None if are_all && (saved.is_done || self.vanished.contains(&number)) => {
                     // Not every file system tells the right inodes along with the names.
                     if !is_in_its_place(saved)
                         && let Some(saved) = self.take(number)
@@ -655,6 +669,14 @@ pub fn is_gone_from_its_place(saved: &Checkpoint) -> bool {
         Ok(_) => !is_in_its_place(saved),
         Err(error) => is_absence(&error),
     }
+}
+
+/// Whether a file that stands where it was last has more bytes than were delivered. (Of a compressed one
+/// the text is longer than the file.)
+#[must_use]
+pub fn has_grown_in_its_place(saved: &Checkpoint) -> bool {
+    is_in_its_place(saved)
+        && fs::symlink_metadata(&saved.resolved).is_ok_and(|found| found.len() > saved.offset)
 }
 
 fn is_in_its_place(saved: &Checkpoint) -> bool {

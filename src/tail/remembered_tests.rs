@@ -405,7 +405,7 @@ fn what_is_in_its_place_is_not_gone() {
     remembered.put_done(saved(&path, "one\n", 4));
     let listed = HashMap::from([(u64::from(u32::MAX), path)]);
 
-    remembered.compare_names(&[0], &listed, &mut Vec::new());
+    remembered.compare_names(&[0], &listed, true, &mut Vec::new());
 
     assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
 }

@@ -17,6 +17,9 @@ use std::time::UNIX_EPOCH;
 
 use super::generation;
 
+/// The time stamps of directories are this coarse, in nanoseconds.
+const DIR_STAMP_LAG: i64 = 2_000_000_000;
+
 /// A file that is known, and the last look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -33,6 +36,14 @@ pub struct Known {
 }
 
 impl Known {
+    /// Takes over what is expected of the same place since other looks.
+    pub fn merge(&mut self, other: &Self) {
+        let earlier = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
+        self.seen = self.seen.min(other.seen);
+        self.born = earlier(self.born, other.born);
+        self.copied = earlier(self.copied, other.copied);
+    }
+
     fn is_younger(&self, born: i64) -> bool {
         born > self.born.unwrap_or(i64::MAX).min(self.seen)
     }
@@ -114,6 +125,15 @@ pub fn unseen<'k>(
     }
     search.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
     search
+}
+
+/// Whether a name beside this place may have changed since a look: the directory says when one did, a
+/// little late.
+#[must_use]
+pub fn has_changed_since(place: &Path, seen: i64) -> bool {
+    let changed = place.parent().map(fs::metadata);
+    let changed = changed.and_then(|found| found.ok()).map(|found| modified(&found));
+    changed.is_none_or(|changed| changed > seen.saturating_sub(DIR_STAMP_LAG))
 }
 
 /// When a file of this name was born, if it is one that nobody has seen.

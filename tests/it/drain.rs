@@ -47,6 +47,32 @@ fn p01_with_50_mb_unread_everything_is_delivered() {
     assert!(pod.agent_log().contains("stopped: everything was delivered"));
 }
 
+/// Mail is taken in the middle of a discovery too: what it says is not forgotten at its end.
+#[test]
+fn p16_a_stop_that_comes_during_a_discovery_begins_after_it() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_DRAIN_DEADLINE", "600s");
+    for number in 0..12_000 {
+        let dir = pod.path(&format!("data/pod/logs/{}", number / 200));
+        fs::create_dir_all(&dir).unwrap();
+        File::create(dir.join(format!("{number}.log"))).unwrap();
+    }
+    pod.ledger.append(&log, 10);
+    let agent = pod.start();
+    pod.expect_all();
+    // Nothing wakes it by itself then for a while.
+    wait_for("a rest", || {
+        let before = agent.cpu_time();
+        pause(Duration::from_secs(7));
+        agent.cpu_time() == before
+    });
+    // Makes it look at all of them, which takes a few tenths of a second.
+    fs::create_dir(pod.path("data/pod/logs/new")).unwrap();
+    pause(Duration::from_millis(10));
+
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+}
+
 #[test]
 fn p03_with_the_endpoint_down_it_ends_in_time_and_the_next_start_delivers() {
     let (mut pod, log) = Pod::with_log();

@@ -238,6 +238,28 @@ fn f06_a_file_known_by_a_name_that_no_pattern_finds_any_more_is_read_on() {
 
 /// Delivered, then emptied and written anew (`command > app.log`) and renamed out of the patterns, all
 /// of it while no agent runs: only what is remembered of it leads there.
+/// It was delivered when somebody looked last, and may not be read as long as its link is not there.
+#[test]
+fn f38_a_file_that_grew_and_waits_for_its_link_is_not_everything_delivered() {
+    let (mut pod, log) = Pod::with_log();
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    pod.ledger.append(&log, 10);
+    fs::remove_file(pod.path("share/logs")).unwrap();
+    let admin = pod.admin();
+    let agent = pod.start();
+    admin.wait_until_ready();
+
+    assert_eq!(agent.stop().0, 75, "{}", pod.agent_log());
+
+    assert_eq!(pod.times_logged("reason=the link by which it was found is not there"), 1);
+    pod.link("data/pod/logs");
+    let agent = pod.start();
+    assert_eq!(pod.finish(agent), 0);
+}
+
 #[test]
 fn f14_a_file_rewritten_and_renamed_while_the_agent_was_away_is_read_from_its_first_byte() {
     for name in ["app.log.1", "app.log.bak", "old/app.log"] {
