@@ -25,7 +25,7 @@
 //! An acknowledgement is one when its status and its request id have been read. So an answer may have
 //! many headers, ones that are no headers, a body that breaks off, and a coding that nobody asked for.
 //! An answer with more headers than there was room for cannot be read any more; the next ones have room
-//! for [`HEADERS_MOST`], until a peer abuses it.
+//! for 20,000, until a peer abuses it.
 //!
 //! # Proxies
 //! The settings say which one is in force; the client does not look at the environment.
