@@ -34,6 +34,9 @@ const RESTING_BYTES: u64 = 1280;
 const RESTING_LEAST: u64 = 128;
 /// and more are of no use.
 const RESTING_MOST: u64 = 200_000;
+/// So many files are known whatever the limit: with the least limit the sum does not hold them, but what
+/// is never in use all at once does.
+const KNOWN_LEAST: u64 = 10_000;
 /// So many files fit in any case,
 const FILES_LEAST: u64 = 512;
 /// and more than so many are kept open only one after the other.
@@ -251,7 +254,7 @@ impl Plan {
             read_bytes: sizes.read_bytes(),
             open_bytes_max: to_usize(open),
             files_max: to_usize(files),
-            known_max: to_usize(files.saturating_add(resting)),
+            known_max: to_usize(files.saturating_add(resting).max(KNOWN_LEAST)),
             handoff_bytes_max: to_usize(handoff),
             limit_bytes,
             rows,
@@ -388,7 +391,8 @@ mod tests {
             match Plan::fit(limit, sizes) {
                 Ok(plan) => {
                     prop_assert!(plan.total() <= limit);
-                    prop_assert_eq!(plan.known_max as u64 * RESTING_BYTES, known_bytes(&plan));
+                    let known = known_bytes(&plan).max(KNOWN_LEAST * RESTING_BYTES);
+                    prop_assert_eq!(plan.known_max as u64 * RESTING_BYTES, known);
                     prop_assert!(plan.open_bytes_max >= sizes.group_bytes_max());
                     prop_assert!(plan.handoff_bytes_max >= 2 * sizes.payload_bytes_max());
                 }
