@@ -54,6 +54,13 @@ pub(super) fn read(dir: &File, name: &str, begins: &[u8]) -> io::Result<Option<V
     Ok(Some(bytes))
 }
 
+/// Removes what could not be written: it would take up the room that the disk may be short of.
+fn unlink_after_failure(dir: &File, name: &str, written: &io::Result<u64>) {
+    if written.is_err() {
+        let _ = unlinkat(dir, name, AtFlags::empty());
+    }
+}
+
 /// Has something written under `temporary`, syncs it, gives it its name, syncs the directory: in this
 /// order, so that the name never points at bytes that are not there. Returns how many bytes they are.
 ///
@@ -69,10 +76,7 @@ pub(super) fn replace(
     let written = write_new(dir, temporary, write, true).and_then(|bytes| {
         rename_over(dir, temporary, name).map(|()| bytes).map_err(io::Error::from)
     });
-    if written.is_err() {
-        // It would take up the room that the disk may be short of.
-        let _ = unlinkat(dir, temporary, AtFlags::empty());
-    }
+    unlink_after_failure(dir, temporary, &written);
     let bytes = written?;
     sync(dir)?;
     Ok(bytes)
@@ -93,10 +97,7 @@ pub(super) fn exchange(
     let written = write_over(dir, spare, write).and_then(|bytes| {
         exchange_names(dir, spare, name).map(|()| bytes).map_err(io::Error::from)
     });
-    if written.is_err() {
-        // It would take up the room that the disk may be short of.
-        let _ = unlinkat(dir, spare, AtFlags::empty());
-    }
+    unlink_after_failure(dir, spare, &written);
     written
 }
 

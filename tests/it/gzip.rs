@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{
     Admin, Agent, Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for,
+    write_large_gz,
 };
 
 const SKIPPED: &str = "logferry_skipped_bytes_total{reason=\"truncated\"}";
@@ -30,20 +31,11 @@ fn agent_that_reads_a_gz() -> (Pod, PathBuf, Agent, Admin) {
     let (mut pod, log) = pod_matching("share/logs/app.log*");
     pod.keep_memory_small();
     let gz = log.with_file_name("app.log.1.gz");
-    let mut file = append_to(&gz);
-    // Hardly to be compressed, so that not all of the file is read at once.
-    let noise = || (0..500).map(|_| fastrand::alphanumeric()).collect::<String>();
-    let lines = (0..24_000).map(|number| format!("line {number} {}", noise())).collect();
-    let text = pod.ledger.note(&file, lines);
-    file.write_all(&compressed(text.as_bytes())).unwrap();
+    write_large_gz(&mut pod, &gz);
     pod.mock.stop();
     let admin = pod.admin();
     let agent = pod.start();
-    wait_for("it to be read", || {
-        let status = admin.status();
-        let files = status["files"].as_array();
-        files.is_some_and(|files| files.iter().any(|file| file["read_offset"] != 0))
-    });
+    admin.wait_until_reading();
     (pod, gz, agent, admin)
 }
 

@@ -2,7 +2,6 @@
 //! devices, directories; files and directories whose permission comes later.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::{make_node, skipped};
-use crate::support::{Agent, Pod, append_to, compress, compressed, run, wait_for};
+use crate::support::{Agent, Pod, compress, run, wait_for, write_large_gz};
 
 const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
 const APP: &str = "share/logs/app.log";
@@ -293,20 +292,12 @@ fn agent_that_reads_a_served_gz(pod: &mut Pod) -> Option<(PathBuf, Served, Agent
     let (source, mounted) = (pod.path("source"), pod.path("data/pod/logs"));
     fs::create_dir(&source).unwrap();
     let gz = source.join("app.log.1.gz");
-    let mut file = append_to(&gz);
-    let noise = || (0..500).map(|_| fastrand::alphanumeric()).collect::<String>();
-    let lines = (0..24_000).map(|number| format!("line {number} {}", noise())).collect();
-    let text = pod.ledger.note(&file, lines);
-    file.write_all(&compressed(text.as_bytes())).unwrap();
+    write_large_gz(pod, &gz);
     let volume = Served::mount(&source, &mounted)?;
     pod.mock.stop();
     let admin = pod.admin();
     let agent = pod.start();
-    wait_for("it to be read", || {
-        let status = admin.status();
-        let files = status["files"].as_array();
-        files.is_some_and(|files| files.iter().any(|file| file["read_offset"] != 0))
-    });
+    admin.wait_until_reading();
     Some((gz, volume, agent))
 }
 

@@ -31,6 +31,15 @@ impl Admin {
         serde_json::from_str(&get(&self.address, "/status").1).unwrap_or_default()
     }
 
+    /// Waits until some of a file has been read.
+    pub(crate) fn wait_until_reading(&self) {
+        wait_for("a file to be read", || {
+            let status = self.status();
+            let files = status["files"].as_array();
+            files.is_some_and(|files| files.iter().any(|file| file["read_offset"] != 0))
+        });
+    }
+
     /// Waits until the agent is ready: the first discovery is done and the watches are armed.
     pub(crate) fn wait_until_ready(&self) {
         wait_for("readiness", || self.is_ready());

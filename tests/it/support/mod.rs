@@ -28,7 +28,9 @@ pub(crate) mod wire;
 
 pub(crate) use admin::Admin;
 pub(crate) use ledger::{FIXED, Ledger, Repeats};
-pub(crate) use rotate::{compress, compressed, copytruncate, logrotate, numbered, rotate, shift};
+pub(crate) use rotate::{
+    compress, compressed, copytruncate, logrotate, numbered, rotate, shift, write_large_gz,
+};
 pub(crate) use volume::Volume;
 
 use std::collections::HashMap;

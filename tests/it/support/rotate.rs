@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::Pod;
 use super::special::skipped;
+use super::{Pod, append_to};
 
 /// `app.log.N`.
 pub(crate) fn numbered(log: &Path, number: usize) -> PathBuf {
@@ -80,4 +80,14 @@ pub(crate) fn logrotate(pod: &Pod, log: &Path, directives: &str) -> bool {
         }
         Err(error) => panic!("logrotate: {error}"),
     }
+}
+
+/// Writes a compressed file of 12 MB of text, which is hardly to be compressed: not all of it is read at
+/// once.
+pub(crate) fn write_large_gz(pod: &mut Pod, gz: &Path) {
+    let mut file = append_to(gz);
+    let noise = || (0..500).map(|_| fastrand::alphanumeric()).collect::<String>();
+    let lines = (0..24_000).map(|number| format!("line {number} {}", noise())).collect();
+    let text = pod.ledger.note(&file, lines);
+    file.write_all(&compressed(text.as_bytes())).unwrap();
 }
