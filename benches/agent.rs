@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use logferry::clock;
+use logferry::base::clock;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sink::Sink;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::Background;
+use logferry::base::clock;
+use logferry_mock::Background;
 
 /// How a log is rotated.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use agent::Agent;
-use logferry::clock;
+use logferry::base::clock;
 use sink::{Sink, mark};
 use stream::{append_to, latencies};
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use logferry::batch::compress::Compressor;
 use logferry::batch::log_group::LogGroup;
-use logferry::wire::{Compression, content_md5};
+use logferry_wire::{Compression, content_md5};
 use rustix::time::{ClockId, clock_gettime};
 
 const READ_BYTES: usize = 1 << 20;

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use agent::Agent;
-use logferry::clock;
+use logferry::base::clock;
 use sink::{Sink, mark};
 use stream::{Stream, Taken, append_to, files, latencies, wait_until};
 

@@ -5,19 +5,19 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logferry::base::sealed::{BatchId, Route, SealedBatch};
+use logferry::base::span::{FileKey, Span};
 use logferry::batch::compress::Compressor;
 use logferry::batch::log_group::LogGroup;
 use logferry::batch::policy::Reason;
 use logferry::batch::{Batcher, Options};
 use logferry::line::split::next_line;
 use logferry::pipeline::{self, Input, Stop};
-use logferry::sealed::{BatchId, Route, SealedBatch};
 use logferry::send::queue::Together;
 use logferry::send::request::{Signature, put_logs};
 use logferry::send::tls::TlsFiles;
 use logferry::send::{self, Credentials, CredentialsSource, Endpoint, Secret};
-use logferry::span::{FileKey, Span};
-use logferry::wire::{Compression, content_md5};
+use logferry_wire::{Compression, content_md5};
 
 use crate::limit::{BATCH_BYTES, BATCH_LINES, Limit};
 use crate::text;
@@ -162,7 +162,7 @@ fn request() -> Stage {
         lines: 1,
         first: 0,
         route: Route::Any,
-        since: logferry::clock::now(),
+        since: logferry::base::clock::now(),
     };
     let batches = [batch];
     let once = Box::new(move || {
@@ -203,7 +203,7 @@ fn pipeline(line_bytes: usize, compression: Compression) -> Stage {
     batcher.begin(file, "/share/logs/app.log".into(), Arc::new([]), "bench");
     let text = read_buffer(line_bytes);
     let (units, bytes) = (line_count(&text), text.len());
-    let now = logferry::clock::now();
+    let now = logferry::base::clock::now();
     let once = Box::new(move || {
         let mut input = Input {
             bytes: &text,

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use logferry::base::clock;
 use logferry::batch::compress;
-use logferry::clock;
-use logferry::wire::Compression;
-use logferry::wire::sls_logs::SlsLogPackageList;
+use logferry_wire::Compression;
+use logferry_wire::sls_logs::SlsLogPackageList;
 use prost::Message as _;
 
 /// What has come so far. Its threads end with the process.

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use agent::Agent;
 use apps::{APPS, App, Arrived};
 use fastrand::Rng;
-use logferry::clock;
-use logferry::mock::{self, Background, Fault};
+use logferry::base::clock;
+use logferry_mock::{self as mock, Background, Fault};
 use plot::Csv;
 
 const SAMPLE: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use logferry::clock;
+use logferry::base::clock;
 
 use crate::agent::Agent;
 use crate::sink::{Arrival, MARK_BYTES, Sink, mark};

@@ -21,11 +21,11 @@ fn main() -> io::Result<()> {
     let (rate, seconds) = (number(1, 1000), number(2, 10));
     let (line_bytes, rotate_every) = (number(3, 150), number(4, u64::MAX));
 
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     let mut file = open(path)?;
     let mut written = 0;
     while written < rate * seconds {
-        let elapsed = logferry::clock::now() - started;
+        let elapsed = logferry::base::clock::now() - started;
         let due = (elapsed.as_millis() * u128::from(rate) / 1000).min(u128::from(rate * seconds));
         let mut text = String::new();
         while u128::from(written) < due {

@@ -16,20 +16,21 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::base::clock;
+use crate::base::exit::{self, ExitCode};
+use crate::base::report::CollectorReport;
 use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{self, Loaded, Store, StoreError};
 use crate::collector::{self, Collector, fruitless};
 use crate::config::Config;
-use crate::exit::{self, ExitCode};
 use crate::handoff::{SenderEnd, handoff};
-use crate::report::CollectorReport;
 use crate::send::Sender;
 use crate::send::http::ClientError;
 use crate::shutdown::{self, Shutdown};
 use crate::signals::Signals;
 use crate::tail::discover::Patterns;
 use crate::tail::pattern::PatternError;
-use crate::{access, admin, clock, send};
+use crate::{access, admin, send};
 
 /// What the agent logs; a file where it is redirected to one (proc(5)).
 const STANDARD_ERROR: &str = "/proc/self/fd/2";

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
+use crate::base::exit::ExitCode;
+use crate::command::checkpoint::Action;
+use crate::command::{demo, mock, parked, status};
 use crate::config::{FILE_FLAG, Flags, KEYS};
-use crate::exit::ExitCode;
-use crate::state_command::Action;
-use crate::{mock, parked_command, status};
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub enum Invocation {
         /// Settings given as flags.
         flags: Flags,
         /// What to do with it.
-        action: parked_command::Action,
+        action: parked::Action,
     },
     /// Send it again.
     Replay {
@@ -57,7 +57,7 @@ pub enum Invocation {
     /// Serve a local endpoint.
     Mock(mock::Command),
     /// Show the whole story.
-    Demo(mock::demo::Demo),
+    Demo(demo::Demo),
     /// Run the agent of a demo.
     DemoAgent {
         /// The demo's directory.
@@ -178,7 +178,7 @@ enum Command {
     /// Serve a local endpoint for development.
     Mock(mock::Command),
     /// Show the whole story: an endpoint, an app that writes, the agent.
-    Demo(mock::demo::Demo),
+    Demo(demo::Demo),
     /// Run the agent of a demo, which ends with it.
     #[command(hide = true)]
     DemoAgent {
@@ -256,7 +256,7 @@ enum ParkedCommand {
 
 impl From<ParkedCommand> for Invocation {
     fn from(command: ParkedCommand) -> Self {
-        use parked_command::Action;
+        use parked::Action;
         let (settings, action) = match command {
             ParkedCommand::List { json, settings } => (settings, Action::List { json }),
             ParkedCommand::Show { id, settings } => (settings, Action::Show { id }),
@@ -379,7 +379,7 @@ mod tests {
         let Ok(Invocation::Demo(demo)) = parsed("demo --seconds 3 --rate 50") else {
             panic!("no demo")
         };
-        assert_eq!(demo, mock::demo::Demo { seconds: 3, rate: 50 });
+        assert_eq!(demo, demo::Demo { seconds: 3, rate: 50 });
         let Ok(Invocation::Mock(mock)) = parsed("mock") else { panic!("no mock") };
         assert_eq!(mock.listen.to_string(), "127.0.0.1:9200");
     }
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn parked_has_four_commands_that_take_settings() {
-        use parked_command::Action;
+        use parked::Action;
         let asked = |line: &str| match parsed(line) {
             Ok(Invocation::Parked { flags, action }) => (action, flag(&flags, "state_dir")),
             other => panic!("{line}: {other:?}"),

@@ -22,8 +22,8 @@ use std::time::Duration;
 use rustix::event::EventfdFlags;
 use tokio::sync::Notify;
 
-use crate::report::{CollectorReport, FileList, SenderReport};
-use crate::sealed::{Ack, SealedBatch};
+use crate::base::report::{CollectorReport, FileList, SenderReport};
+use crate::base::sealed::{Ack, SealedBatch};
 
 /// Makes the hand-off. `bytes_max` bounds the payload bytes handed over and not acknowledged.
 ///

@@ -7,8 +7,8 @@ mod play;
 use std::process::Command;
 
 use crate::app::{self, App};
+use crate::base::exit::ExitCode;
 use crate::config::{self, Environment, Flags};
-use crate::exit::ExitCode;
 use crate::signals::Signals;
 use crate::telemetry::{self, LogWriter};
 

@@ -24,42 +24,32 @@
 //! [`pipeline`] is what happens to a line; [`collector`] is the loop around it; [`tail`] finds and
 //! knows files; [`mod@line`], [`batch`] and [`enrich`] make groups; [`checkpoint`] remembers;
 //! [`handoff`] joins the threads; [`send`] delivers; [`limit`] keeps it small; [`config`] gives
-//! meaning to settings; [`app`] wires it all, [`signals`] and [`shutdown`] take it down, [`admin`] and [`status`]
-//! show it, [`state_command`] mends it, [`parked_command`] deals with what was refused. [`mock`] is the endpoint for development, [`wire`] what both sides speak.
+//! meaning to settings; [`app`] wires it all, [`signals`] and [`shutdown`] take it down, [`admin`] shows
+//! it. [`command`] is what people type beside `run`, and [`base`] what all share.
+//!
+//! Crates of their own are [`logferry_wire`], what the agent and the service speak; [`logferry_mock`],
+//! the endpoint for development and for the tests; [`logferry_clock`]; and [`logferry_trim`].
 
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod base;
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;
-pub mod clock;
 pub mod collector;
+pub mod command;
 pub mod config;
 pub mod enrich;
-pub mod escape;
-pub mod exit;
-pub mod fingerprint;
 pub mod handoff;
-pub mod host;
 pub mod limit;
 pub mod line;
-pub mod mock;
-pub mod parked_command;
 pub mod pipeline;
-pub mod report;
-pub mod sealed;
 pub mod send;
 pub mod shutdown;
 pub mod signals;
-pub mod span;
-pub mod state_command;
-pub mod status;
-pub mod table;
 pub mod tail;
 pub mod telemetry;
-pub mod units;
-pub mod wire;
 
 #[cfg(test)]
 extern crate self as logferry;

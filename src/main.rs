@@ -4,14 +4,15 @@ use std::io::Write;
 use std::process::ExitCode as ProcessExitCode;
 
 use logferry::app::{self, App, StartError};
+use logferry::base::exit::{self, ExitCode};
 use logferry::cli::{self, Invocation};
+use logferry::command::checkpoint::{self, Action};
+use logferry::command::table::printable;
+use logferry::command::{check, demo, mock, parked, status};
 use logferry::config::{self, Environment, Flags, LogFormat, Mistake, Mistakes};
-use logferry::exit::{self, ExitCode};
+use logferry::send;
 use logferry::signals::Signals;
-use logferry::state_command::{self, Action};
-use logferry::table::printable;
 use logferry::telemetry::{self, LogWriter};
-use logferry::{mock, parked_command, send, status};
 
 fn main() -> ProcessExitCode {
     let env: Environment = std::env::vars_os().collect();
@@ -98,16 +99,16 @@ fn perform(
             Err(mock::CommandError::Output(error)) => Err(error.into()),
             Ok(()) => Ok(ExitCode::Done),
         },
-        Invocation::Demo(args) => Ok(mock::demo::run(args, out)?),
+        Invocation::Demo(args) => Ok(demo::run(args, out)?),
         Invocation::DemoAgent { dir } => {
             keep_to_itself();
             let mut word = None;
             let code = run(env, &Flags::default(), || {
-                word = Some(mock::demo::end_with_demo()?);
+                word = Some(demo::end_with_demo()?);
                 Ok(())
             });
             if let Some(word) = word.as_ref().and_then(|word| word.get()) {
-                mock::demo::clean_up(&dir, word)?;
+                demo::clean_up(&dir, word)?;
             }
             Ok(code)
         }
@@ -181,7 +182,7 @@ fn check(
         Ok(config) => config,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    write!(out, "{}", config.tables())?;
+    write!(out, "{}", check::tables(&config))?;
     for note in app::notes(&config) {
         writeln!(out, "\nnote: {}", shown(&note))?;
     }
@@ -215,9 +216,9 @@ fn checkpoint(
         Ok(kept) => kept,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    match state_command::run(action, &kept, out) {
+    match checkpoint::run(action, &kept, out) {
         Ok(()) => Ok(ExitCode::Done),
-        Err(state_command::Error::Output(error)) => Err(error.into()),
+        Err(checkpoint::Error::Output(error)) => Err(error.into()),
         Err(error) => {
             complain(&error.to_string());
             Ok(error.exit_code())
@@ -228,11 +229,11 @@ fn checkpoint(
 fn parked(
     env: &Environment,
     flags: &Flags,
-    action: &parked_command::Action,
+    action: &parked::Action,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     match config::load_local(env, flags) {
-        Ok(local) => conclude(parked_command::run(action, &local.state_dir, out)),
+        Ok(local) => conclude(parked::run(action, &local.state_dir, out)),
         Err(mistakes) => Ok(refuse(&mistakes)),
     }
 }
@@ -248,14 +249,14 @@ fn replay(
         Ok(config) => config,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    let sent = parked_command::send_again(ids, &config.state_dir, config.send, out);
+    let sent = parked::send_again(ids, &config.state_dir, config.send, out);
     conclude(app::runtime()?.block_on(sent))
 }
 
-fn conclude(done: Result<ExitCode, parked_command::Error>) -> anyhow::Result<ExitCode> {
+fn conclude(done: Result<ExitCode, parked::Error>) -> anyhow::Result<ExitCode> {
     match done {
         Ok(code) => Ok(code),
-        Err(parked_command::Error::Output(error)) => Err(error.into()),
+        Err(parked::Error::Output(error)) => Err(error.into()),
         Err(error) => {
             complain(&error.to_string());
             Ok(error.exit_code())

@@ -6,9 +6,9 @@
 
 use std::time::Instant;
 
+use crate::base::fingerprint::Fingerprint;
 use crate::batch::Writer;
 use crate::batch::policy::Reason;
-use crate::fingerprint::Fingerprint;
 use crate::line::split::{Line, last_line, next_line, partial_line};
 
 /// Some bytes of one file, and when they were read.
@@ -145,9 +145,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::base::span::{FileKey, Span};
     use crate::batch::{Batcher, Options, Sealed};
-    use crate::span::{FileKey, Span};
-    use crate::wire::{Compression, sls_logs};
+    use logferry_wire::{Compression, sls_logs};
 
     const FILE: FileKey = FileKey(1);
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn input(bytes: &[u8], lead: usize, offset: u64) -> Input<'_> {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         Input {
             bytes,
             lead,

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clock;
+use crate::base::clock;
 use crate::handoff::SenderEnd;
 use crate::signals::{ONE_STOP, Signals};
 

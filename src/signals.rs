@@ -8,7 +8,7 @@ use rustix::process::Signal as Number;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::clock;
+use crate::base::clock;
 use crate::limit::repeat::Repeat;
 
 /// Signals within this time after the first are the same stop.

@@ -11,11 +11,11 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use logferry::batch::policy::Reason;
 use logferry::batch::{Batcher, Options, Sealed};
-use logferry::clock;
-use logferry::fingerprint::Fingerprint;
+use logferry::base::clock;
+use logferry::base::fingerprint::Fingerprint;
 use logferry::pipeline::{self, Input, Stop};
-use logferry::span::FileKey;
-use logferry::wire::{Compression, sls_logs};
+use logferry::base::span::FileKey;
+use logferry_wire::{Compression, sls_logs};
 use prost::Message as _;
 
 const FILE: FileKey = FileKey(1);

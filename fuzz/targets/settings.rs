@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     let flags = Flags::new();
     match config::load(&env, &flags) {
         Ok(config) => {
-            let text = config.tables();
+            let text = logferry::command::check::tables(&config);
             assert!(!text.contains(SECRET) && !format!("{config:?}").contains(SECRET));
         }
         Err(mistakes) => check(&mistakes),

@@ -1,6 +1,6 @@
 //! The reports as metrics, in one of the two text formats that Prometheus reads ([`Form`]).
 //!
-//! Every counter of [`crate::report`] is here, those of one kind under one name with a label from
+//! Every counter of [`crate::base::report`] is here, those of one kind under one name with a label from
 //! a closed set. Files are summed up: there is no series for each of them, so the number of series
 //! never grows with the number of files; `/status` names them. Names are
 //! `logferry_<noun>_<unit>[_total]`, in seconds and bytes.
@@ -22,11 +22,10 @@ use prometheus_client::registry::Registry;
 use super::Facts;
 use super::process::Process;
 use super::status::not_ready_reason;
-use crate::handoff::SenderEnd;
-use crate::report::{
+use crate::base::report::{
     AGE_BOUNDS, Ages, CollectorCounters, CollectorReport, FAILURE_KINDS, FileSums, SenderReport,
 };
-use crate::table::push_line;
+use crate::handoff::SenderEnd;
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +66,7 @@ impl Form {
     }
 }
 
-/// The values of the label `state` of `logferry_files` ([`crate::report::FileReport::state`]), in the
+/// The values of the label `state` of `logferry_files` ([`crate::base::report::FileReport::state`]), in the
 /// order of [`FileSums`].
 pub const FILE_STATES: [&str; 5] = ["active", "rotated", "deleted", "saved", "left"];
 
@@ -135,9 +134,9 @@ fn plain(open_metrics: &str) -> String {
         };
         if let Some(words) = help.take().and_then(|line| line.strip_prefix("# HELP ")) {
             let words = words.strip_prefix(name).unwrap_or(words);
-            push_line(&mut text, format_args!("# HELP {name}{suffix}{words}"));
+            text.extend(["# HELP ", name, suffix, words, "\n"]);
         }
-        push_line(&mut text, format_args!("# TYPE {name}{suffix} {kind}"));
+        text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
     }
     text
 }

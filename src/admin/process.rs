@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::clock;
+use crate::base::clock;
 
 /// What the process uses. A `None` could not be read and is left out of what is shown.
 #[derive(Clone, Copy, Debug)]

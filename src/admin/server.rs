@@ -19,10 +19,10 @@ use super::connections::{Connections, Limits};
 use super::metrics::{self, Form, Snapshot};
 use super::status::{Status, not_ready_reason};
 use super::{Facts, Options};
-use crate::clock;
-use crate::escape;
+use crate::base::clock;
+use crate::base::escape;
 use crate::handoff::SenderEnd;
-use crate::host::is_foreign;
+use logferry_wire::host::is_foreign;
 
 const LIMITS: Limits =
     Limits { connections_max: 16, lifetime: Duration::from_secs(5), request_bytes_max: 16 << 10 };

@@ -47,11 +47,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
-use crate::handoff::SenderEnd;
-use crate::report::{
+use crate::base::report::{
     CollectorCounters, CollectorReport, FAILURE_KINDS, FileList, FileReport, FileSums,
     FruitlessPattern, SenderReport,
 };
+use crate::handoff::SenderEnd;
 
 /// Most entries of [`Status::errors`].
 pub const ERRORS_MAX: usize = 20;

@@ -10,9 +10,9 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::clock;
+use crate::base::clock;
+use crate::base::report::{CollectorReport, FileList, FileReport, FileSums, SenderReport};
 use crate::handoff::{CollectorEnd, SenderEnd, handoff};
-use crate::report::{CollectorReport, FileList, FileReport, FileSums, SenderReport};
 
 /// A server on a thread of its own, and both ends of its hand-off.
 pub(crate) struct Served {

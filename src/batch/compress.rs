@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::wire::Compression;
+use logferry_wire::Compression;
 
 const ZSTD_LEVEL: i32 = 1;
 

@@ -182,7 +182,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::wire::sls_logs;
+    use logferry_wire::sls_logs;
 
     fn with_prost(
         lines: &[(u32, Vec<u8>)],

@@ -23,17 +23,17 @@ use self::compress::Compressor;
 use self::log_group::LogGroup;
 use self::pack_id::PackId;
 use self::policy::Reason;
-use crate::fingerprint::Fingerprint;
-use crate::sealed::{BatchId, Route, SealedBatch};
-use crate::span::{FileKey, Span};
-use crate::wire::Compression;
+use crate::base::fingerprint::Fingerprint;
+use crate::base::sealed::{BatchId, Route, SealedBatch};
+use crate::base::span::{FileKey, Span};
+use logferry_wire::Compression;
 
 /// When to seal a group, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Seal at this raw size.
     pub batch_bytes: usize,
-    /// Seal at this many lines. At most [`crate::wire::GROUP_LINES_MAX`].
+    /// Seal at this many lines. At most [`logferry_wire::GROUP_LINES_MAX`].
     pub batch_lines: u32,
     /// Seal at this age.
     pub batch_linger: Duration,
@@ -471,7 +471,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::wire::sls_logs;
+    use logferry_wire::sls_logs;
 
     fn batcher(batch_lines: u32) -> Batcher {
         let options = Options {
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_batch_says_which_bytes_it_carries() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut batcher = batcher(9);
         let mut writer = batcher.writer(FileKey(1));
         writer.append(b"one", 10, 14, TIME, now);
@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_as_old_as_its_oldest_line() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut batcher = batcher(9);
         let file = FileKey(1);
@@ -531,7 +531,7 @@ mod tests {
 
     #[test]
     fn the_oldest_group_is_due_first() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut batcher = batcher(9);
         batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, at(0));
@@ -547,7 +547,7 @@ mod tests {
 
     #[test]
     fn an_ended_stream_is_due_at_once_and_goes_with_its_group() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut batcher = batcher(9);
         batcher.writer(FileKey(1)).append(b"x", 0, 2, TIME, now);
         batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, now);
@@ -564,13 +564,13 @@ mod tests {
     fn knows_when_all_groups_together_are_too_large() {
         let mut batcher = batcher(9);
         assert!(!batcher.is_over());
-        batcher.writer(FileKey(1)).append(&[b'x'; 200], 0, 201, TIME, crate::clock::now());
+        batcher.writer(FileKey(1)).append(&[b'x'; 200], 0, 201, TIME, crate::base::clock::now());
         assert!(batcher.is_over());
     }
 
     #[test]
     fn a_small_group_does_not_hold_the_buffer_of_a_large_one() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut batcher = batcher(9);
         batcher.shared.open_bytes_max = 20_000;
         batcher.writer(FileKey(1)).append(&[b'x'; 5000], 0, 5001, TIME, now);
@@ -585,7 +585,7 @@ mod tests {
 
     #[test]
     fn buffers_that_are_kept_make_room_before_groups_do() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut batcher = batcher(9);
         batcher.shared.open_bytes_max = 8000;
         batcher.writer(FileKey(1)).append(&[b'x'; 7000], 0, 7001, TIME, now);
@@ -601,7 +601,7 @@ mod tests {
         let mut batcher = batcher(9);
         let mut writer = batcher.writer(FileKey(1));
         assert_eq!(writer.seal_before(1, TIME), None);
-        writer.append(b"x", 0, 2, TIME, crate::clock::now());
+        writer.append(b"x", 0, 2, TIME, crate::base::clock::now());
         assert_eq!(writer.seal_before(1, TIME + 60), Some(Reason::Minute));
     }
 }

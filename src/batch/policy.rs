@@ -43,7 +43,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::wire::Compression;
+    use logferry_wire::Compression;
 
     #[test]
     fn seals_before_the_line_that_would_break_a_rule() {

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::compress::{Compressor, decompress};
-use crate::sealed::{BatchId, SealedBatch};
-use crate::wire::sls_logs::LogGroup;
-use crate::wire::{Compression, LOG_AGE_SECONDS_MAX, LOG_AHEAD_SECONDS_MAX};
+use crate::base::sealed::{BatchId, SealedBatch};
+use logferry_wire::sls_logs::LogGroup;
+use logferry_wire::{Compression, LOG_AGE_SECONDS_MAX, LOG_AHEAD_SECONDS_MAX};
 
 /// Room for the way to the service, and for the noise of its clock.
 const MARGIN_SECONDS: i64 = 60;
@@ -83,9 +83,9 @@ fn closed(batch: &SealedBatch, group: &LogGroup) -> Option<SealedBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sealed::Route;
-    use crate::span::{FileKey, Span};
-    use crate::wire::sls_logs::{Log, LogTag, log::Content};
+    use crate::base::sealed::Route;
+    use crate::base::span::{FileKey, Span};
+    use logferry_wire::sls_logs::{Log, LogTag, log::Content};
 
     const NOW: i64 = 1_700_000_000;
     const ALL: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
@@ -110,7 +110,7 @@ mod tests {
             lines: u32::try_from(lines.len()).unwrap(),
             first: 10,
             route: Route::Any,
-            since: crate::clock::now(),
+            since: crate::base::clock::now(),
         }
     }
 

@@ -41,7 +41,7 @@ use std::path::PathBuf;
 
 use crc32fast::Hasher;
 
-use crate::fingerprint::Fingerprint;
+use crate::base::fingerprint::Fingerprint;
 
 /// How every checkpoint file begins.
 pub(super) const MAGIC: &[u8; 8] = b"LFCKPT\r\n";

@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::files::{ASIDE, read, replace, sync};
-use crate::sealed::{BatchId, Refusal, Route, SealedBatch};
-use crate::span::{FileKey, Span};
-use crate::wire::{Compression, GROUP_BYTES_MAX};
+use crate::base::sealed::{BatchId, Refusal, Route, SealedBatch};
+use crate::base::span::{FileKey, Span};
+use logferry_wire::{Compression, GROUP_BYTES_MAX};
 
 /// The directory, below the state directory.
 pub const DIR: &str = "parked";
@@ -287,7 +287,7 @@ fn decode(bytes: &[u8]) -> Result<Piece, String> {
         lines: header.lines,
         first: header.first,
         route: Route::Any,
-        since: crate::clock::now(),
+        since: crate::base::clock::now(),
     };
     Ok(Piece { header, batch })
 }
@@ -315,7 +315,7 @@ mod tests {
             lines: 2,
             first: 5,
             route: Route::Key(7),
-            since: crate::clock::now(),
+            since: crate::base::clock::now(),
         }
     }
 

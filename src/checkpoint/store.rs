@@ -33,7 +33,7 @@ use super::format::{self, Checkpoint};
 use super::hold::{self, Hold};
 use super::parked::{self, Circumstances, Destination};
 use crate::access;
-use crate::sealed::{Refusal, SealedBatch};
+use crate::base::sealed::{Refusal, SealedBatch};
 
 /// The state directory in use by this process.
 pub struct Store {

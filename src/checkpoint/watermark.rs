@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use crate::fingerprint::Fingerprint;
-use crate::span::Span;
+use crate::base::fingerprint::Fingerprint;
+use crate::base::span::Span;
 
 /// The lowest byte of a file that is not acknowledged.
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::span::FileKey;
+    use crate::base::span::FileKey;
 
     fn span(start: u64, end: u64) -> Span {
         Span::new(FileKey(1), start, end)

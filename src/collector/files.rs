@@ -14,9 +14,9 @@ use super::timers::Timer;
 use super::{
     Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening,
 };
+use crate::base::clock;
+use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
-use crate::clock;
-use crate::span::FileKey;
 use crate::tail::crowd::{Crowd, Met};
 use crate::tail::discover::{Found, Host, Patterns, Permission, Refused, Room, Scan};
 use crate::tail::generation;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::report::FruitlessPattern;
+use crate::base::report::FruitlessPattern;
 use crate::tail::discover::{self, names_in};
 
 /// By then an app has its logs.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn is_warned_of_once_if_it_lasts_and_no_app_was_ever_there() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut fruitless = Fruitless::default();
         let mut is_warned = |at: Duration, found: Vec<discover::Fruitless>| {
             fruitless.note(found, now + at);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_app_that_comes_and_goes_is_told_of_some_times_and_then_seldom() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut fruitless = Fruitless::default();
         for _ in 0..1000 {
             fruitless.note(vec![found("/")], now);

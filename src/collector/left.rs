@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::access;
-use crate::report::FileReport;
+use crate::base::report::FileReport;
 
 /// Of so many the reason is kept.
 pub(super) const NAMED_MAX: usize = 20;

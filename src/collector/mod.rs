@@ -53,21 +53,21 @@ use self::said::{Kind, Said};
 use self::stopping::Drain;
 use self::timers::{Timer, Timers};
 use self::unpacking::Packed;
+use crate::base::clock;
+use crate::base::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
+use crate::base::sealed::{Outcome, Refusal, Route, SealedBatch};
+use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{Loaded, Store};
-use crate::clock;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
 use crate::limit::cgroup;
 use crate::limit::pacer::Pacer;
 use crate::limit::slack::Slack;
-use crate::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
-use crate::sealed::{Outcome, Refusal, Route, SealedBatch};
-use crate::span::{FileKey, Span};
 use crate::tail::crowd::Names;
 use crate::tail::discover::Patterns;
 use crate::tail::reader::Reader;
@@ -289,8 +289,8 @@ impl Collector {
         handoff: CollectorEnd,
     ) -> std::io::Result<Self> {
         let least = crate::line::split::lookahead(options.tail.line_bytes_max)
-            + crate::fingerprint::TAIL_BYTES_MAX;
-        let least = least.max(crate::fingerprint::HEAD_BYTES_MAX);
+            + crate::base::fingerprint::TAIL_BYTES_MAX;
+        let least = least.max(crate::base::fingerprint::HEAD_BYTES_MAX);
         assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
         let (now, unix) = (clock::now(), clock::wall().as_secs());
         // Until the first discovery is over, the last look is that of the run before.

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_wakes_a_rested_loop_is_of_now_and_other_news_of_the_look_before() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let [one, two, three] = [1, 2, 3].map(|seconds| start + Duration::from_secs(seconds));
         let mut news = News::new(start);
 
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_discovery_finds_what_was_written_since_it_was_wanted() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut news = News::new(start);
         news.on_look(at(1));

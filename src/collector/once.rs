@@ -62,10 +62,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
 
+use crate::base::fingerprint::Fingerprint;
+use crate::base::sealed::{Route, SealedBatch};
+use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::{Range, RangeState};
-use crate::fingerprint::Fingerprint;
-use crate::sealed::{Route, SealedBatch};
-use crate::span::{FileKey, Span};
 
 /// The service cuts the space of hash keys into so many parts, or a power of two more.
 const BUCKET_BITS_LEAST: u32 = 9;
@@ -460,8 +460,8 @@ fn random_key() -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sealed::BatchId;
-    use crate::wire::Compression;
+    use crate::base::sealed::BatchId;
+    use logferry_wire::Compression;
 
     const FILE: FileKey = FileKey(1);
     const TAIL: Fingerprint = Fingerprint { len: 3, crc32: 7 };
@@ -477,7 +477,7 @@ mod tests {
             lines,
             first,
             route: Route::Any,
-            since: crate::clock::now(),
+            since: crate::base::clock::now(),
         }
     }
 

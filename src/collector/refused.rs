@@ -23,13 +23,13 @@ use std::time::{Duration, Instant};
 use super::said::Kind;
 use super::timers::Timer;
 use super::{Collector, DURABLE_PERIOD};
+use crate::base::clock;
+use crate::base::sealed::{BatchId, Refusal, SealedBatch};
+use crate::base::span::FileKey;
 use crate::batch::rewrite;
 use crate::checkpoint::parked::Destination;
-use crate::clock;
 use crate::limit::repeat::{Repeat, Say};
-use crate::sealed::{BatchId, Refusal, SealedBatch};
-use crate::span::FileKey;
-use crate::wire::Compression;
+use logferry_wire::Compression;
 
 /// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
 const PARTS_MAX: usize = 32;

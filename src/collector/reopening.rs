@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Collector;
+use crate::base::clock;
+use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
-use crate::clock;
-use crate::span::FileKey;
 use crate::tail::discover::{Found, Permission};
 use crate::tail::identity::{Match, Seen, Stat, compare};
 use crate::tail::reader::Reader;

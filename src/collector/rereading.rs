@@ -12,14 +12,14 @@ use std::io;
 
 use super::Collector;
 use super::said::Kind;
+use crate::base::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
+use crate::base::sealed::SealedBatch;
+use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
 use crate::batch::rewrite::part;
 use crate::checkpoint::format::{Range, RangeState};
-use crate::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 use crate::line::split;
 use crate::pipeline::Input;
-use crate::sealed::SealedBatch;
-use crate::span::{FileKey, Span};
 
 /// How far a turn may read, and how.
 #[derive(Clone, Copy, Debug)]

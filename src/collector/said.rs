@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::clock;
+use crate::base::clock;
 use crate::limit::flood::Flood;
 
 /// The kinds of messages that an app can cause.

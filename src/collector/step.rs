@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::timers::Timer;
 use super::{Collector, Stage, Summary};
-use crate::clock;
+use crate::base::clock;
 
 /// One step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,9 +20,9 @@ use super::left::{self, Left};
 use super::opening::REST_QUIET;
 use super::timers::Timer;
 use super::{Collector, Stage, Summary};
+use crate::base::clock;
+use crate::base::span::FileKey;
 use crate::batch::policy::Reason;
-use crate::clock;
-use crate::span::FileKey;
 use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
 
 /// How often the file that ends the agent is looked for.

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn one_that_is_not_set_is_never_due_and_holds_nothing_back() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let timers = Timers::default();
 
         assert!(!timers.is_due(Timer::Quota, now) && !timers.holds(Timer::Scan, now));
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn one_is_due_from_its_moment_on_and_holds_back_until_then() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let [soon, later] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
         let mut timers = Timers::default();
         timers.set(Timer::Scan, soon);

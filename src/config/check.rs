@@ -19,8 +19,8 @@ use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
 use crate::send::{CredentialsSource, Endpoint};
 use crate::tail::discover;
-use crate::wire::{Compression, GROUP_BYTES_MAX};
 use crate::{batch, limit, send, tail};
+use logferry_wire::{Compression, GROUP_BYTES_MAX};
 
 /// Time to connect, TLS included. Not a setting: nobody who waits longer is better off.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ impl Meanings {
     /// Lowers the limits to those of the container, and says so in their origin.
     fn lower_to(&mut self, container: cgroup::Limits) {
         if let Some((Meaning::Cores(cores), origin)) = self.0.get_mut("cpu_usage_limit")
-            && let Some(quota) = container.cpu_cores.and_then(crate::units::Cores::new)
+            && let Some(quota) = container.cpu_cores.and_then(crate::base::units::Cores::new)
             && quota < *cores
         {
             *origin = lowered(origin, &cores.to_string(), "quota");
@@ -363,7 +363,7 @@ fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
     const SUM_MAX: usize = GROUP_BYTES_MAX - GROUP_OVERHEAD_BYTES_MAX;
     let (batch, line) = (meanings.count("batch_bytes"), meanings.count("line_bytes_max"));
     if batch.saturating_add(line) > SUM_MAX {
-        let size = |bytes: usize| crate::units::ByteSize(bytes as u64);
+        let size = |bytes: usize| crate::base::units::ByteSize(bytes as u64);
         mistakes.push(
             Mistake::new(
                 "batch_bytes",

@@ -10,8 +10,8 @@ use std::time::Duration;
 use config::ValueKind;
 
 use super::{endpoint, patterns};
+use crate::base::units::{ByteSize, Cores, Time};
 use crate::send::Endpoint;
-use crate::units::{ByteSize, Cores, Time};
 
 /// What may be written for a key.
 #[derive(Debug)]

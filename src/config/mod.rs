@@ -19,7 +19,6 @@ mod mistake;
 mod patterns;
 mod proxy;
 mod reference;
-mod show;
 mod suggest;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,9 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
+use crate::command::check;
 use crate::send::{CredentialsSource, Endpoint, Signature};
-use crate::wire::Compression;
+use logferry_wire::Compression;
 
 /// The least that makes a good start.
 const GOOD: [(&str, &str); 3] = [
@@ -639,7 +640,7 @@ fn the_largest_batches_allowed_fit_the_service() {
     let config = load_env(&good(&largest)).unwrap();
 
     let raw = config.batch.batch_bytes + config.tail.line_bytes_max;
-    assert_eq!(raw + memory::GROUP_OVERHEAD_BYTES_MAX, crate::wire::GROUP_BYTES_MAX);
+    assert_eq!(raw + memory::GROUP_OVERHEAD_BYTES_MAX, logferry_wire::GROUP_BYTES_MAX);
 }
 
 #[test]
@@ -718,7 +719,7 @@ fn secrets_never_show() {
         ("ALIBABA_CLOUD_SECURITY_TOKEN", "s3cret-token"),
     ]);
     let config = load_env(&env).unwrap();
-    for text in [format!("{config:?}"), format!("{:?}", config.effective), config.tables()] {
+    for text in [format!("{config:?}"), format!("{:?}", config.effective), check::tables(&config)] {
         assert!(text.contains("***"), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
@@ -797,7 +798,7 @@ fn check_prints_two_tables() {
         requests            2560KiB  8, each with a copy of small batches: a list
         worst case          64MiB    of 64MiB (mem_usage_limit)
     "#]]
-    .assert_eq(&config.tables());
+    .assert_eq(&check::tables(&config));
 }
 
 #[test]
@@ -1058,7 +1059,7 @@ proptest! {
         env.insert(OsString::from_vec(unknown), "x".into());
 
         match load_env(&env) {
-            Ok(config) => prop_assert!(!config.tables().is_empty()),
+            Ok(config) => prop_assert!(!check::tables(&config).is_empty()),
             Err(mistakes) => prop_assert!(!mistakes.0.is_empty()),
         }
     }

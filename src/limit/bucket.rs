@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn starts_with_a_burst_of_one_second() {
-        let t = crate::clock::now();
+        let t = crate::base::clock::now();
         let mut bucket = Bucket::new(1000, t);
 
         bucket.take(999, t);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_take_larger_than_the_bucket_is_paid_for_afterwards() {
-        let t = crate::clock::now();
+        let t = crate::base::clock::now();
         let mut bucket = Bucket::new(1000, t);
 
         bucket.take(6000, t);
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_is_no_limit() {
-        let t = crate::clock::now();
+        let t = crate::base::clock::now();
         let mut bucket = Bucket::new(0, t);
 
         bucket.take(u64::MAX, t);
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_debt_of_any_size_does_not_overflow() {
-        let t = crate::clock::now();
+        let t = crate::base::clock::now();
         let mut bucket = Bucket::new(1, t);
 
         bucket.take(10_000_000_000, t);
@@ -118,7 +118,7 @@ mod tests {
             // Bytes of a take, and the idle time before it.
             takes in prop::collection::vec((1_u64..2_000_000, 0_u64..3_000), 1..60),
         ) {
-            let t = crate::clock::now();
+            let t = crate::base::clock::now();
             let mut bucket = Bucket::new(rate, t);
             let mut now = t;
             let mut taken: Vec<(Instant, u64)> = Vec::new();
@@ -142,7 +142,7 @@ mod tests {
 
         #[test]
         fn a_greedy_reader_gets_the_whole_rate(rate in 1_000_u64..5_000_000, share in 1_u64..20) {
-            let t = crate::clock::now();
+            let t = crate::base::clock::now();
             let mut bucket = Bucket::new(rate, t);
             let bytes = rate / share;
             let (mut now, mut sum) = (t, 0);

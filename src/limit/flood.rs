@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_first_are_said_and_the_others_summed_up_a_moment_later() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut flood = Flood::default();
 
         let said = (0..1000).filter(|_| flood.admit('a', 20, now)).count();
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_flood_that_goes_on_costs_two_lines_a_minute() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let mut flood = Flood::default();
         let (mut said, mut summed, mut lines) = (0, 0, 0);
 
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn after_a_quiet_time_all_is_said_again() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let mut flood = Flood::default();
         let _ = (0..100).filter(|_| flood.admit((), 20, start)).count();
         flood.take_due(start + GATHER);

@@ -11,8 +11,8 @@
 
 use thiserror::Error;
 
-use crate::units::ByteSize;
-use crate::wire::Compression;
+use crate::base::units::ByteSize;
+use logferry_wire::Compression;
 
 /// Most bytes that a group holds besides the values of its lines: tags, topic, source, and the
 /// field headers of its lines (24 bytes each).

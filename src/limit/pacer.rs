@@ -91,7 +91,7 @@ mod tests {
 
     impl Loop {
         fn new(cores: f64) -> Self {
-            let start = crate::clock::now();
+            let start = crate::base::clock::now();
             let pacer = Pacer::new(cores, Duration::ZERO, start);
             let history = vec![(start, Duration::ZERO)];
             Self { pacer, start, now: start, cpu_used: Duration::ZERO, history }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn clocks_that_stand_still_or_step_back_do_no_harm() {
-        let t = crate::clock::now();
+        let t = crate::base::clock::now();
         let mut pacer = Pacer::new(1.0, Duration::from_secs(5), t);
 
         assert_eq!(pacer.on_turn(Duration::from_secs(4), t), Duration::ZERO);

@@ -104,7 +104,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(30);
 
     fn start() -> (Repeat<&'static str>, Instant) {
-        (Repeat::new(INTERVAL), crate::clock::now())
+        (Repeat::new(INTERVAL), crate::base::clock::now())
     }
 
     fn seconds(count: u64) -> Duration {

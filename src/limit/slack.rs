@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_once_after_a_burst_and_after_the_start() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut slack = Slack::new(start);
         assert!(!slack.is_due(at(2)));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_level_that_rises_again_is_waited_for_but_no_longer_than_a_minute() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut slack = Slack::new(start);
         slack.on_level(8 * MIB, at(0));

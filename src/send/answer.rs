@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::escape;
+use crate::base::escape;
 
 /// An answer, reduced to what matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn doubles_up_to_the_longest_pause_and_draws_from_the_upper_half() {
-        let (now, mut rng) = (crate::clock::now(), rng());
+        let (now, mut rng) = (crate::base::clock::now(), rng());
         let mut backoff = Backoff::default();
 
         for full in [250, 500, 1000, 2000, 4000, 8000, 16_000, 24_000, 24_000] {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_success_makes_the_next_failure_a_first_one() {
-        let (now, mut rng) = (crate::clock::now(), rng());
+        let (now, mut rng) = (crate::base::clock::now(), rng());
         let mut backoff = Backoff::default();
         for _ in 0..10 {
             backoff.on_failure(FailureKind::Network, None, now, now, &mut rng);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_taken_back_lengthens_no_pause() {
-        let (now, mut rng) = (crate::clock::now(), rng());
+        let (now, mut rng) = (crate::base::clock::now(), rng());
         let mut backoff = Backoff::default();
 
         for _ in 0..10 {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_time_that_a_hanging_attempt_took_counts() {
-        let (started, mut rng) = (crate::clock::now(), rng());
+        let (started, mut rng) = (crate::base::clock::now(), rng());
         let now = started + Duration::from_secs(15);
 
         let at = Backoff::default().on_failure(FailureKind::Network, None, started, now, &mut rng);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_wish_of_the_endpoint_is_honoured_up_to_five_minutes() {
-        let (now, mut rng) = (crate::clock::now(), rng());
+        let (now, mut rng) = (crate::base::clock::now(), rng());
         let mut after = |seconds| {
             let wish = Some(Duration::from_secs(seconds));
             Backoff::default().on_failure(FailureKind::Server, wish, now, now, &mut rng) - now
@@ -164,7 +164,7 @@ mod tests {
             took_seconds in 0_u64..60,
         ) {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let started = crate::clock::now();
+            let started = crate::base::clock::now();
             let now = started + Duration::from_secs(took_seconds);
             let wish = wish.map(|seconds| Duration::from_secs(u64::from(seconds)));
             let mut backoff = Backoff { failures };

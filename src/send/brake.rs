@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clock;
+use crate::base::clock;
 use crate::limit::pacer::Pacer;
 
 /// How often it looks while requests are under way; and while the thread uses too much.

@@ -70,7 +70,7 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
     let mut credentials = CredentialsInUse::new(options.credentials.clone());
     let local_unix = super::local_unix();
     let request =
-        request::list_shards(options, credentials.current(crate::clock::now())?, local_unix);
+        request::list_shards(options, credentials.current(crate::base::clock::now())?, local_unix);
     let client = Client::new(options)?;
     let mut result = client.send(request.clone()).await;
     if result.as_ref().is_err_and(|error| error.cause() == Cause::LargeHead) {

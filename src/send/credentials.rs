@@ -207,7 +207,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("credentials.json");
             let in_use = CredentialsInUse::new(CredentialsSource::File(path.clone()));
-            Self { _directory: directory, path, in_use, now: crate::clock::now() }
+            Self { _directory: directory, path, in_use, now: crate::base::clock::now() }
         }
 
         fn write(&self, text: &str) {

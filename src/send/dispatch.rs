@@ -55,7 +55,7 @@ use super::package_list;
 use super::passage::{BYTES_MIN, Passage};
 use super::queue::{Entry, Queue, Together};
 use super::verdict::{FailureKind, Verdict};
-use crate::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
+use crate::base::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
 
 /// The batches on their way to the destination.
 #[derive(Debug)]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::sealed::{BatchId, Refusal, Route};
+use crate::base::sealed::{BatchId, Refusal, Route};
+use crate::base::span::{FileKey, Span};
 use crate::send::queue::ALONE_TIME;
-use crate::span::{FileKey, Span};
-use crate::wire::Compression;
+use logferry_wire::Compression;
 
 /// A batch that goes alone: it is as large as a list may be.
 fn batch(id: u64) -> SealedBatch {
@@ -25,7 +25,7 @@ fn small(id: u64) -> SealedBatch {
         lines: 1,
         first: 0,
         route: Route::Any,
-        since: crate::clock::now(),
+        since: crate::base::clock::now(),
     }
 }
 
@@ -76,7 +76,7 @@ fn grow(dispatch: &mut Dispatch, size: usize, now: Instant) {
 
 #[test]
 fn sends_the_oldest_first_and_no_more_than_the_window() {
-    let (mut dispatch, t) = (dispatch(3, (0..100).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(3, (0..100).map(batch)), crate::base::clock::now());
     let first = polled(&mut dispatch, t);
     assert_eq!(first.iter().map(ids).collect::<Vec<_>>(), [[0]]);
     dispatch.on_result(first[0].request, Verdict::Delivered, t);
@@ -89,7 +89,7 @@ fn sends_the_oldest_first_and_no_more_than_the_window() {
 
 #[test]
 fn after_a_run_of_failures_all_wait_and_one_request_probes() {
-    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::base::clock::now());
     grow(&mut dispatch, 4, t);
     let under_way = polled(&mut dispatch, t);
     assert_eq!(under_way.len(), 4);
@@ -115,7 +115,7 @@ fn after_a_run_of_failures_all_wait_and_one_request_probes() {
 
 #[test]
 fn a_probe_that_fails_halves_the_window_once() {
-    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::base::clock::now());
     grow(&mut dispatch, 4, t);
     for load in polled(&mut dispatch, t) {
         dispatch.on_result(load.request, failure(), t);
@@ -134,7 +134,7 @@ fn a_probe_that_fails_halves_the_window_once() {
 
 #[test]
 fn an_old_request_that_fails_late_does_not_close_the_gate_again() {
-    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::base::clock::now());
     grow(&mut dispatch, 4, t);
     let under_way = polled(&mut dispatch, t);
     for load in &under_way[..3] {
@@ -152,7 +152,7 @@ fn an_old_request_that_fails_late_does_not_close_the_gate_again() {
 
 #[test]
 fn a_wish_closes_the_gate_at_once_and_a_later_one_prolongs_the_pause() {
-    let (mut dispatch, t) = (dispatch(2, (0..50).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(2, (0..50).map(batch)), crate::base::clock::now());
     grow(&mut dispatch, 2, t);
     let under_way = polled(&mut dispatch, t);
     let busy = |s| Verdict::Retry { kind: FailureKind::Server, after: Some(seconds(s)) };
@@ -166,7 +166,7 @@ fn a_wish_closes_the_gate_at_once_and_a_later_one_prolongs_the_pause() {
 
 #[test]
 fn a_wish_for_no_pause_is_a_failure_like_others() {
-    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(4, (0..100).map(batch)), crate::base::clock::now());
     grow(&mut dispatch, 4, t);
     let load = dispatch.poll(t).unwrap();
     let at_once = Verdict::Retry { kind: FailureKind::Server, after: Some(Duration::ZERO) };
@@ -178,7 +178,7 @@ fn a_wish_for_no_pause_is_a_failure_like_others() {
 
 #[test]
 fn a_corrected_clock_sends_the_batch_again_at_once() {
-    let (mut dispatch, t) = (dispatch(2, [batch(0)]), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(2, [batch(0)]), crate::base::clock::now());
     let skew = || Verdict::ClockSkew { server_unix: None };
     let load = dispatch.poll(t).unwrap();
 
@@ -194,7 +194,7 @@ fn a_corrected_clock_sends_the_batch_again_at_once() {
 
 #[test]
 fn a_refusal_ends_the_batch_and_brings_it_back_whole() {
-    let (mut dispatch, t) = (dispatch(1, [batch(0)]), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(1, [batch(0)]), crate::base::clock::now());
     let load = dispatch.poll(t).unwrap();
 
     let acks = dispatch.on_result(load.request, rejection(), t);
@@ -208,7 +208,7 @@ fn a_refusal_ends_the_batch_and_brings_it_back_whole() {
 
 #[test]
 fn the_quotas_and_the_network_have_a_pause_each() {
-    let (mut dispatch, t) = (dispatch(1, (0..9).map(batch)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(1, (0..9).map(batch)), crate::base::clock::now());
     let mut fail = |kind, now| {
         let load = dispatch.poll(now).unwrap();
         dispatch.on_result(load.request, retry(kind), now);
@@ -228,7 +228,7 @@ fn the_quotas_and_the_network_have_a_pause_each() {
 
 #[test]
 fn small_batches_go_together_and_end_together() {
-    let (mut dispatch, t) = (dispatch(1, (0..100).map(small)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(1, (0..100).map(small)), crate::base::clock::now());
 
     let load = dispatch.poll(t).unwrap();
     assert_eq!(ids(&load), (0..100).collect::<Vec<_>>());
@@ -259,7 +259,7 @@ fn what_cannot_go_together_does_not() {
         ("order", vec![raw(0), raw(1), raw(2), small(3)], &[&[0], &[1], &[2, 3]]),
     ];
     for (what, batches, expected) in cases {
-        let (mut dispatch, t) = (dispatch(1, batches), crate::clock::now());
+        let (mut dispatch, t) = (dispatch(1, batches), crate::base::clock::now());
         let mut loads = Vec::new();
         while let Some(load) = dispatch.poll(t) {
             dispatch.on_result(load.request, Verdict::Delivered, t);
@@ -274,7 +274,7 @@ fn what_cannot_go_together_does_not() {
 fn a_refused_list_is_halved_until_the_culprit_is_alone() {
     for kind in [rejection(), retry(FailureKind::Other)] {
         let is_refused = matches!(kind, Verdict::Refuse(_));
-        let (mut dispatch, mut now) = (dispatch(1, (0..64).map(small)), crate::clock::now());
+        let (mut dispatch, mut now) = (dispatch(1, (0..64).map(small)), crate::base::clock::now());
         let mut sizes = Vec::new();
         let mut acks = Vec::new();
         while acks.len() < 63 || (is_refused && !dispatch.is_empty()) {
@@ -296,7 +296,7 @@ fn a_refused_list_is_halved_until_the_culprit_is_alone() {
 
 #[test]
 fn an_endpoint_that_knows_no_lists_is_asked_seldom() {
-    let (mut dispatch, t) = (dispatch(1, (0..1000).map(small)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(1, (0..1000).map(small)), crate::base::clock::now());
     let run = |dispatch: &mut Dispatch, now| {
         let mut refused = 0;
         while let Some(load) = dispatch.poll(now) {
@@ -318,7 +318,7 @@ fn an_endpoint_that_knows_no_lists_is_asked_seldom() {
 /// Six lists in a row are refused, and each time it is the same batch.
 #[test]
 fn the_culprit_in_front_does_not_end_all_lists() {
-    let (mut dispatch, t) = (dispatch(1, (0..256).map(small)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(1, (0..256).map(small)), crate::base::clock::now());
     let mut sizes = Vec::new();
     while let Some(load) = dispatch.poll(t) {
         sizes.push(load.batches.len());
@@ -334,7 +334,7 @@ fn the_culprit_in_front_does_not_end_all_lists() {
 /// A list that the network breaks may be broken by one of its members.
 #[test]
 fn a_list_that_does_not_come_through_is_halved_too() {
-    let (mut dispatch, t) = (dispatch(1, (0..8).map(small)), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(1, (0..8).map(small)), crate::base::clock::now());
     let load = dispatch.poll(t).unwrap();
     assert_eq!(load.batches.len(), 8);
 
@@ -356,7 +356,7 @@ fn of(file: u32, id: u64) -> SealedBatch {
 fn ordered_delivery_lets_nothing_of_a_file_overtake_what_failed() {
     // File 0 has the even numbers, file 1 the odd ones.
     let batches = (0..100).map(|id| of(u32::try_from(id % 2).unwrap(), id));
-    let (mut dispatch, t) = (dispatch(8, batches).in_order(), crate::clock::now());
+    let (mut dispatch, t) = (dispatch(8, batches).in_order(), crate::base::clock::now());
     grow(&mut dispatch, 8, t);
     let under_way = polled(&mut dispatch, t);
     assert_eq!(under_way.len(), 2, "one of each file, however many may go");
@@ -386,7 +386,7 @@ fn ordered_delivery_keeps_the_order_of_each_file() {
                 SealedBatch { raw_bytes, route, ..batch }
             })
             .collect();
-        let (mut dispatch, mut now) = (dispatch(8, batches).in_order(), crate::clock::now());
+        let (mut dispatch, mut now) = (dispatch(8, batches).in_order(), crate::base::clock::now());
         let (mut under_way, mut last) = (Vec::new(), vec![None; files as usize]);
         while !dispatch.is_empty() {
             under_way.extend(polled(&mut dispatch, now));
@@ -444,7 +444,7 @@ fn through_a_proxy(dispatch: &mut Dispatch, limit: usize, mut now: Instant) -> [
 
 #[test]
 fn what_is_cut_for_its_size_is_halved_and_the_rest_comes_through() {
-    let t = crate::clock::now();
+    let t = crate::base::clock::now();
     let large = (0..6).map(|id| sized(id, 100 << 10));
     let mut dispatch = dispatch(4, large.chain((6..9).map(|id| sized(id, 10 << 10))));
 
@@ -458,7 +458,7 @@ fn what_is_cut_for_its_size_is_halved_and_the_rest_comes_through() {
 /// Nobody knows whether the service has it under its id.
 #[test]
 fn what_has_a_sequence_id_is_kept_whole_and_told_of() {
-    let mut now = crate::clock::now();
+    let mut now = crate::base::clock::now();
     let once = |id: u64| {
         let route = Route::Once { key: id.into(), sequence: 1 };
         SealedBatch { route, ..sized(id, 100 << 10) }
@@ -483,7 +483,7 @@ fn the_size_that_comes_through_is_found_in_half_a_minute() {
     for seed in 0..50 {
         let mut dispatch = dispatch(4, (0..12).map(|id| sized(id, 200 << 10)));
         dispatch.rng = fastrand::Rng::with_seed(seed);
-        let (start, mut next, mut has_passed) = (crate::clock::now(), 12, false);
+        let (start, mut next, mut has_passed) = (crate::base::clock::now(), 12, false);
         let mut now = start;
         while !has_passed {
             assert!(now < start + seconds(30), "seed {seed}");
@@ -506,7 +506,7 @@ fn the_size_that_comes_through_is_found_in_half_a_minute() {
 
 #[test]
 fn in_an_outage_only_the_smallest_is_halved() {
-    let t = crate::clock::now();
+    let t = crate::base::clock::now();
     let sizes = [100, 101, 102, 103, 104, 105];
     let batches = (0..).zip(sizes).map(|(id, size)| sized(id, size << 10));
     let mut dispatch = dispatch(4, batches);
@@ -524,7 +524,7 @@ fn in_an_outage_only_the_smallest_is_halved() {
 
 #[test]
 fn a_single_line_and_a_batch_with_a_sequence_id_are_never_halved() {
-    let t = crate::clock::now();
+    let t = crate::base::clock::now();
     let line = SealedBatch { lines: 1, ..sized(0, 100 << 10) };
     let once = SealedBatch { route: Route::Once { key: 7, sequence: 1 }, ..sized(1, 100 << 10) };
     let small = (2..9).map(|id| sized(id, 5 << 10));
@@ -538,7 +538,7 @@ fn a_single_line_and_a_batch_with_a_sequence_id_are_never_halved() {
 /// Something on the way cuts one small batch for what it says: others are tried too.
 #[test]
 fn a_small_batch_that_never_comes_through_keeps_no_other_waiting() {
-    let mut now = crate::clock::now();
+    let mut now = crate::base::clock::now();
     let poison = SealedBatch { lines: 1, ..sized(0, 200) };
     let others = (1..5).map(|id| sized(id, 10 << 10));
     let mut dispatch = dispatch(4, [poison].into_iter().chain(others));
@@ -558,7 +558,7 @@ fn a_small_batch_that_never_comes_through_keeps_no_other_waiting() {
 /// that cannot be cut keeps no batch from being halved.
 #[test]
 fn what_may_not_go_or_cannot_be_cut_keeps_nothing_whole() {
-    let t = crate::clock::now();
+    let t = crate::base::clock::now();
     let in_file = |id: u64, bytes: usize| SealedBatch { span: of(0, id).span, ..sized(id, bytes) };
     let mut ordered = dispatch(4, [in_file(0, 100 << 10), in_file(1, 10 << 10)]).in_order();
     assert_eq!(through_a_proxy(&mut ordered, 40 << 10, t)[1], [0]);

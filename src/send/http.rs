@@ -54,7 +54,7 @@ use super::lookup::{Lookup, Resolver};
 use super::proxy::Proxy;
 use super::request::Request;
 use super::tls::{TlsError, TlsInUse};
-use crate::clock;
+use crate::base::clock;
 
 /// Most bytes read of an answer's body. An error of the service has a few hundred.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;

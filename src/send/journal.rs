@@ -17,9 +17,9 @@ use super::cause::Cause;
 use super::dispatch::Load;
 use super::http::TransportError;
 use super::verdict::FailureKind;
+use crate::base::report::SenderReport;
+use crate::base::sealed::{BatchId, SealedBatch};
 use crate::limit::repeat::{Repeat, Say};
-use crate::report::SenderReport;
-use crate::sealed::{BatchId, SealedBatch};
 
 /// Least time between two lines about the same kind of fault.
 const SUM_UP_INTERVAL: Duration = Duration::from_secs(30);

@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_success_ends_a_run() {
-        let (t, mut rng) = (crate::clock::now(), rng());
+        let (t, mut rng) = (crate::base::clock::now(), rng());
         let mut limiter = grown(Limiter::new(8), t);
         let era = limiter.on_start(t);
 
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_probe_that_tells_nothing_is_followed_by_another() {
-        let (t, mut rng) = (crate::clock::now(), rng());
+        let (t, mut rng) = (crate::base::clock::now(), rng());
         let mut limiter = Limiter::new(8);
         let era = limiter.on_start(t);
         limiter.on_failure(era, failed(t), t, &mut rng);
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn only_a_quota_has_a_pace() {
         for (mut limiter, has_pace) in [(Limiter::new(1), false), (Limiter::of_quota(1), true)] {
-            let (mut now, mut rng) = (crate::clock::now(), rng());
+            let (mut now, mut rng) = (crate::base::clock::now(), rng());
             for _ in 0..3 {
                 let era = limiter.on_start(now);
                 now += Duration::from_millis(20);
@@ -335,7 +335,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut limiter =
                 if is_quota { Limiter::of_quota(size_max) } else { Limiter::new(size_max) };
-            let mut now = crate::clock::now();
+            let mut now = crate::base::clock::now();
             let mut under_way: Vec<(Era, Instant)> = Vec::new();
             for (event, millis) in events {
                 now += Duration::from_millis(millis);

@@ -76,10 +76,10 @@ use self::journal::{Failure, Journal};
 use self::queue::Together;
 use self::skew::ServerClock;
 use self::verdict::{FailureKind, Sent, Verdict};
-use crate::clock;
+use crate::base::clock;
+use crate::base::report::SenderReport;
+use crate::base::sealed::{Ack, Outcome, Refusal, Route};
 use crate::handoff::SenderEnd;
-use crate::report::SenderReport;
-use crate::sealed::{Ack, Outcome, Refusal, Route};
 
 /// What the sender must know. Every field comes from the settings.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@
 //! package  0a len { 0a len payload  10 size before compression(varint)  18 how compressed }
 //! ```
 
-use crate::sealed::SealedBatch;
-use crate::wire::Compression;
-use crate::wire::sls_logs::SlsCompressType;
+use crate::base::sealed::SealedBatch;
+use logferry_wire::Compression;
+use logferry_wire::sls_logs::SlsCompressType;
 
 /// Encodes batches as one list. *Cost*: one allocation, and a copy of every payload.
 #[must_use]
@@ -72,9 +72,9 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::sealed::{BatchId, Route};
-    use crate::span::{FileKey, Span};
-    use crate::wire::sls_logs::{SlsLogPackage, SlsLogPackageList};
+    use crate::base::sealed::{BatchId, Route};
+    use crate::base::span::{FileKey, Span};
+    use logferry_wire::sls_logs::{SlsLogPackage, SlsLogPackageList};
 
     fn batch(payload: Vec<u8>, raw_bytes: u32, compression: Compression) -> SealedBatch {
         SealedBatch {
@@ -87,7 +87,7 @@ mod tests {
             lines: 1,
             first: 0,
             route: Route::Any,
-            since: crate::clock::now(),
+            since: crate::base::clock::now(),
         }
     }
 

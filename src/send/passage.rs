@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_while_smaller_ones_come_through_is_halved() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut passage = Passage::default();
         for _ in 0..2 {
             passage.on_cut(100 * KIB, now);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn broken_connections_of_any_size_halve_nothing() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut passage = Passage::default();
         for _ in 0..100 {
             passage.on_cut(100 * KIB, now);
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn where_nothing_comes_through_only_the_smallest_is_halved_and_not_for_ever() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut passage = Passage::default();
         (0..2).for_each(|_| passage.on_cut(100 * KIB, now));
         assert!(!passage.is_searching() && !passage.must_halve(100 * KIB, true));
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_outage_that_ends_leaves_no_limit_and_a_search_that_succeeds_does() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut passage = Passage::default();
         (0..3).for_each(|_| passage.on_cut(100 * KIB, now));
         passage.on_cut(50 * KIB, now);
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_tried_again_and_goes_when_something_as_large_comes_through() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut passage = Passage::default();
         (0..3).for_each(|_| passage.on_cut(50 * KIB, now));
         passage.on_passed(25 * KIB);
@@ -219,7 +219,7 @@ mod tests {
             limit in (BYTES_MIN + 1)..200_000_usize,
             sizes in prop::collection::vec(1_usize..200_000, 1..200),
         ) {
-            let now = crate::clock::now();
+            let now = crate::base::clock::now();
             let mut passage = Passage::default();
             for bytes in sizes {
                 prop_assert!(passage.limit(now).is_none_or(|known| known >= limit));

@@ -31,10 +31,10 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::package_list;
 use super::verdict::FailureKind;
+use crate::base::sealed::{BatchId, Route, SealedBatch};
+use crate::base::span::FileKey;
 use crate::limit::memory::LIST_BYTES_MAX;
-use crate::sealed::{BatchId, Route, SealedBatch};
-use crate::span::FileKey;
-use crate::wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
+use logferry_wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
 
 /// How much goes together: no more than a full batch holds, since it comes again as a whole, and
 /// whatever does not let a large batch pass would not let it pass either.

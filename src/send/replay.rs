@@ -11,7 +11,7 @@ use super::http::{Client, ClientError};
 use super::skew::ServerClock;
 use super::verdict::{FailureKind, Sent, Verdict};
 use super::{Options, request};
-use crate::sealed::{Refusal, SealedBatch};
+use crate::base::sealed::{Refusal, SealedBatch};
 
 /// What became of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Replay {
         loop {
             let clock_offset = self.clock.offset_seconds();
             let date_unix = self.server_unix();
-            let credentials = self.credentials.current(crate::clock::now())?;
+            let credentials = self.credentials.current(crate::base::clock::now())?;
             let request = request::put_logs(
                 &self.options,
                 std::slice::from_ref(batch),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use sha2::Digest as _;
 
 use super::{Credentials, Options, package_list};
-use crate::sealed::{Route, SealedBatch};
-use crate::wire::{API_VERSION, CONTENT_TYPE, content_md5, hex_lower, sign};
+use crate::base::sealed::{Route, SealedBatch};
+use logferry_wire::{API_VERSION, CONTENT_TYPE, content_md5, hex_lower, sign};
 
 /// How requests are signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,9 +183,9 @@ mod tests {
 
     use super::super::{CredentialsSource, Endpoint, Secret, TlsFiles};
     use super::*;
-    use crate::sealed::BatchId;
-    use crate::span::{FileKey, Span};
-    use crate::wire::Compression;
+    use crate::base::sealed::BatchId;
+    use crate::base::span::{FileKey, Span};
+    use logferry_wire::Compression;
 
     const DATE: i64 = 1_700_000_000;
 
@@ -237,7 +237,7 @@ mod tests {
             lines: 1,
             first: 0,
             route: Route::Any,
-            since: crate::clock::now(),
+            since: crate::base::clock::now(),
         }
     }
 

@@ -7,10 +7,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::base::sealed::{Ack, BatchId, Outcome, Route, SealedBatch};
+use crate::base::span::{FileKey, Span};
 use crate::handoff::{CollectorEnd, handoff};
-use crate::sealed::{Ack, BatchId, Outcome, Route, SealedBatch};
-use crate::span::{FileKey, Span};
-use crate::wire::{Compression, content_md5};
+use logferry_wire::{Compression, content_md5};
 
 /// What the endpoint does with one request.
 #[derive(Clone)]
@@ -198,7 +198,7 @@ struct Run {
 
 impl Run {
     fn failures(&self) -> Vec<(FailureName, u64)> {
-        let names = crate::report::FAILURE_KINDS.into_iter();
+        let names = crate::base::report::FAILURE_KINDS.into_iter();
         names.zip(self.summary.report.failures).filter(|(_, count)| *count > 0).collect()
     }
 
@@ -456,7 +456,7 @@ async fn a_connection_closed_while_idle_costs_no_failure() {
 
     let (summary, ()) = tokio::join!(sender.run(std::future::pending()), work);
 
-    assert_eq!(summary.report.failures, [0; crate::report::FAILURE_KINDS.len()]);
+    assert_eq!(summary.report.failures, [0; crate::base::report::FAILURE_KINDS.len()]);
     assert_eq!((summary.report.attempts, summary.report.batches_delivered), (3, 3));
     assert_eq!(server.state.lock().unwrap().connections, 3);
 }

@@ -385,7 +385,7 @@ mod tests {
             ClientFiles { cert: files.write("c.pem", &cert), key: files.write("k.pem", &key) };
         let files = TlsFiles { ca: None, client: Some(client) };
 
-        let in_use = TlsInUse::new(files, crate::clock::now()).unwrap();
+        let in_use = TlsInUse::new(files, crate::base::clock::now()).unwrap();
 
         let shown = format!("{in_use:?}");
         let secret = key.lines().nth(1).unwrap();

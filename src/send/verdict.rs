@@ -8,9 +8,9 @@
 use std::time::Duration;
 
 use super::answer::{Answer, ServiceError};
-use crate::report::FAILURE_KINDS;
-use crate::sealed::{Refusal, Route, SealedBatch};
-use crate::wire::Compression;
+use crate::base::report::FAILURE_KINDS;
+use crate::base::sealed::{Refusal, Route, SealedBatch};
+use logferry_wire::Compression;
 
 /// What an answer is an answer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

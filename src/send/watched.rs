@@ -131,7 +131,7 @@ mod tests {
         fn new(names: &[&str]) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let paths = names.iter().map(|name| directory.path().join(name)).collect();
-            let now = crate::clock::now();
+            let now = crate::base::clock::now();
             Self { directory, watched: Watched::new(paths), now, reads: 0 }
         }
 

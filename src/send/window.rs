@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn grown(size: usize) -> Window {
-        let (mut window, now) = (Window::new(size), crate::clock::now());
+        let (mut window, now) = (Window::new(size), crate::base::clock::now());
         while window.size() < size {
             window.on_result(false, now);
         }
@@ -164,7 +164,7 @@ mod tests {
 
     /// Ten results, so many of them failures.
     fn judged(size: usize, failures: usize) -> (Trend, usize) {
-        let (mut window, now) = (grown(size), crate::clock::now());
+        let (mut window, now) = (grown(size), crate::base::clock::now());
         let trends: Vec<_> = (0..10).filter_map(|i| window.on_result(i < failures, now)).collect();
         assert_eq!(trends.len(), 1, "ten results make statistics");
         (trends[0], window.size())
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn grows_by_one_for_ten_successes() {
-        let (mut window, now) = (Window::new(3), crate::clock::now());
+        let (mut window, now) = (Window::new(3), crate::base::clock::now());
 
         let sizes: Vec<usize> = (0..4)
             .map(|_| {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn three_seconds_make_statistics_of_fewer() {
-        let (mut window, t) = (Window::new(3), crate::clock::now());
+        let (mut window, t) = (Window::new(3), crate::base::clock::now());
 
         assert_eq!(window.on_result(false, t), None);
         assert_eq!(window.on_result(false, t + TIME_MAX), Some(Trend::Clear));
@@ -226,7 +226,7 @@ mod tests {
             size_max in 0_usize..40,
             results in prop::collection::vec((any::<bool>(), any::<bool>(), 0_u64..2000), 0..300),
         ) {
-            let (mut window, mut now) = (Window::new(size_max), crate::clock::now());
+            let (mut window, mut now) = (Window::new(size_max), crate::base::clock::now());
             for (has_failed, is_halved, millis) in results {
                 now += Duration::from_millis(millis);
                 let before = window.era();

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use flate2::bufread::MultiGzDecoder;
 
 use super::registry::FoundAs;
-use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
 /// What a gzip file with deflated text begins with.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];

@@ -20,8 +20,8 @@
 //! is 256 bytes: fewer, such as `{` or a banner, are those of many files, and prove nothing on another
 //! device. Then the file is shipped again from its first byte.
 
+use crate::base::fingerprint::TAIL_BYTES_MAX;
 use crate::checkpoint::format::Checkpoint;
-use crate::fingerprint::TAIL_BYTES_MAX;
 
 /// What fstat(2) says of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub fn compare(saved: &Checkpoint, seen: Seen) -> Match {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fingerprint::Fingerprint;
+    use crate::base::fingerprint::Fingerprint;
 
     fn check(device: u64, inode: u64, path: bool, head: bool, tail: bool, expected: Match) {
         let saved = Checkpoint {

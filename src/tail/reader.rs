@@ -22,8 +22,8 @@ use super::gzip::{self, Gzip};
 use super::identity::Stat;
 use super::registry::FoundAs;
 use super::trace;
-use crate::clock;
-use crate::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
+use crate::base::clock;
+use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
 
 /// Most NUL bytes that are read in search of text. More of them than this are a hole, whatever

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::identity::Stat;
+use crate::base::fingerprint::Fingerprint;
+use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::watermark::Watermark;
-use crate::fingerprint::Fingerprint;
-use crate::span::{FileKey, Span};
 
 /// A renamed file is closed when it has been quiet for this long and all of it is acknowledged.
 /// Apps keep writing to a rotated file until they notice; ten minutes is what logtail grants too.
@@ -598,7 +598,7 @@ impl Tracked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::span::Span;
+    use crate::base::span::Span;
 
     fn opened(inode: u64, offset: u64) -> Opened {
         Opened {
@@ -623,7 +623,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_found_no_more_is_read_on() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
 
@@ -638,7 +638,7 @@ mod tests {
 
     #[test]
     fn growth_is_news_until_it_is_read_to_the_end() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
 
@@ -651,7 +651,7 @@ mod tests {
 
     #[test]
     fn truncation_begins_a_new_incarnation_and_counts_what_was_lost() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 100), now, 0);
         registry.on_stat(file, &stat(150, 1), now);
@@ -671,7 +671,7 @@ mod tests {
 
     #[test]
     fn truncation_is_noticed_before_anything_was_read() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let head = Fingerprint::of_head(b"one\n");
         let file = registry.open(Opened { head, ..opened(7, 0) }, now, 0);
@@ -681,7 +681,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_line_is_due_after_its_quiet_time() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |s| start + Duration::from_secs(s);
         let timeout = Duration::from_secs(5);
         let mut registry = Registry::default();
@@ -702,7 +702,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_line_that_cannot_be_read_waits_for_the_next_examination() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
         registry.on_stat(file, &stat(3, 1), now);
@@ -729,7 +729,7 @@ mod tests {
 
     #[test]
     fn a_deleted_file_is_closed_only_when_delivered_and_quiet() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let later = start + DELETED_QUIET;
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), start, 0);
@@ -748,7 +748,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_last_line_is_not_undelivered() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
         registry.on_stat(file, &stat(5, 1), now);
@@ -760,7 +760,7 @@ mod tests {
 
     #[test]
     fn a_write_that_keeps_the_size_is_noticed_by_its_time() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
         let at = |modified| Stat { modified, ..stat(5, 1) };
@@ -776,7 +776,7 @@ mod tests {
 
     #[test]
     fn an_account_is_settled_when_the_last_batch_is_acknowledged() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 10), now, 0);
         registry.on_stat(file, &stat(100, 1), now);
@@ -802,7 +802,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_has_no_account() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
         registry.on_stat(file, &stat(5, 1), now);
@@ -815,7 +815,7 @@ mod tests {
 
     #[test]
     fn the_files_deleted_first_go_beyond_the_budget() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let mut registry = Registry::default();
         let mut delete = |inode: u64, size, at| {
             let file = registry.open(opened(inode, 0), start, 0);
@@ -833,7 +833,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_unread_is_told() {
-        let now = crate::clock::now();
+        let now = crate::base::clock::now();
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), now, 0);
         registry.on_stat(file, &stat(100, 1), now);

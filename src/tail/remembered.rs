@@ -21,8 +21,8 @@ use super::generation;
 use super::identity::{Match, Seen, Stat, compare};
 use super::reader::Reader;
 use super::registry::Trail;
+use crate::base::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 use crate::checkpoint::format::Checkpoint;
-use crate::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 
 /// A checkpoint whose file was not seen for this long is dropped.
 const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;

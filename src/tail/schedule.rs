@@ -17,7 +17,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use crate::span::FileKey;
+use crate::base::span::FileKey;
 
 /// Room for so many files is kept when none waits any more.
 const ROOM_KEPT: usize = 256;
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_file_waits_since_the_look_that_it_was_first_marked_in() {
-        let (start, file) = (crate::clock::now(), FileKey(1));
+        let (start, file) = (crate::base::clock::now(), FileKey(1));
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut schedule = Schedule::default();
         schedule.looked(at(1));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_last_one_of_many_waits_since_it_was_marked() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut schedule = Schedule::default();
         schedule.looked(at(1));
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_came_later_has_not_waited_as_long() {
-        let (start, file) = (crate::clock::now(), FileKey(1));
+        let (start, file) = (crate::base::clock::now(), FileKey(1));
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut schedule = Schedule::default();
         schedule.looked(at(0));

@@ -15,7 +15,7 @@ use std::{fs, io};
 
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 
-use crate::span::FileKey;
+use crate::base::span::FileKey;
 
 /// The watches of this process.
 pub struct Watch {

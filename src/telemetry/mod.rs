@@ -13,9 +13,9 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, LevelFilter};
 
+use crate::base::escape;
+use crate::base::exit::{self, ExitCode};
 use crate::config::LogFormat;
-use crate::escape;
-use crate::exit::{self, ExitCode};
 
 pub use self::writer::LogWriter;
 

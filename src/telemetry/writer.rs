@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::clock;
+use crate::base::clock;
 
 /// Most bytes that wait to be written.
 const QUEUE_BYTES_MAX: usize = 256 << 10;

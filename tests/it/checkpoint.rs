@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use logferry::checkpoint::logtail::Signature;
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 use serde_json::{Value, json};
 
 use crate::support::{Pod, append_to, run, wait_for};

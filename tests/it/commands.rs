@@ -7,8 +7,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use logferry::mock;
 use logferry::signals::ONE_STOP;
+use logferry_mock as mock;
 
 use crate::support::signals::{CONTINUE, HANGUP, INTERRUPT, KILL, QUIT, STOP, TERM, kill};
 use crate::support::{Pod, pause, run, wait_for};

@@ -1,7 +1,7 @@
 //! What lines hold, by the ids of the catalogue of failures (A2): any encoding, and what looks like
 //! control data.
 
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use crate::parked::id;
 use crate::support::observe::{append_bytes, expect_same, get, lines_of, metric};
@@ -107,7 +107,7 @@ fn l13_the_name_of_a_file_forges_nothing() {
     assert_eq!(agent.stop().0, 0);
 
     let groups = pod.mock.store().groups();
-    let path_of = |group: &logferry::mock::Group| {
+    let path_of = |group: &logferry_mock::Group| {
         let (_, path) = group.tags.iter().find(|(key, _)| key == "__path__").unwrap();
         path.clone()
     };

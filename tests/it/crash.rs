@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use logferry::checkpoint::format::{self, Checkpoint};
 use logferry::checkpoint::store;
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::metric;
 use crate::support::{Ledger, Pod, Repeats, append_to, pause, wait_for};

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Mutex;
 
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use crate::support::special::skipped;
 use crate::support::strace::{self, Attached, Injection};

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use logferry::mock::{self, Fault, Kind};
+use logferry_mock::{self as mock, Fault, Kind};
 
 use crate::support::{Agent, LOGSTORE, PROJECT, Pod, append_to, wait_for};
 
@@ -101,10 +101,10 @@ fn a_rate_limit_is_kept() {
     while pod.ledger.bytes() < 1_000_000 {
         pod.ledger.append(&log, 1000);
     }
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     let agent = pod.start();
     assert_eq!(pod.expect_all(), 0);
-    let took = logferry::clock::now() - started;
+    let took = logferry::base::clock::now() - started;
     // One second's worth may go at once, the other four fifths take four seconds.
     assert!(took > Duration::from_secs(3), "1 MB at 200 kB/s took {took:?}");
     assert_eq!(agent.stop().0, 0);

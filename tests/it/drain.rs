@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{Fault, Kind};
+use logferry::base::clock;
 use logferry::signals::ONE_STOP;
+use logferry_mock::{Fault, Kind};
 use rustix::process::Signal;
 
 use crate::support::signals::{HANGUP, QUIT, TERM, kill, meaningless};

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use logferry::mock::{self, Access, Fault, Kind};
+use logferry_mock::{self as mock, Access, Fault, Kind};
 
 use crate::parked::id;
 use crate::support::{Pod, append_to, pause, run, wait_for};

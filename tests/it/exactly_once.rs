@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use logferry::checkpoint::format::{Checkpoint, RangeState};
 use logferry::checkpoint::store;
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 use rustix::process::Signal;
 
 use crate::crash::kills;

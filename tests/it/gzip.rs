@@ -240,7 +240,7 @@ fn f08_a_gz_is_read_on_after_a_kill() {
     pod.set("LOGFERRY_BATCH_LINES", "2100").set("send_request_concurrency", "1");
     let gz = log.with_file_name("app.log.1.gz");
     append_compressed(&mut pod, &gz, 80_000);
-    let slow = logferry::mock::Fault::new(logferry::mock::Kind::Delay { ms: 20 });
+    let slow = logferry_mock::Fault::new(logferry_mock::Kind::Delay { ms: 20 });
     pod.mock.faults().set(vec![slow]);
     let agent = pod.start();
     wait_for("some lines", || pod.mock.store().line_count() >= 10_000);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
 
-use logferry::clock;
+use logferry::base::clock;
 
 use crate::support::{
     Agent, Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for,

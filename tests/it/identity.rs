@@ -462,7 +462,7 @@ fn f36_old_files_are_shipped() {
         let path = log.with_file_name(format!("{}.log", age.as_secs()));
         let mut writer = append_to(&path);
         pod.ledger.write(&mut writer, 100);
-        let long_ago = std::time::UNIX_EPOCH + logferry::clock::wall().saturating_sub(age);
+        let long_ago = std::time::UNIX_EPOCH + logferry::base::clock::wall().saturating_sub(age);
         writer.set_modified(long_ago).unwrap();
     }
     let agent = pod.start();

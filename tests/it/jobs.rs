@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{Fault, Kind};
+use logferry::base::clock;
+use logferry_mock::{Fault, Kind};
 
 use crate::support::{Agent, Pod, append_unfinished, pause, wait_for};
 

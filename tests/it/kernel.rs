@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use logferry::mock::{self, Fault, Kind};
+use logferry_mock::{self as mock, Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::skipped;
@@ -269,7 +269,7 @@ fn many_files(count: usize, descriptors: u32, is_outage: bool) {
     if is_outage {
         pod.mock.stop();
     }
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     let path = |number: usize| format!("data/pod/logs/{:02}/{number:05}.log", number % 50);
     for number in 0..50 {
         fs::create_dir(pod.path(&format!("data/pod/logs/{number:02}"))).unwrap();
@@ -283,7 +283,7 @@ fn many_files(count: usize, descriptors: u32, is_outage: bool) {
     }
     pod.await_records(pod.ledger.lines.len());
     assert_eq!(pod.expect_all(), 0);
-    let took = logferry::clock::now() - started;
+    let took = logferry::base::clock::now() - started;
     let (resident, open) = (agent.resident_bytes_peak(), agent.descriptors());
     println!("{count} files: {took:?}, {} MiB resident, {open} descriptors", resident >> 20);
     assert!(resident < 128 << 20, "{resident} bytes resident");
@@ -304,9 +304,9 @@ fn many_files(count: usize, descriptors: u32, is_outage: bool) {
 fn k06_files_that_come_and_go_at_once_are_no_trouble() {
     let (mut pod, log) = Pod::with_log();
     let agent = pod.start();
-    let until = logferry::clock::now() + Duration::from_secs(5);
+    let until = logferry::base::clock::now() + Duration::from_secs(5);
     let mut names = (0..50).cycle().map(|number| log.with_file_name(format!("{number}.log")));
-    while logferry::clock::now() < until {
+    while logferry::base::clock::now() < until {
         let (name, next) = (names.next().unwrap(), log.with_extension("next.log"));
         fs::write(&name, "").unwrap();
         fs::rename(&name, &next).unwrap();

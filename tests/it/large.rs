@@ -6,7 +6,8 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use logferry::{clock, mock};
+use logferry::base::clock;
+use logferry_mock as mock;
 
 use crate::support::observe::{append_bytes, lines_of, wait_for_metric};
 use crate::support::{Pod, append_to, pause, wait_for};

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use logferry::base::clock;
 use logferry::checkpoint::store;
-use logferry::clock;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use logferry::limit::memory::Sizes;
-use logferry::wire::Compression;
+use logferry_wire::Compression;
 
 use crate::support::observe::{append_bytes, expect_same, lines_of, metric};
 use crate::support::{Pod, append_to, pause, wait_for};

@@ -64,8 +64,8 @@ fn f23_what_is_written_by_the_second_name_is_noticed() {
     let agent = pod.start();
     pod.expect_all();
     // Three looks at everything, and some.
-    let until = logferry::clock::now() + Duration::from_secs(18);
-    while logferry::clock::now() < until {
+    let until = logferry::base::clock::now() + Duration::from_secs(18);
+    while logferry::base::clock::now() < until {
         pod.ledger.append(&second, 1);
         pause(Duration::from_millis(500));
     }
@@ -162,10 +162,10 @@ fn f24_a_switch_is_noticed_within_a_second() {
         let log = pod.path(&dir).join("app.log");
         fs::create_dir_all(pod.path(&dir)).unwrap();
         pod.ledger.append(&log, 1);
-        let started = logferry::clock::now();
+        let started = logferry::base::clock::now();
         pod.link(&dir);
         agent.wait_until_open(&log);
-        times.push(logferry::clock::now() - started);
+        times.push(logferry::base::clock::now() - started);
     }
     assert!(times.iter().any(|time| *time < Duration::from_secs(1)), "{times:?}");
 
@@ -378,10 +378,10 @@ fn f27_a_link_whose_target_comes_and_goes_is_waited_for_quietly() {
     admin.wait_until_ready();
     let mut times = Vec::new();
     for _ in 0..5 {
-        let started = logferry::clock::now();
+        let started = logferry::base::clock::now();
         pod.ledger.append(&target, 100);
         agent.wait_until_open(&target);
-        times.push(logferry::clock::now() - started);
+        times.push(logferry::base::clock::now() - started);
         pod.expect_all();
         fs::remove_file(&target).unwrap();
         pause(Duration::from_millis(200));
@@ -661,8 +661,8 @@ fn f29_a_link_that_changes_all_the_time_never_leads_out() {
     symlink(&inside, &link).unwrap();
     pod.set("LOGFERRY_READ_LINGER", "1ms");
     let agent = pod.start();
-    let until = logferry::clock::now() + Duration::from_secs(3);
-    while logferry::clock::now() < until {
+    let until = logferry::base::clock::now() + Duration::from_secs(3);
+    while logferry::base::clock::now() < until {
         for target in [&secret, &inside] {
             swap(target, &link);
             pause(Duration::from_micros(300));

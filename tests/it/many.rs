@@ -6,9 +6,9 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-use logferry::clock;
+use logferry::base::clock;
 use logferry::limit::memory::{Plan, Sizes};
-use logferry::wire::Compression;
+use logferry_wire::Compression;
 
 use crate::support::{Pod, append_to, rotate, wait_for};
 

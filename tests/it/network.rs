@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{Fault, Kind};
+use logferry::base::clock;
+use logferry_mock::{Fault, Kind};
 
 use crate::support::wire::{Closing, Flow, Wire};
 use crate::support::{Admin, Agent, PATIENCE, Pod, pause, run, wait_for};

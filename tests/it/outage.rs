@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{Fault, Kind};
-use logferry::wire::Compression;
+use logferry::base::clock;
+use logferry_mock::{Fault, Kind};
+use logferry_wire::Compression;
 
 use crate::support::wire::{Flow, Wire};
 use crate::support::{Agent, Pod, append_to, pause, wait_for};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use logferry::mock::{Access, Fault, Kind};
+use logferry_mock::{Access, Fault, Kind};
 use serde_json::Value;
 
 use crate::support::{Agent, Pod, append_to, run, wait_for};

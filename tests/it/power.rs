@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use logferry::base::clock;
 use logferry::checkpoint::{format, store};
-use logferry::clock;
-use logferry::mock::Fault;
+use logferry_mock::Fault;
 
 use crate::support::disk::Disk;
 use crate::support::{Pod, pause, wait_for};
@@ -131,7 +131,7 @@ fn c09_a_power_cut_at_any_moment_loses_nothing() {
             let groups = pod.mock.store().groups();
             let there = groups[..arrived].iter().chain(&groups[before..]);
             let there: HashSet<_> =
-                there.flat_map(|group| group.logs()).map(logferry::mock::Entry::line).collect();
+                there.flat_map(|group| group.logs()).map(logferry_mock::Entry::line).collect();
             let lines = pod.ledger.lines.iter();
             lines.filter(|line| !there.contains(line.as_bytes())).count()
         };

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{self, Fault, Kind};
+use logferry::base::clock;
+use logferry_mock::{self as mock, Fault, Kind};
 
 use crate::support::{Admin, Agent, Pod, append_to, pause, wait_for};
 

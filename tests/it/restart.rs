@@ -444,12 +444,12 @@ fn f38_a_volume_that_is_late_is_waited_for() {
         let agent = pod.start();
         admin.wait_until_ready();
         if is_very_late {
-            let started = logferry::clock::now();
+            let started = logferry::base::clock::now();
             while pod.times_logged(NOWHERE) == 0 {
-                assert!(logferry::clock::now() - started < 3 * PATIENCE, "it says nothing");
+                assert!(logferry::base::clock::now() - started < 3 * PATIENCE, "it says nothing");
                 pause(Duration::from_millis(250));
             }
-            assert!(logferry::clock::now() - started > PATIENCE / 2, "it does not wait");
+            assert!(logferry::base::clock::now() - started > PATIENCE / 2, "it does not wait");
             admin.expect_metric("logferry_missing_files", 1);
             admin.expect_metric("logferry_missing_bytes", rest);
         }
@@ -479,9 +479,9 @@ fn f18_what_was_deleted_and_delivered_is_forgotten() {
         fs::remove_file(log.with_file_name(format!("{number}.log"))).unwrap();
     }
     let held = || agent.open_paths().iter().filter(|path| path.ends_with("(deleted)")).count();
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     while held() > 0 {
-        assert!(logferry::clock::now() - started < 3 * PATIENCE, "{} are held", held());
+        assert!(logferry::base::clock::now() - started < 3 * PATIENCE, "{} are held", held());
         pause(Duration::from_millis(250));
     }
 

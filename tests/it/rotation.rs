@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::time::Duration;
 
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use crate::support::{Pod, append_to, logrotate, numbered, pause, rotate};
 
@@ -66,10 +66,10 @@ fn f01_a_file_renamed_within_the_patterns_is_not_mistaken_for_one_without_notifi
     pod.ledger.write(&mut next, 10);
     pod.expect_all();
     for _ in 0..4 {
-        let started = logferry::clock::now();
+        let started = logferry::base::clock::now();
         pod.ledger.write(&mut writer, 10);
         pod.expect_all();
-        let took = logferry::clock::now() - started;
+        let took = logferry::base::clock::now() - started;
         assert!(took < Duration::from_millis(2500), "{took:?}");
     }
 

@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use logferry::config::{self, Environment, Flags};
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::get;
 use crate::support::tls::{Authority, Pair, TlsFront};

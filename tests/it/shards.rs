@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use logferry::mock;
+use logferry_mock as mock;
 use md5::{Digest as _, Md5};
 
 use crate::support::{Pod, run};

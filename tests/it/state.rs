@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use logferry::checkpoint::{format, store};
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use crate::support::disk::Disk;
 use crate::support::observe::{free_address, get, metric};

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use logferry::clock;
+use logferry::base::clock;
 
 use crate::support::tls::{Authority, OpenSsl, Pair, Secrets, TlsFront, self_signed};
 use crate::support::{Agent, Pod, run, wait_for};

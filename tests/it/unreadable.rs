@@ -163,9 +163,9 @@ fn l16_what_stays_shut_is_tried_less_often() {
     admin.wait_until_ready();
     let tries = || admin.metric("logferry_file_errors_total");
     wait_for("some tries", || tries().is_some_and(|count| count > 3));
-    let (mut last, mut since) = (tries(), logferry::clock::now());
+    let (mut last, mut since) = (tries(), logferry::base::clock::now());
     wait_for("a pause between two tries", || {
-        let now = logferry::clock::now();
+        let now = logferry::base::clock::now();
         if tries() != last {
             (last, since) = (tries(), now);
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use logferry::mock::{Entry, Group, Store};
+use logferry_mock::{Entry, Group, Store};
 
 use crate::disk::{Disk, Piece};
 

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use logferry::base::span::FileKey;
 use logferry::checkpoint::format::{self, Checkpoint};
-use logferry::span::FileKey;
 
 /// The directory that everything happens in.
 pub const DIR: &str = "/logs";

@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use logferry::base::sealed::{BatchId, SealedBatch};
+use logferry::base::span::FileKey;
 use logferry::batch;
 use logferry::batch::log_group::LogGroup;
 use logferry::checkpoint::format::Checkpoint;
 use logferry::handoff::BATCH_OVERHEAD_BYTES;
-use logferry::sealed::{BatchId, SealedBatch};
-use logferry::span::FileKey;
-use logferry::wire::{Compression, GROUP_LINES_MAX, sls_logs};
+use logferry_wire::{Compression, GROUP_LINES_MAX, sls_logs};
 use prost::Message as _;
 
 use crate::agent::PARTS_MAX;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use logferry::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
+use logferry::base::sealed::BatchId;
 use logferry::checkpoint::format::Checkpoint;
-use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
-use logferry::sealed::BatchId;
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::Load;
 use logferry::tail::identity::Stat;

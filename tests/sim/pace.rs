@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logferry::sealed::{BatchId, Outcome, Refusal, Route, SealedBatch};
+use logferry::base::sealed::{BatchId, Outcome, Refusal, Route, SealedBatch};
+use logferry::base::span::{FileKey, Span};
 use logferry::send::backoff::PAUSE_MAX;
 use logferry::send::dispatch::{Dispatch, Load};
 use logferry::send::queue::Together;
 use logferry::send::verdict::{FailureKind, Verdict};
-use logferry::span::{FileKey, Span};
-use logferry::wire::Compression;
+use logferry_wire::Compression;
 use proptest::prelude::*;
 
 /// Most requests at once.
@@ -32,7 +32,7 @@ fn batch(id: u64) -> SealedBatch {
         lines: 1,
         first: 0,
         route: Route::Any,
-        since: logferry::clock::now(),
+        since: logferry::base::clock::now(),
     }
 }
 
@@ -213,7 +213,7 @@ fn an_outage_is_no_storm_and_ends_soon_and_wholly() {
     for outage in outages() {
         let (mut first_minute, mut minute, mut recovery, mut full) = (0, 0, Duration::ZERO, 0);
         for seed in 0..3 {
-            let t = logferry::clock::now();
+            let t = logferry::base::clock::now();
             let (down, up) = (t + seconds(20), t + seconds(20 + 3600));
             let endpoint = |now, load: &Load| {
                 assert!(!load.batches.is_empty());
@@ -288,7 +288,7 @@ fn a_quota_is_used_and_not_run_into() {
             let kinds = [FailureKind::Quota, FailureKind::ShardQuota];
             let (mut used, mut refused) = (f64::MAX, 0_f64);
             for (seed, kind) in (0..2).zip(kinds.into_iter().cycle()) {
-                let t = logferry::clock::now();
+                let t = logferry::base::clock::now();
                 let endpoint = quota(latency, period, most, kind);
                 let mut world = World::new(seed, CONCURRENCY, t, endpoint).with_endless(batch);
                 let (from, to) = (t + seconds(60), t + seconds(240));
@@ -311,7 +311,7 @@ fn a_quota_is_used_and_not_run_into() {
 
 /// Requests in a minute, where so many of a hundred fail by chance.
 fn throughput(percent: u8, seed: u64) -> f64 {
-    let t = logferry::clock::now();
+    let t = logferry::base::clock::now();
     let mut dice = fastrand::Rng::with_seed(seed);
     let endpoint = move |_, _: &Load| {
         let is_bad = dice.u8(..100) < percent;
@@ -337,7 +337,7 @@ fn failures_by_chance_do_not_slow_it_down_much() {
 #[test]
 fn poisoned_batches_hold_nobody_up_and_are_tried_for_ever() {
     for kind in [FailureKind::Server, FailureKind::Network] {
-        let t = logferry::clock::now();
+        let t = logferry::base::clock::now();
         let poison: BTreeSet<u64> = (0..9000).filter(|id| id % 1000 == 300).collect();
         let bad = poison.clone();
         let endpoint = move |_, load: &Load| {
@@ -373,7 +373,7 @@ fn poisoned_batches_hold_nobody_up_and_are_tried_for_ever() {
 #[test]
 fn many_poisoned_batches_hold_nobody_up_either() {
     for kind in [FailureKind::Unverified, FailureKind::Other] {
-        let t = logferry::clock::now();
+        let t = logferry::base::clock::now();
         let is_poison = |id: u64| id.is_multiple_of(50);
         let endpoint = move |_, load: &Load| {
             let is_bad = load.batches.iter().any(|batch| is_poison(batch.id.0));
@@ -400,7 +400,7 @@ fn many_poisoned_batches_hold_nobody_up_either() {
 /// Whoever does not pass a batch may want to be left alone for a minute: that is about the batch.
 #[test]
 fn a_poisoned_batch_that_comes_with_a_wish_holds_nobody_up() {
-    let t = logferry::clock::now();
+    let t = logferry::base::clock::now();
     let endpoint = move |_, load: &Load| {
         let is_bad = load.batches.iter().any(|batch| batch.id.0 == 300);
         let busy = Verdict::Retry { kind: FailureKind::Server, after: Some(seconds(60)) };
@@ -425,7 +425,7 @@ fn a_poisoned_batch_that_comes_with_a_wish_holds_nobody_up() {
 #[test]
 fn lists_that_never_come_through_are_given_up() {
     for kind in [FailureKind::Server, FailureKind::Unverified, FailureKind::Network] {
-        let t = logferry::clock::now();
+        let t = logferry::base::clock::now();
         let endpoint = move |_, load: &Load| {
             (LATENCY, if load.is_list() { retry(kind) } else { Verdict::Delivered })
         };
@@ -451,7 +451,7 @@ fn lists_that_never_come_through_are_given_up() {
 /// One second up, one second down, for ten minutes.
 #[test]
 fn an_endpoint_that_flaps_makes_progress_and_no_storm() {
-    let t = logferry::clock::now();
+    let t = logferry::base::clock::now();
     let endpoint = move |now: Instant, _: &Load| {
         let is_up = (now - t).as_secs().is_multiple_of(2);
         if is_up { (LATENCY, Verdict::Delivered) } else { (millis(1), retry(FailureKind::Network)) }
@@ -469,7 +469,7 @@ fn an_endpoint_that_flaps_makes_progress_and_no_storm() {
 /// While the old lines are caught up with, new ones flow.
 #[test]
 fn new_lines_flow_while_a_backlog_is_caught_up_with() {
-    let t = logferry::clock::now();
+    let t = logferry::base::clock::now();
     let up = t + seconds(600);
     let endpoint = move |now: Instant, _: &Load| {
         let verdict = if now < up { retry(FailureKind::Network) } else { Verdict::Delivered };
@@ -502,7 +502,7 @@ proptest! {
         failures in 0_u8..=10,
         small_share in 0_u64..=4,
     ) {
-        let t = logferry::clock::now();
+        let t = logferry::base::clock::now();
         let mut dice = fastrand::Rng::with_seed(seed ^ 1);
         let trouble_end = t + seconds(trouble_seconds);
         let kinds = [
@@ -547,7 +547,7 @@ proptest! {
     ) {
         let endpoint =
             move |_, _: &Load| (millis(latency_millis), retry(FailureKind::Network));
-        let t = logferry::clock::now();
+        let t = logferry::base::clock::now();
         let all = (0..batches).map(|id| if id % 2 == 0 { small(id) } else { batch(id) });
         let mut world = World::new(seed, concurrency_max, t, endpoint).with(all);
 

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use logferry::base::sealed::SealedBatch;
 use logferry::batch::rewrite;
-use logferry::sealed::SealedBatch;
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::Load;
 

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use logferry::base::fingerprint::{HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use logferry::batch;
-use logferry::fingerprint::{HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use logferry::line::split::lookahead;
-use logferry::wire::Compression;
+use logferry_wire::Compression;
 
 use crate::agent::{Agent, Flaw, Options, STEPS};
 use crate::disk::{Disk, StateDir};
@@ -90,7 +90,7 @@ impl World {
     fn new(seed: u64, flaw: Option<Flaw>, is_printed: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         // Any instant will do: only differences count.
-        let start = logferry::clock::now();
+        let start = logferry::base::clock::now();
         let storm = Duration::from_secs(rng.u64(20..90));
         let options = options(&mut rng);
         let mut disk = Disk::default();

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{Fault, Kind};
+use logferry::base::clock;
+use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::{append_bytes, get};
 use crate::support::{PATIENCE, Pod, append_to, pause, wait_for};

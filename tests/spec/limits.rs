@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use logferry::clock;
-use logferry::mock::{Fault, Kind};
+use logferry::base::clock;
+use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::{get, metric};
 use crate::support::special::skipped;

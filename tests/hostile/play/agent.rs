@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use logferry::clock;
+use logferry::base::clock;
 use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process};
 

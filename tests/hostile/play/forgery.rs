@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use logferry::base::clock;
+use logferry::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 use logferry::checkpoint::format::Checkpoint;
 use logferry::checkpoint::store::Store;
-use logferry::clock;
-use logferry::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 
 use super::agent::{PATIENCE, holds_within};
 use super::pick;

@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use logferry::mock::{self, Access, Background, Key};
+use logferry_mock::{self as mock, Access, Background, Key};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::pick;

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use logferry::mock::{self, Background};
+use logferry_mock::{self as mock, Background};
 
 use super::append_to;
 

@@ -43,8 +43,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use logferry::clock;
-use logferry::mock::{self, Access, Background, Key};
+use logferry::base::clock;
+use logferry_mock::{self as mock, Access, Background, Key};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const PROJECT: &str = "test-project";

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 
-use logferry::mock::Entry;
+use logferry_mock::Entry;
 
 use super::{Agent, Pod, run, wait_for};
 
@@ -36,11 +36,11 @@ pub(crate) fn metric(address: &str, series: &str) -> Option<u64> {
 pub(crate) fn wait_for_metric(address: &str, series: &str, value: u64) {
     wait_for("the admin port", || get(address, "/live").0 == 200);
     let mut last = None;
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     while last != Some(value) {
         last = metric(address, series);
         assert!(last.is_some(), "there is no {series}");
-        let waits = logferry::clock::now() - started;
+        let waits = logferry::base::clock::now() - started;
         assert!(waits < super::PATIENCE, "{series} is {last:?}, and should be {value}");
         super::pause(std::time::Duration::from_millis(50));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use logferry::mock::Kind;
+use logferry_mock::Kind;
 
 use super::Outcome;
 use crate::world::World;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use logferry::mock;
+use logferry_mock as mock;
 
 use crate::actions;
 use crate::arrivals::Arrivals;

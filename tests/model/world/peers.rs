@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use logferry::mock::{Fault, Kind};
+use logferry_mock::{Fault, Kind};
 
 use super::{STATUS_PERIOD, World};
 use crate::disk::Disk;

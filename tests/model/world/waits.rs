@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use logferry::clock;
+use logferry::base::clock;
 
 use super::{LOOK_PERIOD, PATIENCE, STATUS_PERIOD, World};
 use crate::support::pause;
