@@ -13,9 +13,10 @@ use logferry::batch::policy::Reason;
 use logferry::batch::{Batcher, Options};
 use logferry::line::split::next_line;
 use logferry::pipeline::{self, Input, Stop};
+use logferry::send::Signature;
+use logferry::send::TlsFiles;
 use logferry::send::queue::Together;
-use logferry::send::request::{Signature, put_logs};
-use logferry::send::tls::TlsFiles;
+use logferry::send::request::put_logs;
 use logferry::send::{self, Credentials, CredentialsSource, Endpoint, Secret};
 use logferry_wire::{Compression, content_md5};
 

@@ -31,7 +31,7 @@ pub struct Refusal {
     pub path: PathBuf,
     owner: (u32, u32),
     mode: u32,
-    /// It is a directory on the way to something else, through which the agent may not go.
+    /// Whether it is a directory on the way to something else, through which the agent may not go.
     is_on_way: bool,
     /// Owner and mode allow what the agent wants: something else forbids it.
     is_allowed: bool,

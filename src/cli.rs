@@ -201,7 +201,7 @@ enum CheckpointCommand {
     },
     /// Forget a file, so that the next start ships it from its first byte.
     Reset {
-        /// Its path, as configured or with links resolved.
+        /// Path of the file, as configured or with links resolved.
         path: PathBuf,
         #[command(flatten)]
         settings: SettingFlags,
@@ -228,14 +228,14 @@ enum ParkedCommand {
     },
     /// Show one piece: why it was refused, and its lines.
     Show {
-        /// Its id, as listed.
+        /// Id of the piece, as listed.
         id: String,
         #[command(flatten)]
         settings: SettingFlags,
     },
     /// Send pieces again; what the service takes now is removed. Ends with 75 if some are left.
     Replay {
-        /// Their ids, as listed; without any, all.
+        /// Ids of the pieces, as listed; without any, all.
         #[arg(value_name = "ID")]
         ids: Vec<String>,
         #[command(flatten)]
@@ -243,7 +243,7 @@ enum ParkedCommand {
     },
     /// Remove pieces for good.
     Drop {
-        /// Their ids, as listed.
+        /// Ids of the pieces, as listed.
         #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<String>,
         /// All of them.

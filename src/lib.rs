@@ -1,4 +1,4 @@
-//! logferry ships a pod's log files to Simple Log Service (SLS).
+//! Ships a pod's log files to Simple Log Service (SLS).
 //!
 //! A sidecar: it tails files through the symlink that the app makes, remembers how far it got,
 //! puts the pod's names on what it sends, and delivers it over HTTP.

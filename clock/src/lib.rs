@@ -26,7 +26,7 @@ pub fn cpu() -> std::time::Duration {
     used(ClockId::ProcessCPUTime)
 }
 
-/// The same of the thread that asks.
+/// CPU time that the calling thread has used so far.
 #[must_use]
 pub fn thread_cpu() -> std::time::Duration {
     used(ClockId::ThreadCPUTime)

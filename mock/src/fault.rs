@@ -143,7 +143,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name, as in JSON and in the counts.
+    /// The name of the kind, as in JSON and in the counts.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

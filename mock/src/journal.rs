@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::store::Group;
+use super::accepted::Group;
 
 /// An open `groups.jsonl`.
 #[derive(Debug)]

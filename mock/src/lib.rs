@@ -21,6 +21,7 @@
 //! - `deflate` is refused as `InvalidCompressType`;
 //! - in a `batch_group` request the limits hold for the body and for each LogGroup by itself.
 
+pub mod accepted;
 mod answer;
 mod connection;
 pub mod endpoint;
@@ -43,11 +44,12 @@ mod tests;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use accepted::{Entry, Group};
 pub use endpoint::Endpoint;
 pub use fault::{Fault, Kind, On};
 pub use faults::Faults;
 pub use server::{Background, Server};
-pub use store::{Counts, Entry, Group, Store};
+pub use store::{Counts, Store};
 
 /// What a mock endpoint is started with.
 #[derive(Clone, Debug)]

@@ -26,8 +26,8 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::accepted::Group;
 use super::fault::Fault;
-use super::store::Group;
 use super::{Endpoint, answer};
 
 /// Most lines in one answer of `/mock/lines`.

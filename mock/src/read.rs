@@ -10,9 +10,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::accepted::Group;
 use super::answer::{Answer, Refusal};
 use super::request::{Asked, Reading};
-use super::store::{Group, Place, Store};
+use super::store::{Place, Store};
 
 /// Most LogGroups in an answer to PullLogs.
 const PULL_GROUPS_MAX: usize = 1000;

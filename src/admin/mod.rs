@@ -54,7 +54,7 @@ pub struct Facts {
     pub version: String,
     /// When the process started, for the time it has been up.
     pub started: Instant,
-    /// The same by the wall clock, in Unix seconds.
+    /// When the process started by the wall clock, in Unix seconds.
     pub started_unix: u64,
     /// Where checkpoints live.
     pub state_dir: PathBuf,

@@ -73,7 +73,7 @@ pub struct Status {
     pub ready: bool,
     /// Why it is not ready; empty when it is.
     pub not_ready_reason: String,
-    /// It was told to stop and is delivering what it has.
+    /// Whether it was told to stop and is delivering what it has.
     pub draining: bool,
     /// Notifications cannot be had or trusted: files are polled.
     pub polling: bool,
@@ -125,9 +125,9 @@ pub struct SenderStatus {
     pub batches_delivered: u64,
     /// Lines in those batches.
     pub lines_delivered: u64,
-    /// Their size before compression, in bytes.
+    /// Size of those batches before compression, in bytes.
     pub raw_bytes_delivered: u64,
-    /// Their size on the wire, in bytes.
+    /// Size of those batches on the wire, in bytes.
     pub payload_bytes_delivered: u64,
     /// Batches refused for good by the service.
     pub batches_rejected: u64,

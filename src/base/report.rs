@@ -205,9 +205,9 @@ pub struct SenderReport {
     pub batches_delivered: u64,
     /// Lines in those batches.
     pub lines_delivered: u64,
-    /// Their size before compression, in bytes.
+    /// Size of those batches before compression, in bytes.
     pub raw_bytes_delivered: u64,
-    /// Their size on the wire, in bytes.
+    /// Size of those batches on the wire, in bytes.
     pub payload_bytes_delivered: u64,
     /// Batches refused for good by the service.
     pub batches_rejected: u64,

@@ -17,7 +17,7 @@ pub struct BatchId(pub u64);
 /// Not a request: it may take several to deliver it.
 #[derive(Clone, Debug)]
 pub struct SealedBatch {
-    /// Its number.
+    /// The number of the batch in this run.
     pub id: BatchId,
     /// The bytes of one file incarnation that its lines came from, line ends included.
     pub span: Span,
@@ -46,7 +46,8 @@ pub enum Route {
     Any,
     /// The one whose range holds this hash key.
     Key(u128),
-    /// The same; and the service takes each sequence id of a key once, in rising order.
+    /// The one whose range holds this hash key, of which the service takes each sequence id once, in
+    /// rising order.
     Once {
         /// Hash key.
         key: u128,
@@ -60,11 +61,11 @@ pub enum Route {
 pub struct Ack {
     /// Which batch.
     pub id: BatchId,
-    /// The bytes it carried, and
+    /// The bytes it carried.
     pub span: Span,
-    /// how many of their records.
+    /// How many records of these bytes it carried.
     pub lines: u32,
-    /// Its route.
+    /// Where the batch went.
     pub route: Route,
     /// Size of its payload: the room in the hand-off that it gives back.
     pub payload_bytes: usize,
@@ -97,14 +98,14 @@ pub enum Refusal {
         /// The endpoint's message.
         message: String,
     },
-    /// Its size.
+    /// The size of the batch.
     TooLarge {
         /// As above; empty if somebody in between has refused it.
         code: String,
         /// As above.
         message: String,
     },
-    /// Its size, as it seems: connections break that carry so much, and others do not.
+    /// The size of the batch, as it seems: connections break that carry so much, and others do not.
     SeemsTooLarge,
     /// The way it is compressed.
     Compression,

@@ -19,6 +19,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::policy::Options;
+
 use self::compress::Compressor;
 use self::log_group::LogGroup;
 use self::pack_id::PackId;
@@ -27,21 +29,6 @@ use crate::base::fingerprint::Fingerprint;
 use crate::base::sealed::{BatchId, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use logferry_wire::Compression;
-
-/// When to seal a group, and how.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Seal at this raw size.
-    pub batch_bytes: usize,
-    /// Seal at this many lines. At most [`logferry_wire::GROUP_LINES_MAX`].
-    pub batch_lines: u32,
-    /// Seal at this age.
-    pub batch_linger: Duration,
-    /// How payloads are compressed.
-    pub compression: Compression,
-    /// Topic of every group; empty for none.
-    pub topic: String,
-}
 
 /// Used buffers kept for the next groups.
 const POOL_MAX: usize = 4;
@@ -87,7 +74,7 @@ struct Stream {
     last_bytes: usize,
     /// Where its batches go.
     route: Route,
-    /// Its open group covers a range that is known, and is sealed at the end of that and not before.
+    /// Whether the open group covers a range that is known, and is sealed at its end and not before.
     is_held: bool,
     /// No line will follow; the stream goes with its last group.
     is_ended: bool,
@@ -106,7 +93,7 @@ struct Open {
     end: u64,
     /// How many of these are holes.
     hole_bytes: u64,
-    /// It gets no more lines.
+    /// Whether the group gets no more lines.
     is_complete: bool,
     /// The bytes of the file just before `end`.
     tail: Fingerprint,

@@ -3,14 +3,31 @@
 //! Pure. A group is sealed *before* the line that would break a rule, so that no rule is ever
 //! broken: size, lines, one minute of `Time`.
 
-use super::Options;
+use std::time::Duration;
+
+use logferry_wire::Compression;
+
+/// When to seal a group, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seal at this raw size.
+    pub batch_bytes: usize,
+    /// Seal at this many lines. At most [`logferry_wire::GROUP_LINES_MAX`].
+    pub batch_lines: u32,
+    /// Seal at this age.
+    pub batch_linger: Duration,
+    /// How payloads are compressed.
+    pub compression: Compression,
+    /// Topic of every group; empty for none.
+    pub topic: String,
+}
 
 /// Why a group was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Its bytes or lines are at the limit.
+    /// The bytes or lines of the group are at the limit.
     Full,
-    /// It is as old as `batch_linger`.
+    /// The group is as old as `batch_linger`.
     Age,
     /// The next line belongs to another minute: the service wants one minute in a group.
     Minute,

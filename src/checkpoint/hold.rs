@@ -15,8 +15,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, statat};
 use rustix::io::Errno;
 
+use super::error::StoreError;
 use super::files::{clear, read};
-use super::store::StoreError;
 
 /// The lock file, in the state directory.
 pub(super) const LOCK: &str = "lock";

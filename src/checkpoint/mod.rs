@@ -14,6 +14,7 @@
 //! loss, at most five seconds more. `tests/it/crash_matrix.rs` ends the process at each system call
 //! that touches the directory.
 
+pub mod error;
 mod files;
 pub mod format;
 mod hold;

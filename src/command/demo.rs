@@ -171,7 +171,7 @@ struct Stage {
     root: PathBuf,
     /// What it is marked with.
     word: String,
-    /// They stay, for somebody to look at.
+    /// Whether the directories stay, for somebody to look at.
     is_kept: bool,
 }
 
@@ -289,7 +289,7 @@ struct App {
     demo: Demo,
     /// Gets the number of lines written so far.
     progress: SyncSender<u64>,
-    /// It is told to end before its time.
+    /// Whether the app is told to end before its time.
     is_over: Arc<AtomicBool>,
 }
 

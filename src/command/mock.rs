@@ -79,7 +79,7 @@ impl From<Command> for Options {
 /// Why the command ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It cannot be had as it was asked for: what is wrong, and what would be right.
+    /// The endpoint cannot be had as it was asked for: what is wrong, and what would be right.
     #[error("{0}")]
     Start(String),
     /// The output cannot be written.

@@ -1,23 +1,23 @@
-//! From what the layers say to a [`Config`]: every value against its kind, then the rules between
-//! keys. All mistakes are collected; nothing stops at the first.
+//! From what each key means to a [`Config`]: the rules between keys. All mistakes are collected; nothing
+//! stops at the first.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::{self, KEYS};
-use super::kind::{Kind, Meaning};
+use super::checked::{Config, Effective};
+use super::keys;
 use super::layers::{
     Environment, FILE_FLAG, FILE_VARIABLE, FLAG_ORIGIN, Flags, Found, LOGTAIL_VARIABLE, not_utf8,
     variable,
 };
-use super::mistake::{Mistake, Mistakes, quoted, shown};
-use super::{Config, Effective, LogFormat, credentials, endpoint, proxy, tls};
+use super::meaning::Meanings;
+use super::mistake::{Mistake, Mistakes, quoted};
+use super::{credentials, endpoint, proxy, tls};
 use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
-use crate::send::{CredentialsSource, Endpoint};
+use crate::send::CredentialsSource;
 use crate::tail::discover;
 use crate::{batch, limit, send, tail};
 use logferry_wire::{Compression, GROUP_BYTES_MAX};
@@ -34,177 +34,6 @@ const USER_DEFINED_ID: &str = "ALIYUN_LOGTAIL_USER_DEFINED_ID";
 const USER_ID: &str = "ALIYUN_LOGTAIL_USER_ID";
 const POD_IP: &str = "POD_IP";
 
-/// What each key means, and where that came from.
-pub(super) struct Meanings(BTreeMap<&'static str, (Meaning, String)>);
-
-impl Meanings {
-    /// Reads every value. One that means nothing is noted, and the default stands in for it so
-    /// that the rules between keys can still be checked.
-    pub(super) fn read(found: &BTreeMap<String, Found>, mistakes: &mut Mistakes) -> Self {
-        let mut meanings = BTreeMap::new();
-        for key in &KEYS {
-            let Some(Found { value, origin }) = found.get(key.name) else { continue };
-            match key.kind.read(value) {
-                Ok(meaning) => {
-                    meanings.insert(key.name, (meaning, origin.clone()));
-                }
-                Err(advice) => {
-                    let value = match key.kind {
-                        Kind::Endpoint => endpoint::hide_user(&shown(value)),
-                        _ => shown(value),
-                    };
-                    mistakes.push(Mistake::new(key.name, advice).value(value).origin(origin));
-                    if let Some(meaning) = key.default.and_then(|d| key.kind.read(&d.into()).ok()) {
-                        meanings.insert(key.name, (meaning, "default".to_owned()));
-                    }
-                }
-            }
-        }
-        Self(meanings)
-    }
-
-    pub(super) fn origin(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", |(_, origin)| origin)
-    }
-
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        match self.0.get(name) {
-            Some((Meaning::Text(text), _)) => Some(text.clone()),
-            _ => None,
-        }
-    }
-
-    pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        match self.0.get("endpoint") {
-            Some((Meaning::Endpoint(endpoint), _)) => Some(endpoint.clone()),
-            _ => None,
-        }
-    }
-
-    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        match self.0.get(name) {
-            Some((Meaning::Path(path), _)) => Some(path.clone()),
-            _ => None,
-        }
-    }
-
-    /// A list of patterns that surely compile.
-    pub(super) fn patterns(&self, name: &str) -> Vec<String> {
-        match self.0.get(name) {
-            Some((Meaning::Patterns(patterns), _)) => patterns.clone(),
-            _ => unreachable!("{name} has a default that is a list of patterns"),
-        }
-    }
-
-    fn directories(&self, name: &str) -> Vec<PathBuf> {
-        match self.0.get(name) {
-            Some((Meaning::Directories(dirs), _)) => dirs.clone(),
-            _ => unreachable!("{name} has a default that is a list of directories"),
-        }
-    }
-
-    fn tags(&self, name: &str) -> Vec<String> {
-        match self.0.get(name) {
-            Some((Meaning::Tags(tags), _)) => tags.clone(),
-            _ => unreachable!("{name} has a default that is a list of tags"),
-        }
-    }
-
-    fn number(&self, name: &str) -> u64 {
-        match self.0.get(name) {
-            Some((Meaning::Size(number) | Meaning::Count(number), _)) => *number,
-            _ => unreachable!("{name} has a default that is a number"),
-        }
-    }
-
-    fn count(&self, name: &str) -> usize {
-        usize::try_from(self.number(name)).unwrap_or(usize::MAX)
-    }
-
-    fn time(&self, name: &str) -> Duration {
-        match self.0.get(name) {
-            Some((Meaning::Time(time), _)) => *time,
-            _ => unreachable!("{name} has a default that is a time"),
-        }
-    }
-
-    fn cores(&self, name: &str) -> f64 {
-        match self.0.get(name) {
-            Some((Meaning::Cores(cores), _)) => cores.count(),
-            _ => unreachable!("{name} has a default that is a number of cores"),
-        }
-    }
-
-    /// How the agent writes its log.
-    pub(super) fn log_format(&self) -> LogFormat {
-        match self.text("log_format").as_deref() {
-            Some("json") => LogFormat::Json,
-            _ => LogFormat::Text,
-        }
-    }
-
-    fn switch(&self, name: &str) -> bool {
-        matches!(self.0.get(name), Some((Meaning::Switch(true), _)))
-    }
-
-    /// Where the state is kept.
-    pub(super) fn state_dir(&self) -> PathBuf {
-        self.path("state_dir").unwrap_or_else(|| unreachable!("state_dir has a default"))
-    }
-
-    /// The admin address.
-    pub(super) fn listen(&self) -> Option<SocketAddr> {
-        match self.0.get("listen") {
-            Some((Meaning::Listen(address), _)) => *address,
-            _ => unreachable!("listen has a default"),
-        }
-    }
-
-    /// Lowers the limits to those of the container, and says so in their origin.
-    fn lower_to(&mut self, container: cgroup::Limits) {
-        if let Some((Meaning::Cores(cores), origin)) = self.0.get_mut("cpu_usage_limit")
-            && let Some(quota) = container.cpu_cores.and_then(crate::base::units::Cores::new)
-            && quota < *cores
-        {
-            *origin = lowered(origin, &cores.to_string(), "quota");
-            *cores = quota;
-        }
-        if let Some((Meaning::Count(mebibytes), origin)) = self.0.get_mut("mem_usage_limit")
-            && let Some(bytes) = container.memory_bytes
-            && bytes >> 20 < *mebibytes
-        {
-            *origin = lowered(origin, &mebibytes.to_string(), "limit");
-            *mebibytes = bytes >> 20;
-        }
-    }
-
-    /// Finds the region where it is needed and nobody has set it.
-    fn find_region(&mut self, env: &Environment) {
-        let is_needed = self.text("signature").as_deref() == Some("v4");
-        if !is_needed || self.0.contains_key("region") {
-            return;
-        }
-        if let Some((region, origin)) = tls::region(self, env) {
-            self.0.insert("region", (Meaning::Text(region), origin));
-        }
-    }
-
-    fn effective(&self) -> Vec<Effective> {
-        let row = |key: &keys::Key| {
-            let (value, origin) = match self.0.get(key.name) {
-                Some((meaning, origin)) => (meaning.to_string(), origin.clone()),
-                None => (String::new(), "not set".to_owned()),
-            };
-            Effective { key: key.name.to_owned(), value, origin }
-        };
-        KEYS.iter().map(row).collect()
-    }
-}
-
-fn lowered(origin: &str, value: &str, what: &str) -> String {
-    format!("the container's {what} (lower than {value} from {origin})")
-}
-
 /// Checks the rules between keys and puts the `Config` together. `None`: there are mistakes.
 pub(super) fn compose(
     env: &Environment,
@@ -216,7 +45,7 @@ pub(super) fn compose(
     let mut meanings = Meanings::read(found, mistakes);
     let cpu_cores_max = meanings.cores("cpu_usage_limit");
     meanings.lower_to(container);
-    meanings.find_region(env);
+    find_region(&mut meanings, env);
     // What is not set, or does not go together, may be set otherwise in a file that cannot be read:
     // such rules wait for it.
     let is_whole = !mistakes.is_unread(FILE_VARIABLE);
@@ -315,6 +144,17 @@ pub(super) fn compose(
     })
 }
 
+/// Finds the region where it is needed and nobody has set it.
+fn find_region(meanings: &mut Meanings, env: &Environment) {
+    let is_needed = meanings.text("signature").as_deref() == Some("v4");
+    if !is_needed || meanings.text("region").is_some() {
+        return;
+    }
+    if let Some((region, origin)) = tls::region(meanings, env) {
+        meanings.find("region", region, origin);
+    }
+}
+
 fn named_files(env: &Environment, flags: &Flags, meanings: &Meanings) -> Vec<PathBuf> {
     let keys = ["credentials_file", "ca_file", "client_cert_file", "client_key_file"];
     let keys = keys.iter().filter_map(|key| meanings.path(key));
@@ -400,7 +240,7 @@ fn check_state_apart(meanings: &Meanings, mistakes: &mut Mistakes) {
     );
 }
 
-/// Both say where a request goes.
+/// Refuses two settings that both say where a request goes.
 fn check_one_route(meanings: &Meanings, mistakes: &mut Mistakes) {
     let names = meanings.tags("shard_hash_keys");
     if !names.is_empty() && meanings.switch("exactly_once") {

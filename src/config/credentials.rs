@@ -3,18 +3,13 @@
 use std::path::PathBuf;
 
 use super::layers::{Environment, variable};
-use super::mistake::{Mistake, Mistakes};
+use super::mistake::{CREDENTIALS_WAYS, Mistake, Mistakes};
 use crate::send::credentials::read_credentials;
 use crate::send::{Credentials, CredentialsSource, Endpoint, Secret};
 
 const ID: &str = "ALIBABA_CLOUD_ACCESS_KEY_ID";
 const SECRET: &str = "ALIBABA_CLOUD_ACCESS_KEY_SECRET";
 const TOKEN: &str = "ALIBABA_CLOUD_SECURITY_TOKEN";
-/// What to do about missing credentials.
-pub(super) const WAYS: &str = "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or \
-                    credentials_file (LOGFERRY_CREDENTIALS_FILE) to a JSON file with \
-                    access_key_id and access_key_secret";
-
 /// The environment variables whose values must never leave the process.
 pub(super) const SECRET_VARIABLES: [&str; 2] = [SECRET, TOKEN];
 
@@ -64,12 +59,14 @@ pub(super) fn check_unsigned(
     if endpoint.tls {
         mistakes.push(Mistake::new(
             "credentials",
-            format!("none are set, and an https endpoint needs them: {WAYS}"),
+            format!("none are set, and an https endpoint needs them: {CREDENTIALS_WAYS}"),
         ));
     } else if !endpoint.is_loopback() {
         mistakes.push(Mistake::new(
             "credentials",
-            format!("none are set, and unsigned requests go only to this machine: {WAYS}"),
+            format!(
+                "none are set, and unsigned requests go only to this machine: {CREDENTIALS_WAYS}"
+            ),
         ));
     }
 }

@@ -18,8 +18,8 @@ use std::path::Path;
 use config::{ConfigError, FileFormat, Format as _, Map, Source, Value, ValueKind};
 
 use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
-use super::mistake::{Mistake, Mistakes, quoted, shown, sounds_secret};
-use super::{credentials, logtail, suggest};
+use super::mistake::{CREDENTIALS_WAYS, Mistake, Mistakes, quoted, shown, sounds_secret};
+use super::{logtail, suggest};
 
 /// The environment, read once in `main`.
 pub type Environment = BTreeMap<OsString, OsString>;
@@ -377,7 +377,7 @@ fn unknown(name: &str, value: String, near: Option<String>) -> Mistake {
     let value = if is_secret { "***".to_owned() } else { value };
     let advice = match near {
         Some(near) => format!("unknown key; did you mean {near}?"),
-        None if is_secret => format!("unknown key; for credentials {}", credentials::WAYS),
+        None if is_secret => format!("unknown key; for credentials {CREDENTIALS_WAYS}"),
         None => "unknown key; `logferry run --help` lists all keys".to_owned(),
     };
     let name: String = name.chars().take(80).flat_map(char::escape_debug).collect();

@@ -4,6 +4,11 @@ use std::fmt;
 
 use config::ValueKind;
 
+/// What to do about missing credentials.
+pub(super) const CREDENTIALS_WAYS: &str = "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or \
+                    credentials_file (LOGFERRY_CREDENTIALS_FILE) to a JSON file with \
+                    access_key_id and access_key_secret";
+
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {

@@ -1,7 +1,7 @@
 //! Settings, from text to meaning.
 //!
 //! [`load`] reads all layers (`layers`), checks every value against the one table of keys
-//! (`keys`, `kind`) and the rules between keys (`check`), and answers with a [`Config`] that is
+//! (`keys`, `kind`, `meaning`) and the rules between keys (`check`), and answers with a [`Config`] that is
 //! valid by construction or with all [`Mistakes`] at once. Everything below gets its own `Options`
 //! out of it and never sees a setting.
 //!
@@ -9,12 +9,14 @@
 //! in `Debug`, or in what `logferry check` prints.
 
 mod check;
+mod checked;
 mod credentials;
 mod endpoint;
 mod keys;
 mod kind;
 mod layers;
 mod logtail;
+mod meaning;
 mod mistake;
 mod patterns;
 mod proxy;
@@ -26,81 +28,16 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::enrich::TagPlan;
-use crate::limit::{cgroup, memory};
-use crate::{batch, limit, send, tail};
+use self::meaning::Meanings;
+use crate::limit::cgroup;
 
+pub use checked::{Config, Effective, LogFormat};
 pub(crate) use keys::KEYS;
 pub use layers::{Environment, FILE_FLAG, Flags};
 pub use mistake::{Mistake, Mistakes};
 pub use patterns::Reach;
 pub use reference::reference;
-
-/// Everything the agent needs to know, checked.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// For the sender.
-    pub send: send::Options,
-    /// For the tailer.
-    pub tail: tail::Options,
-    /// For the batcher.
-    pub batch: batch::Options,
-    /// The limits of the process, already lowered to the container's.
-    pub limit: limit::Options,
-    /// How the memory limit is divided; carries the bounds of open groups and of the hand-off.
-    pub memory: memory::Plan,
-    /// Where checkpoints live. Absolute; may not exist yet.
-    pub state_dir: PathBuf,
-    /// The files that the settings name: credentials, keys, certificates, the settings themselves.
-    /// They are never logs.
-    pub named_files: Vec<PathBuf>,
-    /// The admin address; `None` switches the port off.
-    pub listen: Option<SocketAddr>,
-    /// Longest time from SIGTERM to the exit.
-    pub drain_deadline: Duration,
-    /// How long files must be quiet before a drain is over.
-    pub drain_quiet: Duration,
-    /// Whether a drain after a signal sends unfinished last lines.
-    pub drain_partial_lines: bool,
-    /// When something is there, the agent drains and ends.
-    pub exit_when: Option<PathBuf>,
-    /// What the agent logs about itself: a filter that `tracing_subscriber` takes.
-    pub log_filter: String,
-    /// How it writes that.
-    pub log_format: LogFormat,
-    /// Whether each line is to arrive exactly once.
-    pub exactly_once: bool,
-    /// Names of the tags whose values decide the shard; empty for any shard.
-    pub shard_hash_keys: Vec<String>,
-    /// The tags of every group, and the pod's address.
-    pub tags: TagPlan,
-    /// Every setting with its value and origin, for `check`. Holds no secrets.
-    pub effective: Vec<Effective>,
-    /// What is odd about the settings and no mistake, for people.
-    pub notes: Vec<String>,
-}
-
-/// How the agent writes its own log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// A setting in effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effective {
-    /// Name of the key, or of the environment variable where there is no key.
-    pub key: String,
-    /// Its value; a secret is `***`.
-    pub value: String,
-    /// Where the value came from.
-    pub origin: String,
-}
 
 /// What `logferry status` needs: where the agent listens and keeps its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,13 +103,13 @@ pub fn load_kept(env: &Environment, flags: &Flags) -> Result<Kept, Mistakes> {
 pub fn load_log_format(env: &Environment, flags: &Flags) -> LogFormat {
     let mut mistakes = Mistakes::default();
     let found = layers::merge(env, flags, &mut mistakes);
-    check::Meanings::read(&found, &mut mistakes).log_format()
+    Meanings::read(&found, &mut mistakes).log_format()
 }
 
-fn load_only(keys: &[&str], env: &Environment, flags: &Flags) -> Result<check::Meanings, Mistakes> {
+fn load_only(keys: &[&str], env: &Environment, flags: &Flags) -> Result<Meanings, Mistakes> {
     let mut mistakes = Mistakes::default();
     let found = layers::merge(env, flags, &mut mistakes);
-    let meanings = check::Meanings::read(&found, &mut mistakes);
+    let meanings = Meanings::read(&found, &mut mistakes);
     let is_needed = |key: &str| keys.contains(&key) || key == layers::FILE_VARIABLE;
     mistakes.0.retain(|mistake| is_needed(&mistake.key));
     if mistakes.0.is_empty() { Ok(meanings) } else { Err(mistakes) }

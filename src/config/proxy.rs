@@ -7,10 +7,11 @@
 //! What is no address of a proxy is a mistake wherever it stands: to pass it over would send logs
 //! around the proxy that somebody has ordered.
 
-use super::check::Meanings;
+use super::checked::Effective;
+use super::endpoint;
 use super::layers::{Environment, variable};
+use super::meaning::Meanings;
 use super::mistake::{Mistake, Mistakes};
-use super::{Effective, endpoint};
 use crate::send::Endpoint;
 use crate::send::proxy::{Proxy, ProxyError};
 

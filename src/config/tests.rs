@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::check;
+use crate::limit::memory;
 use crate::send::{CredentialsSource, Endpoint, Signature};
 use logferry_wire::Compression;
 

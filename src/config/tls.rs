@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::check::Meanings;
 use super::layers::{Environment, LOGTAIL_VARIABLE, variable};
+use super::meaning::Meanings;
 use super::mistake::{Mistake, Mistakes, quoted};
 use super::{endpoint, logtail};
 use crate::send::tls::{TlsError, read_tls};

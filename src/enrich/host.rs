@@ -4,14 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// What [`gather`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// The host's name; in a pod, the pod's.
-    pub name: Vec<u8>,
-    /// The address that the pod is reached under.
-    pub address: String,
-}
+use super::Host;
 
 /// Gathers the facts. `pod_ip` is the value of the variable `POD_IP` (usually the field
 /// `status.podIP`), which wins if it is an address; `endpoint` is the endpoint's host.

@@ -15,6 +15,15 @@ const PATH_BYTES_MAX: usize = 511;
 /// Most bytes of `__user_defined_id__`, as the service's own agent cuts it.
 const USER_DEFINED_ID_BYTES_MAX: usize = 99;
 
+/// What [`host::gather`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The host's name; in a pod, the pod's.
+    pub name: Vec<u8>,
+    /// The address that the pod is reached under.
+    pub address: String,
+}
+
 /// Which tags a group gets, and its `Source`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagPlan {
@@ -28,7 +37,7 @@ pub struct TagPlan {
 impl TagPlan {
     /// Puts the plan together. `user_defined_ids` is the comma-separated list as the user wrote it.
     #[must_use]
-    pub fn new(host: host::Host, user_defined_ids: &str, env_tags: Vec<(String, Vec<u8>)>) -> Self {
+    pub fn new(host: Host, user_defined_ids: &str, env_tags: Vec<(String, Vec<u8>)>) -> Self {
         Self {
             hostname: host.name,
             user_defined_id: user_defined_id(user_defined_ids),
@@ -119,7 +128,7 @@ mod tests {
     use super::*;
 
     fn plan(user_defined_ids: &str, env_tags: Vec<(String, Vec<u8>)>) -> TagPlan {
-        let host = host::Host { name: b"pod-1".to_vec(), address: "10.7.0.37".to_owned() };
+        let host = Host { name: b"pod-1".to_vec(), address: "10.7.0.37".to_owned() };
         TagPlan::new(host, user_defined_ids, env_tags)
     }
 

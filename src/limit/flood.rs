@@ -24,9 +24,9 @@ pub struct Flood<K> {
 #[derive(Clone, Debug)]
 struct Kind<K> {
     kind: K,
-    /// How many more may be said by themselves
+    /// How many more may be said by themselves in this period.
     left: u32,
-    /// before this.
+    /// When this period ends.
     until: Instant,
     /// There were more in this period.
     is_flooded: bool,
@@ -72,7 +72,7 @@ impl<K: Copy + PartialEq> Flood<K> {
         self.take(now, |one| one.sum_at <= now)
     }
 
-    /// The same of all that is left, at the end.
+    /// All kinds that are left to sum up, at the end, with how many messages of each were not said.
     pub fn take_all(&mut self, now: Instant) -> Vec<(K, u64)> {
         self.take(now, |_| true)
     }

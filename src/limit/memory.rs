@@ -30,16 +30,16 @@ const FILE_BYTES: u64 = 2048;
 /// What is remembered of a file that is delivered and closed: its checkpoint, and its place in the walk
 /// that finds it.
 const RESTING_BYTES: u64 = 1280;
-/// So many of these fit in any case,
+/// Files at rest that are remembered whatever the limit.
 const RESTING_LEAST: u64 = 128;
-/// and more are of no use.
+/// Most files at rest that are remembered: more are of no use.
 const RESTING_MOST: u64 = 200_000;
 /// So many files are known whatever the limit: with the least limit the sum does not hold them, but what
 /// is never in use all at once does.
 const KNOWN_LEAST: u64 = 10_000;
-/// So many files fit in any case,
+/// Files that are kept open whatever the limit.
 const FILES_LEAST: u64 = 512;
-/// and more than so many are kept open only one after the other.
+/// Most files that are kept open at once: more take turns.
 const FILES_MOST: u64 = 20_000;
 /// What a request takes beside its body: headers, the buffers of its connection and of TLS.
 const REQUEST_BYTES: u64 = 64 << 10;

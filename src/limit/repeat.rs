@@ -35,9 +35,9 @@ struct Trouble {
 /// What to say about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Say {
-    /// It is new: say it.
+    /// The fault is new: say it.
     First,
-    /// It goes on: sum it up.
+    /// The fault goes on: sum it up.
     Again {
         /// Times it happened since it was last said, this time included.
         count: u64,
@@ -83,7 +83,7 @@ impl<K: PartialEq> Repeat<K> {
         Some(if count == 1 { Say::First } else { Say::Again { count, since } })
     }
 
-    /// It works again; returns the trouble that is over, if anything was said about it.
+    /// Notes that it works again. Returns the trouble that is over, if anything was said about it.
     pub fn on_recovery(&mut self, now: Instant) -> Option<Recovered> {
         let trouble = self.trouble.take()?;
         // Faults said a moment ago stay known: an endpoint that flaps must not fill the log.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const BURST_BYTES_MIN: usize = 2 << 20;
 /// The level is low below this share of its peak: an app that goes on writing keeps it above a quarter.
 const LOW_SHARE: usize = 2;
-/// It must have been low for so long.
+/// The level must have been low for so long.
 const LOW_FOR: Duration = Duration::from_secs(3);
 /// While there is work, memory is given back so often.
 const WORK_PERIOD: Duration = Duration::from_secs(60);

@@ -24,7 +24,7 @@ pub struct Line<'a> {
     pub consumed: usize,
     /// The line goes on behind this piece.
     pub is_cut: bool,
-    /// These are NUL bytes that nobody wrote.
+    /// Whether these are NUL bytes that nobody wrote.
     pub is_hole: bool,
 }
 

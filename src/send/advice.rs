@@ -34,7 +34,7 @@ pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> Strin
     }
 }
 
-/// The same about a request that got no answer, as far as its cause is known.
+/// What to do about a request that got no answer, as far as its cause is known.
 #[must_use]
 pub fn advice_on(cause: Cause, options: &Options) -> String {
     let Options { endpoint, project, .. } = options;

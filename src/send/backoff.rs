@@ -50,7 +50,7 @@ impl Backoff {
         self.failures = self.failures.saturating_sub(1);
     }
 
-    /// It works again: the next failure is a first one.
+    /// Notes that it works again: the next failure is a first one.
     pub fn on_success(&mut self) {
         self.failures = 0;
     }

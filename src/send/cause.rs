@@ -7,8 +7,6 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::certificate::Flaw;
-
 /// What stood between us and an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -26,21 +24,21 @@ pub enum Cause {
     TooLate,
     /// The server's certificate is from nobody we trust.
     Untrusted,
-    /// It is signed by itself.
+    /// The certificate is signed by itself.
     SelfSigned,
-    /// It is signed in the name of somebody we trust, with another key.
+    /// The certificate is signed in the name of somebody we trust, with another key.
     OtherKey,
-    /// It is where the one of its authority belongs.
+    /// The certificate is where the one of its authority belongs.
     ServerInCaFile,
-    /// It is that of an authority.
+    /// The certificate is that of an authority.
     AuthorityAsServer,
-    /// Its key, or that of an authority, is too short.
+    /// The certificate's key, or that of an authority, is too short.
     WeakKey,
-    /// It is signed in a way that is not believed.
+    /// The certificate is signed in a way that is not believed.
     WeakSignature,
-    /// It is for clients, or for another use.
+    /// The certificate is for clients, or for another use.
     WrongPurpose,
-    /// It has a critical extension that nobody here understands.
+    /// The certificate has a critical extension that nobody here understands.
     CriticalExtension,
     /// Another rule for certificates is broken.
     BadChain,
@@ -60,6 +58,16 @@ pub enum Cause {
     LargeHead,
     /// Any other.
     Other,
+}
+
+/// Why a certificate is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Flaw {
+    /// In a word.
+    pub cause: Cause,
+    /// In a sentence.
+    pub(super) text: String,
 }
 
 /// How the reason of a [`LookupError`] begins where the resolver could not even be asked.

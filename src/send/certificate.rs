@@ -7,29 +7,19 @@
 use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, Error};
 
-use super::cause::Cause;
+use super::cause::{Cause, Flaw};
 
 /// RSA keys below this are broken, and not believed (RFC 8301 and others).
 const RSA_BITS_MIN: usize = 2048;
-
-/// Why a certificate is not believed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Flaw {
-    /// In a word.
-    pub cause: Cause,
-    /// In a sentence.
-    text: String,
-}
 
 /// What a server shows, and whom `ca_file` adds to those who are trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// The server's own certificate.
     pub server: &'a CertificateDer<'a>,
-    /// Those that it sent with it.
+    /// The certificates that the server sent with its own.
     pub between: &'a [CertificateDer<'a>],
-    /// Those of `ca_file`.
+    /// The certificates of `ca_file`.
     pub trusted: &'a [CertificateDer<'static>],
 }
 

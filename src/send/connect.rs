@@ -12,7 +12,7 @@ use super::{Options, request};
 pub struct Connected {
     /// The service's id of the request, if it gave one.
     pub request_id: Option<String>,
-    /// Its clock minus ours, in seconds, if it told.
+    /// The service's clock minus ours, in seconds, if it told.
     pub clock_offset_seconds: Option<i64>,
 }
 

@@ -1,10 +1,9 @@
-//! Access keys: what they are, and the ones to sign with now.
+//! Access keys: read from their file, and the one to sign with now.
 //!
 //! A credentials file that is replaced is taken up within a second, when something is to be signed
 //! (see `watched`). Nothing here prints a secret, nor a message of the JSON parser: those
 //! quote the text.
 
-use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,60 +11,8 @@ use std::time::Instant;
 use serde::Deserialize;
 use tracing::{info, warn};
 
+use super::secret::{Credentials, CredentialsSource, Secret};
 use super::watched::{Look, Watched};
-
-/// Where credentials come from.
-#[derive(Clone, Debug)]
-pub enum CredentialsSource {
-    /// None: requests go unsigned (allowed only to loopback).
-    Unsigned,
-    /// From the environment, fixed for the life of the process.
-    Fixed(Credentials),
-    /// A JSON file (`access_key_id`, `access_key_secret`, `security_token`), re-read when it
-    /// changes.
-    File(PathBuf),
-}
-
-/// An access key, with the token of a temporary one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// Access key id: names the key, is not secret.
-    pub access_key_id: String,
-    /// Access key secret.
-    pub access_key_secret: Secret,
-    /// Security token (STS).
-    pub security_token: Option<Secret>,
-}
-
-/// Text that never shows: `Debug` and `Display` print `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The secret itself. Only for signing and for the token's header.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// Why there are no credentials to sign with.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +79,9 @@ fn parse(text: &[u8]) -> Result<Credentials, String> {
     let token = file.security_token.filter(|token| !token.trim().is_empty());
     Ok(Credentials {
         access_key_id: field("access_key_id", file.access_key_id)?,
-        access_key_secret: Secret(field("access_key_secret", file.access_key_secret)?),
+        access_key_secret: Secret::new(field("access_key_secret", file.access_key_secret)?),
         security_token: match token {
-            Some(token) => Some(Secret(field("security_token", token)?)),
+            Some(token) => Some(Secret::new(field("security_token", token)?)),
             None => None,
         },
     })

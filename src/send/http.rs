@@ -70,8 +70,8 @@ pub const ARRIVED_GRACE: Duration = Duration::from_millis(100);
 /// each time it parses, and a peer that sends heads without end makes it parse without end.
 const HEADERS_MAX: usize = 300;
 
-/// The same once an answer had more. The client's map of headers holds 24,576, and it would panic.
-/// Parsing takes fifty times as long.
+/// Most headers once an answer had more than [`HEADERS_MAX`]. The client's map of headers holds 24,576,
+/// and it would panic. Parsing takes fifty times as long.
 const HEADERS_MOST: usize = 20_000;
 
 /// A network that is slower than this for a whole request is taken for broken.

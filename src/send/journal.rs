@@ -68,7 +68,7 @@ impl Failure {
         Self { cause, ..Self::of_error(error) }
     }
 
-    /// The same, of a batch that may not be halved.
+    /// Marks the failure as one of a batch that may not be halved.
     pub(crate) fn and_is_whole(self) -> Self {
         Self { is_whole_cut: true, ..self }
     }
@@ -161,8 +161,8 @@ impl Journal {
         );
     }
 
-    /// It is sent in halves, because connections break that carry so much. Whether the endpoint has it
-    /// is not known.
+    /// Notes that a batch goes in halves, because connections break that carry so much. Whether the
+    /// endpoint has it is not known.
     pub(crate) fn on_halved(&mut self, batch: &SealedBatch, now: Instant) {
         self.report.possible_duplicates += u64::from(self.unanswered.remove(&batch.id));
         let Some(say) = self.halvings.on_fault((), now) else { return };

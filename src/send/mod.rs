@@ -5,10 +5,11 @@
 //! - [`dispatch`]: what is sent now; whose turn it is by [`queue`], when and how many at once by
 //!   [`limiters`], each a [`limiter`] with its [`window`] and [`backoff`]; how large it may be by
 //!   [`passage`];
-//! - [`request`]: what goes over the wire, signed with the key from [`credentials`]; several
+//! - [`request`]: what goes over the wire, signed with the key ([`secret`]) from [`credentials`]; several
 //!   batches as a [`package_list`];
 //! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
 //!   is told by [`cause`], and with a certificate by [`certificate`];
+//! - [`options`]: what the settings say of all that;
 //! - `brake`: what the sender's thread may use of the CPU;
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
 //! - `journal` and [`advice`]: what is said about it.
@@ -39,12 +40,14 @@ mod journal;
 pub mod limiter;
 pub mod limiters;
 mod lookup;
+pub mod options;
 pub mod package_list;
 pub mod passage;
 pub mod proxy;
 pub mod queue;
 pub mod replay;
 pub mod request;
+pub mod secret;
 pub mod skew;
 pub mod tls;
 pub mod verdict;
@@ -61,11 +64,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use self::connect::connect;
-pub use self::credentials::{Credentials, CredentialsSource, Secret};
 pub use self::endpoint::Endpoint;
+pub use self::options::{ClientFiles, Options, Signature, TlsFiles};
 pub use self::proxy::Proxy;
-pub use self::request::Signature;
-pub use self::tls::{ClientFiles, TlsFiles};
+pub use self::secret::{Credentials, CredentialsSource, Secret};
 
 use self::answer::Answer;
 use self::brake::{Brake, CUT_AGE_MIN, Used};
@@ -73,44 +75,12 @@ use self::credentials::CredentialsInUse;
 use self::dispatch::{Dispatch, Load};
 use self::http::{ARRIVED_GRACE, Client, ClientError, TransportError};
 use self::journal::{Failure, Journal};
-use self::queue::Together;
 use self::skew::ServerClock;
 use self::verdict::{FailureKind, Sent, Verdict};
 use crate::base::clock;
 use crate::base::report::SenderReport;
 use crate::base::sealed::{Ack, Outcome, Refusal, Route};
 use crate::handoff::SenderEnd;
-
-/// What the sender must know. Every field comes from the settings.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where requests go.
-    pub endpoint: Endpoint,
-    /// Project (the first label of the host name).
-    pub project: String,
-    /// Logstore.
-    pub logstore: String,
-    /// Where the credentials come from.
-    pub credentials: CredentialsSource,
-    /// Most requests in flight (`send_request_concurrency`, at least 1).
-    pub concurrency_max: usize,
-    /// How many lines and bytes may go together in one request.
-    pub together: Together,
-    /// The batches of a file go one after the other (`ordered_delivery`).
-    pub in_order: bool,
-    /// A 200 counts only with `x-log-requestid` (`verify_response`).
-    pub verify_response: bool,
-    /// Time to connect, TLS included.
-    pub connect_timeout: Duration,
-    /// Time for a whole attempt, and what its bytes take at the least acceptable rate.
-    pub request_timeout: Duration,
-    /// Certificates of files.
-    pub tls: TlsFiles,
-    /// How requests are signed.
-    pub signature: Signature,
-    /// What they go through on their way to the endpoint.
-    pub proxy: Option<Proxy>,
-}
 
 /// The sender's loop: takes batches from the hand-off, delivers them, acknowledges.
 pub struct Sender {

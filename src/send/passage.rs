@@ -30,7 +30,7 @@ pub const LIMIT_TIME: Duration = Duration::from_secs(5 * 60);
 pub struct Passage {
     /// Requests that were cut since one came through.
     in_a_row: u32,
-    /// Those that were cut since one as large as the smallest of them came through.
+    /// Requests that were cut since one as large as the smallest of them came through.
     cuts: u32,
     /// The smallest of these. All that came through since is smaller.
     cut_bytes_least: usize,

@@ -80,7 +80,7 @@ impl Proxy {
         url.parse().is_ok_and(|uri| matcher.intercept(&uri).is_some())
     }
 
-    /// Its address, with the password.
+    /// The proxy's address, with the password.
     #[must_use]
     pub fn url(&self) -> &str {
         self.url.expose()
@@ -97,7 +97,7 @@ impl Proxy {
     }
 }
 
-/// Its address, with `***` for user and password.
+/// The proxy's address, with `***` for user and password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url.expose().trim_end_matches('/');

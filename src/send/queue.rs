@@ -88,7 +88,7 @@ pub struct Entry {
     set_back: u32,
     /// While the gates are open, it waits until then.
     not_before: Option<Instant>,
-    /// It travels with so many at most, itself included.
+    /// How many batches may travel in one request with it, itself included.
     together_max: usize,
 }
 
@@ -320,12 +320,12 @@ impl Queue {
 }
 
 impl Entry {
-    /// It has failed while the gates are closed.
+    /// Notes a failure while the gates are closed.
     pub fn on_failure(&mut self) {
         self.failures += 1;
     }
 
-    /// It has failed, or is suspected of it, where others succeed.
+    /// Notes that it has failed, or is suspected of it, where others succeed.
     pub fn step_back(&mut self, kind: FailureKind, now: Instant, rng: &mut fastrand::Rng) {
         self.rest(kind, now, rng);
         self.set_back += 1;
@@ -348,7 +348,7 @@ impl Entry {
         self.not_before = self.not_before.max(Some(now + wish));
     }
 
-    /// It has failed together with others: `len` in all.
+    /// Notes that it has failed together with others: `len` in all.
     pub fn part_from(&mut self, len: usize) {
         self.together_max = (len / 2).max(1);
     }

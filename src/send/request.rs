@@ -8,21 +8,10 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::{Credentials, Options, package_list};
+use super::options::{Options, Signature};
+use super::{Credentials, package_list};
 use crate::base::sealed::{Route, SealedBatch};
 use logferry_wire::{API_VERSION, CONTENT_TYPE, content_md5, hex_lower, sign};
-
-/// How requests are signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signature {
-    /// HMAC-SHA1, over the digest of the body.
-    V1,
-    /// HMAC-SHA256, with keys that are good for a day and a region.
-    V4 {
-        /// The endpoint's region: `cn-hangzhou`.
-        region: String,
-    },
-}
 
 /// A request, ready to be sent. It has no `Debug`: it carries a token and a signature.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::queue::Together;
 use super::*;
 use crate::base::sealed::{Ack, BatchId, Outcome, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};

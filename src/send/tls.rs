@@ -21,26 +21,10 @@ use rustls::{
 };
 use tracing::{info, warn};
 
-use super::certificate::{Flaw, Shown, flaw, flaw_of_key};
+use super::cause::Flaw;
+use super::certificate::{Shown, flaw, flaw_of_key};
+use super::options::{ClientFiles, TlsFiles};
 use super::watched::{Look, Watched};
-
-/// Where certificates come from, beside the roots inside the binary.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// More roots to trust, in PEM.
-    pub ca: Option<PathBuf>,
-    /// What to prove with who we are.
-    pub client: Option<ClientFiles>,
-}
-
-/// A client's certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientFiles {
-    /// The certificate and those above it, in PEM.
-    pub cert: PathBuf,
-    /// Its key, in PEM.
-    pub key: PathBuf,
-}
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]

@@ -46,10 +46,10 @@ pub enum Verdict {
     Cut,
     /// The service dislikes the date of the request.
     ClockSkew {
-        /// Its own clock, in Unix seconds, when it said so.
+        /// The service's own clock, in Unix seconds, when it said so.
         server_unix: Option<i64>,
     },
-    /// It will never be taken as it is.
+    /// The batch will never be taken as it is.
     Refuse(Refusal),
 }
 
@@ -145,7 +145,7 @@ impl FailureKind {
         self as usize
     }
 
-    /// Its name in the metrics.
+    /// The kind's name in the metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         FAILURE_KINDS[self.index()]

@@ -25,7 +25,7 @@ pub(crate) struct Watched<T> {
 /// What a look has come to.
 #[derive(Debug)]
 pub(crate) enum Look<E> {
-    /// The same as before, or nothing that would be better.
+    /// Nothing new, or nothing that would be better.
     Same,
     /// Something new.
     Fresh,

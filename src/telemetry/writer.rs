@@ -212,7 +212,7 @@ impl LogWriter {
         (std::mem::take(&mut queue.pending), std::mem::take(&mut queue.unsaid))
     }
 
-    /// These events have been written, or could not be.
+    /// Notes that these events have been written, or could not be.
     fn on_tried(&self, events: &[u8], is_written: bool) {
         let mut queue = self.queue();
         queue.taken -= events.len();

@@ -6,7 +6,7 @@ pub struct Log {
     pub time: u32,
     #[prost(message, repeated, tag = "2")]
     pub contents: ::prost::alloc::vec::Vec<log::Content>,
-    /// nanoseconds within the second
+    /// Nanoseconds within the second
     #[prost(fixed32, optional, tag = "4")]
     pub time_ns: ::core::option::Option<u32>,
 }

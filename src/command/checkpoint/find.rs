@@ -19,7 +19,7 @@ pub struct Finder {
 pub struct Found {
     /// One of its paths.
     pub path: PathBuf,
-    /// It stands under none of the names that were given.
+    /// Whether it stands under none of the names that were given.
     pub is_moved: bool,
     /// What stat(2) says.
     pub metadata: Metadata,

@@ -12,7 +12,7 @@ use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use super::find::Finder;
-use super::{Error, cannot, open};
+use super::state::{Error, cannot, open};
 use crate::base::clock;
 use crate::base::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 use crate::checkpoint::format::Checkpoint;
@@ -22,19 +22,16 @@ use crate::config::Kept;
 use crate::tail::identity::Stat;
 use crate::tail::reader::Reader;
 
-/// For messages: where the file to import is.
-pub(super) const WHERE_IT_IS: &str = "logtail keeps it at /tmp/logtail_check_point in its \
-    container, or where ALIYUN_LOGTAIL_CHECK_POINT_PATH says";
 /// The most files that logtail remembers take less.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// What became of an entry.
 enum Outcome {
-    /// It will be a checkpoint of ours.
+    /// The entry will be a checkpoint of ours.
     Imported { checkpoint: Box<Checkpoint>, bytes: u64 },
     /// The state directory knew the file before, up to this offset.
     Known { offset: u64 },
-    /// It is left out, for this reason.
+    /// The entry is left out, for this reason.
     Skipped(String),
 }
 
@@ -114,7 +111,7 @@ fn line(path: &str, outcome: &Outcome, kept: &Kept) -> String {
 
 /// The checkpoints to be saved, while entry after entry joins them.
 struct Takeover {
-    /// Those that were known before come first.
+    /// The checkpoints; the ones that were known before come first.
     checkpoints: Vec<Checkpoint>,
     known_count: usize,
     /// Indexes into `checkpoints`.

@@ -8,14 +8,13 @@ pub mod find;
 pub mod import;
 pub mod reset;
 pub mod show;
+pub mod state;
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
-use crate::base::exit::ExitCode;
-use crate::checkpoint::logtail;
-use crate::checkpoint::store::{Loaded, Store, StoreError};
+pub use self::state::Error;
+
 use crate::config::Kept;
 
 /// What to do with the state directory.
@@ -28,7 +27,7 @@ pub enum Action {
     },
     /// Forget one file.
     Reset {
-        /// Its path, as configured or with links resolved.
+        /// Path of the file, as configured or with links resolved.
         path: PathBuf,
     },
     /// Take over the offsets of a logtail checkpoint file.
@@ -36,67 +35,6 @@ pub enum Action {
         /// The file.
         file: PathBuf,
     },
-}
-
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The output cannot be written.
-    #[error("cannot print: {0}")]
-    Output(#[from] io::Error),
-    /// An agent runs, or another of these commands.
-    #[error(
-        "the state directory {dir} is in use by process {holder}, a running agent: stop it first, \
-         it would write its own state over this one"
-    )]
-    Busy {
-        /// The directory.
-        dir: PathBuf,
-        /// A process id, as its own container counts; `unknown` if the lock file has none.
-        holder: String,
-    },
-    /// The state directory cannot be read or written.
-    #[error(transparent)]
-    State(StoreError),
-    /// No checkpoint speaks of this path.
-    #[error("the state directory {dir} knows no file {path}; {known}")]
-    Unknown {
-        /// The directory.
-        dir: PathBuf,
-        /// What was asked for.
-        path: PathBuf,
-        /// What it does know, for people.
-        known: String,
-    },
-    /// The file to import cannot be read.
-    #[error("cannot read {file}: {error}; {}", import::WHERE_IT_IS)]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The file to import is something else.
-    #[error("{file} is no checkpoint file of logtail: {error}; {}", import::WHERE_IT_IS)]
-    Format {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        error: logtail::FormatError,
-    },
-}
-
-impl Error {
-    /// The code to end with.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Busy { .. } | Self::State(_) => ExitCode::State,
-            Self::Output(_) | Self::Unknown { .. } | Self::Read { .. } | Self::Format { .. } => {
-                ExitCode::Usage
-            }
-        }
-    }
 }
 
 /// Does it, and prints what was done to `out`.
@@ -109,31 +47,6 @@ pub fn run(action: &Action, kept: &Kept, out: &mut impl Write) -> Result<(), Err
         Action::Reset { path } => reset::run(path, &kept.state_dir, out),
         Action::Import { file } => import::run(file, kept, out),
     }
-}
-
-/// Whether the state directory is there.
-///
-/// # Errors
-/// If it is, and cannot be read: what it holds must not be taken for nothing.
-fn is_there(dir: &Path) -> Result<bool, Error> {
-    match fs::read_dir(dir) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(cannot("read it", dir)(error)),
-    }
-}
-
-/// Opens the state directory, with its lock, which is held as long as the answer.
-fn open(dir: &Path) -> Result<(Store, Loaded), Error> {
-    Store::open(dir).map_err(|error| match error {
-        StoreError::Locked { dir, holder } => Error::Busy { dir, holder },
-        error @ StoreError::Io { .. } => Error::State(error),
-    })
-}
-
-fn cannot(action: &'static str, dir: &Path) -> impl FnOnce(io::Error) -> Error {
-    let dir = dir.to_owned();
-    move |error| Error::State(StoreError::Io { dir, action, error })
 }
 
 #[cfg(test)]

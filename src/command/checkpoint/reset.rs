@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Error, cannot, is_there, open};
+use super::state::{Error, cannot, is_there, open};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::store::{self, Loaded};
 use crate::command::table::printable;

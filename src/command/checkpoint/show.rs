@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::find::Finder;
-use super::{Error, is_there};
+use super::state::{Error, is_there};
 use crate::base::clock;
 use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::{Checkpoint, Range, RangeState};
@@ -72,7 +72,7 @@ pub struct HeldFile {
     pub tail: Print,
     /// When an agent last saw it, in Unix seconds.
     pub seen_unix: u64,
-    /// It was delivered and closed; nothing searches for it.
+    /// Whether it was delivered and closed; then nothing searches for it.
     pub is_done: bool,
     /// Whether the patterns of this command's settings match its path.
     pub in_paths: bool,
@@ -85,7 +85,7 @@ pub struct HeldFile {
 pub struct Print {
     /// How many bytes it covers.
     pub len: u32,
-    /// Their CRC-32.
+    /// CRC-32 of these bytes.
     pub crc32: u32,
 }
 

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use super::*;
+use crate::base::exit::ExitCode;
 use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::logtail::Signature;
+use crate::checkpoint::store::Store;
 use crate::config;
 
 /// A disk with log files, logtail's checkpoint of them, and a state directory.

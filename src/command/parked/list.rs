@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Error, Pieces};
+use super::pieces::{Error, Pieces};
 use crate::base::clock;
 use crate::checkpoint::parked::{self, Header};
 use crate::command::table::{self, Column, ago, printable, push_line, push_table};

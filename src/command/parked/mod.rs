@@ -5,15 +5,17 @@
 //! reads or changes one.
 
 pub mod list;
+pub mod pieces;
 pub mod replay;
 pub mod show;
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
+pub use self::pieces::Error;
+
+use self::pieces::Pieces;
 use crate::base::exit::ExitCode;
-use crate::checkpoint::parked::Parked;
-use crate::checkpoint::store::StoreError;
 use crate::send;
 
 /// What to do with what is set aside, on disk.
@@ -26,65 +28,14 @@ pub enum Action {
     },
     /// Print one piece whole.
     Show {
-        /// Its id.
+        /// Id of the piece.
         id: String,
     },
     /// Remove pieces.
     Drop {
-        /// Their ids; `None` means all.
+        /// Ids of the pieces; `None` means all.
         ids: Option<Vec<String>>,
     },
-}
-
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The output cannot be written.
-    #[error("cannot print: {0}")]
-    Output(#[from] io::Error),
-    /// The state directory cannot be read or written.
-    #[error(transparent)]
-    State(StoreError),
-    /// There is no such piece.
-    #[error("nothing of the id {id} is set aside in {dir}; `logferry parked list` shows what is")]
-    Unknown {
-        /// The state directory.
-        dir: PathBuf,
-        /// What was asked for.
-        id: String,
-    },
-    /// A piece cannot be used.
-    #[error("{dir}/parked/{id}.batch is damaged: {reason}")]
-    Damaged {
-        /// The state directory.
-        dir: PathBuf,
-        /// Its id.
-        id: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// There is no HTTP client, or no runtime for it.
-    #[error("cannot send anything: {0}")]
-    Client(String),
-}
-
-impl Error {
-    /// The code to end with.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Client(_) => ExitCode::Settings,
-            Self::State(_) | Self::Damaged { .. } => ExitCode::State,
-            Self::Output(_) | Self::Unknown { .. } => ExitCode::Usage,
-        }
-    }
-}
-
-/// What one of these commands works on.
-struct Pieces<'a> {
-    /// The state directory.
-    dir: &'a Path,
-    parked: Parked,
 }
 
 /// Does it, and prints what was done to `out`.
@@ -130,37 +81,4 @@ fn drop_pieces(
     }
     writeln!(out, "{} dropped, for good", ids.len())?;
     Ok(())
-}
-
-impl<'a> Pieces<'a> {
-    fn open(dir: &'a Path) -> Result<Self, Error> {
-        let parked = Parked::open(dir).map_err(cannot("read what is set aside", dir))?;
-        Ok(Self { dir, parked })
-    }
-
-    fn ids(&self) -> Result<Vec<String>, Error> {
-        self.parked.ids().map_err(cannot("read what is set aside", self.dir))
-    }
-
-    /// These ids, if there is a piece for each.
-    fn expect_known(&self, ids: &[String]) -> Result<Vec<String>, Error> {
-        let known = self.ids()?;
-        match ids.iter().find(|id| !known.contains(id)) {
-            None => Ok(ids.to_vec()),
-            Some(id) => Err(self.unknown(id)),
-        }
-    }
-
-    fn unknown(&self, id: &str) -> Error {
-        Error::Unknown { dir: self.dir.to_owned(), id: id.to_owned() }
-    }
-
-    fn remove(&self, id: &str) -> Result<bool, Error> {
-        self.parked.remove(id).map_err(cannot("remove what is set aside", self.dir))
-    }
-}
-
-fn cannot(action: &'static str, dir: &Path) -> impl FnOnce(io::Error) -> Error {
-    let dir = dir.to_owned();
-    move |error| Error::State(StoreError::Io { dir, action, error })
 }

@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::{Error, Pieces};
+use super::pieces::{Error, Pieces};
 use crate::base::exit::ExitCode;
 use crate::base::sealed::{Refusal, SealedBatch};
 use crate::batch::rewrite;

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::{Error, Pieces};
+use super::pieces::{Error, Pieces};
 use crate::base::clock;
 use crate::base::escape;
 use crate::batch::rewrite;
