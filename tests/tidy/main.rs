@@ -305,6 +305,45 @@ fn the_tests_behind_the_promises_exist() {
     assert!(count > 30, "the promises are found");
 }
 
+/// A link in a document leads to a file that is there, and each decision is in the list of decisions.
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for folder in [root.to_owned(), root.join("docs"), root.join("docs/decisions")] {
+        for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+                let target = link.0.split('#').next().unwrap_or_default();
+                if !target.is_empty() && !target.contains("://") {
+                    let is_there = folder.join(target).exists();
+                    assert!(is_there, "{} links to {target}", path.display());
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 50, "the links are found");
+    let decisions = root.join("docs/decisions");
+    let list = std::fs::read_to_string(decisions.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(&decisions).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        let is_listed = name == "README.md" || list.contains(&format!("]({name})"));
+        assert!(is_listed, "{name} is not in docs/decisions/README.md");
+    }
+}
+
+/// A stranger reads it in one sitting.
+#[test]
+fn the_architecture_is_short() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let words = std::fs::read_to_string(path).unwrap().split_whitespace().count();
+    assert!(words <= 1500, "ARCHITECTURE.md has {words} words; decisions go to docs/decisions");
+}
+
 /// Every scenario with containers that SPECIFICATION.md names is one of `tests/pod/play.py`.
 #[test]
 fn the_scenarios_with_containers_exist() {
