@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use logferry::batch::policy::Reason;
-use logferry::batch::{Batcher, Options, Sealed};
 use logferry::base::clock;
 use logferry::base::fingerprint::Fingerprint;
-use logferry::pipeline::{self, Input, Stop};
 use logferry::base::span::FileKey;
+use logferry::batch::policy::Reason;
+use logferry::batch::{Batcher, Options, Sealed};
+use logferry::pipeline::{self, Input, Stop};
 use logferry_wire::{Compression, sls_logs};
 use prost::Message as _;
 
