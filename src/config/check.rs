@@ -151,7 +151,7 @@ fn find_region(meanings: &mut Meanings, env: &Environment) {
         return;
     }
     if let Some((region, origin)) = tls::region(meanings, env) {
-        meanings.find("region", region, origin);
+        meanings.supply("region", region, origin);
     }
 }
 

@@ -159,7 +159,7 @@ impl Meanings {
     }
 
     /// Sets what nobody has set, and says where it was found.
-    pub(super) fn find(&mut self, name: &'static str, text: String, origin: String) {
+    pub(super) fn supply(&mut self, name: &'static str, text: String, origin: String) {
         self.0.insert(name, (Meaning::Text(text), origin));
     }
 
