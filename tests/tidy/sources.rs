@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens as _;
@@ -50,7 +51,13 @@ pub(crate) struct Source {
 pub(crate) struct Sources(Vec<Source>);
 
 impl Sources {
-    pub(crate) fn read() -> Self {
+    /// The sources, read once.
+    pub(crate) fn all() -> &'static Self {
+        static ALL: LazyLock<Sources> = LazyLock::new(Sources::read);
+        &ALL
+    }
+
+    fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut sources = Vec::new();
         for (folder, name) in CRATES {
