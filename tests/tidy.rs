@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "tidy/sources.rs"]
 mod sources;
 
 use std::collections::BTreeSet;
