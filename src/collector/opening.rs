@@ -612,8 +612,8 @@ impl Collector {
                 }
                 self.note_unopened(&path, &error);
                 self.remembered.search_again(&path);
-                // Of too few descriptors is told once, and not for each file.
-                if !self.is_short {
+                // Of too few descriptors is told once, and not for each file; what is gone is no trouble.
+                if !self.is_short && error.kind() != io::ErrorKind::NotFound {
                     self.trouble(&path, "open", &error);
                 }
             }
@@ -714,7 +714,7 @@ impl Collector {
         for (_, one) in found {
             if let Err(error) = self.adopt_unseen_one(&one, now) {
                 self.note_unopened(&one.path, &error);
-                if !self.is_short {
+                if !self.is_short && error.kind() != io::ErrorKind::NotFound {
                     self.trouble(&one.path, "open", &error);
                 }
             }
