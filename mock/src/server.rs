@@ -67,23 +67,6 @@ impl Server {
         &self.endpoint
     }
 
-    /// What it accepted.
-    #[must_use]
-    pub fn store(&self) -> Arc<Store> {
-        Arc::clone(self.endpoint.store())
-    }
-
-    /// What it spoils.
-    #[must_use]
-    pub fn faults(&self) -> &Faults {
-        self.endpoint.faults()
-    }
-
-    /// From now on accepts this.
-    pub fn set_access(&self, access: Access) {
-        self.endpoint.set_access(access);
-    }
-
     /// Closes the listener and all connections; returns when the port is free again.
     pub async fn stop(mut self) {
         self.close();

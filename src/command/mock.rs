@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -116,7 +117,7 @@ pub async fn run(command: Command, out: &mut impl Write) -> Result<(), CommandEr
         _ = terminate.recv() => {}
     }
 
-    let store = server.store();
+    let store = Arc::clone(server.endpoint().store());
     server.stop().await;
     Ok(write!(out, "{}", summary(&store.counts()))?)
 }

@@ -61,7 +61,7 @@ fn serves_inside_a_runtime_that_exists() {
 
         assert_eq!(asked.await.as_deref(), Ok(""));
         client.join().unwrap().unwrap();
-        assert_eq!(server.store().line_count(), 1);
+        assert_eq!(server.endpoint().store().line_count(), 1);
         server.stop().await;
         assert!(put(b"line").send(address).is_err());
     });
