@@ -41,15 +41,14 @@
 //! `collector` holds all of [`CollectorCounters`]. `errors` gathers what is wrong at the moment,
 //! about `delivery`, `checkpoint`, `files` or a path, at most [`ERRORS_MAX`] of them.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use crate::base::report::{
-    CollectorCounters, CollectorReport, FAILURE_KINDS, FileList, FileReport, FileSums,
-    FruitlessPattern, SenderReport,
+    CollectorCounters, CollectorReport, FileList, FileReport, FileSums, FruitlessPattern,
+    SenderReport,
 };
 use crate::handoff::SenderEnd;
 
@@ -98,7 +97,7 @@ pub struct Status {
     /// Counters of the collector.
     pub collector: CollectorCounters,
     /// Delivery.
-    pub sender: SenderStatus,
+    pub sender: SenderReport,
     /// The saving of checkpoints.
     pub checkpoint: CheckpointStatus,
     /// What is between the files and the service.
@@ -116,45 +115,6 @@ pub struct LimitsStatus {
     pub cpu_cores: f64,
     /// Resident memory.
     pub memory_bytes: u64,
-}
-
-/// [`SenderReport`] with the failures by name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SenderStatus {
-    /// Batches that the endpoint has acknowledged.
-    pub batches_delivered: u64,
-    /// Lines in those batches.
-    pub lines_delivered: u64,
-    /// Size of those batches before compression, in bytes.
-    pub raw_bytes_delivered: u64,
-    /// Size of those batches on the wire, in bytes.
-    pub payload_bytes_delivered: u64,
-    /// Batches refused for good by the service.
-    pub batches_rejected: u64,
-    /// Requests sent, repeats included.
-    pub attempts: u64,
-    /// Of these, how many carried several batches.
-    pub lists: u64,
-    /// Of these, how many were refused and sent again in halves.
-    pub lists_refused: u64,
-    /// Batches delivered after an attempt without an answer.
-    pub possible_duplicates: u64,
-    /// Failed attempts by kind ([`FAILURE_KINDS`]).
-    pub failures: BTreeMap<String, u64>,
-    /// Batches that seem too large for what is on the way, and are not halved (`exactly_once`).
-    pub held_whole: u64,
-    /// Requests under way.
-    pub in_flight: u64,
-    /// Batches waiting for their turn or their next attempt.
-    pub waiting: u64,
-    /// Most requests that may be under way at the moment.
-    pub window: u64,
-    /// Server clock minus ours, in seconds; 0 until the service complains.
-    pub clock_offset_seconds: i64,
-    /// When the last batch was acknowledged.
-    pub delivered_unix: u64,
-    /// The last failure, while nothing has been delivered since.
-    pub last_error: String,
 }
 
 /// The saving of checkpoints.
@@ -223,7 +183,7 @@ impl Status {
             files_unix: list.made_unix,
             files: list.files.clone(),
             collector: collector.counters,
-            sender: SenderStatus::of(&sender),
+            sender: SenderReport::clone(&sender),
             checkpoint: CheckpointStatus {
                 saved_unix: collector.checkpoint_saved_unix,
                 error: collector.checkpoint_error.clone(),
@@ -239,31 +199,6 @@ impl Status {
                 cpu_cores: collector.cpu_limit_cores,
                 memory_bytes: collector.memory_limit_bytes,
             },
-        }
-    }
-}
-
-impl SenderStatus {
-    fn of(report: &SenderReport) -> Self {
-        let failures = FAILURE_KINDS.into_iter().map(str::to_owned).zip(report.failures).collect();
-        Self {
-            batches_delivered: report.batches_delivered,
-            lines_delivered: report.lines_delivered,
-            raw_bytes_delivered: report.raw_bytes_delivered,
-            payload_bytes_delivered: report.payload_bytes_delivered,
-            batches_rejected: report.batches_rejected,
-            attempts: report.attempts,
-            lists: report.lists,
-            lists_refused: report.lists_refused,
-            possible_duplicates: report.possible_duplicates,
-            failures,
-            held_whole: report.held_whole,
-            in_flight: report.in_flight,
-            waiting: report.waiting,
-            window: report.window,
-            clock_offset_seconds: report.clock_offset_seconds,
-            delivered_unix: report.delivered_unix,
-            last_error: report.last_error.clone(),
         }
     }
 }

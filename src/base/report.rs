@@ -220,7 +220,8 @@ pub struct SenderReport {
     /// Batches delivered after an attempt that ended without an answer: the endpoint may have them
     /// twice.
     pub possible_duplicates: u64,
-    /// Failed attempts by kind, in the order of [`FAILURE_KINDS`].
+    /// Failed attempts by kind, in the order of [`FAILURE_KINDS`]; by name where they are serialized.
+    #[serde(with = "by_kind")]
     pub failures: [u64; FAILURE_KINDS.len()],
     /// Batches with a sequence id that seem too large for what is on the way, and are not halved.
     pub held_whole: u64,
@@ -278,3 +279,29 @@ pub const FAILURE_KINDS: [&str; 9] = [
     "unverified",
     "other",
 ];
+
+/// Failures as an object: the names of the kinds, and how many there were of each.
+mod by_kind {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::FAILURE_KINDS;
+
+    type Failures = [u64; FAILURE_KINDS.len()];
+
+    pub(super) fn serialize<S: Serializer>(
+        failures: &Failures,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(FAILURE_KINDS.iter().zip(failures))
+    }
+
+    /// Counts nothing of kinds that this program does not know.
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(
+        deserializer: D,
+    ) -> Result<Failures, D::Error> {
+        let by_kind = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        Ok(FAILURE_KINDS.map(|kind| by_kind.get(kind).copied().unwrap_or_default()))
+    }
+}
