@@ -16,7 +16,7 @@ use sources::{Source, Sources};
 const TABLE: &[(Level, &str)] = &[
     // What the service and the agent speak, and values that all share.
     (Level::Pure, "logferry_wire logferry_wire::host logferry_wire::sign logferry_wire::sls_logs"),
-    (Level::Edge, "logferry_clock"),
+    (Level::Edge, "logferry_clock logferry_trim"),
     (Level::Pure, "base base::escape base::exit base::fingerprint base::span base::units"),
     (Level::Pure, "base::report base::sealed"),
     (Level::Edge, "access"),

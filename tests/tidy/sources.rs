@@ -12,10 +12,11 @@ use quote::ToTokens as _;
 use syn::{Attribute, ImplItem, Item, UseTree, Visibility};
 
 /// The crates that are held: where their sources are, and what others call them.
-const CRATES: [(&str, &str); 4] = [
+const CRATES: [(&str, &str); 5] = [
     ("src", "crate"),
     ("clock/src", "logferry_clock"),
     ("mock/src", "logferry_mock"),
+    ("trim/src", "logferry_trim"),
     ("wire/src", "logferry_wire"),
 ];
 
@@ -344,27 +345,29 @@ fn take_words(code: TokenStream, words: &mut Vec<String>) {
     }
 }
 
-/// The doc comments, each as one text with its line ends.
+/// The doc comments, each as one text with its line ends. That of a module (`//!`) and that of its first
+/// item are two.
 fn take_docs(code: TokenStream, docs: &mut Vec<String>) {
-    let mut is_next_line = false;
+    let (mut is_inner, mut last) = (false, None);
     for token in code {
         match token {
-            TokenTree::Punct(sign) if ['#', '!'].contains(&sign.as_char()) => {}
+            TokenTree::Punct(sign) if sign.as_char() == '#' => is_inner = false,
+            TokenTree::Punct(sign) if sign.as_char() == '!' => is_inner = true,
             TokenTree::Group(group) => {
                 let line = syn::parse2::<syn::MetaNameValue>(group.stream()).ok();
                 let line = line.filter(|line| line.path.is_ident("doc")).map(|line| line.value);
                 if let Some(syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(line), .. })) = line {
-                    match docs.last_mut() {
-                        Some(doc) if is_next_line => *doc = format!("{doc}\n{}", line.value()),
-                        _ => docs.push(line.value()),
+                    match docs.last_mut().filter(|_| last == Some(is_inner)) {
+                        Some(doc) => *doc = format!("{doc}\n{}", line.value()),
+                        None => docs.push(line.value()),
                     }
-                    is_next_line = true;
+                    last = Some(is_inner);
                 } else {
-                    is_next_line = false;
+                    last = None;
                     take_docs(group.stream(), docs);
                 }
             }
-            _ => is_next_line = false,
+            _ => last = None,
         }
     }
 }

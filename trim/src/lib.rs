@@ -1,4 +1,4 @@
-//! malloc_trim(3) as a safe function.
+//! The call malloc_trim(3) as a safe function.
 //!
 //! glibc keeps what was freed below something that is still in use: after a burst that may be all of
 //! it, for ever. Where there is another C library, nothing is done.
