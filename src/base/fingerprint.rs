@@ -9,7 +9,7 @@ pub const HEAD_BYTES_MAX: usize = 1024;
 pub const TAIL_BYTES_MAX: usize = 256;
 
 /// Length and CRC-32 of some bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// How many bytes are covered. 0 says nothing about the file and matches every one.
     pub len: u32,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! "LFCKPT\r\n"            8  a transfer that mends line ends would be noticed
-//! version                 4  1
+//! version                 4  2; version 1 is read
 //! generation              8  grows by one with each save; the newest intact file wins
 //! count                   4  entries
 //! entry × count
@@ -19,6 +19,9 @@
 //!   flags                 4  bit 0: done (see `Checkpoint::is_done`); bit 1: nothing above `offset`;
 //!                            bit 2: a copy; bit 3: told to be missing
 //!   looked_at             8  when names were last looked at, in nanoseconds since 1970
+//!   gone_at               8  not in version 1: see `Checkpoint::gone_at`
+//!   process               4  not in version 1: see `Checkpoint::process`
+//!   owner               4+n  not in version 1: name of the collection; empty for not known
 //!   count                 4  ranges above `offset`; left out, with all that follows, if there are none
 //!                            and `rest` is nothing or not known
 //!   range × count
@@ -38,6 +41,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crc32fast::Hasher;
 
@@ -45,7 +49,9 @@ use crate::base::fingerprint::Fingerprint;
 
 /// How every checkpoint file begins.
 pub(super) const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Its entries name no owner, and do not say when a text went away.
+const VERSION_WITHOUT_OWNERS: u32 = 1;
 /// A file is written in pieces of so many bytes, or a little more.
 const PIECE_BYTES: usize = 64 << 10;
 /// The flag of [`Checkpoint::is_done`].
@@ -91,6 +97,14 @@ pub struct Checkpoint {
     /// When the names in its directory were last looked at, in nanoseconds since 1970: what is born
     /// later has not been seen.
     pub looked_at: i64,
+    /// When the bytes were known to have gone away, in nanoseconds since 1970: what is born later is no
+    /// copy of them. 0 if they are there, or if that is not known.
+    pub gone_at: i64,
+    /// The collection that the file belongs to; `None` where that is not known: then it belongs to
+    /// whichever finds its path.
+    pub owner: Option<Arc<str>>,
+    /// Which rules the ranges were made into records by; a number that grows with each change of them.
+    pub process: u32,
     /// What was sent, or may have been, of the bytes above `offset`, in order. Only where each line
     /// is to arrive exactly once.
     pub ranges: Vec<Range>,
@@ -230,6 +244,11 @@ fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
     let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
     bytes.extend_from_slice(&flags.to_le_bytes());
     bytes.extend_from_slice(&entry.looked_at.to_le_bytes());
+    bytes.extend_from_slice(&entry.gone_at.to_le_bytes());
+    bytes.extend_from_slice(&entry.process.to_le_bytes());
+    let owner = entry.owner.as_deref().unwrap_or_default();
+    put_len(bytes, owner.len());
+    bytes.extend_from_slice(owner.as_bytes());
     let rest = entry.rest.filter(|rest| *rest > 0);
     if !entry.ranges.is_empty() || rest.is_some() {
         put_len(bytes, entry.ranges.len());
@@ -269,9 +288,11 @@ fn put_len(bytes: &mut Vec<u8>, len: usize) {
 /// # Errors
 /// If the bytes are anything but a whole, undamaged file of a known version.
 pub fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>), FormatError> {
-    let (generation, mut reader) = open(bytes)?;
+    let (version, generation, mut reader) = open(bytes)?;
     let count = reader.u32()?;
-    let checkpoints = (0..count).map(|_| decode_entry(&mut reader)).collect::<Result<_, _>>()?;
+    let mut owners = Owners::default();
+    let entry = |_| decode_entry(&mut reader, version, &mut owners);
+    let checkpoints = (0..count).map(entry).collect::<Result<_, _>>()?;
     Ok((generation, checkpoints))
 }
 
@@ -280,11 +301,11 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>), FormatError> {
 /// # Errors
 /// If the bytes are not whole, are damaged, or are of a newer version.
 pub(super) fn generation(bytes: &[u8]) -> Result<u64, FormatError> {
-    open(bytes).map(|(generation, _)| generation)
+    open(bytes).map(|(_, generation, _)| generation)
 }
 
-/// The generation, and what follows it.
-fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>), FormatError> {
+/// The version, the generation, and what follows them.
+fn open(bytes: &[u8]) -> Result<(u32, u64, Reader<'_>), FormatError> {
     let short = FormatError::Short(bytes.len());
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or(short)?;
     let mut reader = Reader { left: body, len: bytes.len() };
@@ -296,13 +317,36 @@ fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>), FormatError> {
         return Err(FormatError::Crc { found, expected });
     }
     let version = reader.u32()?;
-    if version != VERSION {
+    if version != VERSION && version != VERSION_WITHOUT_OWNERS {
         return Err(FormatError::Version(version));
     }
-    Ok((reader.u64()?, reader))
+    Ok((version, reader.u64()?, reader))
 }
 
-fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
+/// The names of collections, each once: many files belong to few.
+#[derive(Default)]
+struct Owners(Vec<Arc<str>>);
+
+impl Owners {
+    fn name(&mut self, bytes: &[u8]) -> Option<Arc<str>> {
+        let text = String::from_utf8_lossy(bytes);
+        if text.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.0.iter().find(|known| known.as_ref() == text) {
+            return Some(Arc::clone(known));
+        }
+        let name: Arc<str> = text.into();
+        self.0.push(Arc::clone(&name));
+        Some(name)
+    }
+}
+
+fn decode_entry(
+    reader: &mut Reader<'_>,
+    version: u32,
+    owners: &mut Owners,
+) -> Result<Checkpoint, FormatError> {
     let len = reader.u32()? as usize;
     let mut entry = Reader { left: reader.take(len)?, len: reader.len };
     let mut checkpoint = Checkpoint {
@@ -322,6 +366,12 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Checkpoint, FormatError> {
     checkpoint.is_copy = flags & COPY != 0;
     checkpoint.is_told = flags & TOLD != 0;
     checkpoint.looked_at = entry.u64()?.cast_signed();
+    if version != VERSION_WITHOUT_OWNERS {
+        checkpoint.gone_at = entry.u64()?.cast_signed();
+        checkpoint.process = entry.u32()?;
+        let len = entry.u32()? as usize;
+        checkpoint.owner = owners.name(entry.take(len)?);
+    }
     if !entry.left.is_empty() {
         checkpoint.ranges = decode_ranges(&mut entry)?;
     }
@@ -414,6 +464,9 @@ mod tests {
             path in proptest::collection::vec(any::<u8>(), 0..40),
             resolved in proptest::collection::vec(any::<u8>(), 0..40),
             ranges in proptest::collection::vec(range(), 0..3),
+            gone_at in any::<i64>(),
+            process in any::<u32>(),
+            owner in proptest::option::of("[a-z-]{1,9}"),
         ) -> Checkpoint {
             Checkpoint {
                 path: OsString::from_vec(path).into(),
@@ -428,6 +481,9 @@ mod tests {
                 is_told: flags[2],
                 rest,
                 looked_at,
+                gone_at,
+                process,
+                owner: owner.map(Into::into),
                 ranges,
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
                 tail: Fingerprint { len: prints[2], crc32: prints[3] },
@@ -519,9 +575,27 @@ mod tests {
         let saved =
             Checkpoint { path: "/a".into(), offset: 7, is_done: true, ..Checkpoint::default() };
         let bytes = encode(1, std::slice::from_ref(&saved));
-        let flags_at = bytes.len() - 4 - 8 - 4;
+        let (crc, owner, looked_at, flags) = (4, 8 + 4 + 4, 8, 4);
+        let flags_at = bytes.len() - crc - owner - looked_at - flags;
 
         assert_eq!(bytes[flags_at..flags_at + 4], DONE.to_le_bytes());
+        assert_eq!(decode(&bytes), Ok((1, vec![saved])));
+    }
+
+    #[test]
+    fn reads_version_1_which_names_no_owner() {
+        let saved = Checkpoint { path: "/a".into(), rest: Some(3), ..Checkpoint::default() };
+        let entry = Checkpoint { gone_at: 5, process: 2, owner: Some("x".into()), ..saved.clone() };
+        let mut bytes = encode(1, &[entry]);
+        let (crc, rest, owner) = (4, 4 + 8, 8 + 4 + 4 + 1);
+        let owner_at = bytes.len() - crc - rest - owner;
+        bytes.drain(owner_at..owner_at + owner);
+        bytes.truncate(bytes.len() - crc);
+        let (version_at, len_at) = (MAGIC.len(), MAGIC.len() + 4 + 8 + 4);
+        bytes[version_at] = 1;
+        bytes[len_at] -= u8::try_from(owner).unwrap();
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+
         assert_eq!(decode(&bytes), Ok((1, vec![saved])));
     }
 

@@ -17,9 +17,9 @@ use super::{
 use crate::base::clock;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
+use crate::tail::catalog::names;
 use crate::tail::crowd::{Crowd, Met};
 use crate::tail::discover::{Found, Host, Patterns, Permission, Refused, Room, Scan};
-use crate::tail::generation;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
 use crate::tail::watch::Hints;
@@ -162,9 +162,9 @@ impl Collector {
     /// generation may be a copy of one.
     fn matters(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default();
-        let bases = generation::bases(name.as_bytes());
-        let mut names = bases.iter().map(|base| OsStr::from_bytes(base)).chain([name]);
-        if names.any(|name| self.patterns.may_find(name)) {
+        let bases = names::bases(name.as_bytes());
+        let mut known = bases.iter().map(|base| OsStr::from_bytes(base)).chain([name]);
+        if known.any(|name| self.patterns.may_find(name)) {
             return true;
         }
         match fs::symlink_metadata(path) {
@@ -236,6 +236,7 @@ impl Collector {
             self.timers.set(Timer::Publish, now);
             self.publish(now, false);
         }
+        self.refresh_places();
         self.search_for_vanished(&found, is_all);
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
@@ -455,7 +456,7 @@ impl Collector {
                 }
                 continue;
             }
-            if self.is_aside(file) {
+            if self.is_aside(file, now) {
                 // As of the look before: what changes from now on is younger.
                 let unix = u64::try_from(self.looked_at / 1_000_000_000).unwrap_or_default();
                 self.remembered.on_met(file.device, file.inode, unix);
@@ -599,10 +600,8 @@ impl Collector {
         self.expect_unseen_beside(file);
     }
 
-    /// Tells the watch which names stand for which files; renamed files by their new names, and
-    /// deleted ones, of which there may be a compressed copy, by their last. An app may write to a
-    /// file by any of its names.
-    pub(super) fn refresh_names(&mut self) {
+    /// Asks where the renamed files are now.
+    fn refresh_places(&mut self) {
         let is_elsewhere = |tracked: &Tracked| tracked.state != State::Active;
         let elsewhere = self.registry.iter().filter(|(_, tracked)| is_elsewhere(tracked));
         let elsewhere: Vec<FileKey> = elsewhere.map(|(file, _)| file).collect();
@@ -615,6 +614,13 @@ impl Collector {
                 self.is_moved = true;
             }
         }
+    }
+
+    /// Tells the watch which names stand for which files; renamed files by their new names, and
+    /// deleted ones, of which there may be a compressed copy, by their last. An app may write to a
+    /// file by any of its names.
+    pub(super) fn refresh_names(&mut self) {
+        self.refresh_places();
         let paths = self.registry.iter().flat_map(|(file, tracked)| names_of(file, tracked));
         let aliases = self.aliases.iter().filter_map(|(name, (device, inode))| {
             Some((name.as_path(), self.registry.find(*device, *inode)?))
@@ -714,9 +720,7 @@ impl Collector {
             self.once.forget(file);
             self.returned.forget_row(file);
             let is_done = ended.left_bytes == 0;
-            if is_done {
-                self.on_original_delivered(file, ended.read_offset);
-            }
+            self.on_original_ended(file, &ended, has_gone);
             if has_gone {
                 let trail = std::mem::take(&mut ended.trail);
                 self.remembered.put_gone_with(Checkpoint { is_done, ..checkpoint }, trail);

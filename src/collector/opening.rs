@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! its checkpoint waits           go on there: restarted, renamed, mounted elsewhere
-//! a copy of an open file         wait: what the original holds is shipped from the original
-//! a copy of one that is gone     go on behind what was delivered of it (gzip, copytruncate)
+//! a copy of what is there        wait: what the original holds is shipped from the original; after a
+//!                                minute it is a file of its own
+//! a copy of what is gone         go on behind what was delivered of it (gzip, copytruncate)
 //! anything else                  from its first byte
 //! ```
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque, hash_map};
-use std::ffi::OsString;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map};
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,11 +28,12 @@ use crate::base::span::FileKey;
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::enrich;
+use crate::tail::catalog::judge::{self, Match, Stat};
+use crate::tail::catalog::names::{self, Kin};
 use crate::tail::discover::{Found, Permission};
-use crate::tail::identity::{Match, Stat};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, Registry, State, Tracked};
-use crate::tail::remembered::{self, Remembered, Seeker};
+use crate::tail::remembered::{self, Original, Remembered, Seeker, Suspect};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
 /// A delivered file may give its descriptor up when it has been quiet for this long.
@@ -43,6 +46,12 @@ const WAKING_MAX: Duration = Duration::from_millis(5);
 /// Time stamps of files come from a clock that is read in ticks, and lag behind.
 const STAMP_LAG: Duration = Duration::from_millis(50);
 
+/// So long a file that equals one that nobody touches may be a copy that is still to replace it.
+const COPY_TIME: Duration = Duration::from_secs(60);
+/// Why a file is not open that may be a copy.
+const SOUGHT: &str = "it may be a copy of a file that is searched for";
+/// Most open files that one is compared with: the nearest.
+const CANDIDATES_MAX: usize = 64;
 /// So long a name that stands for nothing is expected to come back; and so many of them are.
 const ABSENT_TIME: Duration = Duration::from_secs(60 * 60);
 const ABSENT_MAX: usize = 1000;
@@ -56,8 +65,10 @@ pub(super) struct Aside {
     asleep: VecDeque<Found>,
     /// Those that have changed and are not open yet: they may be renamed before they can be opened.
     changed: HashSet<(u64, u64)>,
-    /// Copies of open files.
+    /// Copies of files that have their bytes still.
     copies: HashMap<(u64, u64), Copy>,
+    /// Those that turned out to be files of their own.
+    own: HashSet<(u64, u64)>,
     /// Known files beside which others may have been born while nobody looked.
     known: Places,
     /// Those of which the name stood for nothing at the last look, with their paths, and since when.
@@ -70,17 +81,55 @@ pub(super) struct Aside {
     restable: VecDeque<FileKey>,
     /// and no others are looked for in this discovery before then.
     restable_from: Option<Instant>,
-    /// Which file stood where, made when the first copy is suspected in a discovery.
-    places: Option<HashMap<PathBuf, Vec<FileKey>>>,
+    /// Made when the first copy is suspected in a discovery.
+    originals: Option<Originals>,
+}
+
+/// Open files, and those whose last batches are under way, by what a copy has of them.
+#[derive(Default)]
+struct Originals {
+    by_head: HashMap<Fingerprint, Vec<FileKey>>,
+    head_lens: BTreeSet<u32>,
+    /// By where they stand and stood.
+    by_place: HashMap<PathBuf, Vec<FileKey>>,
+}
+
+impl Originals {
+    fn add(&mut self, file: FileKey, tracked: &Tracked) {
+        let head = tracked.opened.head;
+        self.head_lens.insert(head.len);
+        self.by_head.entry(head).or_default().push(file);
+        tracked.places().for_each(|place| self.by_place.entry(place).or_default().push(file));
+    }
+
+    /// Those that a file with these heads may be a copy of, or become one in this place.
+    fn of(&self, heads: &[Fingerprint], place: &Path) -> BTreeSet<FileKey> {
+        let name = place.file_name().unwrap_or_default();
+        let bases = names::bases(name.as_bytes());
+        let bases = bases.iter().map(|base| place.with_file_name(OsStr::from_bytes(base)));
+        let by_place = bases.filter_map(|base| self.by_place.get(&base));
+        let by_head = heads.iter().filter_map(|head| self.by_head.get(head));
+        by_place.chain(by_head).flatten().copied().collect()
+    }
 }
 
 /// A file that was found to be a copy.
 struct Copy {
     found_as: FoundAs,
-    /// The open file with the same bytes.
-    original: FileKey,
+    of: Source,
     /// What is true of the copy as soon as all of the original is delivered.
     done: Checkpoint,
+    /// When it is taken for a file of its own, if nobody touches the original.
+    own_at: Option<Instant>,
+}
+
+/// What a file is a copy of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// A file that is open, or whose last batches are under way.
+    Open(FileKey),
+    /// A closed one, by device and inode.
+    Closed((u64, u64)),
 }
 
 impl Copy {
@@ -94,7 +143,10 @@ impl Copy {
 enum Origin {
     New,
     Known(Checkpoint),
-    CopyOf(FileKey),
+    /// `true`: as long as nobody touches that.
+    CopyOf(Source, bool),
+    /// It may be a copy of a file that is searched for first.
+    Later,
 }
 
 fn found_as(found: &Found) -> FoundAs {
@@ -124,7 +176,7 @@ impl Aside {
 
     /// A discovery begins.
     pub(super) fn begin(&mut self) {
-        self.places = None;
+        self.originals = None;
         self.restable_from = None;
     }
 
@@ -139,12 +191,14 @@ impl Aside {
         }
     }
 
-    /// What is true of the copies whose originals are delivered by now.
+    /// What is true of the copies whose originals are delivered by now. Of a copy of what nobody touches
+    /// it is not known that it is one.
     pub(super) fn delivered_copies(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
         let is_delivered = |copy: &&Copy| {
-            let original = open.get(copy.original);
+            let Source::Open(file) = copy.of else { return false };
+            let original = open.get(file).filter(|_| !copy.is_empty() && copy.own_at.is_none());
             let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
-            !copy.is_empty() && original.is_some_and(|one| one.is_delivered() && is_read(one))
+            original.is_some_and(|one| one.is_delivered() && is_read(one))
         };
         self.copies.values().filter(is_delivered).map(|copy| &copy.done)
     }
@@ -154,12 +208,15 @@ impl Collector {
     /// The checkpoints that were loaded: what was born beside their files since then is looked for.
     pub(super) fn expect_unseen(&mut self) {
         let mut known = Places::with_capacity(self.remembered.checkpoints().count());
+        let now = wall_nanoseconds();
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
             // What logtail left says nothing of names.
             let seen = match saved.looked_at {
                 0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
+                // The clock was ahead: what is younger than the file may have been born since.
+                looked_at if looked_at > now => saved.born,
                 looked_at => looked_at,
             };
             let one = || Known { path: saved.path.clone(), seen, born: None, copied: None };
@@ -203,18 +260,30 @@ impl Collector {
     }
 
     /// Whether a file that was found is known not to hold anything new.
-    pub(super) fn is_aside(&mut self, found: &Found) -> bool {
+    pub(super) fn is_aside(&mut self, found: &Found, now: Instant) -> bool {
         let inode = (found.device, found.inode);
-        let (aside, registry) = (&mut self.aside, &self.registry);
+        let (aside, registry, remembered) = (&mut self.aside, &self.registry, &self.remembered);
         if aside.resting.get(&inode) == Some(&found_as(found)) {
             return true;
         }
         if aside.resting.remove(&inode).is_some() {
             aside.changed.insert(inode);
         }
-        let is_copy = aside.copies.get(&inode).is_some_and(|copy| {
-            copy.found_as == found_as(found) && registry.is_known(copy.original)
-        });
+        let Some(copy) = aside.copies.get_mut(&inode) else { return false };
+        if let Source::Closed((device, inode)) = copy.of
+            && let Some(opened) = registry.find(device, inode)
+        {
+            copy.of = Source::Open(opened);
+        }
+        let is_original_there = match copy.of {
+            Source::Open(file) => registry.is_known(file),
+            Source::Closed((device, inode)) => remembered.get(device, inode).is_some(),
+        };
+        let is_own = copy.own_at.is_some_and(|at| at <= now);
+        if is_own {
+            aside.own.insert(inode);
+        }
+        let is_copy = copy.found_as == found_as(found) && is_original_there && !is_own;
         if !is_copy {
             aside.copies.remove(&inode);
         }
@@ -237,6 +306,10 @@ impl Collector {
         let may = is_text && self.remembered.get(found.device, found.inode).is_some_and(is_it);
         if may {
             let inode = (found.device, found.inode);
+            let saved = self.remembered.get(found.device, found.inode);
+            if let Some(resolved) = saved.map(|saved| saved.resolved.clone()) {
+                self.note_in_place(&found.path, &resolved);
+            }
             self.remembered.let_sleep(found.device, found.inode);
             self.aside.resting.insert(inode, found_as(found));
             self.aside.asleep.push_back(found.clone());
@@ -296,6 +369,7 @@ impl Collector {
     /// `is_all`: that is all there is, as far as anybody can know.
     pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>, is_all: bool) {
         self.aside.copies.retain(|inode, _| found.contains(inode));
+        self.aside.own.retain(|inode| found.contains(inode));
         let (remembered, registry) = (&mut self.remembered, &self.registry);
         self.aside.changed.retain(|inode| {
             let is_found = found.contains(inode);
@@ -354,11 +428,16 @@ impl Collector {
         let saved = match self.origin(&found.path, &resolved, &reader)? {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
-            Origin::CopyOf(original) => {
-                let done =
-                    self.proved(original, &reader, done(&reader, &found.path, &resolved)?)?;
-                let copy = Copy { found_as: found_as(found), original, done };
+            Origin::CopyOf(of, is_untouched) => {
+                let done = self.proved(of, &reader, done(&reader, &found.path, &resolved)?)?;
+                let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
+                let copy = Copy { found_as: found_as(found), of, done, own_at };
                 self.aside.copies.insert(inode, copy);
+                return Ok(Some(inode));
+            }
+            Origin::Later => {
+                self.unopened.add(&found.path, SOUGHT);
+                self.is_scan_wanted = true;
                 return Ok(Some(inode));
             }
         };
@@ -373,6 +452,9 @@ impl Collector {
         // Its bytes were compared a moment ago, and it has not been written to since.
         let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;
         let is_as_delivered = saved.as_ref().is_some_and(is_known);
+        if saved.as_ref().is_some_and(|saved| saved.path == found.path && !saved.is_copy) {
+            self.note_in_place(&found.path, &resolved);
+        }
         let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.found_at = shared(&tracked.opened.path, &found.path);
@@ -386,14 +468,22 @@ impl Collector {
         Ok(Some(inode))
     }
 
-    /// The original of these copies has ended, and was delivered up to `offset`: nothing more was
-    /// seen of it. A copy that holds more was made later, and goes on there.
-    pub(super) fn on_original_delivered(&mut self, original: FileKey, offset: u64) {
-        let is_of_this = |copy: &&Copy| {
-            copy.original == original && !copy.is_empty() && copy.done.offset <= offset
-        };
-        for copy in self.aside.copies.values().filter(is_of_this) {
-            self.remembered.put_done(copy.done.clone());
+    /// The original of these copies has ended, and was delivered up to `offset`. If it was only closed,
+    /// nothing is said of them by that. If its bytes are gone, nothing more was seen of it, and a copy that
+    /// holds more was made later, and goes on there.
+    pub(super) fn on_original_ended(&mut self, original: FileKey, ended: &Tracked, is_gone: bool) {
+        let inode = (ended.opened.device, ended.opened.inode);
+        let of_this =
+            self.aside.copies.values_mut().filter(|copy| copy.of == Source::Open(original));
+        for copy in of_this {
+            if !is_gone {
+                copy.of = Source::Closed(inode);
+            } else if !copy.is_empty()
+                && copy.done.offset <= ended.read_offset
+                && ended.left_bytes == 0
+            {
+                self.remembered.put_done(copy.done.clone());
+            }
         }
     }
 
@@ -473,11 +563,23 @@ impl Collector {
 
     /// No checkpoint speaks of the bytes of this file, unless it is a copy.
     fn origin_of_unknown(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
-        if let Some(original) = self.original_of(resolved, reader)? {
-            return Ok(Origin::CopyOf(original));
+        let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
+        let is_own = self.aside.own.contains(&(suspect.stat.device, suspect.stat.inode));
+        if let Some((file, is_untouched)) = self.original_of(&suspect)?
+            && !(is_own && is_untouched)
+        {
+            return Ok(Origin::CopyOf(Source::Open(file), is_untouched));
         }
-        let saved = self.remembered.claim_copy(resolved, reader, 0)?;
-        Ok(saved.map_or(Origin::New, Origin::Known))
+        Ok(match self.remembered.original_of(&suspect, 0)? {
+            Some(Original::Gone(saved)) => Origin::Known(saved),
+            // No app writes compressed what another file has as text.
+            Some(Original::There(saved)) if reader.is_unpacked() => Origin::Known(saved),
+            Some(Original::There(saved)) if !is_own => {
+                Origin::CopyOf(Source::Closed((saved.device, saved.inode)), true)
+            }
+            Some(Original::Sought) => Origin::Later,
+            Some(Original::There(_)) | None => Origin::New,
+        })
     }
 
     /// A copy was met while it was made, and `saved` says how much of it there was. More of it is
@@ -489,11 +591,16 @@ impl Collector {
         resolved: &Path,
         reader: &Reader,
     ) -> io::Result<Origin> {
-        if let Some(original) = self.original_of(resolved, reader)? {
-            return Ok(Origin::CopyOf(original));
+        let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
+        if let Some((original, is_untouched)) = self.original_of(&suspect)? {
+            return Ok(Origin::CopyOf(Source::Open(original), is_untouched));
         }
-        if let Some(further) = self.remembered.claim_copy(resolved, reader, saved.offset)? {
-            return Ok(Origin::Known(further));
+        match self.remembered.original_of(&suspect, saved.offset)? {
+            Some(Original::Gone(further) | Original::There(further)) => {
+                return Ok(Origin::Known(further));
+            }
+            Some(Original::Sought) => return Ok(Origin::Later),
+            None => {}
         }
         let offset = reader.line_start(saved.offset, self.tail.line_bytes_max)?;
         let tail = reader.tail(offset)?;
@@ -503,7 +610,7 @@ impl Collector {
     /// Other bytes stand in a file that is known, or it is another file with the same inode: of the
     /// old text only a copy can be met.
     fn on_rewritten(&mut self, path: &Path, saved: Checkpoint, stat: &Stat) {
-        if !is_used_inode(&saved, stat) {
+        if !judge::is_used_inode(&saved, stat.born) {
             if self.said.admits(Kind::Rewritten) {
                 tracing::warn!(
                     file = %path.display(), offset = saved.offset,
@@ -512,53 +619,85 @@ impl Collector {
             }
             self.counters.files_truncated += 1;
         }
-        self.remembered.put_gone(saved);
+        // It was gone before another file was born with its inode; or whoever wrote over it changed it.
+        let is_used = judge::is_used_inode(&saved, stat.born);
+        let gone_at = if is_used { stat.born } else { stat.changed };
+        self.remembered.put_gone(Checkpoint { gone_at, ..saved });
     }
 
-    /// The file that is open, or whose last batches are under way, and that this one is a copy of.
-    fn original_of(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Option<FileKey>> {
-        let bases = remembered::bases(resolved);
-        if bases.is_empty() {
-            return Ok(None);
-        }
-        let registry = &self.registry;
-        let places = self.aside.places.get_or_insert_with(|| {
-            let mut places: HashMap<PathBuf, Vec<FileKey>> = HashMap::new();
-            for (file, tracked) in registry.iter().chain(registry.ended()) {
-                for place in tracked.places() {
-                    places.entry(place).or_default().push(file);
-                }
-            }
-            places
-        });
-        for file in bases.iter().filter_map(|base| places.get(base)).flatten() {
-            let tracked = self.registry.get(*file).or_else(|| self.registry.get_ended(*file));
+    /// The file that is open, or whose last batches are under way, and that this one is a copy of; `true`
+    /// if that stands where it was and has its bytes still.
+    fn original_of(&mut self, suspect: &Suspect<'_>) -> io::Result<Option<(FileKey, bool)>> {
+        let Suspect { reader, stat, .. } = suspect;
+        for (file, kin) in self.related(suspect)? {
+            let tracked = self.registry.get(file).or_else(|| self.registry.get_ended(file));
             let Some(tracked) = tracked else { continue };
-            let is_copy = match self.readers.get(file) {
+            let is_proof = |tail| judge::is_proof_for(kin, tracked.opened.head, tail);
+            match self.readers.get(&file) {
                 // It is read forward only: what may be the same waits for its end.
                 Some(original) if original.is_unpacked() => {
-                    if reader.has_head(tracked.opened.head)? {
+                    let head = tracked.opened.head;
+                    if kin != Kin::Stranger && head.len > 0 && reader.has_head(head)? {
                         let why = "it waits for a compressed file that may hold the same";
                         return Err(io::Error::other(why));
                     }
-                    false
                 }
                 Some(original) => {
-                    reader::is_copy_so_far(reader, original)?
-                        || is_copy_of_lost(reader, original, tracked)?
+                    let is_suspect =
+                        kin == Kin::Generation || (kin == Kin::Elsewhere && stat.size > 0);
+                    if is_suspect && reader::is_copy_so_far(reader, original)? {
+                        return Ok(Some((file, tracked.state != State::Deleted)));
+                    }
+                    if is_copy_of_lost(reader, original, tracked, is_proof)? {
+                        return Ok(Some((file, false)));
+                    }
                 }
-                None => is_copy_of_ended(reader, tracked)?,
-            };
-            if is_copy {
-                return Ok(Some(*file));
+                None if is_proof(tracked.tail) && is_copy_of_ended(reader, tracked)? => {
+                    return Ok(Some((file, false)));
+                }
+                None => {}
             }
         }
         Ok(None)
     }
 
+    /// The open files that a suspect may be a copy of, as far as heads, names and times say, the nearest
+    /// first.
+    fn related(&mut self, suspect: &Suspect<'_>) -> io::Result<Vec<(FileKey, Kin)>> {
+        let registry = &self.registry;
+        let originals = self.aside.originals.get_or_insert_with(|| {
+            let mut originals = Originals::default();
+            let all = registry.iter().chain(registry.ended());
+            all.for_each(|(file, tracked)| originals.add(file, tracked));
+            originals
+        });
+        let heads = suspect.reader.heads(originals.head_lens.iter().copied())?;
+        let mut related: Vec<(Kin, usize, FileKey)> = originals
+            .of(&heads, suspect.place)
+            .into_iter()
+            .filter_map(|file| {
+                let tracked = registry.get(file).or_else(|| registry.get_ended(file))?;
+                let opened = &tracked.opened;
+                let is_it = (opened.device, opened.inode)
+                    == (suspect.stat.device, suspect.stat.inode)
+                    && registry.get(file).is_some();
+                if is_it || !suspect.has_alibi(tracked.gone_at) {
+                    return None;
+                }
+                let names = [&*opened.path, &*tracked.found_at, &*opened.resolved];
+                let kin = names::kin(suspect.place, &names)?;
+                Some((kin, names::distance(suspect.place, &opened.resolved), file))
+            })
+            .collect();
+        related.sort_unstable();
+        related.truncate(CANDIDATES_MAX);
+        Ok(related.into_iter().map(|(kin, _, file)| (file, kin)).collect())
+    }
+
     /// As much of a copy as its original surely held when it was read: all of it, but where the original
     /// holds other bytes by now, and more was read of it than the copy has.
-    fn proved(&self, original: FileKey, copy: &Reader, done: Checkpoint) -> io::Result<Checkpoint> {
+    fn proved(&self, of: Source, copy: &Reader, done: Checkpoint) -> io::Result<Checkpoint> {
+        let Source::Open(original) = of else { return Ok(done) };
         let tracked = self.registry.get(original).or_else(|| self.registry.get_ended(original));
         let Some(tracked) = tracked.filter(|one| done.offset < one.read_offset) else {
             return Ok(done);
@@ -645,7 +784,7 @@ impl Collector {
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
         let claimed = self.remembered.claim(&saved.path, &reader, reader.stat()?)?;
         // Its disk has another number, and its bytes cannot say that it is the same.
-        let is_renumbered = saved.inode == stat.inode && is_born_with(saved, &stat);
+        let is_renumbered = saved.inode == stat.inode && judge::is_born_with(saved, stat.born);
         let claimed = match claimed {
             None if is_renumbered => {
                 self.remembered.remove(saved).map(|found| (found, Match::Rewritten))
@@ -655,11 +794,15 @@ impl Collector {
         let (configured, found) = match claimed {
             Some((found, Match::Resume | Match::Again)) => (found.path.clone(), Some(found)),
             // Another file: it is shipped only if its name and its age say so.
-            Some((found, Match::Rewritten | Match::Other)) if is_used_inode(&found, &stat) => {
-                self.remembered.put_gone(found);
+            Some((found, Match::Rewritten | Match::Other))
+                if judge::is_used_inode(&found, stat.born) =>
+            {
+                self.remembered.put_gone(Checkpoint { gone_at: stat.born, ..found });
                 return Ok(());
             }
-            Some((found, Match::Rewritten | Match::Other)) if is_same_file(&found, &stat, path) => {
+            Some((found, Match::Rewritten | Match::Other))
+                if judge::is_same_file(&found, stat.born, path) =>
+            {
                 let (configured, original) = match self.origin_of_unknown(&resolved, &reader) {
                     Ok(Origin::New) => (found.path.clone(), None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
@@ -667,9 +810,8 @@ impl Collector {
                     waits => {
                         self.remembered.put_back(found);
                         self.remembered.search_again(path);
-                        if let Origin::CopyOf(original) = waits? {
-                            self.wait_for_original(path, original);
-                        }
+                        let waits = waits?;
+                        self.wait_for_original(path, &waits);
                         return Ok(());
                     }
                 };
@@ -690,9 +832,16 @@ impl Collector {
 
     /// As soon as all that was read of an original that has ended is acknowledged, its copy goes on
     /// there.
-    fn wait_for_original(&mut self, copy: &Path, original: FileKey) {
-        if self.registry.get_ended(original).is_some() {
-            self.unopened.add(copy, "it waits for the file that it is a copy of");
+    fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
+        match origin {
+            Origin::CopyOf(Source::Open(file), _) if self.registry.get_ended(*file).is_some() => {
+                self.unopened.add(copy, "it waits for the file that it is a copy of");
+            }
+            Origin::Later => {
+                self.unopened.add(copy, SOUGHT);
+                self.is_scan_wanted = true;
+            }
+            Origin::New | Origin::Known(_) | Origin::CopyOf(..) => {}
         }
     }
 
@@ -708,18 +857,26 @@ impl Collector {
             self.expect_copies(&mut known);
         }
         self.expect_absent(&mut known, now);
-        let waiting = self.unopened.count();
+        self.expect_where_others_went(&mut known);
+        let (waiting, mut is_learnt) = (self.unopened.count(), false);
         let may_enter = |dir: &Path| self.patterns.enter(dir).as_deref() == Some(dir);
         let Search { found, closed, absent } = unseen::unseen(&known, found, may_enter);
         for (_, one) in found {
-            if let Err(error) = self.adopt_unseen_one(&one, now) {
-                self.note_unopened(&one.path, &error);
-                if !self.is_short && error.kind() != io::ErrorKind::NotFound {
-                    self.trouble(&one.path, "open", &error);
+            match self.adopt_unseen_one(&one, now) {
+                // Where a copy is others may be.
+                Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
+                Err(error) => {
+                    self.note_unopened(&one.path, &error);
+                    if !self.is_short {
+                        self.trouble(&one.path, "open", &error);
+                    }
                 }
             }
         }
-        if self.unopened.count() == waiting {
+        if is_learnt {
+            self.aside.strangers.clear();
+            self.is_scan_wanted = true;
+        } else if self.unopened.count() == waiting {
             self.note_absent(absent, &known, now);
             known.retain(|place, _| {
                 Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
@@ -741,6 +898,42 @@ impl Collector {
                 hash_map::Entry::Vacant(free) => _ = free.insert(one),
                 hash_map::Entry::Occupied(mut other) => other.get_mut().merge(&one),
             }
+        }
+    }
+
+    /// Where generations of a file were found in another directory, those that nobody has seen may be too.
+    fn expect_where_others_went(&self, known: &mut Places) {
+        let homes: HashMap<&Path, (&OsStr, &Path)> = known
+            .iter()
+            .filter_map(|(place, one)| {
+                let dir = Path::new(place).parent()?;
+                Some((one.path.as_path(), (place.as_os_str(), dir)))
+            })
+            .collect();
+        let open = self.registry.iter().chain(self.registry.ended());
+        let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
+        let closed = self.remembered.checkpoints();
+        let closed = closed.map(|saved| (saved.path.as_path(), saved.resolved.as_path()));
+        let mut others = HashMap::new();
+        for (path, real) in open.chain(closed) {
+            if let (Some((home, home_dir)), Some(dir), Some(name)) =
+                (homes.get(path), real.parent(), path.file_name())
+                && dir != *home_dir
+                && let Some(one) = known.get(*home)
+            {
+                others.insert(OsString::from(dir.join(name)), one.clone());
+            }
+        }
+        for (place, one) in others {
+            known.entry(place).or_insert(one);
+        }
+    }
+
+    /// A known file stands where it stood, with its bytes: none was made in its place and renamed since.
+    fn note_in_place(&mut self, path: &Path, resolved: &Path) {
+        let Some(name) = path.file_name().filter(|_| self.aside.is_first_search) else { return };
+        if let Some(known) = self.aside.known.get_mut(resolved.with_file_name(name).as_os_str()) {
+            known.seen = i64::MAX;
         }
     }
 
@@ -788,14 +981,15 @@ impl Collector {
         }
     }
 
-    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<()> {
+    /// Opens one of them, unless it is nothing to ship. Says whether it is shipped.
+    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<bool> {
         let Unseen { path, known, is_copy } = unseen;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
         // What has the name itself may have been taken out of the patterns.
         let is_out = configured == known.path
             && configured.file_name().is_some_and(|name| !self.patterns.may_find(name));
         if is_out || self.patterns.permits(&known.path, path) != Permission::Granted {
-            return Ok(());
+            return Ok(false);
         }
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(path)?;
@@ -806,34 +1000,34 @@ impl Collector {
         let is_it =
             || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
         if !is_it() || self.patterns.place_known(path, &told, inode).is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
-            || remembered.is_some_and(|saved| !is_used_inode(saved, &stat));
+            || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
-            return Ok(());
+            return Ok(false);
         }
         let is_begun = self.is_about_to_be_packed(&stat, path);
         if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
-            return Ok(());
+            return Ok(false);
         }
         let saved = match self.origin(path, path, &reader)? {
             Origin::New if *is_copy => {
                 self.aside.strangers.insert(inode);
-                return Ok(());
+                return Ok(false);
             }
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
-            Origin::CopyOf(original) => {
-                self.wait_for_original(path, original);
-                return Ok(());
+            waits => {
+                self.wait_for_original(path, &waits);
+                return Ok(false);
             }
         };
         let configured = known.path.clone();
         let file = self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
         self.examine(file, true, now);
-        Ok(())
+        Ok(true)
     }
 
     /// Begins to ship a file, from where `saved` says or from its first byte; it is to be examined. If
@@ -874,8 +1068,8 @@ impl Collector {
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.state = state;
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
-            if let Some(places) = &mut self.aside.places {
-                tracked.places().for_each(|place| places.entry(place).or_default().push(file));
+            if let Some(originals) = &mut self.aside.originals {
+                originals.add(file, tracked);
             }
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
@@ -925,7 +1119,12 @@ fn shared(one: &Arc<Path>, path: &Path) -> Arc<Path> {
 
 /// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
 /// the bytes that stood in it, all of them that were read or those up to an earlier end.
-fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::Result<bool> {
+fn is_copy_of_lost(
+    copy: &Reader,
+    original: &Reader,
+    tracked: &Tracked,
+    is_proof: impl Fn(Fingerprint) -> bool,
+) -> io::Result<bool> {
     let (head, last) = (tracked.opened.head, (tracked.read_offset, tracked.tail));
     let has_bytes = |one: &Reader, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
         Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
@@ -934,7 +1133,7 @@ fn is_copy_of_lost(copy: &Reader, original: &Reader, tracked: &Tracked) -> io::R
         return Ok(false);
     }
     for place in tracked.trail.iter().rev().copied().chain([last]) {
-        if has_bytes(copy, place)? {
+        if is_proof(place.1) && has_bytes(copy, place)? {
             return Ok(true);
         }
     }
@@ -955,28 +1154,6 @@ fn is_copy_of_ended(copy: &Reader, ended: &Tracked) -> io::Result<bool> {
 /// Now, as the time stamp of a file that is born from now on may say it.
 pub(super) fn stamp() -> i64 {
     wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
-}
-
-/// Whether the file of a checkpoint is gone, and another one has its inode number.
-fn is_used_inode(saved: &Checkpoint, stat: &Stat) -> bool {
-    saved.born != 0 && stat.born != 0 && saved.born != stat.born
-}
-
-/// Whether other bytes in a file that a checkpoint speaks of are a new text of that file, and it is
-/// not another one with the same inode: by its time of birth, or where that is not known by its name.
-fn is_same_file(saved: &Checkpoint, stat: &Stat, path: &Path) -> bool {
-    let names = [&saved.path, &saved.resolved].map(|path| path.file_name());
-    let is_named_so = || {
-        let bases = remembered::bases(path);
-        let mut paths = bases.iter().map(PathBuf::as_path).chain([path]);
-        paths.any(|path| path.file_name().is_some() && names.contains(&path.file_name()))
-    };
-    is_born_with(saved, stat) || is_named_so()
-}
-
-/// Whether a file was made at the moment that a checkpoint knows.
-fn is_born_with(saved: &Checkpoint, stat: &Stat) -> bool {
-    saved.born != 0 && saved.born == stat.born
 }
 
 /// The checkpoint of a copy of which everything is delivered as it stands.

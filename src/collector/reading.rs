@@ -12,8 +12,8 @@ use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::base::span::FileKey;
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
+use crate::tail::catalog::judge::Stat;
 use crate::tail::gzip;
-use crate::tail::identity::Stat;
 use crate::tail::reader::Reader;
 use crate::tail::registry::Change;
 
@@ -24,7 +24,10 @@ impl Collector {
             return;
         };
         let unix = clock::wall().as_secs();
-        let Some(restarted) = self.registry.restart(file, now, unix) else { return };
+        // It is asked anew: a copy may have been made since the last examination.
+        let stat = self.readers.get(&file).and_then(|reader| reader.stat().ok());
+        let gone_at = stat.map_or_else(super::opening::wall_nanoseconds, |stat| stat.changed);
+        let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(), self.registry.get_mut(restarted.file)) {
             tracked.opened.head = head;

@@ -19,8 +19,8 @@ use super::Collector;
 use crate::base::clock;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
+use crate::tail::catalog::judge::{Match, Seen, Stat, compare};
 use crate::tail::discover::{Found, Permission};
-use crate::tail::identity::{Match, Seen, Stat, compare};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{State, Tracked};
 

@@ -19,11 +19,11 @@ use super::timers::Timer;
 use super::{Collector, READS_PER_TURN, Stage, opening};
 use crate::base::clock;
 use crate::base::span::FileKey;
+use crate::tail::catalog::judge::Stat;
+use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip::Gzip;
-use crate::tail::identity::Stat;
 use crate::tail::reader::Reader;
-use crate::tail::registry::Tracked;
-use crate::tail::remembered;
+use crate::tail::registry::{Opened, Tracked};
 
 /// A compressed file is whole when nothing about it has changed for this long.
 const QUIET: Duration = Duration::from_secs(3);
@@ -212,12 +212,12 @@ impl Collector {
     ) -> io::Result<Option<Measuring>> {
         let inode = (stat.device, stat.inode);
         let mut gzip = reader.unpack()?;
-        let bases = remembered::bases(&reader.path().unwrap_or_else(|| path.to_owned()));
+        let place = reader.path().unwrap_or_else(|| path.to_owned());
         let is_of = |ended: &Tracked| {
-            let is_same = (ended.opened.device, ended.opened.inode) == inode;
-            let head = ended.opened.head;
-            let is_copy = head.len > 0 && gzip.has_head(head);
-            is_same || (is_copy && ended.places().any(|place| bases.contains(&place)))
+            let Opened { path, resolved, device, inode: number, head, .. } = &ended.opened;
+            let kin = || names::kin(&place, &[path, &ended.found_at, resolved]);
+            let is_copy = || kin().is_some_and(|kin| kin != Kin::Stranger);
+            (*device, *number) == inode || (head.len > 0 && gzip.has_head(*head) && is_copy())
         };
         if self.registry.ended().any(|(_, ended)| is_of(ended)) {
             return Ok(None);
@@ -227,9 +227,14 @@ impl Collector {
             let ends = saved.ranges.iter().map(|range| range.end);
             ends.chain([saved.offset]).map(|offset| (saved.head, offset))
         });
-        let files = self.registry.iter().map(|(_, file)| (file.opened.head, file.read_offset));
+        let files = self.registry.iter().flat_map(|(_, file)| {
+            let trail = file.trail.iter().map(|(offset, _)| *offset);
+            trail.chain([file.read_offset]).map(|offset| (file.opened.head, offset))
+        });
+        let trails = self.remembered.trails();
         let offsets: Vec<u64> = saved
             .chain(files)
+            .chain(trails)
             .filter_map(|(head, offset)| gzip.has_head(head).then_some(offset))
             .collect();
         gzip.mark(offsets.into_iter());

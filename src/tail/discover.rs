@@ -355,14 +355,24 @@ impl Patterns {
     /// and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+        self.place_if(found, told, inode, |real| self.roots.allows(real))
+    }
+
+    fn place_if(
+        &self,
+        found: &Path,
+        told: &Path,
+        inode: (u64, u64),
+        allows: impl Fn(&Path) -> bool,
+    ) -> Option<PathBuf> {
         if self.own_now.keeps(told, inode).is_some() || self.leads_to_private(found, told) {
             return None;
         }
-        if self.roots.allows(told) {
+        if allows(told) {
             return Some(told.to_owned());
         }
         let real = trace::path(found).real;
-        let is_it = self.roots.allows(&real) && trace::is_behind_kernel(&real, told, inode);
+        let is_it = allows(&real) && trace::is_behind_kernel(&real, told, inode);
         is_it.then_some(real)
     }
 
@@ -374,14 +384,14 @@ impl Patterns {
     }
 
     /// Where a directory really is in which files of an earlier run are looked for, if it may be
-    /// looked into: the rules are those of a directory that a link leads to.
+    /// looked into.
     #[must_use]
     pub fn enter(&self, dir: &Path) -> Option<PathBuf> {
         if self.has_flaw() {
             return Some(dir.to_owned());
         }
         let real = trace::path(dir).real;
-        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
+        let may = self.roots.allows_known(&real) && self.own_now.keeps_dir(&real).is_none();
         may.then_some(real)
     }
 
@@ -392,7 +402,7 @@ impl Patterns {
     }
 
     /// Whether a file that an earlier run knew as `known`, and that stands at `place` now, may be
-    /// read on. A checkpoint is no permission: the rules are those of a file that is found.
+    /// read on. A checkpoint is no permission: the settings must find the path by which it was known.
     #[must_use]
     pub fn permits(&self, known: &Path, place: &Path) -> Permission {
         if self.has_flaw() {
@@ -403,7 +413,7 @@ impl Patterns {
             return Permission::NotConfigured;
         }
         let real = trace::path(place).real;
-        match self.roots.allows(&real) {
+        match self.roots.allows_known(&real) {
             true => Permission::Granted,
             false if self.roots.are_awaited() => Permission::Awaited,
             false => Permission::LeadsOut,
@@ -416,7 +426,7 @@ impl Patterns {
         if self.has_flaw() {
             return Some(told.to_owned());
         }
-        self.place(place, told, inode)
+        self.place_if(place, told, inode, |real| self.roots.allows_known(real))
     }
 
     /// Whether a checkpoint is a permission, unless the operator says what is allowed: the flaw that

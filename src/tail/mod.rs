@@ -4,7 +4,7 @@
 //! [`pattern`] is, how its directories are walked and where links may lead stands beside it; of what may
 //! be there in any number a [`crowd`] is kept.
 //! [`watch`] is the kernel's hint that something changed; the truth is `fstat` and the bytes.
-//! [`identity`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
+//! [`catalog`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
 //! whose turn it is, [`reader`] looks at the bytes.
 //!
 //! What happens to a log file, and what follows from it:
@@ -19,11 +19,10 @@
 //! re-point    logs ─▶ A  becomes  logs ─▶ B both: A as if renamed away, B as new
 //! ```
 
+pub mod catalog;
 pub mod crowd;
 pub mod discover;
-pub mod generation;
 pub mod gzip;
-pub mod identity;
 mod own;
 pub mod pattern;
 pub mod reader;

@@ -18,8 +18,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, SeekFrom, openat2};
 use rustix::io::Errno;
 
+use super::catalog::judge::Stat;
 use super::gzip::{self, Gzip};
-use super::identity::Stat;
 use super::registry::FoundAs;
 use super::trace;
 use crate::base::clock;
@@ -241,6 +241,16 @@ impl Reader {
     pub fn head(&self) -> io::Result<Fingerprint> {
         let mut buffer = [0; HEAD_BYTES_MAX];
         self.read_at(&mut buffer, 0).map(without_nuls).map(Fingerprint::of_head)
+    }
+
+    /// The fingerprints of heads of these lengths; none of a longer one than the file is.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn heads(&self, lens: impl Iterator<Item = u32>) -> io::Result<Vec<Fingerprint>> {
+        let mut buffer = [0; HEAD_BYTES_MAX];
+        let bytes = self.read_at(&mut buffer, 0)?;
+        Ok(lens.filter_map(|len| bytes.get(..len as usize)).map(Fingerprint::of).collect())
     }
 
     /// The fingerprint of the bytes before `offset`.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::identity::Stat;
+use super::catalog::judge::Stat;
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::Checkpoint;
@@ -123,6 +123,9 @@ pub struct Tracked {
     pub left_bytes: u64,
     /// When it was first seen without a name.
     pub deleted_at: Option<Instant>,
+    /// When its bytes were known to have gone away, in nanoseconds since 1970: it was deleted, or other
+    /// bytes stand in it. 0 as long as they are there.
+    pub gone_at: i64,
     /// Offset just past the last byte that went into a group.
     pub read_offset: u64,
     /// Fingerprint of the bytes before `read_offset`.
@@ -199,6 +202,7 @@ impl Registry {
             hole_bytes: 0,
             left_bytes: 0,
             deleted_at: None,
+            gone_at: 0,
             read_offset: opened.offset,
             tail: opened.tail,
             trail: Trail::new(),
@@ -263,7 +267,9 @@ impl Registry {
         let Some(tracked) = self.files.get_mut(&file) else { return Change::None };
         if stat.links == 0 {
             tracked.state = State::Deleted;
-            tracked.deleted_at.get_or_insert(now);
+            if tracked.deleted_at.is_none() {
+                (tracked.deleted_at, tracked.gone_at) = (Some(now), stat.changed);
+            }
         }
         let size = stat.size;
         if size < tracked.read_offset.max(tracked.opened.head.len.into()) {
@@ -355,9 +361,17 @@ impl Registry {
         tracked.is_at_end = false;
     }
 
-    /// The file was truncated or rewritten: the old incarnation ends, a new one begins at 0.
-    pub fn restart(&mut self, file: FileKey, now: Instant, unix: u64) -> Option<Restarted> {
-        let tracked = self.files.get(&file)?;
+    /// The file was truncated or rewritten: the old incarnation ends, a new one begins at 0. Its bytes had
+    /// gone away by `gone_at`, in nanoseconds since 1970.
+    pub fn restart(
+        &mut self,
+        file: FileKey,
+        gone_at: i64,
+        now: Instant,
+        unix: u64,
+    ) -> Option<Restarted> {
+        let tracked = self.files.get_mut(&file)?;
+        tracked.gone_at = gone_at;
         let (opened, state) = (tracked.opened.clone(), tracked.state);
         let lost_bytes = self.end(file)?;
         let opened = Opened {
@@ -582,6 +596,7 @@ impl Tracked {
             tail: self.watermark.tail(),
             seen_unix: self.unpacked_unix.unwrap_or(unix),
             rest: Some(self.rest_bytes()),
+            gone_at: self.gone_at,
             ..Checkpoint::default()
         }
     }
@@ -659,7 +674,7 @@ mod tests {
 
         assert_eq!(registry.on_stat(file, &stat(119, 1), now), Change::Shrank);
         registry.on_verified(file, 150);
-        let restarted = registry.restart(file, now, 0).unwrap();
+        let restarted = registry.restart(file, 1, now, 0).unwrap();
 
         assert_eq!(restarted.lost_bytes, 30);
         assert_ne!(restarted.file, file);
@@ -787,7 +802,7 @@ mod tests {
         registry.get_mut(file).unwrap().hole_bytes = 5;
         registry.on_stat(file, &stat(130, 1), now);
 
-        let restarted = registry.restart(file, now, 0).unwrap();
+        let restarted = registry.restart(file, 1, now, 0).unwrap();
         assert_eq!(restarted.lost_bytes, 40, "what came last may be of the new text");
         assert_eq!(registry.take_settled().len(), 0);
         assert_eq!(registry.on_ack(span, 1), (45, true));

@@ -9,19 +9,18 @@
 //! when one is met again it goes on where it was. Of a file that is *gone* (deleted, or truncated)
 //! only a copy can be met, made by gzip or copytruncate; it is known by its name and its bytes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsString;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map};
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::generation;
-use super::identity::{Match, Seen, Stat, compare};
+use super::catalog::judge::{self, Match, Seen, Stat, compare};
+use super::catalog::names::{self, Kin};
 use super::reader::Reader;
 use super::registry::Trail;
-use crate::base::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
+use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::Checkpoint;
 
 /// A checkpoint whose file was not seen for this long is dropped.
@@ -38,6 +37,10 @@ const GONE_MAX: usize = 100;
 /// Most checkpoints kept of files whose directory was removed: those seen last. They keep their
 /// identity, because it may have been renamed, and be renamed back.
 const AWAY_MAX: usize = 1000;
+/// Most known files that a suspect is compared with: the nearest.
+const CANDIDATES_MAX: usize = 64;
+/// Most directories in which files are searched for that left their own.
+const AROUND_MAX: usize = 4096;
 /// A directory that is missing for so long was removed. Before, its volume may be late.
 const AWAY_SECONDS: u64 = 60;
 
@@ -51,8 +54,10 @@ pub struct Remembered {
     by_inode: Index,
     /// By the path as configured.
     by_path: Index,
-    /// By the places where a copy is looked for under another name.
-    by_name: Index,
+    /// By the head: a copy has the same.
+    by_head: Index,
+    /// How long the heads are, and how many of them are so long.
+    head_lens: BTreeMap<u32, usize>,
     /// Makes keys of paths.
     hasher: RandomState,
     /// Directories that were searched, as they were then: there is no use in looking again before
@@ -60,8 +65,14 @@ pub struct Remembered {
     searched: HashMap<PathBuf, DirState>,
     /// Directories that are not there, and since when, in Unix seconds.
     missing: HashMap<PathBuf, u64>,
-    /// Of files that were done and left their place: they are gone if they are not found beside it.
+    /// Of files that were done and left their place: they are gone if they are not found around it.
     vanished: HashSet<u64>,
+    /// Those that were searched for around their place, and not found.
+    searched_for: HashSet<u64>,
+    /// Those that were found: there is no use in finding them again before a name has changed.
+    located: HashSet<u64>,
+    /// The directories around, as they were then.
+    around: Vec<(PathBuf, DirState)>,
     /// Of files that were found as they had been delivered, and are to be opened soon.
     asleep: HashSet<u64>,
     /// Of files that are gone: where readings ended in this run, before the last one.
@@ -83,6 +94,46 @@ pub struct Whereabouts {
     pub barred: Vec<Checkpoint>,
 }
 
+/// A file that may be a copy of a known one.
+pub struct Suspect<'a> {
+    /// Where it really is.
+    pub place: &'a Path,
+    /// Its bytes.
+    pub reader: &'a Reader,
+    /// What fstat(2) says of it.
+    pub stat: Stat,
+}
+
+impl Suspect<'_> {
+    /// Whether it can be a copy of bytes that had gone away by then.
+    #[must_use]
+    pub fn has_alibi(&self, gone_at: i64) -> bool {
+        judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked())
+    }
+}
+
+/// The file that another one is a copy of.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Original {
+    /// Its bytes are not there any more. The copy goes on here.
+    Gone(Checkpoint),
+    /// It is closed, and has its bytes still.
+    There(Checkpoint),
+    /// It may be somewhere else, and was not searched for yet.
+    Sought,
+}
+
+/// A place in a known file up to which a suspect may be a copy of it.
+struct Candidate {
+    distance: usize,
+    kin: Kin,
+    number: u64,
+    offset: u64,
+    tail: Fingerprint,
+    /// If it is a copy up to there, it ends before the next place: it holds nothing else.
+    holds_all: bool,
+}
+
 /// Who has files looked for.
 pub trait Seeker {
     /// The checkpoints whose files are looked for.
@@ -101,14 +152,11 @@ struct Search {
     state: DirState,
     /// Inodes of all files that are.
     inodes: HashSet<u64>,
-    /// Inodes of those that were not delivered.
-    waiting: Vec<u64>,
 }
 
-/// Paths under which files may stand that still wait: renamed in their directory or into one
-/// below it, no longer reached by the patterns, or copied to another disk under their names. Each
-/// directory is searched again only when a name in it changed, under whichever path it is known.
-/// `unix` is now.
+/// Paths under which files may stand that still wait: renamed in their directory or around it, no longer
+/// reached by the patterns, or copied to another disk under their names. Each directory is searched again
+/// only when a name in it changed, under whichever path it is known. `unix` is now.
 pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
     let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
@@ -121,32 +169,140 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
         }
     }
     seeker.remembered().searched.retain(|dir, _| by_dir.contains_key(dir));
-    for (dir, numbers) in by_dir {
+    let mut listed = HashSet::new();
+    for (dir, numbers) in &by_dir {
         seeker.pulse();
-        let search = match seeker.remembered().begin_search(&dir, &numbers, unix) {
+        let search = match seeker.remembered().begin_search(dir, numbers, unix) {
             Ok(Some(search)) => search,
             Err(error) if is_absence(&error) => {
-                missing.push((dir, numbers));
+                let remembered = seeker.remembered();
+                if !remembered.missing.contains_key(dir) {
+                    numbers.iter().for_each(|number| _ = remembered.located.remove(number));
+                }
+                missing.push((dir.clone(), numbers.clone()));
                 continue;
             }
             Ok(None) | Err(_) => continue,
         };
-        let Ok(files) = list(&dir, &search, || seeker.pulse()) else {
+        let Ok((files, _)) = entries(dir, &search.inodes, &mut || seeker.pulse()) else {
             // The right to look may come without a change of the names.
-            seeker.remembered().searched.remove(&dir);
+            seeker.remembered().searched.remove(dir);
             continue;
         };
+        listed.insert(dir.as_path());
         let remembered = seeker.remembered();
         // What was renamed while the names were read may have been missed.
-        let are_all = state_of(&dir).is_ok_and(|state| state == search.state);
+        let are_all = state_of(dir).is_ok_and(|state| state == search.state);
         if !are_all {
-            remembered.searched.remove(&dir);
+            remembered.searched.remove(dir);
         }
-        remembered.compare_names(&numbers, &files, are_all, &mut paths);
-        paths.extend(remembered.copied(&dir, &numbers, search.state.0, &files));
+        remembered.compare_names(numbers, &files, are_all.then_some(unix), &mut paths);
+        paths.extend(remembered.copied(dir, numbers, search.state.0, &files));
     }
+    for numbers in by_dir.values_mut() {
+        let remembered = seeker.remembered();
+        let is_sought = |number: &u64| {
+            !remembered.located.contains(number)
+                && remembered.saved(*number).is_some_and(|saved| !saved.is_done)
+        };
+        numbers.retain(is_sought);
+    }
+    by_dir.retain(|_, numbers| !numbers.is_empty());
+    search_around(seeker, &by_dir, unix, &mut paths);
     seeker.remembered().forget_missing(missing, unix);
     Whereabouts { paths, barred }
+}
+
+/// Searches around the directories of files that are in none of them any more: in what is up to two levels
+/// below, in the directory above and what is in its other directories, and under the same name in the
+/// neighbours of the directory above, one of which may be that, renamed. Each directory is listed once.
+fn search_around(
+    seeker: &mut impl Seeker,
+    by_dir: &HashMap<PathBuf, Vec<u64>>,
+    unix: u64,
+    paths: &mut Vec<(PathBuf, Checkpoint)>,
+) {
+    let numbers: Vec<u64> = by_dir.values().flatten().copied().collect();
+    if numbers.is_empty() || seeker.remembered().is_searched_around(&numbers) {
+        return;
+    }
+    let wanted: HashMap<u64, Vec<u64>> = seeker.remembered().by_inode_of(&numbers);
+    let mut scout = Scout { wanted: wanted.keys().copied().collect(), ..Scout::default() };
+    let mut dirs: Vec<&Path> = by_dir.keys().map(PathBuf::as_path).collect();
+    dirs.sort_unstable();
+    for dir in &dirs {
+        for below in scout.list(seeker, dir) {
+            scout.list(seeker, &below).iter().for_each(|below| drop(scout.list(seeker, below)));
+        }
+    }
+    for dir in &dirs {
+        let Some(above) = dir.parent() else { continue };
+        for beside in scout.list(seeker, above) {
+            scout.list(seeker, &beside).iter().for_each(|below| drop(scout.list(seeker, below)));
+        }
+        let Some((name, above)) = dir.file_name().zip(above.parent()) else { continue };
+        for beside in scout.list(seeker, above) {
+            scout.list(seeker, &beside.join(name));
+        }
+    }
+    let remembered = seeker.remembered();
+    let is_recent =
+        |state: &DirState| state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix;
+    // A name may still change within the same tick of the directory's time stamp.
+    scout.dirs.iter_mut().filter(|(_, state)| is_recent(state)).for_each(|(_, state)| state.3 = -1);
+    remembered.around = scout.dirs;
+    for (inode, numbers) in wanted {
+        for number in numbers {
+            match (scout.files.get(&inode), remembered.saved(number)) {
+                (Some(path), Some(saved)) => {
+                    paths.push((path.clone(), saved.clone()));
+                    remembered.located.insert(number);
+                }
+                (None, Some(saved)) if remembered.vanished.contains(&number) => {
+                    // Not every file system tells the right inodes along with the names.
+                    if !is_in_its_place(saved)
+                        && let Some(saved) = remembered.take(number)
+                    {
+                        remembered.put_lost(saved, unix);
+                    }
+                }
+                (None, Some(_)) => _ = remembered.searched_for.insert(number),
+                (_, None) => {}
+            }
+        }
+    }
+}
+
+/// Lists directories, each once.
+#[derive(Default)]
+struct Scout {
+    /// Inodes of the files that are looked for.
+    wanted: HashSet<u64>,
+    /// Where they are.
+    files: HashMap<u64, PathBuf>,
+    /// What was listed, as it was before.
+    dirs: Vec<(PathBuf, DirState)>,
+    /// The directories in each.
+    below: HashMap<PathBuf, Vec<PathBuf>>,
+}
+
+impl Scout {
+    /// The directories in a directory, if that may be looked into.
+    fn list(&mut self, seeker: &mut impl Seeker, dir: &Path) -> Vec<PathBuf> {
+        if let Some(below) = self.below.get(dir) {
+            return below.clone();
+        }
+        let may_enter = self.dirs.len() < AROUND_MAX && seeker.enter(dir).as_deref() == Some(dir);
+        let state = may_enter.then(|| state_of(dir).ok()).flatten();
+        let found = state.and_then(|state| {
+            self.dirs.push((dir.to_owned(), state));
+            entries(dir, &self.wanted, &mut || seeker.pulse()).ok()
+        });
+        let (files, below) = found.unwrap_or_default();
+        self.files.extend(files);
+        self.below.insert(dir.to_owned(), below.clone());
+        below
+    }
 }
 
 /// Device, inode, and time of the last change of a name, in seconds and nanoseconds.
@@ -157,27 +313,12 @@ fn state_of(dir: &Path) -> io::Result<DirState> {
     Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// The files that are looked for in a directory, and where they are: there, or one below.
-fn list(dir: &Path, search: &Search, mut pulse: impl FnMut()) -> io::Result<HashMap<u64, PathBuf>> {
-    // There may be any number of others.
-    let (mut files, below) = entries(dir, &search.inodes, &mut pulse)?;
-    // Rotation may move a file to a directory below (`olddir`).
-    if search.waiting.iter().any(|inode| !files.contains_key(inode)) {
-        for dir in below {
-            if let Ok((below, _)) = entries(&dir, &search.inodes, &mut pulse) {
-                files.extend(below);
-            }
-        }
-    }
-    Ok(files)
-}
-
 impl Remembered {
     /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
     /// `unix` is now.
     #[must_use]
     pub fn new(mut checkpoints: Vec<Checkpoint>, unix: u64) -> Self {
-        checkpoints.sort_by_key(|one| std::cmp::Reverse(one.seen_unix));
+        checkpoints.sort_by_key(|one| Reverse(one.seen_unix));
         // When an agent ran last; not later than now, whatever its clock said.
         let last = checkpoints.first().map_or(0, |newest| newest.seen_unix).min(unix);
         let count_within = |seconds| {
@@ -197,6 +338,14 @@ impl Remembered {
     /// Those that still wait, to be saved again.
     pub fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
         self.checkpoints.values().map(Box::as_ref)
+    }
+
+    /// The heads of files that are gone, and where readings of them ended.
+    pub fn trails(&self) -> impl Iterator<Item = (Fingerprint, u64)> {
+        self.trails.iter().flat_map(|(number, trail)| {
+            let head = self.saved(*number).map_or_else(Fingerprint::default, |saved| saved.head);
+            trail.iter().map(move |(offset, _)| (head, *offset))
+        })
     }
 
     /// Those whose files were not delivered and have not been met.
@@ -273,9 +422,8 @@ impl Remembered {
         self.next_number += 1;
         self.by_inode.insert(checkpoint.inode, number);
         self.by_path.insert(self.key(&checkpoint.path), number);
-        for place in places(&checkpoint) {
-            self.by_name.insert(self.key(&place), number);
-        }
+        self.by_head.insert(head_key(checkpoint.head), number);
+        *self.head_lens.entry(checkpoint.head.len).or_default() += 1;
         if checkpoint.is_told {
             self.nowhere.insert(number);
             if self.told_taken.remove(&self.identity(&checkpoint)) {
@@ -296,9 +444,15 @@ impl Remembered {
         }
         self.by_inode.remove(checkpoint.inode, number);
         self.by_path.remove(self.key(&checkpoint.path), number);
-        for place in places(&checkpoint) {
-            self.by_name.remove(self.key(&place), number);
+        self.by_head.remove(head_key(checkpoint.head), number);
+        if let btree_map::Entry::Occupied(mut lens) = self.head_lens.entry(checkpoint.head.len) {
+            *lens.get_mut() -= 1;
+            if *lens.get() == 0 {
+                lens.remove();
+            }
         }
+        self.searched_for.remove(&number);
+        self.located.remove(&number);
         Some(*checkpoint)
     }
 
@@ -325,7 +479,7 @@ impl Remembered {
     }
 
     /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
-    /// be met.
+    /// be met. `gone_at` of it says since when.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
         self.put_gone_with(checkpoint, Trail::new());
     }
@@ -470,54 +624,85 @@ impl Remembered {
         Ok(None)
     }
 
-    /// The checkpoint of the file that an opened one at the real path `resolved` is a copy of, by
-    /// its name and its bytes: copytruncate and gzip make such. It goes on behind what was delivered
-    /// of the original, if that is at least `from`; a shorter copy behind the last place that is known to
-    /// have been delivered and that it holds. What is closed and still there keeps its own; any other is taken.
+    /// The file that a suspect is a copy of, by its bytes, and by what its name and its birth allow:
+    /// copytruncate and gzip make such. At least `from` bytes of it were delivered.
     ///
     /// # Errors
-    /// As reading the file.
-    pub fn claim_copy(
+    /// As reading the suspect.
+    pub fn original_of(
         &mut self,
-        resolved: &Path,
-        reader: &Reader,
+        suspect: &Suspect<'_>,
         from: u64,
-    ) -> io::Result<Option<Checkpoint>> {
-        let size = reader.stat()?.size;
-        let mut candidates = BTreeMap::new();
-        for base in bases(resolved) {
-            for number in self.by_name.get(self.key(&base)) {
-                let Some(saved) = self.saved(number) else { continue };
-                // A head of NULs is no head; then a whole tail is the proof.
-                let is_proof =
-                    |tail: Fingerprint| saved.head.len > 0 || tail.len as usize == TAIL_BYTES_MAX;
-                let trail = self.trails.get(&number).into_iter().flatten().copied();
-                let places = trail.filter(|(offset, _)| *offset < saved.offset);
-                let places = places.chain([(saved.offset, saved.tail)]);
-                let places = places
-                    .filter(|(offset, tail)| is_proof(*tail) && (from..=size).contains(offset));
-                candidates.extend(places.map(|(offset, tail)| ((offset, number), tail)));
+    ) -> io::Result<Option<Original>> {
+        let mut candidates = self.candidates(suspect, from)?;
+        candidates.sort_unstable_by_key(|one| (one.distance, Reverse(one.offset), one.number));
+        for one in candidates.into_iter().take(CANDIDATES_MAX) {
+            if !suspect.reader.has_tail(one.tail, one.offset)? {
+                continue;
             }
-        }
-        // The one of which most was delivered.
-        for ((offset, number), tail) in candidates.into_iter().rev() {
-            let Some(saved) = self.saved(number) else { continue };
-            if reader.has_head(saved.head)? && reader.has_tail(tail, offset)? {
-                if offset < saved.offset {
-                    // Ranges of the original stand above all that the copy holds.
-                    return Ok(Some(Checkpoint {
-                        offset,
-                        tail,
-                        ranges: Vec::new(),
-                        ..saved.clone()
-                    }));
-                }
-                let is_there = (saved.is_done || self.asleep.contains(&number)) && saved.inode != 0;
-                let saved = saved.clone();
-                return Ok(if is_there { Some(saved) } else { self.take(number) });
+            let Some(saved) = self.saved(one.number) else { continue };
+            let is_sought = one.kin != Kin::Generation && !self.is_there(one.number, saved);
+            if is_sought && saved.inode != 0 && !self.searched_for.contains(&one.number) {
+                return Ok(Some(Original::Sought));
             }
+            if self.is_there(one.number, saved) {
+                return Ok(Some(Original::There(saved.clone())));
+            }
+            if one.offset < saved.offset {
+                // Ranges of the original stand above all that the copy holds.
+                let (offset, tail) = match one.holds_all {
+                    true => (suspect.stat.size, suspect.reader.tail(suspect.stat.size)?),
+                    false => (one.offset, one.tail),
+                };
+                let part = Checkpoint { offset, tail, ranges: Vec::new(), ..saved.clone() };
+                return Ok(Some(Original::Gone(part)));
+            }
+            return Ok(self.take(one.number).map(Original::Gone));
         }
         Ok(None)
+    }
+
+    /// Whether a file is closed, and was where it was found when that was last looked at.
+    fn is_there(&self, number: u64, saved: &Checkpoint) -> bool {
+        (saved.is_done || self.asleep.contains(&number)) && saved.inode != 0
+    }
+
+    /// What a suspect may be a copy of, as far as its head says.
+    fn candidates(&self, suspect: &Suspect<'_>, from: u64) -> io::Result<Vec<Candidate>> {
+        let size = suspect.stat.size;
+        let mut candidates = Vec::new();
+        for head in suspect.reader.heads(self.head_lens.keys().copied())? {
+            for number in self.by_head.get(head_key(head)) {
+                let Some(saved) = self.saved(number) else { continue };
+                let Some(kin) = names::kin(suspect.place, &[&saved.path, &saved.resolved]) else {
+                    continue;
+                };
+                // What is there as it was is copied under the name of a generation, or it is not told
+                // from another file.
+                let is_other = kin == Kin::Stranger && self.is_there(number, saved);
+                if is_other || !suspect.has_alibi(saved.gone_at) {
+                    continue;
+                }
+                let trail = self.trails.get(&number).into_iter().flatten().copied();
+                let trail = trail.filter(|(offset, _)| *offset < saved.offset);
+                let places: Vec<_> = trail.chain([(saved.offset, saved.tail)]).collect();
+                for (index, &(offset, tail)) in places.iter().enumerate() {
+                    if (from..=size).contains(&offset) && judge::is_proof_for(kin, head, tail) {
+                        let next = places.get(index + 1);
+                        let is_last = next.is_some_and(|(next, _)| *next > size);
+                        candidates.push(Candidate {
+                            distance: names::distance(suspect.place, &saved.resolved),
+                            kin,
+                            number,
+                            offset,
+                            tail,
+                            holds_all: is_last && judge::is_whole_proof(head, tail),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(candidates)
     }
 
     /// The checkpoints whose files are looked for, by the directories where they stood.
@@ -556,11 +741,24 @@ impl Remembered {
             self.searched.remove(dir);
         }
         let known = numbers.iter().filter_map(|number| self.saved(*number));
-        Ok(Some(Search {
-            state,
-            inodes: known.map(|saved| saved.inode).collect(),
-            waiting: self.waiting(numbers).map(|saved| saved.inode).collect(),
-        }))
+        Ok(Some(Search { state, inodes: known.map(|saved| saved.inode).collect() }))
+    }
+
+    /// Whether all of these were searched for around their places, and no name has changed there since.
+    fn is_searched_around(&self, numbers: &[u64]) -> bool {
+        let is_done = |number| self.searched_for.contains(number) || self.located.contains(number);
+        numbers.iter().all(is_done)
+            && self.around.iter().all(|(dir, state)| state_of(dir).is_ok_and(|now| now == *state))
+    }
+
+    /// These, by the inodes of their files.
+    fn by_inode_of(&self, numbers: &[u64]) -> HashMap<u64, Vec<u64>> {
+        let mut by_inode: HashMap<u64, Vec<u64>> = HashMap::new();
+        for &number in numbers {
+            let inode = self.saved(number).map(|saved| saved.inode);
+            inode.into_iter().for_each(|inode| by_inode.entry(inode).or_default().push(number));
+        }
+        by_inode
     }
 
     /// Keeps only some of the checkpoints whose directories are not there. None of them is dropped
@@ -591,29 +789,43 @@ impl Remembered {
         }
     }
 
-    /// What waits and is there is found; what is done and is there no more is gone, if these are all.
+    /// What waits and is there is found; what is done and is there no more is gone, if these are all: by
+    /// then, in Unix seconds.
     fn compare_names(
         &mut self,
         numbers: &[u64],
         entries: &HashMap<u64, PathBuf>,
-        are_all: bool,
+        are_all: Option<u64>,
         paths: &mut Vec<(PathBuf, Checkpoint)>,
     ) {
         for &number in numbers {
+            self.located.remove(&number);
             let Some(saved) = self.saved(number) else { continue };
             match entries.get(&saved.inode) {
-                Some(path) if !saved.is_done => paths.push((path.clone(), saved.clone())),
-                None if are_all && (saved.is_done || self.vanished.contains(&number)) => {
+                Some(path) if !saved.is_done => {
+                    paths.push((path.clone(), saved.clone()));
+                    self.located.insert(number);
+                }
+                None if saved.is_done => {
                     // Not every file system tells the right inodes along with the names.
-                    if !is_in_its_place(saved)
+                    if let Some(unix) = are_all
+                        && !is_in_its_place(saved)
                         && let Some(saved) = self.take(number)
                     {
-                        self.put_gone(Checkpoint { is_done: true, ..saved });
+                        self.put_lost(saved, unix);
                     }
                 }
                 Some(_) | None => {}
             }
         }
+    }
+
+    /// A file that was done is found no more, as was noticed at this time.
+    fn put_lost(&mut self, saved: Checkpoint, unix: u64) {
+        let gone_at = i64::try_from(unix).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        // Within the same second it may have been copied.
+        let gone_at = gone_at.saturating_add(1_000_000_000);
+        self.put_gone(Checkpoint { is_done: true, gone_at, ..saved });
     }
 
     /// What stands in the places of files that wait and were on another disk than their directory is
@@ -635,11 +847,14 @@ impl Remembered {
     }
 
     /// What stands at `path` could not be opened: its directory is searched again the next time, and
-    /// the one above, whose search may have led there.
+    /// those around it.
     pub fn search_again(&mut self, path: &Path) {
         for dir in path.ancestors().skip(1).take(2) {
             self.searched.remove(dir);
         }
+        self.around.clear();
+        self.searched_for.clear();
+        self.located.clear();
     }
 }
 
@@ -748,19 +963,9 @@ impl Index {
     }
 }
 
-/// Where a file stood, under its last name and under the one that the patterns found.
-fn places(saved: &Checkpoint) -> impl Iterator<Item = PathBuf> {
-    let first = saved.path.file_name().map(|name| saved.resolved.with_file_name(name));
-    let last = saved.resolved.clone();
-    let is_other = first.as_ref() != Some(&last);
-    first.into_iter().chain(is_other.then_some(last))
-}
-
-/// The paths that a file may have had in its directory before it was renamed or copied.
-pub fn bases(resolved: &Path) -> Vec<PathBuf> {
-    let name = resolved.file_name().unwrap_or_default();
-    let bases = generation::bases(name.as_bytes());
-    bases.into_iter().map(|base| resolved.with_file_name(OsString::from_vec(base))).collect()
+/// A head as a key.
+fn head_key(head: Fingerprint) -> u64 {
+    u64::from(head.len) << 32 | u64::from(head.crc32)
 }
 
 #[cfg(test)]

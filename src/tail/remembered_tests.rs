@@ -45,6 +45,21 @@ impl Seeker for Anywhere {
     }
 }
 
+/// What an opened file is a copy of, if at least `from` bytes of that were delivered.
+fn original_of(remembered: &mut Remembered, path: &Path, from: u64) -> Option<Original> {
+    let reader = Reader::open(path).unwrap();
+    let suspect = Suspect { place: path, reader: &reader, stat: reader.stat().unwrap() };
+    remembered.original_of(&suspect, from).unwrap()
+}
+
+/// Where a copy of what is gone goes on.
+fn goes_on_at(original: Option<&Original>) -> Option<u64> {
+    original.map(|original| match original {
+        Original::Gone(saved) => saved.offset,
+        other => panic!("{other:?}"),
+    })
+}
+
 /// Where files may be, with every directory open.
 fn whereabouts(remembered: &mut Remembered, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
     let mut seeker = Anywhere { remembered: std::mem::take(remembered), pulses: 0 };
@@ -57,9 +72,9 @@ fn whereabouts(remembered: &mut Remembered, unix: u64) -> Vec<(PathBuf, Checkpoi
 fn a_file_takes_its_own_checkpoint_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
-    let text = "one\n".repeat(64) + "two\n";
+    let text = "one\n".repeat(300) + "two\n";
     fs::write(&path, &text).unwrap();
-    let own = saved(&path, &text, 256);
+    let own = saved(&path, &text, 1100);
     let with = |change: &dyn Fn(&mut Checkpoint)| {
         let mut other = own.clone();
         change(&mut other);
@@ -81,7 +96,7 @@ fn a_file_takes_its_own_checkpoint_only() {
     let (found, meaning) = found.unwrap().unwrap();
     assert_eq!((found.offset, meaning), (0, Match::Again), "few bytes prove nothing there");
     assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
-    assert_eq!(with(&|c| c.offset = 1000), Some(Match::Rewritten), "shorter now");
+    assert_eq!(with(&|c| c.offset = 9999), Some(Match::Rewritten), "shorter now");
     assert_eq!(with(&|c| c.tail.crc32 += 1), Some(Match::Rewritten), "rewritten");
     assert_eq!(with(&|c| c.head.crc32 += 1), Some(Match::Rewritten), "inode used again");
 }
@@ -161,10 +176,10 @@ fn a_search_pulses_with_each_name() {
 fn a_copied_file_is_found_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let (path, other) = (dir.path().join("app.log"), dir.path().join("other.log"));
-    let text = "one\n".repeat(64);
+    let text = "one\n".repeat(300);
     fs::write(&path, &text).unwrap();
     fs::write(&other, &text).unwrap();
-    let own = saved(&path, &text, 256);
+    let own = saved(&path, &text, 1100);
     // Another file has got its inode number there.
     let inode = fs::metadata(&other).unwrap().ino();
     let copied = Checkpoint { device: own.device + 1, inode, ..own.clone() };
@@ -262,8 +277,10 @@ fn of_files_whose_directories_were_removed_those_seen_last_are_kept() {
 #[test]
 fn a_file_whose_directory_was_away_is_known() {
     let parent = tempfile::tempdir().unwrap();
-    let (dir, aside) = (parent.path().join("logs"), parent.path().join("aside"));
-    fs::create_dir(&dir).unwrap();
+    // What others make elsewhere must not be around it.
+    let parent = parent.path().join("a/b");
+    let (dir, aside) = (parent.join("logs"), parent.join("aside"));
+    fs::create_dir_all(&dir).unwrap();
     let path = dir.join("app.log");
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
@@ -271,8 +288,9 @@ fn a_file_whose_directory_was_away_is_known() {
     assert_eq!(whereabouts(&mut remembered, u64::MAX / 2).len(), 1);
 
     fs::rename(&dir, &aside).unwrap();
-    assert_eq!(whereabouts(&mut remembered, u64::MAX / 2), []);
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), []);
+    let moved = (aside.join("app.log"), checkpoint.clone());
+    assert_eq!(whereabouts(&mut remembered, u64::MAX / 2), [moved], "it is beside");
+    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
     fs::rename(&aside, &dir).unwrap();
 
     assert_eq!(whereabouts(&mut remembered, u64::MAX), [(path.clone(), checkpoint)]);
@@ -292,12 +310,11 @@ fn a_copy_is_known_by_its_name_and_its_bytes() {
     let claim = |name: &str, text: &str| {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
-        let reader = Reader::open(&path).unwrap();
         let mut remembered = Remembered::default();
         remembered.put_gone(gone.clone());
-        let found = remembered.claim_copy(&path, &reader, 0).unwrap();
+        let found = original_of(&mut remembered, &path, 0);
         assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
-        found.map(|saved| saved.offset)
+        goes_on_at(found.as_ref())
     };
 
     assert_eq!(claim("app.log.1", text), Some(8));
@@ -333,11 +350,10 @@ fn a_copy_shorter_than_what_was_delivered_is_known_by_where_readings_ended() {
     let claim = |text: &str, from| {
         let copy = dir.path().join("app.log.1");
         fs::write(&copy, text).unwrap();
-        let reader = Reader::open(&copy).unwrap();
         let mut remembered = Remembered::default();
         let gone = Checkpoint { head: Fingerprint::of_head(b"one\n"), ..gone.clone() };
         remembered.put_gone_with(gone, [place(4), place(8), place(14)].into());
-        remembered.claim_copy(&copy, &reader, from).unwrap().map(|saved| saved.offset)
+        goes_on_at(original_of(&mut remembered, &copy, from).as_ref())
     };
 
     assert_eq!(claim(text, 0), Some(14));
@@ -357,11 +373,10 @@ fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
     fs::copy(&path, &copy).unwrap();
     let mut remembered = Remembered::default();
     remembered.put_done(checkpoint.clone());
-    let reader = Reader::open(&copy).unwrap();
 
-    let found = remembered.claim_copy(&copy, &reader, 0).unwrap();
+    let found = original_of(&mut remembered, &copy, 0);
 
-    assert_eq!(found.map(|saved| saved.offset), Some(8));
+    assert_eq!(found, Some(Original::There(Checkpoint { is_done: true, ..checkpoint.clone() })));
     assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
 }
 
@@ -405,7 +420,7 @@ fn what_is_in_its_place_is_not_gone() {
     remembered.put_done(saved(&path, "one\n", 4));
     let listed = HashMap::from([(u64::from(u32::MAX), path)]);
 
-    remembered.compare_names(&[0], &listed, true, &mut Vec::new());
+    remembered.compare_names(&[0], &listed, Some(1), &mut Vec::new());
 
     assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
 }

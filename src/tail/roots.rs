@@ -17,6 +17,9 @@
 //! mount what bears the same name in its other directories is learnt as well: with /data mounted,
 //! /data/pod-1/logs allows /data/pod-1 and /data/*/logs, and nothing else of /data.
 //!
+//! What is *near* a base that leads through no link is so much above it too. It makes no file one to ship;
+//! but a file that was known below the base is read on there, and its generations are found there.
+//!
 //! *Beside* is where a base leads when a link on its way is pointed to a neighbour of what it was
 //! pointed to at first sight: current ─▶ v1 becomes v2, and current/var/log/app is let go with it.
 //!
@@ -72,6 +75,14 @@ struct Beside {
     below: PathBuf,
 }
 
+/// Directories that were learnt.
+#[derive(Debug, Default)]
+struct Reach {
+    dirs: BTreeSet<PathBuf>,
+    /// Of the root of a mount, the neighbours of the same name: all that is below them.
+    alike: Vec<Beside>,
+}
+
 /// The directories below which files are shipped.
 #[derive(Debug)]
 pub(super) struct LinkRoots {
@@ -79,9 +90,10 @@ pub(super) struct LinkRoots {
     written: Vec<PathBuf>,
     /// What the operator wrote; none: roots are learnt.
     listed: Vec<Listed>,
-    learnt: BTreeSet<PathBuf>,
-    /// Of the root of a mount, the neighbours of the same name: all that is below them.
-    alike: Vec<Beside>,
+    /// What links led to.
+    learnt: Reach,
+    /// What is around bases that lead through no link: what was known there may have been moved.
+    near: Reach,
     /// Bases that have been there, and what is beside where they led then.
     met: HashMap<PathBuf, Vec<Beside>>,
 }
@@ -92,8 +104,8 @@ impl LinkRoots {
         Self {
             written: bases.into_iter().collect(),
             listed: listed.iter().cloned().map(Listed::new).collect(),
-            learnt: BTreeSet::new(),
-            alike: Vec::new(),
+            learnt: Reach::default(),
+            near: Reach::default(),
             met: HashMap::new(),
         }
     }
@@ -120,35 +132,17 @@ impl LinkRoots {
     ) {
         if !self.is_awaited(base) {
             if self.is_beside(base, real) && !self.allows(real) {
-                self.learnt.insert(real.to_owned());
+                self.learnt.dirs.insert(real.to_owned());
             }
             return;
         }
         let mut targets = targets.into_iter().peekable();
-        if targets.peek().is_some() {
-            self.open_up(real, is_mount);
+        match targets.peek() {
+            Some(_) => self.learnt.open_up(real, is_mount),
+            None => self.near.open_up(real, is_mount),
         }
         let beside = targets.filter_map(|target| Beside::new(target, real)).collect();
         self.met.insert(base.to_owned(), beside);
-    }
-
-    /// Learns what a link to `real` allows.
-    fn open_up(&mut self, real: &Path, is_mount: impl Fn(&Path) -> bool) {
-        let mut root = real;
-        for (level, dir) in real.ancestors().enumerate().skip(1).take(LEVELS_ABOVE) {
-            let is_too_high = level == LEVELS_ABOVE && is_mount(dir);
-            if is_shared(dir) || is_too_high {
-                let below = real.strip_prefix(dir).unwrap_or(real).components().skip(1).collect();
-                let alike = Beside { dir: dir.to_owned(), below };
-                self.alike.extend((!is_shared(dir)).then_some(alike));
-                break;
-            }
-            root = dir;
-            if is_mount(dir) {
-                break;
-            }
-        }
-        self.learnt.extend((root != Path::new("/")).then(|| root.to_owned()));
     }
 
     /// Whether the base may lead here: no link is on its way, or what it leads to is still to be
@@ -168,11 +162,13 @@ impl LinkRoots {
 
     /// Whether a file or directory with this real path is below a root, or is one.
     pub(super) fn allows(&self, real: &Path) -> bool {
-        let is_learnt = || {
-            self.learnt.iter().any(|root| real.starts_with(root))
-                || self.alike.iter().any(|one| one.is_around(real))
-        };
-        self.explicit().any(|root| real.starts_with(root)) || (is_learnt() && !is_system(real))
+        self.explicit().any(|root| real.starts_with(root)) || self.learnt.contains(real)
+    }
+
+    /// Whether a known file with this real path may be read on, or a directory be searched for one: below
+    /// a root, or around a base. Where the operator lists the roots, only there.
+    pub(super) fn allows_known(&self, real: &Path) -> bool {
+        self.allows(real) || (!self.are_listed() && self.near.contains(real))
     }
 
     /// Whether a base has not been there yet, so that what it will allow is not known.
@@ -187,20 +183,48 @@ impl LinkRoots {
 
     /// Whether a root is below this path, so that one must pass it.
     pub(super) fn is_on_the_way(&self, real: &Path) -> bool {
-        let mounts = self.alike.iter().map(|one| &one.dir);
-        self.explicit().chain(&self.learnt).chain(mounts).any(|root| root.starts_with(real))
+        let mounts = self.learnt.alike.iter().map(|one| &one.dir);
+        self.explicit().chain(&self.learnt.dirs).chain(mounts).any(|root| root.starts_with(real))
     }
 
     /// The roots, for people.
     pub(super) fn list(&self) -> String {
-        let alike = self.alike.iter().map(|one| one.dir.join("*").join(&one.below));
-        let all: BTreeSet<_> = self.explicit().chain(&self.learnt).cloned().chain(alike).collect();
+        let alike = self.learnt.alike.iter().map(|one| one.dir.join("*").join(&one.below));
+        let all: BTreeSet<_> =
+            self.explicit().chain(&self.learnt.dirs).cloned().chain(alike).collect();
         let texts: Vec<_> = all.into_iter().map(|root| root.display().to_string()).collect();
         texts.join(",")
     }
 
     fn explicit(&self) -> impl Iterator<Item = &PathBuf> {
         self.written.iter().chain(self.listed.iter().map(|listed| &listed.real))
+    }
+}
+
+impl Reach {
+    /// Learns what is around `real`.
+    fn open_up(&mut self, real: &Path, is_mount: impl Fn(&Path) -> bool) {
+        let mut root = real;
+        for (level, dir) in real.ancestors().enumerate().skip(1).take(LEVELS_ABOVE) {
+            let is_too_high = level == LEVELS_ABOVE && is_mount(dir);
+            if is_shared(dir) || is_too_high {
+                let below = real.strip_prefix(dir).unwrap_or(real).components().skip(1).collect();
+                let alike = Beside { dir: dir.to_owned(), below };
+                self.alike.extend((!is_shared(dir)).then_some(alike));
+                break;
+            }
+            root = dir;
+            if is_mount(dir) {
+                break;
+            }
+        }
+        self.dirs.extend((root != Path::new("/")).then(|| root.to_owned()));
+    }
+
+    /// Whether `real` is in it. What is the system's own never is.
+    fn contains(&self, real: &Path) -> bool {
+        let is_below = || self.dirs.iter().any(|dir| real.starts_with(dir));
+        (is_below() || self.alike.iter().any(|one| one.is_around(real))) && !is_system(real)
     }
 }
 
@@ -283,6 +307,30 @@ mod tests {
         ] {
             assert_eq!(roots.allows(real.as_ref()), expected, "{real}");
         }
+    }
+
+    #[test]
+    fn a_known_file_may_be_around_a_base_without_links() {
+        let base = "/x/data/pod/logs";
+        let roots = met(base, base, &[]);
+        for (real, expected) in [
+            ("/x/data/pod/logs/old/app.log", true),
+            ("/x/data/pod/app.log", true),
+            ("/x/data/pod/archive/app.log.1", true),
+            ("/x/data/pod-old/logs/app.log", true),
+            ("/x/app.log", false),
+            ("/x/data-2/app.log", false),
+        ] {
+            assert_eq!(roots.allows_known(real.as_ref()), expected, "{real}");
+            let is_below = real.starts_with(base);
+            assert_eq!(roots.allows(real.as_ref()), is_below, "it makes {real} no log");
+        }
+        assert!(!met("/var/log/app", "/var/log/app", &[]).allows_known("/var/log/x".as_ref()));
+        assert!(!met("/etc/app/logs", "/etc/app/logs", &[]).allows_known("/etc/app/x".as_ref()));
+
+        let mut listed = LinkRoots::new([base.into()], &["/x/data/pod/logs".into()]);
+        listed.learn(base.as_ref(), base.as_ref(), [], |_| false);
+        assert!(!listed.allows_known("/x/data/pod/app.log".as_ref()));
     }
 
     #[test]

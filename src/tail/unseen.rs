@@ -5,8 +5,14 @@
 //! shipped. Such a file bears the name of a *generation* of one that is known, and is younger than
 //! the last look at that one; what is older was left behind by others. So does one that has the name
 //! itself and that the patterns do not lead to any more, because a link was pointed elsewhere.
+//!
+//! | where | what counts |
+//! |---|---|
+//! | beside a known file, or where an earlier generation of it was found | what is younger, and copies |
+//! | up to two levels below, where no file has the known one's name | what is younger, and copies |
+//! | in the directory above, and in its other directories and what is in them | copies |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
@@ -15,8 +21,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::generation;
+use super::catalog::names;
 
+/// So many levels are searched around the directory of a known file.
+const LEVELS: usize = 2;
+/// Most directories that are searched around all of them.
+const AROUND_MAX: usize = 4096;
 /// The time stamps of directories are this coarse, in nanoseconds.
 const DIR_STAMP_LAG: i64 = 2_000_000_000;
 
@@ -46,6 +56,11 @@ impl Known {
 
     fn is_younger(&self, born: i64) -> bool {
         born > self.born.unwrap_or(i64::MAX).min(self.seen)
+    }
+
+    /// Whether what it held may stand in a copy only.
+    const fn expects_copies(&self) -> bool {
+        self.born.is_some() || self.copied.is_some()
     }
 
     fn may_be_copied(&self, modified: i64) -> bool {
@@ -91,40 +106,137 @@ pub fn unseen<'k>(
     met: &HashSet<(u64, u64)>,
     may_enter: impl Fn(&Path) -> bool,
 ) -> Search<'k> {
-    let mut by_dir: HashMap<&OsStr, HashMap<&[u8], &'k Known>> = HashMap::new();
+    let mut by_dir: BTreeMap<&Path, Family<'k>> = BTreeMap::new();
     for (place, one) in known {
         let place = Path::new(place);
         if let (Some(dir), Some(name)) = (place.parent(), place.file_name()) {
-            by_dir.entry(dir.as_os_str()).or_default().insert(name.as_bytes(), one);
+            by_dir.entry(dir).or_default().insert(name.as_bytes(), one);
         }
     }
     let mut search = Search::default();
-    for (dir, known) in by_dir {
-        let dir = Path::new(dir);
+    let mut around: BTreeMap<PathBuf, Around<'k>> = BTreeMap::new();
+    for (dir, family) in &by_dir {
         if !may_enter(dir) {
-            search.closed.insert(dir.to_owned());
+            search.closed.insert((*dir).to_owned());
             continue;
         }
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => Some(entries),
+        let listed = match list(dir) {
+            Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                search.closed.insert(dir.to_owned());
+                search.closed.insert((*dir).to_owned());
                 continue;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Listed::default(),
             Err(_) => continue,
         };
-        let mut absent: HashSet<&[u8]> = known.keys().copied().collect();
-        for entry in entries.into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            absent.remove(name.as_bytes());
-            search.found.extend(examine(dir, &name, &known, met));
+        for name in &listed.names {
+            search.found.extend(examine(dir, name, family, met, Where::Beside));
         }
-        let place = |name| dir.join(OsStr::from_bytes(name)).into();
-        search.absent.extend(absent.into_iter().map(place));
+        let absent = family.keys().filter(|name| !listed.has(OsStr::from_bytes(name)));
+        search.absent.extend(absent.map(|name| dir.join(OsStr::from_bytes(name)).into()));
+        let below = listed.dirs.iter().map(|below| dir.join(below));
+        Around::plan(&mut around, below, family, Where::Below, LEVELS);
+        let copies: Family<'_> = family
+            .iter()
+            .filter(|(_, known)| known.expects_copies())
+            .map(|(name, known)| (*name, *known))
+            .collect();
+        let above = dir.parent().filter(|_| !copies.is_empty()).map(Path::to_owned);
+        Around::plan(&mut around, above.into_iter(), &copies, Where::Around, LEVELS + 1);
+    }
+    let mut dirs_left = AROUND_MAX;
+    while let Some((dir, one)) = around.pop_first() {
+        if by_dir.contains_key(dir.as_path()) || !may_enter(&dir) {
+            continue;
+        }
+        dirs_left -= 1;
+        let listed = list(&dir).unwrap_or_default();
+        for ways in [Where::Below, Where::Around] {
+            let Some((family, levels)) = one.families.get(&ways) else { continue };
+            // A log of that name has its own generations here.
+            let is_home = |name: &[u8]| listed.has(OsStr::from_bytes(name));
+            let family: Family<'_> = family
+                .iter()
+                .filter(|(name, _)| ways == Where::Around || !is_home(name))
+                .map(|(name, known)| (*name, *known))
+                .collect();
+            for name in &listed.names {
+                search.found.extend(examine(&dir, name, &family, met, ways));
+            }
+            let below = listed.dirs.iter().map(|below| dir.join(below));
+            Around::plan(&mut around, below, &family, ways, levels - 1);
+        }
+        if dirs_left == 0 {
+            break;
+        }
     }
     search.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+    search.found.dedup_by(|a, b| a.1.path == b.1.path);
     search
+}
+
+/// Known files by their names in one directory.
+type Family<'k> = BTreeMap<&'k [u8], &'k Known>;
+
+/// Where a directory is from that of a known file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Where {
+    Beside,
+    Below,
+    /// Above it, or beside that.
+    Around,
+}
+
+/// What is searched for in a directory around those of known files.
+#[derive(Default)]
+struct Around<'k> {
+    /// By how it is reached, and how many levels deep the search goes.
+    families: BTreeMap<Where, (Family<'k>, usize)>,
+}
+
+impl<'k> Around<'k> {
+    fn plan(
+        around: &mut BTreeMap<PathBuf, Self>,
+        dirs: impl Iterator<Item = PathBuf>,
+        family: &Family<'k>,
+        ways: Where,
+        levels: usize,
+    ) {
+        if levels == 0 || family.is_empty() {
+            return;
+        }
+        for dir in dirs.take(AROUND_MAX) {
+            let one = around.entry(dir).or_default().families.entry(ways);
+            let (known, deep) = one.or_insert((Family::new(), levels));
+            known.extend(family.iter().map(|(name, known)| (*name, *known)));
+            *deep = levels.max(*deep);
+        }
+    }
+}
+
+/// The names in a directory.
+#[derive(Default)]
+struct Listed {
+    names: Vec<OsString>,
+    dirs: Vec<OsString>,
+}
+
+impl Listed {
+    fn has(&self, name: &OsStr) -> bool {
+        self.names.binary_search_by(|one| one.as_os_str().cmp(name)).is_ok()
+    }
+}
+
+fn list(dir: &Path) -> io::Result<Listed> {
+    let mut listed = Listed::default();
+    for entry in fs::read_dir(dir)?.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => listed.dirs.push(entry.file_name()),
+            Ok(_) | Err(_) => listed.names.push(entry.file_name()),
+        }
+    }
+    listed.names.sort_unstable();
+    Ok(listed)
 }
 
 /// Whether a name beside this place may have changed since a look: the directory says when one did, a
@@ -140,13 +252,18 @@ pub fn has_changed_since(place: &Path, seen: i64) -> bool {
 fn examine<'k>(
     dir: &Path,
     name: &OsStr,
-    known: &HashMap<&[u8], &'k Known>,
+    family: &Family<'k>,
     met: &HashSet<(u64, u64)>,
+    ways: Where,
 ) -> Option<(i64, Unseen<'k>)> {
-    let bases = generation::bases(name.as_bytes());
-    let beside: Vec<&Known> =
-        bases.iter().filter_map(|base| known.get(&base[..]).copied()).collect();
-    let same = known.get(name.as_bytes()).copied();
+    let bases = names::bases(name.as_bytes());
+    let mut beside: Vec<&Known> =
+        bases.iter().filter_map(|base| family.get(&base[..]).copied()).collect();
+    let same = family.get(name.as_bytes()).copied();
+    // Rotation into another directory may leave the name as it is.
+    if ways == Where::Around {
+        beside.extend(same);
+    }
     if beside.is_empty() && same.is_none() {
         return None;
     }
@@ -157,10 +274,11 @@ fn examine<'k>(
     let is_met = met.contains(&(metadata.dev(), metadata.ino()));
     let modified = modified(&metadata);
     let is_it = |known: &&Known| known.is_younger(born) || known.may_be_copied(modified);
-    let same = same.filter(|known| born > known.seen);
+    let same = same.filter(|known| ways == Where::Beside && born > known.seen);
     let known = same.or_else(|| beside.into_iter().find(is_it))?;
     let is_it = metadata.is_file() && !is_met;
-    is_it.then_some((born, Unseen { path, known, is_copy: born <= known.seen }))
+    let is_copy = ways == Where::Around || born <= known.seen;
+    is_it.then_some((born, Unseen { path, known, is_copy }))
 }
 
 /// When a file was made; where that is not known, when its bytes changed last.
@@ -180,12 +298,20 @@ fn modified(metadata: &Metadata) -> i64 {
 mod tests {
     use super::*;
 
+    /// A directory around which there is nothing else.
+    fn logs() -> (tempfile::TempDir, PathBuf) {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("data/pod/logs");
+        fs::create_dir_all(&dir).unwrap();
+        (temporary, dir)
+    }
+
     #[test]
     fn finds_generations_that_are_younger_than_the_last_look() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("app.log");
+        let (_temporary, dir) = logs();
+        let place = dir.join("app.log");
         let write = |name: &str| {
-            let path = dir.path().join(name);
+            let path = dir.join(name);
             fs::write(&path, name).unwrap();
             fs::metadata(path).unwrap()
         };
@@ -193,8 +319,8 @@ mod tests {
         let met = write("app.log.2");
         write("app.log.1");
         write("other.log.1");
-        write("app.log.bak");
-        std::os::unix::fs::symlink("other.log.1", dir.path().join("app.log.9")).unwrap();
+        write("app.log.tmp");
+        std::os::unix::fs::symlink("other.log.1", dir.join("app.log.9")).unwrap();
         let known = |seen, born| {
             Places::from([(
                 place.clone().into(),
@@ -209,34 +335,34 @@ mod tests {
             search.found.into_iter().map(|(_, one)| one.path).collect()
         };
 
-        assert_eq!(paths(0), [dir.path().join("app.log.1")]);
+        assert_eq!(paths(0), [dir.join("app.log.1")]);
         assert!(paths(i64::MAX).is_empty());
         let waits = known(i64::MAX, Some(0));
         let copies = unseen(&waits, &met, |_| true);
         assert_eq!(copies.found.len(), 1);
         let (_, copy) = &copies.found[0];
-        assert!(copy.is_copy && copy.path == dir.path().join("app.log.1"));
+        assert!(copy.is_copy && copy.path == dir.join("app.log.1"));
     }
 
     #[test]
     fn finds_copies_of_a_truncated_file_that_were_written_to_since_the_last_look() {
-        let dir = tempfile::tempdir().unwrap();
+        let (_temporary, dir) = logs();
         let write = |name: &str, seconds| {
-            let file = fs::File::create(dir.path().join(name)).unwrap();
+            let file = fs::File::create(dir.join(name)).unwrap();
             file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
         };
         write("app.log.2", 1000);
         write("app.log.1", 2000);
         let copied = Some(1_500_000_000_000);
         let one = Known { path: "/share/app.log".into(), seen: i64::MAX, born: None, copied };
-        let known = Places::from([(dir.path().join("app.log").into(), one)]);
+        let known = Places::from([(dir.join("app.log").into(), one)]);
 
-        fs::write(dir.path().join("app.log"), "").unwrap();
+        fs::write(dir.join("app.log"), "").unwrap();
 
         let Search { found, absent, .. } = unseen(&known, &HashSet::new(), |_| true);
 
         assert!(absent.is_empty());
         let found: Vec<_> = found.into_iter().map(|(_, one)| (one.path, one.is_copy)).collect();
-        assert_eq!(found, [(dir.path().join("app.log.1"), true)]);
+        assert_eq!(found, [(dir.join("app.log.1"), true)]);
     }
 }

@@ -25,7 +25,7 @@ use logferry::send::dispatch::{Dispatch, Load};
 use logferry::send::queue::Together;
 use logferry::send::skew::ServerClock;
 use logferry::send::verdict::{FailureKind, Sent, Verdict};
-use logferry::tail::identity::{Match, Seen, Stat, compare};
+use logferry::tail::catalog::judge::{Match, Seen, Stat, compare};
 use logferry::tail::registry::{Change, Opened, Registry, State, Tracked};
 use logferry::tail::schedule::Schedule;
 
@@ -607,7 +607,7 @@ impl Agent {
     }
 
     fn restart(&mut self, machine: &mut Machine, file: FileKey, now: Instant) {
-        let Some(restarted) = self.registry.restart(file, now, machine.unix()) else { return };
+        let Some(restarted) = self.registry.restart(file, 0, now, machine.unix()) else { return };
         let Some(fd) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) =
             (machine.head(&fd), self.registry.get_mut(restarted.file))

@@ -12,7 +12,7 @@ use logferry::base::sealed::BatchId;
 use logferry::checkpoint::format::Checkpoint;
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::Load;
-use logferry::tail::identity::Stat;
+use logferry::tail::catalog::judge::Stat;
 
 use crate::disk::{DIR, Disk, Fd, StateDir};
 use crate::invariants::{Ledger, is_matched};

@@ -19,7 +19,7 @@ use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::logtail::{self, Entry, SIGNATURE_BYTES_MAX, Unusable};
 use crate::command::table::{printable, size};
 use crate::config::Kept;
-use crate::tail::identity::Stat;
+use crate::tail::catalog::judge::Stat;
 use crate::tail::reader::Reader;
 
 /// The most files that logtail remembers take less.
