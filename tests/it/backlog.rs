@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{Admin, Agent, Pod, append_to, numbered, pause, rotate, wait_for};
+use crate::support::{Admin, Agent, Pod, append_to, each, numbered, pause, rotate, wait_for};
 
 /// The agent says that it has given a file up.
 const GIVEN_UP: &str = "a deleted file is given up to keep within held_deleted_bytes_max";
@@ -142,6 +142,37 @@ fn f03_a_generation_that_came_and_went_while_the_name_was_free_is_found() {
 
     assert_eq!(pod.finish(agent), 0);
     assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+}
+
+/// Twice within a moment while the agent runs, the second time just after a look that found the name
+/// free: what came and went is found, however long after that look.
+#[test]
+fn f03_a_generation_that_came_and_went_after_a_look_in_vain_is_found() {
+    each(&[0, 10, 50, 100, 250, 600, 1500], |&after| {
+        for pattern in ["share/logs/*.log", "share/logs/app.log"] {
+            let (mut pod, log) = Pod::with_log();
+            pod.patterns(&[pattern]);
+            pod.ledger.append(&log, 100);
+            let agent = pod.start();
+            pod.expect_all();
+            for _ in 0..3 {
+                let seen = pod.rotations_seen();
+                rotate(&log, 9);
+                wait_for("the rotation to be seen", || pod.rotations_seen() > seen);
+                pause(Duration::from_millis(after));
+                pod.ledger.append(&log, 20);
+                rotate(&log, 9);
+                pod.ledger.append(&log, 20);
+                pod.expect_all();
+            }
+
+            assert_eq!(pod.finish(agent), 0, "{pattern}");
+            let agent = pod.start();
+            pod.ledger.append(&log, 1);
+            assert_eq!(pod.finish(agent), 0, "{pattern}, after a restart");
+            assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+        }
+    });
 }
 
 /// Rotation keeps three files; the others are deleted and wait in our descriptors.

@@ -6,6 +6,8 @@
 /// The admin port and `logferry status`.
 mod admin;
 
+/// Files that look like others and are none of them (F35, F43).
+mod alike;
 /// Rotation while the endpoint is down (F03, F04).
 mod backlog;
 /// Settings that are wrong, state directories that cannot be used.
@@ -14,6 +16,8 @@ mod bad_input;
 mod checkpoint;
 /// `logferry demo` and the other commands.
 mod commands;
+/// Copied, emptied and compressed while the app writes (F44).
+mod compressed;
 /// Encodings, what looks like control data: L07, L13.
 mod content;
 /// Killed and started again.
@@ -28,6 +32,8 @@ mod drain;
 mod errors;
 /// Exactly once: N04, P05.
 mod exactly_once;
+/// Excluded, or taken out of the patterns, between two runs (F45).
+mod excluded;
 /// Compressed generations (F07 to F09).
 mod gzip;
 /// The same when the agent is told to end.
@@ -46,6 +52,8 @@ mod life;
 mod lines;
 /// Links (F23 to F29).
 mod links;
+/// The real logrotate, in all ways to set it up (F39).
+mod logrotate;
 /// Thousands of files.
 mod many;
 /// Names and their addresses: N11.
@@ -54,6 +62,8 @@ mod names;
 mod network;
 /// NUL bytes: L06.
 mod nuls;
+/// A directory of its own for old logs (F39).
+mod olddir;
 /// The endpoint is away, slow, or answers into the void: N01, N04, N09, N15, N17, N18.
 mod outage;
 /// `logferry parked`.
@@ -66,6 +76,8 @@ mod power;
 mod proxy;
 /// The pace of requests, and lists of several batches: N05, N06, N10, N16.
 mod quota;
+/// Renamed directories, files moved, names that rotation seldom gives (F40 to F42).
+mod renamed;
 /// Rotation while no agent runs, and what is remembered (F05, F06, F14, F18, F38).
 mod restart;
 /// Truncation and rewriting (F10 to F15).

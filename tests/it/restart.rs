@@ -9,7 +9,8 @@ use std::time::Duration;
 use logferry::checkpoint::store;
 
 use crate::support::{
-    PATIENCE, Pod, append_to, compress, copytruncate, numbered, pause, rotate, wait_for,
+    Meanwhile, PATIENCE, Pod, append_to, compress, copytruncate, each, numbered, pairs, pause,
+    rotate, wait_for,
 };
 
 /// 500 lines are delivered and the agent is gone; 100 more are in the file.
@@ -142,6 +143,57 @@ fn rotate_away(pod: &mut Pod, log: &Path, naming: Naming) {
         fs::rename(log, naming(log, 1)).unwrap();
         pod.ledger.append(log, 300);
     }
+}
+
+/// The clock was fast while an agent ran, and is set right while none does: what was made meanwhile is
+/// older than the last look, by that clock.
+#[test]
+fn f06_three_rotations_after_the_clock_was_set_right() {
+    let cases = pairs(&[90, 3600, 86_400], &Meanwhile::AWAY);
+    let namings: [Naming; 3] = [numbered, dated, inner];
+    let cases: Vec<_> = cases.into_iter().zip([0, 1, 2].into_iter().cycle()).collect();
+    each(&cases, |&((ahead, how), naming)| {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/app.log"]);
+        if pod.fake_clock(ahead).is_none() {
+            return;
+        }
+        pod.ledger.append(&log, 500);
+        let agent = pod.start();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            pod.set_clock(0);
+            pod.ledger.append(&log, 100);
+            rotate_away(pod, &log, namings[naming]);
+        });
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+        assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+    });
+}
+
+/// The same while an agent runs, or stands still.
+#[test]
+fn f06_rotations_while_the_clock_is_set_right_under_an_agent() {
+    each(&pairs(&[3600, 86_400], &[true, false]), |&(ahead, is_frozen)| {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/app.log"]);
+        if pod.fake_clock(ahead).is_none() {
+            return;
+        }
+        pod.ledger.append(&log, 500);
+        let agent = pod.start();
+        pod.expect_all();
+        if !is_frozen {
+            pod.set_clock(0);
+        }
+        let agent = pod.meanwhile(agent, Meanwhile::Frozen, |pod| {
+            pod.set_clock(0);
+            pod.ledger.append(&log, 100);
+            rotate_away(pod, &log, numbered);
+        });
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
 }
 
 #[test]

@@ -26,8 +26,23 @@ impl Disk {
 
     /// The same, of so many MiB, in a new image file.
     pub(crate) fn new_ext4(image: &Path, mib: u64, at: &Path) -> Option<Self> {
+        Self::new_ext4_with(&[], image, mib, at)
+    }
+
+    /// The same, whose files have no time of birth.
+    pub(crate) fn new_ext4_without_birth_times(image: &Path, mib: u64, at: &Path) -> Option<Self> {
+        Self::new_ext4_with(&["-I", "128"], image, mib, at)
+    }
+
+    /// What is mounted at one path, at another one too.
+    pub(crate) fn bind(from: &Path, at: &Path) -> Option<Self> {
+        Self::mount(at, &["--bind", from.to_str().expect("a path of this test")])
+    }
+
+    fn new_ext4_with(options: &[&str], image: &Path, mib: u64, at: &Path) -> Option<Self> {
         File::create(image).and_then(|file| file.set_len(mib << 20)).expect("the image");
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image).status();
+        let mut mkfs = Command::new("mkfs.ext4");
+        let made = mkfs.args(["-q", "-F"]).args(options).arg(image).stderr(Stdio::null()).status();
         if !made.is_ok_and(|status| status.success()) {
             skipped("there is no mkfs.ext4 here");
             return None;

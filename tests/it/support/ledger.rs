@@ -20,6 +20,8 @@ pub(crate) struct Ledger {
     generations: Vec<Vec<usize>>,
     /// The newest generation by device and inode.
     current: HashMap<(u64, u64), usize>,
+    /// Device and inode of the file that was written to last.
+    pub(crate) last: Option<(u64, u64)>,
 }
 
 /// What arrived, held against what was written.
@@ -70,7 +72,8 @@ impl Ledger {
         self.write_lines(file, (first..first + count).map(make).collect());
     }
 
-    fn write_lines(&mut self, file: &mut File, lines: Vec<String>) {
+    /// Appends these lines to a file, and remembers them.
+    pub(crate) fn write_lines(&mut self, file: &mut File, lines: Vec<String>) {
         let text = self.note(file, lines);
         file.write_all(text.as_bytes()).expect("the app can write");
     }
@@ -91,6 +94,7 @@ impl Ledger {
 
     fn generation(&mut self, metadata: &std::fs::Metadata) -> usize {
         let inode = (metadata.dev(), metadata.ino());
+        self.last = Some(inode);
         match self.current.get(&inode) {
             Some(&generation) if metadata.len() > 0 => generation,
             _ => {
@@ -137,6 +141,16 @@ impl Ledger {
         let first = foreign.first().map(|line| String::from_utf8_lossy(line).into_owned());
         assert_eq!(first, None, "arrived but never written, and {} in all", foreign.len());
         repeats
+    }
+
+    /// All lines that arrived, each with the path that it came under.
+    pub(crate) fn arrivals(mock: &Background) -> Vec<(String, Vec<u8>)> {
+        let groups = mock.store().groups();
+        let lines = groups.iter().flat_map(|group| {
+            let path = group.tag("__path__").unwrap_or_default();
+            group.logs().into_iter().map(move |entry| (path.clone(), entry.line()))
+        });
+        lines.collect()
     }
 
     /// What arrived and was never written.

@@ -9,6 +9,7 @@ pub(crate) mod disk;
 /// A forward proxy.
 pub(crate) mod forward;
 mod ledger;
+mod meanwhile;
 /// Names and addresses.
 pub(crate) mod names;
 /// What came of it.
@@ -28,8 +29,10 @@ pub(crate) mod wire;
 
 pub(crate) use admin::Admin;
 pub(crate) use ledger::{FIXED, Ledger, Repeats};
+pub(crate) use meanwhile::{Meanwhile, each, each_of, pairs};
 pub(crate) use rotate::{
-    compress, compressed, copytruncate, logrotate, numbered, rotate, shift, write_large_gz,
+    Naming, compress, compressed, copy_and_empty, copytruncate, logrotate, numbered, rotate, shift,
+    write_large_gz,
 };
 pub(crate) use volume::Volume;
 
@@ -49,6 +52,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const PROJECT: &str = "test-project";
 pub(crate) const LOGSTORE: &str = "app-log";
+/// Another one that the endpoint takes.
+pub(crate) const OTHER_LOGSTORE: &str = "other-log";
 const KEY_ID: &str = "test-access-key-id";
 const KEY_SECRET: &str = "test-access-key-secret";
 
@@ -76,7 +81,7 @@ impl Pod {
         let access = Access {
             keys: vec![Key { id: KEY_ID.to_owned(), secret: KEY_SECRET.to_owned() }],
             projects: vec![PROJECT.to_owned()],
-            logstores: vec![LOGSTORE.to_owned()],
+            logstores: vec![LOGSTORE.to_owned(), OTHER_LOGSTORE.to_owned()],
         };
         let options = mock::Options { access, ..options };
         let mock = Background::start(options).expect("the endpoint starts");

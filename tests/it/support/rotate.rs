@@ -29,22 +29,69 @@ pub(crate) fn rotate(log: &Path, keep: usize) {
     fs::rename(log, numbered(log, 1)).expect("the log is there");
 }
 
+/// How rotation names a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// `app.log.1`, the newest one.
+    Numbered,
+    /// `app.log-20261101`, each a day later.
+    Dated,
+    /// `app-2026-11-01.log`, each a day later.
+    Inner,
+}
+
+impl Naming {
+    /// Makes a directory, and room for the next generation of a log in it: where that goes.
+    pub(crate) fn next(self, log: &Path, dir: &Path) -> PathBuf {
+        fs::create_dir_all(dir).expect("the directory of old logs");
+        let name = log.file_name().expect("a name").to_str().expect("a text");
+        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+        let place = |name: String| dir.join(name);
+        let is_free = |path: &PathBuf| !path.exists() && !with_gz(path).exists();
+        let days = 1..;
+        let mut days = days.map(|day| match self {
+            Self::Numbered => place(format!("{name}.{day}")),
+            Self::Dated => place(format!("{name}-202611{day:02}")),
+            Self::Inner => place(format!("{stem}-2026-11-{day:02}.{extension}")),
+        });
+        if self != Self::Numbered {
+            return days.find(is_free).expect("there are enough days");
+        }
+        for number in (1..30).rev() {
+            let [old, new] = [number, number + 1].map(|number| place(format!("{name}.{number}")));
+            let _ = fs::rename(&old, &new);
+            let _ = fs::rename(with_gz(&old), with_gz(&new));
+        }
+        place(format!("{name}.1"))
+    }
+}
+
+/// A path with what gzip adds to it.
+fn with_gz(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    name.into()
+}
+
+/// Copies a log to a path and empties it, as `copytruncate` does; the writer keeps its descriptor.
+pub(crate) fn copy_and_empty(log: &Path, copy: &Path) {
+    fs::copy(log, copy).expect("the log can be copied");
+    let file = File::options().write(true).open(log).expect("the log is there");
+    file.set_len(0).expect("the log can be emptied");
+}
+
 /// Copies `app.log` to `app.log.1` and empties it, as logrotate's `copytruncate` does; the writer
 /// keeps its descriptor.
 pub(crate) fn copytruncate(log: &Path, keep: usize) {
     shift(log, keep);
-    fs::copy(log, numbered(log, 1)).expect("the log can be copied");
-    let file = File::options().write(true).open(log).expect("the log is there");
-    file.set_len(0).expect("the log can be emptied");
+    copy_and_empty(log, &numbered(log, 1));
 }
 
 /// `gzip FILE`: the file is gone, and beside it stands `FILE.gz`, whose path is returned.
 pub(crate) fn compress(path: &Path) -> PathBuf {
     let status = Command::new("gzip").arg(path).status().expect("gzip runs");
     assert!(status.success(), "gzip {}", path.display());
-    let mut name = path.as_os_str().to_owned();
-    name.push(".gz");
-    name.into()
+    with_gz(path)
 }
 
 /// What `gzip` makes of these bytes.

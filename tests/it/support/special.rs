@@ -27,7 +27,40 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The library that gives a process another clock. `None`, said aloud, where it is not.
+fn faketime() -> Option<&'static str> {
+    const PLACES: [&str; 3] = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib64/faketime/libfaketimeMT.so.1",
+    ];
+    let library = PLACES.into_iter().find(|place| Path::new(place).exists());
+    if library.is_none() {
+        skipped("libfaketime is not here (Debian: apt-get install faketime)");
+    }
+    library
+}
+
 impl Pod {
+    /// Gives the agents a clock that is so many seconds ahead, from now on; [`Self::set_clock`] sets it
+    /// again. `None`, said aloud, where that cannot be.
+    pub(crate) fn fake_clock(&mut self, ahead: i64) -> Option<()> {
+        let library = faketime()?;
+        let clock = self.path("clock").display().to_string();
+        self.set_clock(ahead);
+        self.set("LD_PRELOAD", library).set("FAKETIME_TIMESTAMP_FILE", &clock);
+        self.set("FAKETIME_NO_CACHE", "1").set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        self.set("DONT_FAKE_MONOTONIC", "1").set("NO_FAKE_STAT", "1");
+        Some(())
+    }
+
+    /// Sets the clock of the agents.
+    pub(crate) fn set_clock(&self, ahead: i64) {
+        let next = self.path("clock.next");
+        std::fs::write(&next, format!("{ahead:+}")).expect("the clock can be set");
+        std::fs::rename(next, self.path("clock")).expect("the clock can be set");
+    }
+
     /// Starts an agent by way of another program, which must end in `exec "$@"`. `None` if that
     /// program cannot do here what it should.
     pub(super) fn start_by(&self, wrap: impl Fn() -> Command) -> Option<Agent> {

@@ -1,0 +1,226 @@
+//! A file that was read in part is excluded, or taken out of the patterns, between two runs (F45):
+//! nothing of it is shipped any more, wherever the rest stands; taken back, it is read on.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::support::{
+    Agent, LOGSTORE, Meanwhile, Pod, append_to, compress, copy_and_empty, each, numbered, pairs,
+};
+
+/// Another logstore of the same project, which the endpoint takes too.
+const OTHER: &str = crate::support::OTHER_LOGSTORE;
+
+/// How a file is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Out {
+    /// `exclude` names it.
+    Excluded,
+    /// `exclude` finds it and all of its generations.
+    ExcludedWithGenerations,
+    /// `paths` names the other file only.
+    NotInPaths,
+}
+
+const OUTS: [Out; 3] = [Out::Excluded, Out::ExcludedWithGenerations, Out::NotInPaths];
+
+/// What becomes of the file meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It stays where it is, and grows.
+    Stays,
+    /// `app.log.1`, and another file takes its place.
+    Renamed,
+    /// Renamed and compressed.
+    Compressed,
+    /// Copied and emptied.
+    Copied,
+    /// Moved into another directory.
+    Moved,
+    /// Rotated twice: one file was never seen.
+    Twice,
+}
+
+const THENS: [Then; 6] =
+    [Then::Stays, Then::Renamed, Then::Compressed, Then::Copied, Then::Moved, Then::Twice];
+
+fn is_out(pod: &mut Pod, out: Out) {
+    let path = |pod: &Pod, name: &str| pod.path("share/logs").join(name).display().to_string();
+    match out {
+        Out::Excluded => {
+            let excluded = path(pod, "secret.log");
+            pod.set("LOGFERRY_EXCLUDE", &excluded);
+        }
+        Out::ExcludedWithGenerations => {
+            let excluded = path(pod, "**/secret.log*");
+            pod.set("LOGFERRY_EXCLUDE", &excluded);
+        }
+        Out::NotInPaths => {
+            pod.patterns(&["share/logs/app.log"]);
+        }
+    }
+}
+
+/// Lines that must not arrive: the ledger does not know them.
+fn write_secret(log: &Path, count: usize) {
+    append_to(log).write_all("must not be shipped\n".repeat(count).as_bytes()).unwrap();
+}
+
+fn happen(log: &Path, then: Then) {
+    write_secret(log, 50);
+    match then {
+        Then::Stays => return,
+        Then::Renamed | Then::Twice => fs::rename(log, numbered(log, 1)).unwrap(),
+        Then::Compressed => {
+            fs::rename(log, numbered(log, 1)).unwrap();
+            compress(&numbered(log, 1));
+        }
+        Then::Copied => copy_and_empty(log, &numbered(log, 1)),
+        Then::Moved => {
+            fs::create_dir_all(log.with_file_name("old")).unwrap();
+            fs::rename(log, log.with_file_name("old").join("secret.log")).unwrap();
+        }
+    }
+    write_secret(log, 20);
+    if then == Then::Twice {
+        fs::rename(numbered(log, 1), numbered(log, 2)).unwrap();
+        fs::rename(log, numbered(log, 1)).unwrap();
+        write_secret(log, 5);
+    }
+}
+
+/// Two logs are delivered; the agent runs.
+fn delivered_pod() -> (Pod, PathBuf, PathBuf, Agent) {
+    let (mut pod, log) = Pod::with_log();
+    let secret = log.with_file_name("secret.log");
+    pod.patterns(&["share/logs/*.log"]);
+    pod.ledger.append(&secret, 100);
+    pod.ledger.append(&log, 100);
+    let agent = pod.start();
+    pod.expect_all();
+    (pod, log, secret, agent)
+}
+
+/// Neither in that run nor in the next one, under whatever name; to the same logstore or another one.
+#[test]
+fn f45_nothing_of_a_file_that_was_left_out_is_shipped() {
+    let runs = [(Meanwhile::Stopped, OTHER), (Meanwhile::Killed, LOGSTORE)].into_iter();
+    let cases = pairs(&OUTS, &THENS).into_iter().zip(runs.cycle());
+    each(&cases.collect::<Vec<_>>(), |&((out, then), (how, logstore))| {
+        let (mut pod, log, secret, agent) = delivered_pod();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            happen(&secret, then);
+            is_out(pod, out);
+            pod.set("LOGFERRY_LOGSTORE", logstore);
+            pod.ledger.append(&log, 10);
+        });
+        pod.expect_all();
+        write_secret(&secret, 10);
+        pod.ledger.append(&log, 10);
+        pod.expect_all();
+        agent.stop();
+
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        pod.expect_all();
+        agent.stop();
+        assert_eq!(pod.ledger.check(&pod.mock), 0);
+        pod.expect_sound();
+    });
+}
+
+/// `exclude` finds the name that a generation has now, and not the log's: what was not read of it stays
+/// unread, and the log goes on.
+#[test]
+fn f45_a_generation_whose_present_name_is_excluded_is_left_alone() {
+    let excludes = ["share/logs/*.1", "share/logs/secret.log.*", "share/logs/old/**"];
+    each(&pairs(&excludes, &Meanwhile::AWAY), |&(exclude, how)| {
+        let (mut pod, log, secret, agent) = delivered_pod();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            write_secret(&secret, 50);
+            let old = if exclude.contains("/old/") { "old/secret.log" } else { "secret.log.1" };
+            fs::create_dir_all(secret.with_file_name("old")).unwrap();
+            fs::rename(&secret, secret.with_file_name(old)).unwrap();
+            let exclude = pod.path(exclude).display().to_string();
+            pod.set("LOGFERRY_EXCLUDE", &exclude);
+            pod.ledger.append(&secret, 10);
+            pod.ledger.append(&log, 10);
+        });
+        pod.expect_all();
+        agent.stop();
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        pod.expect_all();
+        agent.stop();
+
+        assert_eq!(pod.ledger.check(&pod.mock), 0);
+        pod.expect_sound();
+    });
+}
+
+/// It is said, once, and what is remembered of the file is kept: taken back, it is read on.
+#[test]
+fn f45_a_file_that_was_left_out_is_named_once_and_read_on_when_it_is_taken_back() {
+    let thens = [Then::Stays, Then::Renamed, Then::Moved];
+    each(&pairs(&thens, &OUTS), |&(then, out)| {
+        let (mut pod, log, secret, agent) = delivered_pod();
+        assert_eq!(agent.stop().0, 0);
+        pod.ledger.append(&secret, 50);
+        let rest = pod.ledger.lines.len() - 50..pod.ledger.lines.len();
+        match then {
+            Then::Renamed => fs::rename(&secret, numbered(&secret, 1)).unwrap(),
+            Then::Moved => {
+                fs::create_dir(secret.with_file_name("old")).unwrap();
+                fs::rename(&secret, secret.with_file_name("old").join("secret.log")).unwrap();
+            }
+            _ => {}
+        }
+        is_out(&mut pod, out);
+        for _ in 0..2 {
+            let told = pod.agent_log().len();
+            pod.ledger.append(&log, 10);
+            let agent = pod.start();
+            crate::support::wait_for("the other file", || {
+                let missing = pod.ledger.missing_numbers(&pod.mock);
+                missing.iter().all(|number| rest.contains(number))
+            });
+            agent.stop();
+            let text = pod.agent_log()[told..].to_owned();
+            let is_named =
+                |line: &&str| line.contains("share/logs/secret.log") && !line.contains(" DEBUG ");
+            let count = text.lines().filter(is_named).count();
+            assert_eq!(count, 1, "it is named once:\n{text}");
+        }
+        let missing = pod.ledger.missing_numbers(&pod.mock);
+        assert_eq!(missing, rest.collect::<Vec<_>>(), "it is left out");
+
+        pod.set("LOGFERRY_EXCLUDE", "").patterns(&["share/logs/*.log"]);
+        let agent = pod.start();
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
+/// Another logstore, and nothing left out: the file is read on where it was, into the new one.
+#[test]
+fn f45_with_another_logstore_a_file_is_read_on() {
+    each(&pairs(&THENS[..3], &Meanwhile::AWAY), |&(then, how)| {
+        let (mut pod, log, secret, agent) = delivered_pod();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            pod.ledger.append(&secret, 50);
+            match then {
+                Then::Renamed => fs::rename(&secret, numbered(&secret, 1)).unwrap(),
+                Then::Compressed => drop(compress(&secret)),
+                _ => {}
+            }
+            pod.set("LOGFERRY_LOGSTORE", OTHER);
+            pod.ledger.append(&secret, 10);
+        });
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+        let groups = pod.mock.store().groups();
+        let of_other = groups.iter().filter(|group| group.logstore == OTHER);
+        let lines: usize = of_other.map(|group| group.logs().len()).sum();
+        assert_eq!(lines, 50 + 10 + 1);
+    });
+}
