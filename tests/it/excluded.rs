@@ -5,12 +5,12 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::support::{
-    Agent, LOGSTORE, Meanwhile, Pod, append_to, compress, copy_and_empty, each, numbered, pairs,
-};
+use logferry::mock::Group;
 
-/// Another logstore of the same project, which the endpoint takes too.
-const OTHER: &str = crate::support::OTHER_LOGSTORE;
+use crate::support::{
+    Agent, LOGSTORE, Meanwhile, OTHER_LOGSTORE, OTHER_PROJECT, PROJECT, Pod, append_to, compress,
+    copy_and_empty, each, numbered, pairs,
+};
 
 /// How a file is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +105,21 @@ fn delivered_pod() -> (Pod, PathBuf, PathBuf, Agent) {
 /// Neither in that run nor in the next one, under whatever name; to the same logstore or another one.
 #[test]
 fn f45_nothing_of_a_file_that_was_left_out_is_shipped() {
-    let runs = [(Meanwhile::Stopped, OTHER), (Meanwhile::Killed, LOGSTORE)].into_iter();
+    let runs = [
+        (Meanwhile::Stopped, (PROJECT, OTHER_LOGSTORE)),
+        (Meanwhile::Killed, (PROJECT, LOGSTORE)),
+        (Meanwhile::Stopped, (OTHER_PROJECT, LOGSTORE)),
+        (Meanwhile::Killed, (PROJECT, OTHER_LOGSTORE)),
+        (Meanwhile::Stopped, (PROJECT, LOGSTORE)),
+    ];
+    let runs = runs.into_iter();
     let cases = pairs(&OUTS, &THENS).into_iter().zip(runs.cycle());
-    each(&cases.collect::<Vec<_>>(), |&((out, then), (how, logstore))| {
+    each(&cases.collect::<Vec<_>>(), |&((out, then), (how, (project, logstore)))| {
         let (mut pod, log, secret, agent) = delivered_pod();
         let agent = pod.meanwhile(agent, how, |pod| {
             happen(&secret, then);
             is_out(pod, out);
-            pod.set("LOGFERRY_LOGSTORE", logstore);
+            pod.set("LOGFERRY_PROJECT", project).set("LOGFERRY_LOGSTORE", logstore);
             pod.ledger.append(&log, 10);
         });
         pod.expect_all();
@@ -201,10 +208,13 @@ fn f45_a_file_that_was_left_out_is_named_once_and_read_on_when_it_is_taken_back(
     });
 }
 
-/// Another logstore, and nothing left out: the file is read on where it was, into the new one.
+/// Another logstore or project, and nothing left out: each file is read on where it was, into the new
+/// one.
 #[test]
 fn f45_with_another_logstore_a_file_is_read_on() {
-    each(&pairs(&THENS[..3], &Meanwhile::AWAY), |&(then, how)| {
+    let targets = [(PROJECT, OTHER_LOGSTORE), (OTHER_PROJECT, LOGSTORE)];
+    let runs = pairs(&Meanwhile::AWAY, &targets);
+    each(&pairs(&THENS[..3], &runs), |&(then, (how, (project, logstore)))| {
         let (mut pod, log, secret, agent) = delivered_pod();
         let agent = pod.meanwhile(agent, how, |pod| {
             pod.ledger.append(&secret, 50);
@@ -213,14 +223,15 @@ fn f45_with_another_logstore_a_file_is_read_on() {
                 Then::Compressed => drop(compress(&secret)),
                 _ => {}
             }
-            pod.set("LOGFERRY_LOGSTORE", OTHER);
+            pod.set("LOGFERRY_PROJECT", project).set("LOGFERRY_LOGSTORE", logstore);
             pod.ledger.append(&secret, 10);
         });
 
         assert_eq!(pod.finish_twice(agent, &log), 0);
         let groups = pod.mock.store().groups();
-        let of_other = groups.iter().filter(|group| group.logstore == OTHER);
-        let lines: usize = of_other.map(|group| group.logs().len()).sum();
+        let is_there = |group: &Group| (&*group.project, &*group.logstore) == (project, logstore);
+        let lines: usize =
+            groups.iter().filter(|group| is_there(group)).map(|group| group.logs().len()).sum();
         assert_eq!(lines, 50 + 10 + 1);
     });
 }

@@ -95,10 +95,10 @@ struct Log {
     writer: File,
     /// Lines, by their numbers.
     lines: Vec<usize>,
-    /// How many of them are known to be saved as delivered,
+    /// How many of them are known to be saved as delivered.
     saved: usize,
-    /// and how many may come again because the agent was killed.
-    may_repeat: usize,
+    /// Those that may come again, because they were not when the agent was killed.
+    may_repeat: HashSet<usize>,
 }
 
 /// One agent, and a log for each combination of directives, each with a directory of its own.
@@ -123,9 +123,8 @@ impl Field {
             symlink(&dir, pod.path(&format!("share/{id}"))).unwrap();
             let path = dir.join("app.log");
             let writer = append_to(&path);
-            let log =
-                Log { directives, id, path, writer, lines: Vec::new(), saved: 0, may_repeat: 0 };
-            logs.push(log);
+            let (lines, may_repeat) = (Vec::new(), HashSet::new());
+            logs.push(Log { directives, id, path, writer, lines, saved: 0, may_repeat });
         }
         let patterns: Vec<String> =
             logs.iter().map(|log| format!("share/{}/{pattern}", log.id)).collect();
@@ -239,8 +238,8 @@ impl Field {
         }
         for log in &self.logs {
             let came = |&line: &usize| count.get(self.pod.ledger.lines[line].as_bytes()).copied();
-            let repeats: usize =
-                log.lines.iter().map(|line| came(line).unwrap_or(0).saturating_sub(1)).sum();
+            let lines = log.lines.iter().filter(|line| !log.may_repeat.contains(line));
+            let repeats: usize = lines.map(|line| came(line).unwrap_or(0).saturating_sub(1)).sum();
             let within = format!("/share/{}/", log.id);
             let foreign: usize = foreign
                 .iter()
@@ -248,9 +247,9 @@ impl Field {
                 .map(|(_, count)| count)
                 .sum();
             let mut text = String::new();
-            if repeats > log.may_repeat {
-                let (may, all) = (log.may_repeat, log.lines.len());
-                text.push_str(&format!(" {repeats} of {all} lines came again, {may} may."));
+            if repeats > 0 {
+                let all = log.lines.len() - log.may_repeat.len();
+                text.push_str(&format!(" {repeats} of {all} lines came again."));
             }
             if foreign > 0 {
                 text.push_str(&format!(" {foreign} lines came that nobody wrote."));
@@ -272,7 +271,7 @@ impl Field {
 
     fn kill(&mut self, agent: Agent) {
         for log in &mut self.logs {
-            log.may_repeat += log.lines.len() - log.saved;
+            log.may_repeat.extend(&log.lines[log.saved..]);
         }
         agent.kill();
     }
@@ -291,7 +290,7 @@ impl Field {
         self.write(20, |_| true);
         let mut agent = self.pod.start();
         for is_hasty in [false, true, false] {
-            if !is_hasty {
+            if life == Life::Killed {
                 self.await_saved();
             }
             // What is shredded while the agent may read it is delivered before.

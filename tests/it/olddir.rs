@@ -114,6 +114,35 @@ fn f39_what_the_patterns_find_in_both_directories_comes_once() {
     }
 }
 
+/// A directory for each day, right below the log or below one for the month. What nobody has seen is in
+/// a directory that nobody has seen.
+#[test]
+fn f39_a_new_directory_for_each_day_is_looked_into() {
+    let days: [[&str; 3]; 2] =
+        [["2026-11-29", "2026-11-30", "2026-12-01"], ["2026/11-29", "2026/11-30", "2026/12-01"]];
+    let patterns = ["share/logs/*.log", "share/logs/**/app.log*"];
+    let cases = pairs(&days, &patterns);
+    each(&pairs(&cases, &Meanwhile::ALL), |&((days, pattern), how)| {
+        let (mut pod, log, mut agent) = delivered_pod(pattern);
+        let mut days = days.iter();
+        for rotations in [2, 1] {
+            agent = pod.meanwhile(agent, how, |pod| {
+                for day in days.by_ref().take(rotations) {
+                    pod.ledger.append(&log, 50);
+                    if how == Meanwhile::Running {
+                        pod.expect_all();
+                    }
+                    rename(&log, &Naming::Numbered.next(&log, &log.with_file_name(day)));
+                    pod.ledger.append(&log, 80);
+                }
+            });
+            pod.expect_all();
+        }
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
 /// As fast as a disk allows, while the agent runs: most files live for a moment only.
 #[test]
 fn f39_quick_rotations_into_another_directory_lose_nothing() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{
-    Agent, Meanwhile, Pod, append_to, compress, copy_and_empty, each, pairs, wait_for,
+    Agent, Meanwhile, Pod, append_to, compress, copy_and_empty, each, pairs, rotate, wait_for,
 };
 
 /// 300 lines are delivered; the agent runs.
@@ -97,6 +97,30 @@ fn f40_lines_follow_a_directory_that_is_renamed_again_and_again() {
         }
 
         assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
+/// Rotated first: what nobody has seen stands in the renamed directory beside what is known, under a name
+/// of a generation and under that of the log.
+#[test]
+fn f40_what_was_made_in_a_directory_before_it_was_renamed_is_found() {
+    let directories = [DIRECTORIES[0], DIRECTORIES[1], DIRECTORIES[3]];
+    each(&pairs(&directories, &Meanwhile::BLIND), |&((old, new, moved), how)| {
+        let (mut pod, log, agent) = delivered_pod("share/logs/*.log");
+        let agent = pod.meanwhile(agent, how, |pod| {
+            pod.ledger.append(&log, 50);
+            for _ in 0..2 {
+                rotate(&log, 9);
+                pod.ledger.append(&log, 80);
+            }
+            fs::rename(pod.path(old), pod.path(new)).unwrap();
+            pod.ledger.append(&pod.path(moved), 10);
+            pod.link("data/pod/logs");
+            pod.ledger.append(&log, 30);
+        });
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+        assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
     });
 }
 

@@ -51,8 +51,10 @@ use logferry_mock::{self as mock, Access, Background, Key};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const PROJECT: &str = "test-project";
+/// Another project that the endpoint takes.
+pub(crate) const OTHER_PROJECT: &str = "other-project";
 pub(crate) const LOGSTORE: &str = "app-log";
-/// Another one that the endpoint takes.
+/// Another logstore that it takes.
 pub(crate) const OTHER_LOGSTORE: &str = "other-log";
 const KEY_ID: &str = "test-access-key-id";
 const KEY_SECRET: &str = "test-access-key-secret";
@@ -80,7 +82,7 @@ impl Pod {
         fs::create_dir_all(dir.path().join("share")).expect("share");
         let access = Access {
             keys: vec![Key { id: KEY_ID.to_owned(), secret: KEY_SECRET.to_owned() }],
-            projects: vec![PROJECT.to_owned()],
+            projects: vec![PROJECT.to_owned(), OTHER_PROJECT.to_owned()],
             logstores: vec![LOGSTORE.to_owned(), OTHER_LOGSTORE.to_owned()],
         };
         let options = mock::Options { access, ..options };
