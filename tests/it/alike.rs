@@ -147,6 +147,26 @@ fn f43_a_file_made_after_another_was_deleted_is_no_copy_of_it() {
     });
 }
 
+/// Both happen while nobody looks: only the first line is the same, so it is no copy of what was there.
+#[test]
+fn f43_a_file_made_after_another_was_deleted_unseen_is_no_copy_of_it() {
+    each(&pairs(&NAMES, &Meanwhile::BLIND), |&(names, how)| {
+        let (mut pod, first, second) = pod_of(names);
+        pod.ledger.append(&first, 50);
+        let agent = pod.start();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            fs::remove_file(&first).unwrap();
+            pause(std::time::Duration::from_millis(1100));
+            let mut writer = append_to(&second);
+            pod.ledger.write_again(&mut writer, 0..1);
+            pod.ledger.write(&mut writer, 20);
+        });
+
+        assert_eq!(pod.finish_twice(agent, &second), 0);
+        expect_both(&pod, names);
+    });
+}
+
 /// A generation of the first that was a copy is one still: only its time and its bytes together say so.
 #[test]
 fn f43_a_copy_made_before_the_original_was_emptied_is_still_known() {

@@ -152,7 +152,7 @@ fn f06_three_rotations_after_the_clock_was_set_right() {
     let cases = pairs(&[90, 3600, 86_400], &Meanwhile::AWAY);
     let namings: [Naming; 3] = [numbered, dated, inner];
     let cases: Vec<_> = cases.into_iter().zip([0, 1, 2].into_iter().cycle()).collect();
-    each(&cases, |&((ahead, how), naming)| {
+    each(&pairs(&cases, &[false, true]), |&(((ahead, how), naming), is_copied)| {
         let (mut pod, log) = Pod::with_log();
         pod.patterns(&["share/logs/app.log"]);
         if pod.fake_clock(ahead).is_none() {
@@ -163,7 +163,14 @@ fn f06_three_rotations_after_the_clock_was_set_right() {
         let agent = pod.meanwhile(agent, how, |pod| {
             pod.set_clock(0);
             pod.ledger.append(&log, 100);
-            rotate_away(pod, &log, namings[naming]);
+            if is_copied {
+                for _ in 0..3 {
+                    copytruncate(&log, 9);
+                    pod.ledger.append(&log, 300);
+                }
+            } else {
+                rotate_away(pod, &log, namings[naming]);
+            }
         });
 
         assert_eq!(pod.finish_twice(agent, &log), 0);
