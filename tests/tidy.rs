@@ -25,7 +25,10 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "checkpoint::logtail"),
     (Level::Pure, "limit::bucket limit::flood limit::pacer limit::repeat limit::slack limit"),
     (Level::Pure, "limit::memory"),
-    (Level::Pure, "tail tail::catalog::names tail::catalog::judge tail::catalog tail::pattern tail::roots tail::crowd"),
+    (
+        Level::Pure,
+        "tail tail::catalog::names tail::catalog::judge tail::catalog tail::pattern tail::roots tail::crowd",
+    ),
     (Level::Pure, "tail::registry tail::schedule"),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),
     (Level::Pure, "batch::policy batch batch::rewrite pipeline"),

@@ -22,6 +22,7 @@
 //!   gone_at               8  not in version 1: see `Checkpoint::gone_at`
 //!   process               4  not in version 1: see `Checkpoint::process`
 //!   owner               4+n  not in version 1: name of the collection; empty for not known
+//!   trail            4+16×n  not in version 1: offsets and the fingerprints before them
 //!   count                 4  ranges above `offset`; left out, with all that follows, if there are none
 //!                            and `rest` is nothing or not known
 //!   range × count
@@ -105,6 +106,9 @@ pub struct Checkpoint {
     pub owner: Option<Arc<str>>,
     /// Which rules the ranges were made into records by; a number that grows with each change of them.
     pub process: u32,
+    /// Places below `offset` at which readings ended, with the fingerprints of the bytes before each: a copy
+    /// that is shorter than what was delivered is known by one of them.
+    pub trail: Vec<(u64, Fingerprint)>,
     /// What was sent, or may have been, of the bytes above `offset`, in order. Only where each line
     /// is to arrive exactly once.
     pub ranges: Vec<Range>,
@@ -249,6 +253,12 @@ fn encode_entry(bytes: &mut Vec<u8>, entry: &Checkpoint) {
     let owner = entry.owner.as_deref().unwrap_or_default();
     put_len(bytes, owner.len());
     bytes.extend_from_slice(owner.as_bytes());
+    put_len(bytes, entry.trail.len());
+    for (offset, before) in &entry.trail {
+        bytes.extend_from_slice(&offset.to_le_bytes());
+        bytes.extend_from_slice(&before.len.to_le_bytes());
+        bytes.extend_from_slice(&before.crc32.to_le_bytes());
+    }
     let rest = entry.rest.filter(|rest| *rest > 0);
     if !entry.ranges.is_empty() || rest.is_some() {
         put_len(bytes, entry.ranges.len());
@@ -371,6 +381,11 @@ fn decode_entry(
         checkpoint.process = entry.u32()?;
         let len = entry.u32()? as usize;
         checkpoint.owner = owners.name(entry.take(len)?);
+        for _ in 0..entry.u32()? {
+            let offset = entry.u64()?;
+            let before = Fingerprint { len: entry.u32()?, crc32: entry.u32()? };
+            checkpoint.trail.push((offset, before));
+        }
     }
     if !entry.left.is_empty() {
         checkpoint.ranges = decode_ranges(&mut entry)?;
@@ -467,6 +482,7 @@ mod tests {
             gone_at in any::<i64>(),
             process in any::<u32>(),
             owner in proptest::option::of("[a-z-]{1,9}"),
+            trail in proptest::collection::vec(any::<(u64, u32, u32)>(), 0..3),
         ) -> Checkpoint {
             Checkpoint {
                 path: OsString::from_vec(path).into(),
@@ -484,6 +500,10 @@ mod tests {
                 gone_at,
                 process,
                 owner: owner.map(Into::into),
+                trail: trail
+                    .into_iter()
+                    .map(|(at, len, crc32)| (at, Fingerprint { len, crc32 }))
+                    .collect(),
                 ranges,
                 head: Fingerprint { len: prints[0], crc32: prints[1] },
                 tail: Fingerprint { len: prints[2], crc32: prints[3] },
@@ -575,7 +595,7 @@ mod tests {
         let saved =
             Checkpoint { path: "/a".into(), offset: 7, is_done: true, ..Checkpoint::default() };
         let bytes = encode(1, std::slice::from_ref(&saved));
-        let (crc, owner, looked_at, flags) = (4, 8 + 4 + 4, 8, 4);
+        let (crc, owner, looked_at, flags) = (4, 8 + 4 + 4 + 4, 8, 4);
         let flags_at = bytes.len() - crc - owner - looked_at - flags;
 
         assert_eq!(bytes[flags_at..flags_at + 4], DONE.to_le_bytes());
@@ -587,7 +607,7 @@ mod tests {
         let saved = Checkpoint { path: "/a".into(), rest: Some(3), ..Checkpoint::default() };
         let entry = Checkpoint { gone_at: 5, process: 2, owner: Some("x".into()), ..saved.clone() };
         let mut bytes = encode(1, &[entry]);
-        let (crc, rest, owner) = (4, 4 + 8, 8 + 4 + 4 + 1);
+        let (crc, rest, owner) = (4, 4 + 8, 8 + 4 + 4 + 1 + 4);
         let owner_at = bytes.len() - crc - rest - owner;
         bytes.drain(owner_at..owner_at + owner);
         bytes.truncate(bytes.len() - crc);

@@ -188,7 +188,7 @@ impl Collector {
         // What has trouble now: what is not among it any more is news when it comes back.
         self.troubled.turn();
         let (mut found, mut is_all) = (HashSet::new(), false);
-        let looked_at = opening::stamp();
+        let (looked_at, began) = (opening::stamp(), clock::now());
         let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
         let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
         self.breath = Breath::new(clock::now() + BREATH_PERIOD);
@@ -237,6 +237,7 @@ impl Collector {
             self.publish(now, false);
         }
         self.refresh_places();
+        self.look_at_renamed(now);
         self.search_for_vanished(&found, is_all);
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
@@ -246,7 +247,7 @@ impl Collector {
         self.close_idle(now);
         self.examine_where(now, |_| true);
         // Now all that was found has been looked at since then.
-        self.looked_at = looked_at;
+        (self.looked_at, self.looked_when) = (looked_at, began);
         self.keep_within_budget();
         self.note_polling();
         self.news.on_discovered(self.is_short.then_some(news_from));
@@ -472,21 +473,32 @@ impl Collector {
                 // What is new goes before what is only waiting. (And who is to end has no time.)
                 (self.is_scan_wanted, self.is_opening_cut) = (true, true);
                 self.packed.on_waits((file.device, file.inode));
+                self.note_waiting(file);
                 self.unopened.add(&file.path, LATER);
                 continue;
             }
             if self.is_short {
                 // Nobody gives up a descriptor in this look who has not for the one before.
                 self.packed.on_waits((file.device, file.inode));
+                self.note_waiting(file);
                 self.unopened.add(&file.path, SHORT);
                 continue;
             }
             match self.open_found(file, now) {
                 // Another file than was found, if it was replaced since.
-                Ok(inode) => found.extend(inode),
+                Ok(inode) => {
+                    if inode.is_some_and(|inode| inode != (file.device, file.inode)) {
+                        self.expect_renamed(file, &mut found);
+                    }
+                    found.extend(inode);
+                }
                 Err(error) => {
+                    if error.kind() == io::ErrorKind::NotFound {
+                        self.expect_renamed(file, &mut found);
+                    }
                     if self.is_short {
                         self.packed.on_waits((file.device, file.inode));
+                        self.note_waiting(file);
                     }
                     self.note_unopened(&file.path, &error);
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
@@ -693,7 +705,7 @@ impl Collector {
     /// Closes the accounts of ended incarnations that have nothing under way any more, and
     /// remembers them.
     pub(super) fn settle(&mut self) {
-        for (file, mut ended) in self.registry.take_settled() {
+        for (file, ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
             let skipped = ended.hole_bytes + ended.left_bytes;
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
@@ -715,6 +727,7 @@ impl Collector {
                 }
             }
             let has_gone = ended.state == State::Deleted
+                || ended.gone_at != 0
                 || self.registry.find(opened.device, opened.inode).is_some();
             let checkpoint = self.checkpoint(file, &ended, clock::wall().as_secs());
             self.once.forget(file);
@@ -722,8 +735,7 @@ impl Collector {
             let is_done = ended.left_bytes == 0;
             self.on_original_ended(file, &ended, has_gone);
             if has_gone {
-                let trail = std::mem::take(&mut ended.trail);
-                self.remembered.put_gone_with(Checkpoint { is_done, ..checkpoint }, trail);
+                self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
             } else {
                 self.remembered.put_done(checkpoint);
             }

@@ -194,6 +194,8 @@ pub struct Collector {
     breath: Breath,
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
+    /// The same by the clock that nobody sets.
+    looked_when: Instant,
     /// Files that the last discovery found and could not open, or not yet.
     unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
@@ -341,6 +343,7 @@ impl Collector {
             said: Said::default(),
             breath: Breath::new(now),
             looked_at,
+            looked_when: now,
             unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             is_short: false,

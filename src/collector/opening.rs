@@ -11,11 +11,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map};
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::{fs, io};
 
 use super::files::LATER;
 use super::said::Kind;
@@ -32,7 +33,7 @@ use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::discover::{Found, Permission};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, Opened, Registry, State, Tracked};
+use crate::tail::registry::{FoundAs, Opened, ROTATED_QUIET, Registry, State, Tracked};
 use crate::tail::remembered::{self, Original, Remembered, Seeker, Suspect};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
@@ -61,6 +62,10 @@ const ABSENT_MAX: usize = 1000;
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
     resting: HashMap<(u64, u64), FoundAs>,
+    /// Those that are delivered and were renamed, where they are: they may be written to for a while.
+    renamed: HashMap<(u64, u64), (PathBuf, FoundAs, Instant)>,
+    /// Those that are to be opened and were not yet.
+    waiting: HashSet<(u64, u64)>,
     /// Those of them that were found so by the first discovery, and are to be opened.
     asleep: VecDeque<Found>,
     /// Those that have changed and are not open yet: they may be renamed before they can be opened.
@@ -164,6 +169,17 @@ impl Aside {
         !self.copies.is_empty()
     }
 
+    /// Files of which it is not known yet whether they are copies: they hold just as much as others that
+    /// are there. (What holds less is most likely one, of a file that has grown since.)
+    pub(super) fn in_doubt(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
+        let is_as_long = |copy: &&Copy| match copy.of {
+            Source::Open(file) => open.get(file).is_some_and(|one| one.size == copy.done.offset),
+            Source::Closed(_) => true,
+        };
+        let copies = self.copies.values().filter(|copy| copy.own_at.is_some() && !copy.is_empty());
+        copies.filter(is_as_long).map(|copy| &copy.done)
+    }
+
     /// Whether a file was found to be a copy of an open one.
     pub(super) fn is_copy(&self, inode: (u64, u64)) -> bool {
         self.copies.contains_key(&inode)
@@ -183,8 +199,9 @@ impl Aside {
     /// The checkpoint of a file that is closed, for the next start: one that rests may be written to
     /// and renamed until then, so it is searched for. (A compressed one has another size than text.)
     pub(super) fn for_next_start<'a>(&self, saved: &'a Checkpoint) -> Cow<'a, Checkpoint> {
-        let rests = self.resting.get(&(saved.device, saved.inode));
-        let rests = rests.is_some_and(|found_as| found_as.0 == saved.offset);
+        let inode = (saved.device, saved.inode);
+        let rests = self.resting.get(&inode).is_some_and(|found_as| found_as.0 == saved.offset)
+            || self.renamed.contains_key(&inode);
         match saved.is_done && rests {
             true => Cow::Owned(Checkpoint { is_done: false, ..saved.clone() }),
             false => Cow::Borrowed(saved),
@@ -229,7 +246,7 @@ impl Collector {
 
     /// A file was renamed: others may have been born and renamed in its place since the last look.
     pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
-        let seen = self.looked_at;
+        let seen = self.looked_at();
         // What was known before is still looked for from then on.
         self.expect_beside(file, |known| known.seen = known.seen.min(seen));
     }
@@ -239,15 +256,43 @@ impl Collector {
     /// once, however old it is. If not, others may have come since the last look; a copy that holds
     /// them was written to since then, and is looked for with the next discovery.
     pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
-        let seen = self.looked_at;
+        let seen = self.looked_at();
         self.is_scan_wanted |= is_lost;
         self.expect_beside(file, |known| {
+            // Between two truncations there may have been a text that stands in a copy only.
+            known.seen = known.seen.min(seen);
             if is_lost {
-                (known.seen, known.born) = (known.seen.min(seen), Some(i64::MIN));
+                known.born = Some(i64::MIN);
             } else {
                 known.copied = known.copied.or(Some(seen));
             }
         });
+    }
+
+    /// A renamed file was written over, and nothing finds it by its name: it may be a copy now.
+    pub(super) fn expect_copy_over(&mut self, file: FileKey) {
+        let seen = self.looked_at().saturating_sub(nanoseconds(COPY_TIME));
+        self.expect_beside(file, |known| {
+            known.copied = Some(known.copied.unwrap_or(seen).min(seen))
+        });
+    }
+
+    /// A file was found, and has another name since, or none: others stand where it was, or nothing.
+    pub(super) fn expect_renamed(&mut self, file: &Found, found: &mut HashSet<(u64, u64)>) {
+        found.remove(&(file.device, file.inode));
+        let seen = self.looked_at();
+        let dir = file.path.parent().and_then(|dir| self.patterns.enter(dir));
+        if let (Some(dir), Some(name)) = (dir, file.path.file_name()) {
+            let one = Known { path: file.path.clone(), seen, born: None, copied: None };
+            let known = self.aside.known.entry(dir.join(name).into()).or_insert(one);
+            known.seen = known.seen.min(seen);
+        }
+    }
+
+    /// When the last discovery began, by the clock of now: it may have been set back since.
+    fn looked_at(&self) -> i64 {
+        let age = nanoseconds(clock::now().saturating_duration_since(self.looked_when));
+        self.looked_at.min(stamp().saturating_sub(age))
     }
 
     fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
@@ -371,6 +416,14 @@ impl Collector {
         self.aside.copies.retain(|inode, _| found.contains(inode));
         self.aside.own.retain(|inode| found.contains(inode));
         let (remembered, registry) = (&mut self.remembered, &self.registry);
+        self.aside.waiting.retain(|inode| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.miss(inode.0, inode.1);
+            }
+            is_found && registry.find(inode.0, inode.1).is_none()
+        });
+        let (remembered, registry) = (&mut self.remembered, &self.registry);
         self.aside.changed.retain(|inode| {
             let is_found = found.contains(inode);
             if !is_found {
@@ -388,6 +441,49 @@ impl Collector {
         if is_all {
             self.remembered.forget_unfound(|inode| found.contains(&inode));
         }
+    }
+
+    /// Files that were closed after they had been renamed may have been written to: those are opened again.
+    pub(super) fn look_at_renamed(&mut self, now: Instant) {
+        let mut changed = Vec::new();
+        self.aside.renamed.retain(|inode, (place, found_as, since)| {
+            let is_same = look_at(place).is_some_and(|found| found == (*inode, *found_as));
+            if !is_same {
+                changed.push((*inode, place.clone()));
+            }
+            is_same && now < *since + ROTATED_QUIET
+        });
+        for ((device, inode), place) in changed {
+            self.remembered.search_for(device, inode);
+            self.remembered.search_again(&place);
+        }
+    }
+
+    /// A file that was found cannot be opened yet: whatever it is called then, it is known.
+    pub(super) fn note_waiting(&mut self, found: &Found) {
+        let inode = (found.device, found.inode);
+        if self.remembered.get(found.device, found.inode).is_some() {
+            return;
+        }
+        let Ok(metadata) = fs::metadata(&found.path) else { return };
+        let dir = found.path.parent().and_then(|dir| self.patterns.enter(dir));
+        let (Some(dir), Some(name)) = (dir, found.path.file_name()) else { return };
+        if (metadata.dev(), metadata.ino()) != inode {
+            return;
+        }
+        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        self.remembered.put_back(Checkpoint {
+            path: found.path.clone(),
+            resolved: dir.join(name),
+            device: found.device,
+            inode: found.inode,
+            born: born.map_or(0, nanoseconds),
+            seen_unix: clock::wall().as_secs(),
+            rest: Some(found.size),
+            ..Checkpoint::default()
+        });
+        self.remembered.let_sleep(found.device, found.inode);
+        self.aside.waiting.insert(inode);
     }
 
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
@@ -533,9 +629,18 @@ impl Collector {
     /// Closes a delivered file. One that the patterns find is opened again when it changes.
     pub(super) fn rest(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
-        if tracked.state == State::Active {
-            let inode = (tracked.opened.device, tracked.opened.inode);
-            self.aside.resting.insert(inode, tracked.found_as);
+        let inode = (tracked.opened.device, tracked.opened.inode);
+        match tracked.state {
+            State::Active => _ = self.aside.resting.insert(inode, tracked.found_as),
+            State::Rotated => {
+                let place = tracked.opened.resolved.to_path_buf();
+                if let Some((found, found_as)) = look_at(&place)
+                    && found == inode
+                {
+                    self.aside.renamed.insert(inode, (place, found_as, tracked.grown_at));
+                }
+            }
+            State::Deleted => {}
         }
         self.close(file);
         // Its checkpoint must be there when it is opened again.
@@ -551,6 +656,14 @@ impl Collector {
                     self.remembered.put_back(saved);
                 }
                 outcome
+            }
+            // It was only waiting to be opened.
+            Some((saved, Match::Resume)) if saved.offset == 0 && saved.head.len == 0 => {
+                let origin = self.origin_of_unknown(resolved, reader);
+                if !matches!(origin, Ok(Origin::New | Origin::Known(_))) {
+                    self.remembered.put_back(saved);
+                }
+                origin
             }
             Some((saved, Match::Resume | Match::Again)) => Ok(Origin::Known(saved)),
             Some((saved, Match::Rewritten | Match::Other)) => {
@@ -621,7 +734,11 @@ impl Collector {
         }
         // It was gone before another file was born with its inode; or whoever wrote over it changed it.
         let is_used = judge::is_used_inode(&saved, stat.born);
-        let gone_at = if is_used { stat.born } else { stat.changed };
+        let gone_at = match is_used {
+            true if saved.gone_at != 0 => saved.gone_at.min(stat.born - 1),
+            true => stat.born - 1,
+            false => stat.changed,
+        };
         self.remembered.put_gone(Checkpoint { gone_at, ..saved });
     }
 
@@ -797,7 +914,7 @@ impl Collector {
             Some((found, Match::Rewritten | Match::Other))
                 if judge::is_used_inode(&found, stat.born) =>
             {
-                self.remembered.put_gone(Checkpoint { gone_at: stat.born, ..found });
+                self.remembered.put_gone(Checkpoint { gone_at: stat.born - 1, ..found });
                 return Ok(());
             }
             Some((found, Match::Rewritten | Match::Other))
@@ -939,7 +1056,7 @@ impl Collector {
 
     /// Where a name stood for nothing at the last look, a file may have been born and renamed since.
     fn expect_absent(&mut self, known: &mut Places, now: Instant) {
-        let seen = self.looked_at;
+        let seen = self.looked_at();
         self.aside.absent.retain(|_, (_, since)| now < *since + ABSENT_TIME);
         let has_changed = |place: &OsString| unseen::has_changed_since(Path::new(place), seen);
         for (place, (path, _)) in self.aside.absent.iter().filter(|(place, _)| has_changed(place)) {
@@ -1066,7 +1183,7 @@ impl Collector {
         self.once.adopt(file, offset, ranges);
         self.make_room_to_read_again(file);
         if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.state = state;
+            (tracked.state, tracked.was_found) = (state, state == State::Active);
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             if let Some(originals) = &mut self.aside.originals {
                 originals.add(file, tracked);
@@ -1115,6 +1232,13 @@ impl Seeker for Collector {
 /// A path in memory, which is `one` if that is the same.
 fn shared(one: &Arc<Path>, path: &Path) -> Arc<Path> {
     if one.as_os_str() == path.as_os_str() { Arc::clone(one) } else { path.into() }
+}
+
+/// Device and inode of what is at a real path, and its size and time of change.
+fn look_at(place: &Path) -> Option<((u64, u64), FoundAs)> {
+    let found = fs::symlink_metadata(place).ok()?;
+    let found_as = (found.len(), (found.mtime(), found.mtime_nsec()));
+    Some(((found.dev(), found.ino()), found_as))
 }
 
 /// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds

@@ -1,6 +1,8 @@
 //! Reading: one turn of one file through the stages, and what is found on the way.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
@@ -13,9 +15,10 @@ use crate::base::span::FileKey;
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
 use crate::tail::catalog::judge::Stat;
+use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip;
 use crate::tail::reader::Reader;
-use crate::tail::registry::Change;
+use crate::tail::registry::{Change, Tracked};
 
 impl Collector {
     /// The file was truncated or rewritten: its old incarnation ends, a new one begins.
@@ -27,6 +30,9 @@ impl Collector {
         // It is asked anew: a copy may have been made since the last examination.
         let stat = self.readers.get(&file).and_then(|reader| reader.stat().ok());
         let gone_at = stat.map_or_else(super::opening::wall_nanoseconds, |stat| stat.changed);
+        if self.may_be_copied_over(file) {
+            return self.begin_anew(file, gone_at, why);
+        }
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(), self.registry.get_mut(restarted.file)) {
@@ -50,6 +56,39 @@ impl Collector {
         self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0);
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names_of(restarted.file);
+    }
+
+    /// Whether a file stands under the name of a generation of an open one: what is written over it may be
+    /// a copy of that.
+    fn may_be_copied_over(&self, file: FileKey) -> bool {
+        let Some(tracked) = self.registry.get(file) else { return false };
+        let place = &tracked.opened.resolved;
+        let is_of = |one: &Tracked| {
+            let names = [&*one.opened.path, &*one.found_at, &*one.opened.resolved];
+            names::kin(place, &names) == Some(Kin::Generation)
+        };
+        let is_generation =
+            !names::bases(place.file_name().unwrap_or_default().as_bytes()).is_empty();
+        is_generation && self.registry.iter().any(|(other, one)| other != file && is_of(one))
+    }
+
+    /// Other bytes stand in a file, and it is not known whose: the next discovery opens it as if it had
+    /// found it for the first time.
+    fn begin_anew(&mut self, file: FileKey, gone_at: i64, why: &str) {
+        let Some(tracked) = self.registry.get_mut(file) else { return };
+        tracked.gone_at = gone_at;
+        let (path, offset) = (Arc::clone(&tracked.opened.path), tracked.read_offset);
+        self.expect_copy_over(file);
+        let skipped = self.close(file);
+        self.counters.files_truncated += 1;
+        self.counters.skipped_truncated_bytes += skipped;
+        self.is_scan_wanted = true;
+        if self.said.admits(Kind::Rewritten) {
+            tracing::warn!(
+                file = %path.display(), offset, skipped, reason = why,
+                "it was truncated or rewritten; opening it anew"
+            );
+        }
     }
 
     /// A file that has fewer bytes than were read: what an examination showed before was its own.

@@ -319,9 +319,19 @@ impl Collector {
             summary.undelivered_files += 1;
             summary.undelivered_bytes += bytes;
         }
+        let doubtful = self.aside.in_doubt(&self.registry).map(|copy| Left {
+            path: copy.path.clone(),
+            bytes: Some(copy.offset),
+            reason: "it equals a file that nobody touches: it is its copy, or one of its own"
+                .into(),
+        });
+        let doubtful: Vec<Left> = doubtful.collect();
+        summary.undelivered_files += doubtful.len();
+        summary.undelivered_bytes += doubtful.iter().filter_map(|left| left.bytes).sum::<u64>();
         let beyond = self.beyond.left(&self.tail.paths);
         summary.undelivered_files += self.beyond.count();
         let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.unopened.first());
+        let left = left.chain(doubtful);
         summary.left = left::named(left.chain(self.missing().map(|(left, _)| left)));
         let unfinished =
             || rest.iter().filter(|one| one.has_unfinished_line()).map(|one| left_of(one));

@@ -225,16 +225,15 @@ impl Collector {
         // Where a file with these first bytes may have been left.
         let saved = self.remembered.checkpoints().flat_map(|saved| {
             let ends = saved.ranges.iter().map(|range| range.end);
-            ends.chain([saved.offset]).map(|offset| (saved.head, offset))
+            let places = saved.trail.iter().map(|(offset, _)| *offset);
+            ends.chain(places).chain([saved.offset]).map(|offset| (saved.head, offset))
         });
         let files = self.registry.iter().flat_map(|(_, file)| {
             let trail = file.trail.iter().map(|(offset, _)| *offset);
             trail.chain([file.read_offset]).map(|offset| (file.opened.head, offset))
         });
-        let trails = self.remembered.trails();
         let offsets: Vec<u64> = saved
             .chain(files)
-            .chain(trails)
             .filter_map(|(head, offset)| gzip.has_head(head).then_some(offset))
             .collect();
         gzip.mark(offsets.into_iter());

@@ -408,8 +408,13 @@ impl Patterns {
         if self.has_flaw() {
             return Permission::Granted;
         }
-        let now = known.with_file_name(place.file_name().unwrap_or_default());
-        if !self.finds(known) || self.is_left_out(&now) {
+        let dir = known.parent().unwrap_or(Path::new("/"));
+        // Its present path as the settings would name it.
+        let now = match place.strip_prefix(trace::path(dir).real) {
+            Ok(below) => dir.join(below),
+            Err(_) => known.with_file_name(place.file_name().unwrap_or_default()),
+        };
+        if !self.finds(known) || self.is_left_out(&now) || self.is_left_out(place) {
             return Permission::NotConfigured;
         }
         let real = trace::path(place).real;

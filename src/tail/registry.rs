@@ -31,6 +31,9 @@ pub const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 /// Most places that a trail holds.
 const TRAIL_MAX: usize = 15;
 
+/// Most of them that a checkpoint holds.
+const TRAIL_SAVED_MAX: usize = 7;
+
 /// Places up to which a file was read to its end, with the fingerprints of the bytes before each: the
 /// last ones, and of older ones fewer and fewer. A copy that is shorter than what was read since is
 /// known by one of them.
@@ -110,6 +113,8 @@ pub struct Tracked {
     pub unpacked_unix: Option<u64>,
     /// Where it stands.
     pub state: State,
+    /// The last discovery found it.
+    pub was_found: bool,
     /// Size when it was last examined.
     pub size: u64,
     /// Size when its bytes were last found to be the known ones. What came since may be the text
@@ -196,6 +201,7 @@ impl Registry {
         self.by_inode.insert((opened.device, opened.inode), file);
         let tracked = Tracked {
             state: State::Active,
+            was_found: true,
             size: opened.offset,
             sure_size: opened.offset,
             modified: None,
@@ -250,13 +256,15 @@ impl Registry {
         let mut gone = Vec::new();
         for (&file, tracked) in &mut self.files {
             let is_found = found.contains(&(tracked.opened.device, tracked.opened.inode));
-            match (tracked.state, is_found) {
-                (State::Active, false) => {
+            let was_found = std::mem::replace(&mut tracked.was_found, is_found);
+            if is_found {
+                tracked.state = State::Active;
+            } else if was_found {
+                // It may be known by now that it was deleted.
+                if tracked.state == State::Active {
                     tracked.state = State::Rotated;
-                    gone.push(file);
                 }
-                (State::Rotated | State::Deleted, true) => tracked.state = State::Active,
-                (State::Active, true) | (State::Rotated | State::Deleted, false) => {}
+                gone.push(file);
             }
         }
         gone
@@ -372,7 +380,7 @@ impl Registry {
     ) -> Option<Restarted> {
         let tracked = self.files.get_mut(&file)?;
         tracked.gone_at = gone_at;
-        let (opened, state) = (tracked.opened.clone(), tracked.state);
+        let (opened, state, was_found) = (tracked.opened.clone(), tracked.state, tracked.was_found);
         let lost_bytes = self.end(file)?;
         let opened = Opened {
             head: Fingerprint::default(),
@@ -382,7 +390,7 @@ impl Registry {
         };
         let restarted = self.open(opened, now, unix);
         if let Some(tracked) = self.files.get_mut(&restarted) {
-            tracked.state = state;
+            (tracked.state, tracked.was_found) = (state, was_found);
         }
         Some(Restarted { file: restarted, lost_bytes })
     }
@@ -500,12 +508,19 @@ impl Registry {
     }
 
     /// The files that are delivered and have been quiet for `quiet` at least, those first that were so
-    /// longest: those that the patterns find, which can be opened again, and then those that were
-    /// deleted, which hardly anybody writes to any more.
+    /// longest: those that the patterns find, then those that were renamed, which can be opened again too, and
+    /// then those that were deleted, which hardly anybody writes to any more.
     #[must_use]
     pub fn restable(&self, quiet: Duration, now: Instant) -> VecDeque<FileKey> {
         let resting = self.iter().filter(|(_, tracked)| tracked.can_rest(quiet, now));
-        let order = |tracked: &Tracked| (tracked.state == State::Deleted, tracked.grown_at);
+        let order = |tracked: &Tracked| {
+            let rank = match tracked.state {
+                State::Active => 0,
+                State::Rotated => 1,
+                State::Deleted => 2,
+            };
+            (rank, tracked.grown_at)
+        };
         let mut files: Vec<_> = resting.map(|(file, tracked)| (order(tracked), file)).collect();
         files.sort_unstable();
         files.into_iter().map(|(_, file)| file).collect()
@@ -554,8 +569,9 @@ impl Tracked {
     pub fn can_rest(&self, quiet: Duration, now: Instant) -> bool {
         let quiet = match self.state {
             State::Active if self.found_as.0 == self.size => quiet,
+            State::Active => return false,
+            State::Rotated => quiet,
             State::Deleted => DELETED_QUIET_SCARCE,
-            State::Active | State::Rotated => return false,
         };
         self.is_delivered() && self.grown_at + quiet <= now
     }
@@ -597,8 +613,17 @@ impl Tracked {
             seen_unix: self.unpacked_unix.unwrap_or(unix),
             rest: Some(self.rest_bytes()),
             gone_at: self.gone_at,
+            trail: self.last_places(),
             ..Checkpoint::default()
         }
+    }
+
+    /// The last places at which readings ended and all was acknowledged.
+    fn last_places(&self) -> Vec<(u64, Fingerprint)> {
+        let acked = self.watermark.offset();
+        let places = self.trail.iter().filter(|(offset, _)| *offset < acked).copied();
+        let first = places.clone().count().saturating_sub(TRAIL_SAVED_MAX);
+        places.skip(first).collect()
     }
 
     /// Bytes that are not acknowledged, as far as is known, but for what is never sent by itself and

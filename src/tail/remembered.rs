@@ -19,7 +19,6 @@ use std::{fs, io};
 use super::catalog::judge::{self, Match, Seen, Stat, compare};
 use super::catalog::names::{self, Kin};
 use super::reader::Reader;
-use super::registry::Trail;
 use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::Checkpoint;
 
@@ -75,8 +74,6 @@ pub struct Remembered {
     around: Vec<(PathBuf, DirState)>,
     /// Of files that were found as they had been delivered, and are to be opened soon.
     asleep: HashSet<u64>,
-    /// Of files that are gone: where readings ended in this run, before the last one.
-    trails: HashMap<u64, Trail>,
     /// Of files that were found nowhere, as was said in this run or an earlier one,
     nowhere: BTreeSet<u64>,
     /// and in this one.
@@ -105,6 +102,12 @@ pub struct Suspect<'a> {
 }
 
 impl Suspect<'_> {
+    /// Whether no log of this name is in its directory.
+    fn is_alone_here(&self, log: &Path) -> bool {
+        let log = log.file_name().map(|name| self.place.with_file_name(name));
+        log.is_some_and(|log| fs::symlink_metadata(log).is_err_and(|error| is_absence(&error)))
+    }
+
     /// Whether it can be a copy of bytes that had gone away by then.
     #[must_use]
     pub fn has_alibi(&self, gone_at: i64) -> bool {
@@ -214,8 +217,9 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
 }
 
 /// Searches around the directories of files that are in none of them any more: in what is up to two levels
-/// below, in the directory above and what is in its other directories, and under the same name in the
-/// neighbours of the directory above, one of which may be that, renamed. Each directory is listed once.
+/// below, in the directory above and what is up to two levels below that, and in the one above that, what is
+/// below it, and there under the same name: one may be the directory above, renamed. Each directory is listed
+/// once.
 fn search_around(
     seeker: &mut impl Seeker,
     by_dir: &HashMap<PathBuf, Vec<u64>>,
@@ -242,6 +246,7 @@ fn search_around(
         }
         let Some((name, above)) = dir.file_name().zip(above.parent()) else { continue };
         for beside in scout.list(seeker, above) {
+            scout.list(seeker, &beside);
             scout.list(seeker, &beside.join(name));
         }
     }
@@ -340,14 +345,6 @@ impl Remembered {
         self.checkpoints.values().map(Box::as_ref)
     }
 
-    /// The heads of files that are gone, and where readings of them ended.
-    pub fn trails(&self) -> impl Iterator<Item = (Fingerprint, u64)> {
-        self.trails.iter().flat_map(|(number, trail)| {
-            let head = self.saved(*number).map_or_else(Fingerprint::default, |saved| saved.head);
-            trail.iter().map(move |(offset, _)| (head, *offset))
-        })
-    }
-
     /// Those whose files were not delivered and have not been met.
     pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
         let is_unmet =
@@ -437,7 +434,6 @@ impl Remembered {
         let checkpoint = self.checkpoints.remove(&number)?;
         self.vanished.remove(&number);
         self.asleep.remove(&number);
-        self.trails.remove(&number);
         self.nowhere.remove(&number);
         if self.told.remove(&number) {
             self.told_taken.insert(self.identity(&checkpoint));
@@ -475,20 +471,12 @@ impl Remembered {
 
     /// Keeps the checkpoint of a file that is done, to know it when it is met again.
     pub fn put_done(&mut self, checkpoint: Checkpoint) {
-        self.put_back(Checkpoint { is_done: true, ..checkpoint });
+        self.put_back(Checkpoint { is_done: true, trail: Vec::new(), ..checkpoint });
     }
 
     /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
     /// be met. `gone_at` of it says since when.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
-        self.put_gone_with(checkpoint, Trail::new());
-    }
-
-    /// Keeps it together with the places where readings of it ended.
-    pub fn put_gone_with(&mut self, checkpoint: Checkpoint, trail: Trail) {
-        if !trail.is_empty() {
-            self.trails.insert(self.next_number, trail);
-        }
         self.put_back(Checkpoint { inode: 0, ..checkpoint });
         let gone = self.by_inode.get(0);
         let is_over = gone.clone().nth(GONE_MAX).is_some();
@@ -542,6 +530,11 @@ impl Remembered {
                 self.vanished.insert(number);
             }
         }
+    }
+
+    /// A file that slept and was not delivered has left the place where it was: it is searched for.
+    pub fn miss(&mut self, device: u64, inode: u64) {
+        self.wake(device, inode);
     }
 
     /// The file is still there, as it was: its checkpoint does not age.
@@ -674,20 +667,25 @@ impl Remembered {
         for head in suspect.reader.heads(self.head_lens.keys().copied())? {
             for number in self.by_head.get(head_key(head)) {
                 let Some(saved) = self.saved(number) else { continue };
-                let Some(kin) = names::kin(suspect.place, &[&saved.path, &saved.resolved]) else {
-                    continue;
-                };
+                let kin = names::kin(suspect.place, &[&saved.path, &saved.resolved]);
+                let Some(kin) = kin else { continue };
                 // What is there as it was is copied under the name of a generation, or it is not told
                 // from another file.
                 let is_other = kin == Kin::Stranger && self.is_there(number, saved);
                 if is_other || !suspect.has_alibi(saved.gone_at) {
                     continue;
                 }
-                let trail = self.trails.get(&number).into_iter().flatten().copied();
-                let trail = trail.filter(|(offset, _)| *offset < saved.offset);
+                // A directory for generations holds no log of the name that they had.
+                let is_archive = kin == Kin::Elsewhere && suspect.is_alone_here(&saved.path);
+                let trail =
+                    saved.trail.iter().copied().filter(|(offset, _)| *offset < saved.offset);
                 let places: Vec<_> = trail.chain([(saved.offset, saved.tail)]).collect();
                 for (index, &(offset, tail)) in places.iter().enumerate() {
-                    if (from..=size).contains(&offset) && judge::is_proof_for(kin, head, tail) {
+                    let is_proof = || {
+                        judge::is_proof_for(kin, head, tail)
+                            || (is_archive && judge::is_proof_for(Kin::Generation, head, tail))
+                    };
+                    if (from..=size).contains(&offset) && is_proof() {
                         let next = places.get(index + 1);
                         let is_last = next.is_some_and(|(next, _)| *next > size);
                         candidates.push(Candidate {

@@ -351,8 +351,9 @@ fn a_copy_shorter_than_what_was_delivered_is_known_by_where_readings_ended() {
         let copy = dir.path().join("app.log.1");
         fs::write(&copy, text).unwrap();
         let mut remembered = Remembered::default();
-        let gone = Checkpoint { head: Fingerprint::of_head(b"one\n"), ..gone.clone() };
-        remembered.put_gone_with(gone, [place(4), place(8), place(14)].into());
+        let trail = vec![place(4), place(8), place(14)];
+        let gone = Checkpoint { head: Fingerprint::of_head(b"one\n"), trail, ..gone.clone() };
+        remembered.put_gone(gone);
         goes_on_at(original_of(&mut remembered, &copy, from).as_ref())
     };
 

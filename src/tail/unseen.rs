@@ -10,7 +10,7 @@
 //! |---|---|
 //! | beside a known file, or where an earlier generation of it was found | what is younger, and copies |
 //! | up to two levels below, where no file has the known one's name | what is younger, and copies |
-//! | in the directory above, and in its other directories and what is in them | copies |
+//! | in the directory above and up to two levels below that; in the one above that and its directories | copies |
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -142,7 +142,9 @@ pub fn unseen<'k>(
             .map(|(name, known)| (*name, *known))
             .collect();
         let above = dir.parent().filter(|_| !copies.is_empty()).map(Path::to_owned);
+        let far = above.as_deref().and_then(Path::parent).map(Path::to_owned);
         Around::plan(&mut around, above.into_iter(), &copies, Where::Around, LEVELS + 1);
+        Around::plan(&mut around, far.into_iter(), &copies, Where::Around, LEVELS);
     }
     let mut dirs_left = AROUND_MAX;
     while let Some((dir, one)) = around.pop_first() {

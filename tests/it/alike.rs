@@ -26,9 +26,9 @@ const EQUAL_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Waits for all lines longer than a file that equals another one may wait.
 fn expect_all_at_last(pod: &Pod) {
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     while !pod.ledger.missing(&pod.mock).is_empty() {
-        let waits = logferry::clock::now() - started;
+        let waits = logferry::base::clock::now() - started;
         let missing = pod.ledger.missing(&pod.mock).len();
         assert!(waits < EQUAL_FOR + PATIENCE, "{missing} lines are missing\n{}", pod.agent_log());
         pause(std::time::Duration::from_millis(250));

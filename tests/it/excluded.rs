@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use logferry::mock::Group;
+use logferry_mock::Group;
 
 use crate::support::{
     Agent, LOGSTORE, Meanwhile, OTHER_LOGSTORE, OTHER_PROJECT, PROJECT, Pod, append_to, compress,

@@ -144,7 +144,7 @@ impl Field {
     /// Rotates all logs. What apps write late goes into the old files, where these are left alone.
     /// `None`, said aloud, where there is no logrotate.
     fn rotate(&mut self) -> Option<()> {
-        let now = || logferry::clock::wall().as_secs();
+        let now = || logferry::base::clock::wall().as_secs();
         while now() == self.rotated {
             pause(Duration::from_millis(10));
         }
@@ -187,7 +187,7 @@ impl Field {
 
     /// Waits until everything has arrived of each log that nothing went wrong with.
     fn expect_all(&mut self) {
-        let started = logferry::clock::now();
+        let started = logferry::base::clock::now();
         let mut seen = None;
         loop {
             // Comparing decodes everything.
@@ -201,7 +201,7 @@ impl Field {
                     return;
                 }
             }
-            if logferry::clock::now() - started > PATIENCE {
+            if logferry::base::clock::now() - started > PATIENCE {
                 return self.note_missing();
             }
             pause(Duration::from_millis(20));
