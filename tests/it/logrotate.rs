@@ -264,7 +264,8 @@ impl Field {
     fn await_saved(&mut self) {
         self.expect_all();
         if self.failed.is_empty() {
-            self.pod.await_all_saved();
+            let logs: Vec<_> = self.logs.iter().map(|log| log.path.as_path()).collect();
+            self.pod.await_all_saved(&logs);
             self.logs.iter_mut().for_each(|log| log.saved = log.lines.len());
         }
     }

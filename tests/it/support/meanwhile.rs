@@ -62,7 +62,7 @@ impl Pod {
                 self.start()
             }
             Meanwhile::Killed => {
-                self.await_all_saved();
+                self.await_all_saved(&[]);
                 agent.kill();
                 happens(self);
                 self.start()
@@ -82,8 +82,8 @@ impl Pod {
     }
 
     /// Waits until the state directory says of each plain file below `data` that it knows, and of the one
-    /// that was written to last, that all of it is delivered.
-    pub(crate) fn await_all_saved(&self) {
+    /// that was written to last and of these, that all of it is delivered.
+    pub(crate) fn await_all_saved(&self, logs: &[&Path]) {
         let mut env = self.environment();
         env.insert("LOGFERRY_LISTEN".to_owned(), String::new());
         wait_for("everything to be saved", || {
@@ -101,9 +101,8 @@ impl Pod {
                 let Ok(metadata) = fs::metadata(path) else { return true };
                 let inode = (metadata.dev(), metadata.ino());
                 let known = saved.get(&[Some(inode.0), Some(inode.1)]);
-                known.map_or(self.ledger.last != Some(inode), |offsets| {
-                    offsets.contains(&Some(metadata.len()))
-                })
+                let must_be_known = self.ledger.last == Some(inode) || logs.contains(&&**path);
+                known.map_or(!must_be_known, |offsets| offsets.contains(&Some(metadata.len())))
             })
         });
     }
