@@ -3,6 +3,7 @@
 //! where its elder brothers are.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::support::{
@@ -199,6 +200,27 @@ fn f39_generations_of_a_log_of_the_same_name_below_are_left_alone() {
             fs::rename(&other, numbered(&other, 1)).unwrap();
             fs::write(&other, "of another app, later\n").unwrap();
             fs::rename(&log, numbered(&log, 1)).unwrap();
+            pod.ledger.append(&log, 80);
+        });
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
+/// A link that an app puts where old logs might be leads nobody to what is behind it.
+#[test]
+fn f39_links_in_place_of_a_directory_for_old_logs_are_not_followed() {
+    each(&pairs(&["old", "../archive", "../../old"], &Meanwhile::ALL), |&(place, how)| {
+        let (mut pod, log, agent) = delivered_pod("share/logs/*.log");
+        let secrets = pod.path("secrets");
+        fs::create_dir(&secrets).unwrap();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            pod.ledger.append(&log, 50);
+            fs::rename(&log, numbered(&log, 2)).unwrap();
+            for name in ["app.log.1", "app.log.3", "app.log"] {
+                fs::write(secrets.join(name), "of somebody else\n").unwrap();
+            }
+            symlink(&secrets, log.with_file_name(place)).unwrap();
             pod.ledger.append(&log, 80);
         });
 
