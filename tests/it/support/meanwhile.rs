@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use super::{Agent, Pod, run, wait_for};
 
 /// Cases of one test that run at the same time: most of them wait for something.
-const CASES_AT_ONCE: usize = 3;
+const CASES_AT_ONCE: usize = 4;
 
 /// How an agent is while something happens to its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
