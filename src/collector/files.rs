@@ -691,6 +691,7 @@ impl Collector {
         let left = self.registry.end(file).unwrap_or(0);
         self.batcher.end(file);
         self.schedule.on_end(file);
+        self.filled.forget(file);
         self.readers.remove(&file);
         self.is_moved = true;
         left

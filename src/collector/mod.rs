@@ -70,6 +70,7 @@ use crate::limit::pacer::Pacer;
 use crate::limit::slack::Slack;
 use crate::tail::crowd::Names;
 use crate::tail::discover::Patterns;
+use crate::tail::filled::Filled;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Registry, State, Tracked};
 use crate::tail::remembered::Remembered;
@@ -171,6 +172,7 @@ pub struct Collector {
     remembered: Remembered,
     readers: HashMap<FileKey, Reader>,
     schedule: Schedule,
+    filled: Filled,
     batcher: Batcher,
     handoff: CollectorEnd,
     store: Store,
@@ -335,6 +337,7 @@ impl Collector {
             registry: Registry::default(),
             readers: HashMap::new(),
             schedule: Schedule::default(),
+            filled: Filled::default(),
             handoff,
             store,
             rng: fastrand::Rng::new(),
@@ -452,6 +455,9 @@ impl Collector {
         self.timers.clear(Timer::ReadFrom);
         self.counters.turns += 1;
         self.measure();
+        for file in self.filled.take_due(now) {
+            self.schedule.mark_grown(file);
+        }
         let flush = self.registry.rests_due(self.tail.partial_line_timeout, now);
         for &file in &flush {
             self.schedule.mark(file);

@@ -1158,7 +1158,8 @@ impl Collector {
         state: State,
         now: Instant,
     ) -> io::Result<FileKey> {
-        let outcome = reader.head().and_then(|head| Ok((head, reader.stat()?)));
+        let settled_end = saved.as_ref().map_or(0, |saved| saved.offset);
+        let outcome = reader.head(settled_end).and_then(|head| Ok((head, reader.stat()?)));
         let (head, stat) = match (outcome, &saved) {
             (Ok(read), _) => read,
             (Err(error), saved) => {
@@ -1290,7 +1291,7 @@ fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint>
         inode: stat.inode,
         born: stat.born,
         offset: stat.size,
-        head: reader.head()?,
+        head: reader.head(stat.size)?,
         tail: reader.tail(stat.size)?,
         seen_unix: clock::wall().as_secs(),
         is_done: true,

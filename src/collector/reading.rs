@@ -35,7 +35,7 @@ impl Collector {
         }
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
         let Some(reader) = self.readers.remove(&file) else { return };
-        if let (Ok(head), Some(tracked)) = (reader.head(), self.registry.get_mut(restarted.file)) {
+        if let (Ok(head), Some(tracked)) = (reader.head(0), self.registry.get_mut(restarted.file)) {
             tracked.opened.head = head;
             if self.said.admits(Kind::Rewritten) {
                 tracing::warn!(
@@ -49,6 +49,7 @@ impl Collector {
         self.counters.skipped_truncated_bytes += restarted.lost_bytes;
         self.batcher.end(file);
         self.schedule.on_end(file);
+        self.filled.forget(file);
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
         self.schedule.mark_grown(restarted.file);
@@ -121,6 +122,14 @@ impl Collector {
             Change::Cut(bytes) => self.on_cut(file, bytes),
             Change::None | Change::Grew | Change::Unread | Change::Touched => {}
         }
+        match self.awaits_filling(file, now) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                self.on_file_error(file, "read", &error);
+                return;
+            }
+        }
         // What has grown a moment ago has not been quiet. What is compressed to its end does not
         // grow: its last line is as finished as it will be.
         let gzip = self.readers.get(&file).and_then(Reader::gzip);
@@ -179,7 +188,7 @@ impl Collector {
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         if (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < stat.size {
-            let head = reader.head()?;
+            let head = reader.head(self.filled.settled_end(file, now).max(offset))?;
             if let Some(tracked) = self.registry.get_mut(file) {
                 tracked.opened.head = head;
             }
@@ -189,7 +198,10 @@ impl Collector {
             Ahead::Passed => return Ok(Piece::More),
             Ahead::Full => return Ok(Piece::Blocked),
         };
-        let is_to_end = from + bytes.len() as u64 >= stat.size;
+        let read_bytes = bytes.len();
+        let bytes = self.settled(file, bytes, lead, stat.size, now)?;
+        let is_held = bytes.len() < read_bytes;
+        let is_to_end = !is_held && from + bytes.len() as u64 >= stat.size;
         let time = u32::try_from(self.server_unix()).unwrap_or_default();
         let input = Input {
             bytes,
@@ -201,7 +213,51 @@ impl Collector {
             is_range_end: false,
         };
         let since = self.schedule.waits_since(file, offset, stat.size, now);
-        self.feed(file, input, is_to_end, within, since)
+        self.feed(file, input, is_to_end, is_held, within, since)
+    }
+
+    /// Whether the next byte of a file is a NUL that may still be filled.
+    fn awaits_filling(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
+        let Some(at) = self.filled.awaited(file, now) else { return Ok(false) };
+        let Some(reader) = self.readers.get(&file) else { return Ok(false) };
+        let is_nul = reader.is_nul_at(at)?;
+        if !is_nul {
+            self.filled.on_filled(file);
+        }
+        Ok(is_nul)
+    }
+
+    /// What of `bytes` may be read now: it ends before a NUL that may still be filled because there is
+    /// something behind it, in these bytes or in the file of `size` bytes. `lead` of them were read
+    /// before. *Cost*: one search for a NUL.
+    fn settled<'b>(
+        &mut self,
+        file: FileKey,
+        bytes: &'b [u8],
+        lead: usize,
+        size: u64,
+        now: Instant,
+    ) -> io::Result<&'b [u8]> {
+        let (Some(tracked), Some(reader)) = (self.registry.get(file), self.readers.get(&file))
+        else {
+            return Ok(bytes);
+        };
+        let (offset, new) = (tracked.read_offset, &bytes[lead..]);
+        let known = self.filled.settled_end(file, now).saturating_sub(offset);
+        let known = usize::try_from(known).unwrap_or(usize::MAX).min(new.len());
+        let nul = memchr::memchr(0, &new[known..]).filter(|_| !reader.is_unpacked());
+        let Some(nul) = nul.map(|nul| known + nul) else { return Ok(bytes) };
+        let goes_on = offset + (new.len() as u64) < size;
+        let end = match split::without_nuls(new).len() {
+            _ if goes_on && !reader.is_nul_at(size - 1)? => size,
+            text => offset + text as u64,
+        };
+        let at = offset + nul as u64;
+        if end <= at {
+            return Ok(bytes);
+        }
+        self.filled.await_at(file, at, end, now);
+        Ok(&bytes[..lead + nul])
     }
 
     /// Lets the stages take what they can, sealing as they ask for it and as there is room.
@@ -210,6 +266,7 @@ impl Collector {
         file: FileKey,
         mut input: Input<'_>,
         mut is_to_end: bool,
+        mut is_held: bool,
         within: Within,
         since: Instant,
     ) -> io::Result<Piece> {
@@ -218,12 +275,12 @@ impl Collector {
         }
         // Under a rate limit a turn takes a piece of it, unless a single line is longer. The end
         // of a piece is not the end of the file, so nothing unfinished is sent there.
-        let (whole, whole_is_to_end) = (input, is_to_end);
+        let (whole, whole_is_to_end, whole_is_held) = (input, is_to_end, is_held);
         let piece = input.lead.saturating_add(self.piece_bytes);
         if piece < whole.bytes.len() {
             input.bytes = &whole.bytes[..piece];
             (input.flush_partial, input.is_range_end) = (false, false);
-            is_to_end = false;
+            (is_to_end, is_held) = (false, false);
         }
         loop {
             let mut writer = self.batcher.writer(file).written_since(since);
@@ -270,12 +327,13 @@ impl Collector {
                         input.bytes = whole.bytes;
                         input.flush_partial = whole.flush_partial;
                         input.is_range_end = whole.is_range_end;
-                        is_to_end = whole_is_to_end;
+                        (is_to_end, is_held) = (whole_is_to_end, whole_is_held);
                     }
                 }
-                Stop::NeedsBytes if is_to_end => return Ok(Piece::Done),
+                Stop::NeedsBytes if is_to_end || is_held => return Ok(Piece::Done),
                 Stop::NeedsBytes if progress.consumed == 0 && is_idle => {
-                    return self.jump(file, input.offset, left.len() as u64, within);
+                    let nuls = left.len() as u64;
+                    return self.jump(file, input.offset, nuls, within, input.now);
                 }
                 // It has a size and does not give the bytes: the next examination asks again.
                 Stop::NeedsBytes if progress.consumed == 0 => return Ok(Piece::Done),
@@ -318,7 +376,14 @@ impl Collector {
 
     /// The read buffer holds nothing but `nuls` NUL bytes, and the file goes on: to the text behind
     /// them, if there is any yet.
-    fn jump(&mut self, file: FileKey, offset: u64, nuls: u64, within: Within) -> io::Result<Piece> {
+    fn jump(
+        &mut self,
+        file: FileKey,
+        offset: u64,
+        nuls: u64,
+        within: Within,
+        now: Instant,
+    ) -> io::Result<Piece> {
         let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
         let Some(text) = reader.text_after(offset + nuls)? else {
             if let Some(tracked) = self.registry.get(file) {
@@ -326,6 +391,10 @@ impl Collector {
             }
             return Ok(Piece::Done);
         };
+        if self.filled.settled_end(file, now) <= offset && !reader.is_unpacked() {
+            self.filled.await_at(file, offset, text + 1, now);
+            return Ok(Piece::Done);
+        }
         let text = within.end.map_or(text, |end| text.min(end));
         let (bytes, tail) = (text - offset, Fingerprint::of_tail(&[0; TAIL_BYTES_MAX]));
         let mut writer = self.batcher.writer(file);

@@ -136,6 +136,7 @@ impl Collector {
         }
         if can_read {
             deadlines.push(self.registry.rest_deadline(self.tail.partial_line_timeout));
+            deadlines.push(self.filled.deadline());
         }
         if self.handoff.has_room() {
             deadlines.push(self.batcher.deadline());

@@ -209,7 +209,7 @@ impl Collector {
     }
 
     fn is_reading(&self) -> bool {
-        !self.schedule.is_empty() || self.packed.is_measuring()
+        !self.schedule.is_empty() || self.packed.is_measuring() || self.filled.is_waiting()
     }
 
     /// Whether nothing is on its way, or waits to be set aside.

@@ -9,7 +9,8 @@
 //! A run of NUL bytes where a line or a piece of one begins, followed by other bytes, is a *hole*:
 //! what an app leaves that writes on at its old position after the file was truncated, or what a
 //! power cut leaves. It is no text and is passed over. NULs with nothing behind them may be space
-//! that was taken in advance: they are waited on.
+//! that was taken in advance: they are waited on. What may still be filled is not among the bytes that
+//! come here: see [`crate::tail::filled`].
 
 /// Fewer NUL bytes in a row than this are text.
 pub const HOLE_BYTES_MIN: usize = 8;

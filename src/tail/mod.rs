@@ -5,7 +5,7 @@
 //! be there in any number a [`crowd`] is kept.
 //! [`watch`] is the kernel's hint that something changed; the truth is `fstat` and the bytes.
 //! [`catalog`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
-//! whose turn it is, [`reader`] looks at the bytes.
+//! whose turn it is, [`filled`] which NULs may still become text, [`reader`] looks at the bytes.
 //!
 //! What happens to a log file, and what follows from it:
 //!
@@ -22,6 +22,7 @@
 pub mod catalog;
 pub mod crowd;
 pub mod discover;
+pub mod filled;
 pub mod gzip;
 mod own;
 pub mod pattern;

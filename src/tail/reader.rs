@@ -233,14 +233,27 @@ impl Reader {
         Ok(Some(at))
     }
 
-    /// The fingerprint of the head as it is now. NULs at its end do not belong to it: they may be
-    /// space that was taken in advance.
+    /// The fingerprint of the head as it is now. It ends before the first NUL from `settled_end` on,
+    /// which may still be filled, and before NULs at its end, which may be space that was taken in
+    /// advance.
     ///
     /// # Errors
     /// As pread(2).
-    pub fn head(&self) -> io::Result<Fingerprint> {
+    pub fn head(&self, settled_end: u64) -> io::Result<Fingerprint> {
         let mut buffer = [0; HEAD_BYTES_MAX];
-        self.read_at(&mut buffer, 0).map(without_nuls).map(Fingerprint::of_head)
+        let bytes = self.read_at(&mut buffer, 0)?;
+        let settled = if self.is_unpacked() { u64::MAX } else { settled_end };
+        let settled = usize::try_from(settled).unwrap_or(usize::MAX).min(bytes.len());
+        let end = memchr::memchr(0, &bytes[settled..]).map_or(bytes.len(), |nul| settled + nul);
+        Ok(Fingerprint::of_head(without_nuls(&bytes[..end])))
+    }
+
+    /// Whether the byte at `offset` is there and NUL.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn is_nul_at(&self, offset: u64) -> io::Result<bool> {
+        Ok(self.read_once(&mut [1], offset)? == [0])
     }
 
     /// The fingerprints of heads of these lengths; none of a longer one than the file is.

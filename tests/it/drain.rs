@@ -11,6 +11,7 @@ use logferry::signals::ONE_STOP;
 use logferry_mock::{Fault, Kind};
 use rustix::process::Signal;
 
+use crate::support::observe::wait_for_metric;
 use crate::support::signals::{HANGUP, QUIT, TERM, kill, meaningless};
 use crate::support::special::{make_node, skipped};
 use crate::support::strace::{self, Injection};
@@ -383,6 +384,31 @@ fn p08_the_unfinished_line_of_a_deleted_file_is_sent_at_any_stop() {
     assert_eq!(agent.stop().0, 0);
     assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
     assert_eq!(pod.ledger.check(&pod.mock), 0);
+}
+
+/// It was deleted long before, and its app goes on; it may even write while the agent stops.
+#[test]
+fn p08_an_unfinished_line_behind_a_deletion_is_sent_at_any_stop() {
+    for (quiet, is_known) in [("0s", true), ("0s", false), ("500ms", true), ("500ms", false)] {
+        let (mut pod, log) = Pod::with_log();
+        pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER).set("LOGFERRY_DRAIN_QUIET", quiet);
+        let address = pod.listen();
+        let agent = pod.start();
+        let mut app = append_to(&log);
+        pod.ledger.write(&mut app, 100);
+        pod.expect_all();
+        fs::remove_file(&log).unwrap();
+        if is_known {
+            wait_for_metric(&address, "logferry_files{state=\"deleted\"}", 1);
+        }
+        let text = pod.ledger.note(&app, vec!["the last words".to_owned()]).replace('\n', "");
+        app.write_all(text.as_bytes()).unwrap();
+
+        assert_eq!(agent.stop().0, 0, "{quiet} {is_known}");
+        let missing = pod.ledger.missing(&pod.mock);
+        assert_eq!(missing, Vec::<&str>::new(), "{quiet} {is_known}\n{}", pod.agent_log());
+        assert_eq!(pod.ledger.check(&pod.mock), 0);
+    }
 }
 
 #[test]

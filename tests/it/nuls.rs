@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::observe::{append_bytes, wait_for_metric};
+use crate::support::observe::{append_bytes, expect_same, wait_for_metric};
 use crate::support::{Pod, append_to, pause};
 
 const HOLES: &str = "logferry_skipped_bytes_total{reason=\"hole\"}";
@@ -221,4 +221,112 @@ fn l06_space_allocated_ahead_survives_restarts_and_is_cut_off_at_the_end() {
     append_bytes(&log, b"four\n");
 
     pod.finish_records(agent, &["one", "two", "three", "four"]);
+}
+
+// === NULs that are filled: pages in another order, several threads of an app
+
+/// A page in the middle, the first one, one that ends in the middle of a line: the lines arrive as
+/// they were written, and once.
+#[test]
+fn l06_pages_that_arrive_in_another_order_are_waited_on() {
+    const PAGE: usize = 4096;
+    const ORDERS: [[usize; 4]; 4] = [[0, 1, 3, 2], [1, 2, 3, 0], [0, 2, 3, 1], [3, 2, 1, 0]];
+    for late in [5, 300].map(Duration::from_millis) {
+        for line_bytes in [16, 5000] {
+            let (mut pod, log) = Pod::with_log();
+            let address = pod.listen();
+            append_bytes(&log, b"");
+            let agent = pod.start();
+            agent.wait_until_open(&log);
+            let file = writer(&log);
+            let mut expected: Vec<String> = Vec::new();
+            let mut text = String::new();
+            for order in ORDERS {
+                let first = text.len() / PAGE;
+                while text.len() < (first + 4) * PAGE {
+                    let line = format!("{:0line_bytes$}", expected.len());
+                    text = text + &line + "\n";
+                    expected.push(line);
+                }
+                for (nth, number) in order.into_iter().enumerate() {
+                    let at = (first + number) * PAGE;
+                    if nth == 3 {
+                        pause(late);
+                    }
+                    file.write_all_at(&text.as_bytes()[at..at + PAGE], at as u64).unwrap();
+                }
+                let at = (first + 4) * PAGE;
+                file.write_all_at(&text.as_bytes()[at..], at as u64).unwrap();
+                pod.await_records(expected.len());
+            }
+            wait_for_metric(&address, HOLES, 0);
+
+            pod.finish_records(agent, &expected);
+        }
+    }
+}
+
+/// Threads that reserve their place and write there: short lines are missing for a while, at the
+/// head of the file and everywhere else.
+#[test]
+fn l06_lines_that_threads_write_behind_each_other_arrive_whole_and_once() {
+    const LINES: usize = 40;
+    let (mut pod, log) = Pod::with_log();
+    let address = pod.listen();
+    append_bytes(&log, b"");
+    let agent = pod.start();
+    agent.wait_until_open(&log);
+    let mut expected = Vec::new();
+    let file = writer(&log);
+    let mut at = 0;
+    for number in (0..LINES).step_by(2) {
+        let late = format!("line {number}\n");
+        let early = format!("line {}\n", number + 1);
+        file.write_all_at(early.as_bytes(), at + late.len() as u64).unwrap();
+        // Long enough to be seen.
+        pause(Duration::from_millis(150));
+        file.write_all_at(late.as_bytes(), at).unwrap();
+        at += (late.len() + early.len()) as u64;
+        expected.extend([late, early].map(|line| line.trim_end().to_owned()));
+    }
+    wait_for_metric(&address, HOLES, 0);
+
+    pod.finish_records(agent, &expected);
+}
+
+/// What stays is a hole after a moment, whoever waits for it: a writer that goes on, an agent that is
+/// told to stop.
+#[test]
+fn l06_a_stop_waits_until_a_hole_is_known_for_one() {
+    let (pod, log) = Pod::with_log();
+    let agent = pod.start();
+    let file = writer(&log);
+    file.write_all_at(b"before\n", 0).unwrap();
+    pod.await_records(1);
+    file.write_all_at(b"behind\n", 5000).unwrap();
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+
+    expect_same(&pod.records_of("share/logs/app.log"), &["before", "behind"]);
+}
+
+/// While NULs are waited on, an app that writes behind them all the time costs next to nothing.
+#[test]
+fn l06_nuls_that_are_waited_on_are_not_read_again_and_again() {
+    let (mut pod, log) = Pod::with_log();
+    let address = pod.listen();
+    let agent = pod.start();
+    let file = writer(&log);
+    let mut expected = Vec::new();
+    let mut at = 64 << 10;
+    for number in 0..300 {
+        let line = format!("line {number}");
+        file.write_all_at(format!("{line}\n").as_bytes(), at).unwrap();
+        at += line.len() as u64 + 1;
+        expected.push(line);
+        pause(Duration::from_millis(5));
+    }
+    wait_for_metric(&address, HOLES, 64 << 10);
+    pod.finish_records(agent, &expected);
+    let skips = pod.times_logged(HOLE_MESSAGE);
+    assert_eq!(skips, 1, "{}", pod.agent_log());
 }
