@@ -192,6 +192,8 @@ impl Collector {
         let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
         let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
         self.breath = Breath::new(clock::now() + BREATH_PERIOD);
+        let (first, is_none_left) = (self.registry.next_key(), self.unopened.count() == 0);
+        let is_first = !self.is_ready;
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.walk();
             is_all = scan.is_all();
@@ -227,7 +229,7 @@ impl Collector {
                 break;
             }
         }
-        let is_first = !std::mem::replace(&mut self.is_ready, true);
+        self.is_ready = true;
         if is_first {
             if let files @ 1.. = self.aside.asleep() {
                 tracing::info!(files, "more files are as they were delivered; opening them now");
@@ -243,6 +245,7 @@ impl Collector {
         self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
         self.note_missing(false, now);
+        let is_untold = !is_first && self.note_births(first, is_none_left);
         self.refresh_names();
         self.close_idle(now);
         self.examine_where(now, |_| true);
@@ -272,7 +275,7 @@ impl Collector {
             // Some were opened, and others will be when these are delivered.
             () if self.is_short && !is_plain => SCAN_PERIOD_SHORT,
             () if self.is_short => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
-            () if are_quiet && self.watch.trouble().is_none() => {
+            () if are_quiet && !is_untold && self.watch.trouble().is_none() => {
                 period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
             }
             () => SCAN_PERIOD_POLLING,
@@ -789,6 +792,19 @@ impl Collector {
             }
             Change::Shrank => self.on_shrunk(file, now),
         }
+    }
+
+    /// Files that were opened since `first` and that are new, although no event told of any: others may
+    /// come so. `is_all`: the discovery before left none for later. Says whether there are any.
+    fn note_births(&mut self, first: FileKey, is_all: bool) -> bool {
+        let looked_at = self.looked_at;
+        let is_new = |tracked: &Tracked| match tracked.opened.born {
+            0 => is_all && tracked.opened.offset == 0,
+            born => born > looked_at,
+        };
+        let new = self.registry.iter_from(first).filter(|(_, tracked)| is_new(tracked));
+        let untold = new.filter(|(_, tracked)| self.watch.on_birth(&tracked.opened.path));
+        untold.count() > 0
     }
 
     fn note_announced(&mut self, file: FileKey, is_announced: bool) {

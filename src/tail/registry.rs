@@ -250,6 +250,17 @@ impl Registry {
         self.files.iter().map(|(file, tracked)| (*file, tracked.as_ref()))
     }
 
+    /// The key that the next incarnation gets.
+    #[must_use]
+    pub fn next_key(&self) -> FileKey {
+        FileKey(self.next_key)
+    }
+
+    /// Those that were opened with this key or later.
+    pub fn iter_from(&self, first: FileKey) -> impl Iterator<Item = (FileKey, &Tracked)> {
+        self.files.range(first..).map(|(file, tracked)| (*file, tracked.as_ref()))
+    }
+
     /// A discovery found the files with these devices and inodes. Returns those that it found no
     /// more: they were renamed away or deleted.
     pub fn on_scan(&mut self, found: &HashSet<(u64, u64)>) -> Vec<FileKey> {

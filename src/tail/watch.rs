@@ -2,8 +2,10 @@
 //!
 //! inotify(7) on directories, never on files: one watch serves all names in it. An event only says
 //! where to look; sizes and bytes come from the files themselves, so a lost event costs time, not
-//! data. Where a directory cannot be watched (limits of the kernel, no inotify at all) the agent
-//! polls, and says so once.
+//! data. Where a directory cannot be watched (limits of the kernel, no inotify at all), or the kernel is
+//! not told of what happens in it (another node writes there, or a process below), the agent polls, and
+//! says so once. statfs(2) names most of the latter. The others show: files are born in them, look after
+//! look, and no event tells of any.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -36,11 +38,50 @@ pub struct Watch {
     trouble: Option<String>,
     /// Why a directory could not be watched the last time.
     unwatched: Option<String>,
+    /// Directories in which a file was found that no event had told of.
+    untold: Untold,
 }
 
 struct Watched {
     descriptor: WatchDescriptor,
     holds_files: bool,
+    /// The kind of its file system, if that does not tell of all that happens.
+    silent: Option<&'static str>,
+}
+
+/// Directories in which files are born without an event, as far as is known.
+#[derive(Default)]
+struct Untold {
+    /// In the last discovery that found any,
+    before: HashSet<WatchDescriptor>,
+    /// and in this one.
+    now: HashSet<WatchDescriptor>,
+    /// Directories of which an event has told names since the last discovery.
+    told: HashSet<WatchDescriptor>,
+}
+
+impl Untold {
+    fn on_event(&mut self, dir: &WatchDescriptor) {
+        if !self.told.contains(dir) {
+            self.before.remove(dir);
+            self.now.remove(dir);
+            self.told.insert(dir.clone());
+        }
+    }
+
+    /// A file was born there since the last discovery. Whether that has been so twice without an event.
+    fn on_birth(&mut self, dir: &WatchDescriptor) -> bool {
+        if self.told.contains(dir) {
+            return false;
+        }
+        self.now.insert(dir.clone());
+        self.before.contains(dir)
+    }
+
+    fn on_discovered(&mut self) {
+        self.told.clear();
+        self.before.extend(self.now.drain());
+    }
 }
 
 /// What the events since the last look amount to.
@@ -95,6 +136,7 @@ impl Watch {
             buffer: vec![0; EVENTS_BYTES],
             trouble,
             unwatched: None,
+            untold: Untold::default(),
         }
     }
 
@@ -134,7 +176,17 @@ impl Watch {
         for (dir, &holds_files) in dirs {
             match watches.add(dir, mask(holds_files)) {
                 Ok(descriptor) => {
-                    let watched = Watched { descriptor, holds_files };
+                    let before = self.by_dir.get(dir).filter(|old| old.descriptor == descriptor);
+                    let silent = before.map_or_else(|| silent_kind(dir), |old| old.silent);
+                    if let Some(kind) = silent {
+                        self.unwatched.get_or_insert_with(|| {
+                            let dir = dir.display();
+                            format!(
+                                "{dir} is on {kind}, which does not tell of all that is written"
+                            )
+                        });
+                    }
+                    let watched = Watched { descriptor, holds_files, silent };
                     match self.by_dir.insert(dir.clone(), watched) {
                         Some(old) if old.descriptor != self.by_dir[dir].descriptor => {
                             // The path leads elsewhere now.
@@ -160,6 +212,20 @@ impl Watch {
         has_new
     }
 
+    /// A discovery has found a file that was born since the one before. Returns whether no event has told
+    /// of any name there since: the next discovery is to come soon, and if that finds another one so,
+    /// notifications are not trusted.
+    pub fn on_birth(&mut self, path: &Path) -> bool {
+        let Some(watched) = path.parent().and_then(|dir| self.by_dir.get(dir)) else {
+            return false;
+        };
+        if self.untold.on_birth(&watched.descriptor) {
+            let why = || format!("{} was made without notifications", path.display());
+            self.trouble.get_or_insert_with(why);
+        }
+        self.untold.now.contains(&watched.descriptor)
+    }
+
     /// Says in which of the directories any name may matter: a link leads through them, or is to.
     pub fn set_ways(&mut self, ways: &BTreeSet<PathBuf>) {
         let is_way = |dir: &PathBuf, watched: &Watched| !watched.holds_files || ways.contains(dir);
@@ -175,6 +241,7 @@ impl Watch {
     /// Says which file stands under which path, links resolved or not, as discovery found them.
     pub fn set_names<'a>(&mut self, files: impl Iterator<Item = (&'a Path, FileKey)>) {
         self.names.clear();
+        self.untold.on_discovered();
         self.add_names(files);
     }
 
@@ -229,6 +296,7 @@ impl Watch {
             for event in events {
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
                     hints.overflowed = true;
+                    self.untold = Untold::default();
                 } else if event.mask.contains(EventMask::MODIFY) {
                     let key = key(names.hasher, &event.wd, event.name.unwrap_or_default());
                     match names.names.get(&key) {
@@ -243,6 +311,7 @@ impl Watch {
                 } else if event.mask.contains(EventMask::IGNORED) {
                     ended.insert(event.wd);
                 } else {
+                    self.untold.on_event(&event.wd);
                     hints.names_changed |= names.is_changed_by(&event, &mut came);
                 }
             }
@@ -321,6 +390,31 @@ fn is_changed(dir: &Path, since: i64) -> bool {
     })
 }
 
+/// The kind of a file system whose files others write to than this kernel, so that it is not told.
+fn silent_kind(dir: &Path) -> Option<&'static str> {
+    /// statfs(2), and `linux/magic.h`.
+    const KINDS: [(u32, &str); 14] = [
+        (0x6573_5546, "FUSE"),
+        (0x6969, "NFS"),
+        (0x0102_1997, "9p"),
+        (0xff53_4d42, "CIFS"),
+        (0xfe53_4d42, "SMB"),
+        (0x517b, "SMB"),
+        (0x00c3_6400, "Ceph"),
+        (0x5346_414f, "AFS"),
+        (0x7375_7245, "Coda"),
+        (0x564c, "NCP"),
+        (0x0bd0_0bd0, "Lustre"),
+        (0x7461_636f, "OCFS2"),
+        (0x0116_1970, "GFS2"),
+        (0x786f_4256, "a folder shared by VirtualBox"),
+    ];
+    let kind = rustix::fs::statfs(dir).ok()?.f_type;
+    // Signed or not, of 32 bits or 64: it depends on the machine.
+    let kind = u32::try_from(kind & 0xffff_ffff).ok()?;
+    KINDS.into_iter().find(|(magic, _)| *magic == kind).map(|(_, name)| name)
+}
+
 fn mask(holds_files: bool) -> WatchMask {
     let names = WatchMask::CREATE
         | WatchMask::MOVED_TO
@@ -363,6 +457,29 @@ mod tests {
         fs::write(dir.path().join("b.log"), "line\n").unwrap();
         let hints = watch.take();
         assert_eq!((hints.unknown_written, hints.names_changed), (true, true), "no way is known");
+    }
+
+    #[test]
+    fn files_that_are_born_look_after_look_without_an_event_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let mut watch = Watch::new();
+        watch.watch(&dirs(dir.path(), true), 0);
+        let mut look = |is_told: bool| {
+            if is_told {
+                fs::write(&path, "").unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+            watch.take();
+            let is_soon = watch.on_birth(&path);
+            watch.set_names(std::iter::empty());
+            (is_soon, watch.trouble().is_some())
+        };
+
+        assert_eq!(look(false), (true, false));
+        assert_eq!(look(true), (false, false), "the event came a little later");
+        assert_eq!(look(false), (true, false));
+        assert_eq!(look(false), (true, true));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use logferry_mock::{self as mock, Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::skipped;
+use crate::support::strace::{self, Injection};
+use crate::support::volume::Served;
 use crate::support::{Pod, append_to, pause, rotate, wait_for};
 
 const APP: &str = "share/logs/app.log";
@@ -32,6 +34,59 @@ fn k01_what_is_written_below_an_overlay_arrives_without_notifications() {
 
     assert_eq!(pod.finish(agent), 0);
     assert_eq!(pod.times_logged("grows without notifications"), 1, "{}", pod.agent_log());
+}
+
+/// No file of it lives long enough to be seen to grow without notifications.
+#[test]
+fn k01_a_rotation_that_nothing_tells_of_is_noticed() {
+    if !strace::is_there() {
+        return skipped("strace cannot trace here");
+    }
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let (source, log) = (pod.path("source"), pod.path("source/app.log"));
+    fs::create_dir(&source).unwrap();
+    let agent = pod.start();
+    // The kernel does not say what kind of file system is mounted then.
+    let injection = Injection { call: "statfs".into(), when: "1+".into(), harm: "error=ENOSYS" };
+    let out = pod.path("strace");
+    let _strace = strace::Attached::to(agent.id(), "collect", &injection, &[], &out);
+    let Some(_volume) = Served::mount(&source, &pod.path("data/pod/logs")) else { return };
+    pod.ledger.append(&log, 10);
+    assert_eq!(pod.expect_all(), 0);
+    wait_for("it to be noticed", || {
+        rotate(&log, 3);
+        append_to(&log).write_all(b"a line\n").unwrap();
+        pause(Duration::from_millis(200));
+        pod.agent_log().contains("polling files each second")
+    });
+
+    assert!(strace::has_failed_a_call(&out));
+    let agent_log = pod.agent_log();
+    assert!(agent_log.contains("app.log was made without notifications"), "{agent_log}");
+    assert_eq!(agent.stop().0, 0, "{agent_log}");
+}
+
+/// It is polled from the start: what is written below comes without any event.
+#[test]
+fn k01_a_served_file_system_is_polled_from_the_first_look() {
+    let mut pod = Pod::new();
+    let address = pod.listen();
+    pod.link("data/pod/logs");
+    let (source, log) = (pod.path("source"), pod.path("source/app.log"));
+    fs::create_dir(&source).unwrap();
+    let Some(_volume) = Served::mount(&source, &pod.path("data/pod/logs")) else { return };
+    let agent = pod.start();
+    wait_for("the metric", || metric(&address, "logferry_polling") == Some(1));
+    for _ in 0..3 {
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.expect_all(), 0);
+    }
+
+    let agent_log = pod.agent_log();
+    assert_eq!(pod.times_logged("is on FUSE, which does not tell"), 1, "{agent_log}");
+    assert_eq!(pod.times_logged("grows without notifications"), 0, "{agent_log}");
+    assert_eq!(pod.finish(agent), 0);
 }
 
 /// The first write from within the overlay copies the file up: another file from then on, which

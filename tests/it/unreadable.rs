@@ -2,13 +2,12 @@
 //! devices, directories; files and directories whose permission comes later.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::{make_node, skipped};
+use crate::support::volume::Served;
 use crate::support::{Agent, Pod, compress, run, wait_for, write_large_gz};
 
 const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
@@ -175,51 +174,6 @@ fn l16_what_stays_shut_is_tried_less_often() {
 
     assert_eq!(pod.finish(agent), 0);
     assert_eq!(pod.times_logged("cannot open it"), 1, "{}", pod.agent_log());
-}
-
-/// A file system that a process serves, mounted over a directory. Its calls fail with ENOTCONN as
-/// soon as that process is dead.
-struct Served {
-    server: std::process::Child,
-    at: PathBuf,
-}
-
-impl Served {
-    /// Shows what is in `source` at `at`. `None`, said aloud, where that is not allowed.
-    fn mount(source: &Path, at: &Path) -> Option<Self> {
-        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
-        let before = device(at);
-        let mut command = Command::new("bindfs");
-        let server = command.arg("-f").args([source, at]).stderr(Stdio::null()).spawn();
-        let Ok(server) = server else {
-            skipped("bindfs is not there");
-            return None;
-        };
-        let mut served = Self { server, at: at.to_owned() };
-        let mut has_failed = false;
-        wait_for("the mount", || {
-            has_failed = served.server.try_wait().is_ok_and(|status| status.is_some());
-            has_failed || device(at) != before
-        });
-        if has_failed {
-            skipped("bindfs may not mount here: this needs root and /dev/fuse");
-            return None;
-        }
-        Some(served)
-    }
-
-    fn kill_server(&mut self) {
-        self.server.kill().unwrap();
-        self.server.wait().unwrap();
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
-    }
 }
 
 /// The process that serves a volume dies, and the volume is mounted anew: descriptors from before

@@ -23,7 +23,7 @@ pub(crate) mod special;
 pub(crate) mod strace;
 /// Certificates.
 pub(crate) mod tls;
-mod volume;
+pub(crate) mod volume;
 /// The network in between.
 pub(crate) mod wire;
 

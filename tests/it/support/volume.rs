@@ -1,11 +1,12 @@
 //! File systems of a test's own: an ext4 in a file, mounted where only this test sees it.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::special::skipped;
-use super::{Agent, Pod};
+use super::{Agent, Pod, wait_for};
 
 /// An ext4 that is mounted at `disk` below the pod's root, in a mount namespace of its own. A
 /// process of ours holds the namespace; when it ends, however the test does, the mount and the loop
@@ -71,7 +72,7 @@ impl Volume {
     pub(crate) fn remount(&self) {
         let device = |volume: &Self| {
             let metadata = std::fs::metadata(volume.path("")).expect("it is mounted");
-            std::os::unix::fs::MetadataExt::dev(&metadata)
+            metadata.dev()
         };
         let before = device(self);
         for turn in 0..8 {
@@ -128,5 +129,50 @@ impl Drop for Volume {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+    }
+}
+
+/// A file system that a process serves, mounted over a directory. Its calls fail with ENOTCONN as
+/// soon as that process is dead.
+pub(crate) struct Served {
+    server: Child,
+    at: PathBuf,
+}
+
+impl Served {
+    /// Shows what is in `source` at `at`. `None`, said aloud, where that is not allowed.
+    pub(crate) fn mount(source: &Path, at: &Path) -> Option<Self> {
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
+        let before = device(at);
+        let mut command = Command::new("bindfs");
+        let server = command.arg("-f").args([source, at]).stderr(Stdio::null()).spawn();
+        let Ok(server) = server else {
+            skipped("bindfs is not there");
+            return None;
+        };
+        let mut served = Self { server, at: at.to_owned() };
+        let mut has_failed = false;
+        wait_for("the mount", || {
+            has_failed = served.server.try_wait().is_ok_and(|status| status.is_some());
+            has_failed || device(at) != before
+        });
+        if has_failed {
+            skipped("bindfs may not mount here: this needs root and /dev/fuse");
+            return None;
+        }
+        Some(served)
+    }
+
+    pub(crate) fn kill_server(&mut self) {
+        self.server.kill().expect("it runs");
+        self.server.wait().expect("it ends");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
 }
