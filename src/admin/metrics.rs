@@ -198,6 +198,7 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
         // Of trouble: in `encode_troubles`.
         skipped_truncated_bytes: _,
         skipped_deleted_bytes: _,
+        skipped_overwritten_bytes: _,
         skipped_hole_bytes: _,
         generations_unbalanced: _,
         file_errors: _,
@@ -257,6 +258,7 @@ fn encode_troubles(families: &mut Families<'_>, counters: &CollectorCounters) ->
     let skipped = [
         ("truncated", counters.skipped_truncated_bytes),
         ("deleted", counters.skipped_deleted_bytes),
+        ("overwritten", counters.skipped_overwritten_bytes),
         ("hole", counters.skipped_hole_bytes),
     ];
     families.counters(

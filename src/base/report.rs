@@ -88,6 +88,9 @@ pub struct CollectorCounters {
     pub skipped_truncated_bytes: u64,
     /// Bytes of deleted files that were given up because they could not be read any more.
     pub skipped_deleted_bytes: u64,
+    /// Bytes of renamed files that were written over before they were read.
+    #[serde(default)]
+    pub skipped_overwritten_bytes: u64,
     /// NUL bytes that nobody wrote, passed over.
     pub skipped_hole_bytes: u64,
     /// Bytes seen in files, from where each was opened. All of them are acknowledged, skipped, or

@@ -692,9 +692,7 @@ impl Collector {
     pub(super) fn close(&mut self, file: FileKey) -> u64 {
         self.note_seen(file);
         let left = self.registry.end(file).unwrap_or(0);
-        self.batcher.end(file);
-        self.schedule.on_end(file);
-        self.filled.forget(file);
+        self.drop_stages(file);
         self.readers.remove(&file);
         self.is_moved = true;
         left

@@ -26,6 +26,7 @@ mod missing;
 mod news;
 mod once;
 mod opening;
+mod overwritten;
 mod reading;
 mod refused;
 mod reopening;

@@ -152,6 +152,8 @@ enum Origin {
     CopyOf(Source, bool),
     /// It may be a copy of a file that is searched for first.
     Later,
+    /// It was written over since it was renamed, and holds no log any more.
+    Overwritten,
 }
 
 fn found_as(found: &Found) -> FoundAs {
@@ -500,7 +502,8 @@ impl Collector {
             return Ok(None);
         }
         let inode = (stat.device, stat.inode);
-        if self.registry.find(stat.device, stat.inode).is_some() {
+        // What was written over is judged again when all that was read of it has arrived.
+        if self.registry.find(stat.device, stat.inode).is_some() || self.registry.has_ended(&stat) {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
@@ -536,6 +539,10 @@ impl Collector {
                 self.is_scan_wanted = true;
                 return Ok(Some(inode));
             }
+            Origin::Overwritten => {
+                self.aside.resting.insert(inode, found_as(found));
+                return Ok(Some(inode));
+            }
         };
         let is_unpacked = reader.is_unpacked();
         // Renamed where it was, it keeps the path that it is known by, if the patterns still find that:
@@ -554,6 +561,11 @@ impl Collector {
         let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.found_at = shared(&tracked.opened.path, &found.path);
+            if let Some(name) = tracked.opened.path.file_name()
+                && Some(name) != found.path.file_name()
+            {
+                tracked.named = tracked.opened.resolved.with_file_name(name).into();
+            }
             tracked.found_as = found_as(found);
             tracked.modified = stat.modified.filter(|_| is_as_delivered);
         }
@@ -666,6 +678,11 @@ impl Collector {
                 origin
             }
             Some((saved, Match::Resume | Match::Again)) => Ok(Origin::Known(saved)),
+            Some((saved, Match::Rewritten | Match::Other))
+                if self.is_overwritten_since(&saved, path, reader, &stat) =>
+            {
+                Ok(Origin::Overwritten)
+            }
             Some((saved, Match::Rewritten | Match::Other)) => {
                 self.on_rewritten(path, saved, &stat);
                 self.origin_of_unknown(resolved, reader)
@@ -910,6 +927,11 @@ impl Collector {
         };
         let (configured, found) = match claimed {
             Some((found, Match::Resume | Match::Again)) => (found.path.clone(), Some(found)),
+            Some((found, Match::Rewritten | Match::Other))
+                if self.is_overwritten_since(&found, path, &reader, &stat) =>
+            {
+                return Ok(());
+            }
             // Another file: it is shipped only if its name and its age say so.
             Some((found, Match::Rewritten | Match::Other))
                 if judge::is_used_inode(&found, stat.born) =>
@@ -923,6 +945,7 @@ impl Collector {
                 let (configured, original) = match self.origin_of_unknown(&resolved, &reader) {
                     Ok(Origin::New) => (found.path.clone(), None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    Ok(Origin::Overwritten) => return Ok(()),
                     // Until then only its checkpoint leads here.
                     waits => {
                         self.remembered.put_back(found);
@@ -958,7 +981,7 @@ impl Collector {
                 self.unopened.add(copy, SOUGHT);
                 self.is_scan_wanted = true;
             }
-            Origin::New | Origin::Known(_) | Origin::CopyOf(..) => {}
+            Origin::New | Origin::Known(_) | Origin::CopyOf(..) | Origin::Overwritten => {}
         }
     }
 
@@ -1121,6 +1144,7 @@ impl Collector {
         }
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
+            || self.registry.has_ended(&stat)
             || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(false);
@@ -1136,6 +1160,7 @@ impl Collector {
             }
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
+            Origin::Overwritten => return Ok(false),
             waits => {
                 self.wait_for_original(path, &waits);
                 return Ok(false);

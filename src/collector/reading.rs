@@ -22,7 +22,7 @@ use crate::tail::registry::{Change, Tracked};
 
 impl Collector {
     /// The file was truncated or rewritten: its old incarnation ends, a new one begins.
-    fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
+    pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
         let Some(old_offset) = self.registry.get(file).map(|tracked| tracked.read_offset) else {
             return;
         };
@@ -47,9 +47,7 @@ impl Collector {
         }
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += restarted.lost_bytes;
-        self.batcher.end(file);
-        self.schedule.on_end(file);
-        self.filled.forget(file);
+        self.drop_stages(file);
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
         self.schedule.mark_grown(restarted.file);
@@ -90,6 +88,13 @@ impl Collector {
                 "it was truncated or rewritten; opening it anew"
             );
         }
+    }
+
+    /// No more bytes of it come to the stages.
+    pub(super) fn drop_stages(&mut self, file: FileKey) {
+        self.batcher.end(file);
+        self.schedule.on_end(file);
+        self.filled.forget(file);
     }
 
     /// A file that has fewer bytes than were read: what an examination showed before was its own.
@@ -153,7 +158,7 @@ impl Collector {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.schedule.mark_grown(file);
             }
-            Ok(Piece::Rewritten) => self.restart(file, "other bytes stand before the offset", now),
+            Ok(Piece::Rewritten) => self.on_other_bytes(file, now),
             Err(error) => drop(self.on_file_error(file, "read", &error)),
         }
         self.touch(now);

@@ -16,6 +16,8 @@ pub(super) enum Kind {
     Shipping,
     /// One is found no more.
     Gone,
+    /// One holds no log any more.
+    Overwritten,
     /// The account of one is closed.
     Done,
     /// The same, and it does not add up.
@@ -113,6 +115,10 @@ fn say((kind, count): (Kind, u64)) {
         Kind::Gone => {
             tracing::info!(files = count, "more files were renamed or deleted; reading them too");
         }
+        Kind::Overwritten => tracing::warn!(
+            files = count,
+            "more renamed files were written over in their places; they are not read any more"
+        ),
         Kind::Done => tracing::info!(files = count, "more files are done"),
         Kind::Unbalanced => {
             tracing::error!(files = count, "more accounts do not add up; please report this");

@@ -103,6 +103,8 @@ pub type FoundAs = (u64, (i64, i64));
 pub struct Tracked {
     /// As it was opened: the names of the moment, and the identity.
     pub opened: Opened,
+    /// Where it was when it was opened, or under the name that a checkpoint knows.
+    pub named: Arc<Path>,
     /// The path under which discovery found it last; another one after a rename within the
     /// patterns.
     pub found_at: Arc<Path>,
@@ -219,6 +221,7 @@ impl Registry {
             level_unix: unix,
             unannounced: 0,
             last_error: String::new(),
+            named: opened.resolved.clone(),
             found_at: opened.path.clone(),
             found_as: FoundAs::default(),
             unpacked_unix: None,
@@ -456,6 +459,14 @@ impl Registry {
     #[must_use]
     pub fn get_ended(&self, file: FileKey) -> Option<&Tracked> {
         self.ended.get(&file).map(Box::as_ref)
+    }
+
+    /// Whether an incarnation of this file has ended and has batches under way.
+    #[must_use]
+    pub fn has_ended(&self, stat: &Stat) -> bool {
+        let identity = (stat.device, stat.inode, stat.born);
+        let is_it = |one: &Opened| (one.device, one.inode, one.born) == identity;
+        self.ended.values().any(|ended| is_it(&ended.opened))
     }
 
     /// Incarnations that ended and have batches under way.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use logferry_mock::{Fault, Kind};
 
-use crate::support::{Pod, append_to, logrotate, numbered, pause, rotate};
+use crate::support::observe::wait_for_metric;
+use crate::support::{Pod, append_to, logrotate, numbered, pause, rotate, wait_for};
 
 /// 1000 lines, `mv`, 500 more through the old descriptor, 500 into the new file.
 #[test]
@@ -341,7 +342,7 @@ fn f33_of_short_lived_files_nothing_arrives_in_part() {
     let last = log.with_file_name("last.log");
     pod.ledger.append(&last, 1);
     let mark = pod.ledger.lines.last().cloned().unwrap();
-    crate::support::wait_for("the last file", || !pod.ledger.missing(&pod.mock).contains(&&*mark));
+    wait_for("the last file", || !pod.ledger.missing(&pod.mock).contains(&&*mark));
     assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
 
     let log_text = pod.agent_log();
@@ -356,4 +357,148 @@ fn f33_of_short_lived_files_nothing_arrives_in_part() {
     }
     assert_eq!(pod.ledger.check(&pod.mock), 0);
     pod.expect_sound();
+}
+
+// === F39: written over after it was renamed, as by shred
+
+const WRITTEN_OVER: &str = "other bytes were written over it";
+const OVERWRITTEN: &str = "logferry_skipped_bytes_total{reason=\"overwritten\"}";
+
+/// shred(1) as logrotate calls it, without the deletion: `false`, said aloud, where it is not there.
+fn shred(path: &std::path::Path, options: &[&str]) -> bool {
+    let status = std::process::Command::new("shred").args(options).arg(path).status();
+    let is_done = status.is_ok_and(|status| status.success());
+    if !is_done {
+        crate::support::special::skipped("shred is not here");
+    }
+    is_done
+}
+
+/// Delivered, renamed out of the patterns or within them, and written over while it is open: once,
+/// several times, to its last block, and with the deletion.
+#[test]
+fn f46_what_shred_writes_over_a_renamed_log_is_not_shipped() {
+    let options: [&[&str]; 4] = [&["-n", "1"], &[], &["-n", "1", "-z", "-x"], &["-u"]];
+    for pattern in ["share/logs/*.log", "share/logs/app.log*", "share/logs/**/*"] {
+        for options in options {
+            let (mut pod, log) = Pod::with_log();
+            let address = pod.listen();
+            pod.patterns(&[pattern]);
+            let agent = pod.start();
+            pod.ledger.append(&log, 3000);
+            pod.expect_all();
+            fs::rename(&log, numbered(&log, 1)).unwrap();
+            pod.ledger.append(&log, 10);
+            if !shred(&numbered(&log, 1), options) {
+                return;
+            }
+            for _ in 0..3 {
+                pod.ledger.append(&log, 10);
+                pod.expect_all();
+            }
+            if !options.contains(&"-u") {
+                pod.wait_for_log(WRITTEN_OVER, 1);
+            }
+            wait_for_metric(&address, OVERWRITTEN, 0);
+
+            assert_eq!(pod.finish(agent), 0, "{pattern} {options:?}");
+            // Nor does the next agent take it for new.
+            let agent = pod.start();
+            pod.ledger.append(&log, 10);
+            assert_eq!(pod.finish(agent), 0, "{pattern} {options:?}, after a restart");
+        }
+    }
+}
+
+/// Nobody has read all of it, because the endpoint is slow: what was is delivered, the rest counted.
+#[test]
+fn f46_what_was_not_read_before_it_was_written_over_is_counted() {
+    for pattern in ["share/logs/*.log", "share/logs/app.log*"] {
+        let (mut pod, log) = Pod::with_log();
+        let address = pod.listen();
+        pod.keep_memory_small();
+        pod.patterns(&[pattern]);
+        pod.mock.stop();
+        let agent = pod.start();
+        pod.ledger.write_kib(&mut append_to(&log), 20_000);
+        wait_for("as much as fits to be read", || {
+            crate::support::observe::metric(&address, "logferry_handoff_bytes") > Some(1 << 20)
+        });
+        fs::rename(&log, numbered(&log, 1)).unwrap();
+        if !shred(&numbered(&log, 1), &["-n", "1"]) {
+            return;
+        }
+        pod.mock.resume().unwrap();
+        pod.wait_for_log(WRITTEN_OVER, 1);
+        let skipped = pod.logged_numbers(WRITTEN_OVER, "skipped");
+        wait_for_metric(&address, OVERWRITTEN, skipped[0]);
+        assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+
+        let lost = pod.ledger.missing(&pod.mock).len() as u64 * 1024;
+        assert!(skipped[0] >= lost.saturating_sub(2048) && skipped[0] <= lost + 2048, "{lost}");
+        assert_eq!(pod.ledger.check(&pod.mock), 0, "nothing but lines has arrived, each once");
+        pod.expect_sound();
+    }
+}
+
+/// While no agent runs: a checkpoint says what stood there, and under which name.
+#[test]
+fn f46_what_was_written_over_while_no_agent_ran_is_not_shipped() {
+    for pattern in ["share/logs/*.log", "share/logs/app.log*"] {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&[pattern]);
+        pod.ledger.append(&log, 3000);
+        let agent = pod.start();
+        assert_eq!(pod.finish(agent), 0);
+        fs::rename(&log, numbered(&log, 1)).unwrap();
+        pod.ledger.append(&log, 10);
+        if !shred(&numbered(&log, 1), &["-n", "1"]) {
+            return;
+        }
+        for _ in 0..2 {
+            let agent = pod.start();
+            pod.ledger.append(&log, 10);
+            assert_eq!(pod.finish(agent), 0, "{pattern}");
+        }
+    }
+}
+
+/// An archive that the agent has known by no other name.
+#[test]
+fn f46_an_archive_that_is_shredded_under_its_own_name_is_not_shipped() {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&["share/logs/app.log*"]);
+    let archive = log.with_file_name("app.log-20261101");
+    pod.ledger.append(&archive, 3000);
+    let agent = pod.start();
+    pod.expect_all();
+    if !shred(&archive, &["-n", "1"]) {
+        return;
+    }
+    pod.wait_for_log(WRITTEN_OVER, 1);
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
+/// A log that begins anew in its place is another matter, and so is a renamed one that was truncated.
+#[test]
+fn f46_what_begins_anew_is_read_from_its_first_byte() {
+    let (mut pod, log) = Pod::with_log();
+    pod.patterns(&["share/logs/app.log*"]);
+    let agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+    let text = pod.ledger.compose(&File::create(&log).unwrap(), 200);
+    fs::write(&log, text).unwrap();
+    pod.expect_all();
+    fs::rename(&log, numbered(&log, 1)).unwrap();
+    pod.ledger.append(&log, 10);
+    pod.expect_all();
+    let file = File::options().write(true).open(numbered(&log, 1)).unwrap();
+    file.set_len(0).unwrap();
+    pod.wait_for_log("it is shorter than what was read", 1);
+    pod.ledger.append(&numbered(&log, 1), 300);
+
+    assert_eq!(pod.finish(agent), 0);
 }

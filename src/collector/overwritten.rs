@@ -1,0 +1,140 @@
+//! Overwritten: renamed files that hold no log any more.
+//!
+//! logrotate's `shred`, and shred(1) itself, write random bytes over a file, from its first one on and as
+//! often as they like, before it is truncated, renamed and deleted. A log is written over in its place
+//! too, by an app that begins anew, and then it is read from its first byte. What tells the two apart is
+//! the name: nobody begins a log anew in a file that was renamed away. Nor in an archive, although a copy
+//! may be written over an older one: there the bytes tell, as far as noise is no text.
+//!
+//! Such a file is not read again until it is truncated. What was not read of it is counted as skipped.
+//! *Absent: a file that is shorter than what was read: that is a truncation, whatever its name.*
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Instant;
+
+use super::Collector;
+use super::said::Kind;
+use crate::checkpoint::format::Checkpoint;
+use crate::base::fingerprint::HEAD_BYTES_MAX;
+use crate::base::span::FileKey;
+use crate::tail::catalog::names;
+use crate::tail::catalog::judge::Stat;
+use crate::tail::reader::Reader;
+use crate::tail::registry::State;
+
+/// Of random bytes a tenth are controls that no text has; of what is text in any encoding hardly any.
+const TEXT_BYTES_PER_CONTROL: usize = 32;
+
+impl Collector {
+    /// Other bytes stand in a file than those that were read, and it is not shorter: it begins anew, or
+    /// holds no log any more.
+    pub(super) fn on_other_bytes(&mut self, file: FileKey, now: Instant) {
+        if self.is_overwritten(file) {
+            self.end_overwritten(file);
+        } else {
+            self.restart(file, "other bytes stand before the offset", now);
+        }
+    }
+
+    fn is_overwritten(&self, file: FileKey) -> bool {
+        let (Some(tracked), Some(reader)) = (self.registry.get(file), self.readers.get(&file))
+        else {
+            return false;
+        };
+        // A discovery may not have seen yet that it was renamed.
+        let place = reader.place();
+        let is_renamed = place.as_ref().is_some_and(|(place, is_deleted)| {
+            *is_deleted || place.file_name() != tracked.named.file_name()
+        });
+        tracked.state != State::Active
+            || is_renamed
+            || place.is_some_and(|(place, _)| is_archive(&place) && begins_with_noise(reader))
+    }
+
+    /// No more is read of it. What stands there now was never a part of it, however much that is.
+    fn end_overwritten(&mut self, file: FileKey) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let (path, inode) = (tracked.opened.path.clone(), tracked.opened.inode);
+        let offset = tracked.read_offset;
+        let skipped = self.registry.end(file).unwrap_or(0);
+        self.drop_stages(file);
+        self.readers.remove(&file);
+        self.is_moved = true;
+        self.note_overwritten(&path, inode, offset, skipped);
+    }
+
+    /// Whether a file that a checkpoint speaks of, and that has other bytes now, was written over since
+    /// it was renamed. Then what was not delivered of it is counted, and it is done with. (While nobody
+    /// looked it may have begun anew first: it is read if it holds text.)
+    pub(super) fn is_overwritten_since(
+        &mut self,
+        saved: &Checkpoint,
+        path: &Path,
+        reader: &Reader,
+        stat: &Stat,
+    ) -> bool {
+        // Where births are not known it may be another file with the same inode.
+        let is_it = saved.born != 0 && saved.born == stat.born && stat.size >= saved.offset;
+        let is_out_of_use = path.file_name() != saved.path.file_name() || is_archive(path);
+        if !is_it || !is_out_of_use || !begins_with_noise(reader) {
+            return false;
+        }
+        let skipped = saved.rest.unwrap_or(0);
+        self.counters.seen_bytes += skipped;
+        if !saved.is_done {
+            self.note_overwritten(&saved.path, saved.inode, saved.offset, skipped);
+        }
+        self.remembered.put_done(Checkpoint { rest: Some(0), ..saved.clone() });
+        true
+    }
+
+    fn note_overwritten(&mut self, path: &Path, inode: u64, offset: u64, skipped: u64) {
+        self.counters.skipped_overwritten_bytes += skipped;
+        if self.said.admits(Kind::Overwritten) {
+            tracing::warn!(
+                file = %path.display(), inode, offset, skipped,
+                "other bytes were written over it in its place, as by shred; it is not read any more"
+            );
+        }
+    }
+}
+
+/// Whether a file has the name of an archive.
+fn is_archive(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    !names::bases(name.as_bytes()).is_empty()
+}
+
+/// Whether its first bytes are no text.
+fn begins_with_noise(reader: &Reader) -> bool {
+    let mut buffer = [0; HEAD_BYTES_MAX];
+    reader.read_once(&mut buffer, 0).is_ok_and(is_noise)
+}
+
+/// Whether these are rather random bytes than text.
+fn is_noise(bytes: &[u8]) -> bool {
+    let is_control =
+        |byte: &&u8| byte.is_ascii_control() && !b"\t\n\x0b\x0c\r\x1b\0".contains(byte);
+    bytes.iter().filter(is_control).count() * TEXT_BYTES_PER_CONTROL > bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_no_text_and_text_is_no_noise() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..1000 {
+            let noise: Vec<u8> = (0..HEAD_BYTES_MAX).map(|_| rng.u8(..)).collect();
+            assert!(is_noise(&noise));
+        }
+        let gbk = [0xc8, 0xd5, 0xd6, 0xbe, b'\n'].repeat(200);
+        let nuls = [[0; 500], [b'a'; 500]].concat();
+        let colours = b"\x1b[31mred\x1b[0m\r\n".repeat(50);
+        for text in [&b""[..], b"one\ntwo\n", "größer\n".as_bytes(), &gbk, &nuls, &colours] {
+            assert!(!is_noise(text), "{}", text.escape_ascii());
+        }
+    }
+}
