@@ -1,13 +1,15 @@
-//! Reopening: a descriptor that the file system has given up is replaced.
+//! Reopening: a descriptor that leads to a volume of before is replaced.
 //!
 //! A volume that is mounted anew, or a server that was restarted, leaves descriptors that answer
-//! nothing but ESTALE (NFS), ENOTCONN or ECONNABORTED (FUSE), for ever. The file is still there, so
-//! it is opened again: in its place, or under the name that its inode has there now. The rules are
-//! those of a file that a checkpoint remembers: where it may be read (`Patterns::permits`), and
-//! which bytes prove that it is the same (`identity`). Of a compressed one these are the first of its
+//! nothing but ESTALE (NFS), ENOTCONN or ECONNABORTED (FUSE), EBADF (SMB) or the like, for ever. Or they
+//! answer, as long as anybody has them open, and the same file is found under another device number. It
+//! is still there, so it is opened again: in its place, or under the name that its inode has there now.
+//! The rules are those of a file that a checkpoint remembers: where it may be read
+//! (`Patterns::permits`), and which bytes prove that it is the same (`identity`). Of two that are open
+//! the same size and time of change prove it too. Of a compressed one these are the first of its
 //! text; those before the offset are compared by the next read, which decodes it up to there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,6 +20,7 @@ use rustix::io::Errno;
 use super::Collector;
 use crate::base::clock;
 use crate::base::span::FileKey;
+use super::said::Kind;
 use crate::checkpoint::format::Checkpoint;
 use crate::tail::catalog::judge::{Match, Seen, Stat, compare};
 use crate::tail::discover::{Found, Permission};
@@ -29,24 +32,59 @@ const NAMES_MAX: usize = 1000;
 
 /// Whether the descriptor will never answer again, although the file may be there.
 pub(super) fn is_stale(error: &io::Error) -> bool {
-    let stale = [Errno::STALE, Errno::NOTCONN, Errno::CONNABORTED];
-    stale.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    const STALE: [Errno; 7] = [
+        Errno::STALE,
+        Errno::NOTCONN,
+        Errno::CONNABORTED,
+        Errno::SHUTDOWN,
+        Errno::HOSTDOWN,
+        Errno::NODEV,
+        Errno::BADF,
+    ];
+    STALE.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 impl Collector {
-    /// Asks files that a look does not find any more whether their descriptors are stale, before
-    /// what stands in their places is taken for new.
+    /// Asks files that a look does not find any more whether their descriptors are stale, or whether
+    /// they are found on another device, before what stands in their places is taken for new.
     pub(super) fn reopen_stale(&mut self, found: &[Found]) {
-        let found: HashSet<_> = found.iter().map(|found| (found.device, found.inode)).collect();
+        let inodes: HashSet<_> = found.iter().map(|found| (found.device, found.inode)).collect();
         let is_asked = |tracked: &Tracked| {
-            !found.contains(&(tracked.opened.device, tracked.opened.inode))
+            !inodes.contains(&(tracked.opened.device, tracked.opened.inode))
                 && (tracked.state == State::Active || !tracked.last_error.is_empty())
         };
         let asked = self.registry.iter().filter(|(_, tracked)| is_asked(tracked));
         let asked: Vec<FileKey> = asked.map(|(file, _)| file).collect();
+        if asked.is_empty() {
+            return;
+        }
+        let is_new = |found: &&Found| self.registry.find(found.device, found.inode).is_none();
+        let new: HashMap<u64, PathBuf> =
+            found.iter().filter(is_new).map(|found| (found.inode, found.path.clone())).collect();
         for file in asked {
             self.breathe();
-            self.stat(file);
+            let stat = self.stat(file);
+            let inode = self.registry.get(file).map(|tracked| tracked.opened.inode);
+            if let (Some(stat), Some(path)) = (stat, inode.and_then(|inode| new.get(&inode)))
+                && stat.links > 0
+            {
+                self.move_over(file, path);
+            }
+        }
+    }
+
+    /// Goes on by another descriptor in a file that is found on another device, if it is the same.
+    fn move_over(&mut self, file: FileKey, path: &Path) {
+        let (Some(tracked), Some(old)) = (self.registry.get(file), self.readers.get(&file)) else {
+            return;
+        };
+        let before = tracked.opened.device;
+        let Ok((reader, stat, place)) = self.open_again(tracked, old, path) else { return };
+        if self.replace(file, reader, stat, &place).is_ok() && self.said.admits(Kind::Reopened) {
+            tracing::info!(
+                file = %path.display(), before, device = stat.device,
+                "its volume was mounted again under another number; going on there"
+            );
         }
     }
 
@@ -59,15 +97,29 @@ impl Collector {
         let (Some(tracked), Some(old)) = (self.registry.get(file), self.readers.get(&file)) else {
             return Err(Errno::NOENT.into());
         };
-        let (reader, stat, place) = self.find_again(tracked, old)?;
         let configured = tracked.opened.path.clone();
-        if !self.registry.on_reopened(file, stat, &place) {
+        let (reader, stat, place) = self.find_again(tracked, old)?;
+        self.replace(file, reader, stat, &place)?;
+        if self.said.admits(Kind::Reopened) {
+            tracing::warn!(
+                file = %configured.display(), resolved = %place.display(), error = %error,
+                "the file system has given its descriptor up; opened it again"
+            );
+        }
+        Ok(stat)
+    }
+
+    /// From now on the file is read by this descriptor.
+    fn replace(
+        &mut self,
+        file: FileKey,
+        reader: Reader,
+        stat: Stat,
+        place: &Path,
+    ) -> io::Result<()> {
+        if !self.registry.on_reopened(file, stat, place) {
             return Err(io::Error::other("what stands there is shipped as another file"));
         }
-        tracing::warn!(
-            file = %configured.display(), resolved = %place.display(), error = %error,
-            "the file system has given its descriptor up; opened it again"
-        );
         let found_as = reader.gzip().map(|gzip| gzip.as_of());
         if let (Some(found_as), Some(tracked)) = (found_as, self.registry.get_mut(file)) {
             tracked.found_as = found_as;
@@ -76,7 +128,7 @@ impl Collector {
         self.readers.insert(file, reader);
         self.schedule.mark(file);
         self.is_moved = true;
-        Ok(stat)
+        Ok(())
     }
 
     /// The file of this name or inode that may be read and is the same.
@@ -149,7 +201,9 @@ impl Collector {
                 && (text.is_some()
                     || stat.size >= known.offset && reader.has_tail(known.tail, known.offset)?),
         };
-        if compare(&known, seen) != Match::Resume {
+        let are_bytes_same = seen.is_head_same && seen.is_tail_same;
+        let is_twin = are_bytes_same && old.stat().is_ok_and(|old| is_twin(&old, &stat));
+        if !is_twin && compare(&known, seen) != Match::Resume {
             return Err(other());
         }
         if let (Some(mut text), Some(old)) = (text, old.gzip()) {
@@ -159,4 +213,10 @@ impl Collector {
         let stat = reader.stat()?;
         Ok((reader, stat, place))
     }
+}
+
+/// Whether two open descriptors lead to one file on two devices.
+fn is_twin(one: &Stat, other: &Stat) -> bool {
+    let facts = |stat: &Stat| (stat.inode, stat.born, stat.size, stat.changed);
+    one.size > 0 && one.device != other.device && facts(one) == facts(other)
 }

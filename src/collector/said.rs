@@ -16,6 +16,8 @@ pub(super) enum Kind {
     Shipping,
     /// One is found no more.
     Gone,
+    /// One has another descriptor.
+    Reopened,
     /// One holds no log any more.
     Overwritten,
     /// The account of one is closed.
@@ -114,6 +116,9 @@ fn say((kind, count): (Kind, u64)) {
         Kind::Shipping => tracing::info!(files = count, "shipping more files"),
         Kind::Gone => {
             tracing::info!(files = count, "more files were renamed or deleted; reading them too");
+        }
+        Kind::Reopened => {
+            tracing::warn!(files = count, "more files were opened again in their places")
         }
         Kind::Overwritten => tracing::warn!(
             files = count,

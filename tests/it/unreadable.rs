@@ -202,6 +202,40 @@ fn a_volume_whose_server_died_is_read_on_when_it_is_mounted_again() {
     assert!(pod.times_logged("opened it again") >= 1, "{}", pod.agent_log());
 }
 
+/// The volume is taken away and mounted anew under another number; what is open stays open, and what
+/// answers goes on to answer. Short files and long ones, renamed ones, one that is written to meanwhile.
+#[test]
+fn a_volume_that_is_mounted_again_while_its_files_are_open_is_read_on() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let (source, mounted) = (pod.path("source"), pod.path("data/pod/logs"));
+    fs::create_dir(&source).unwrap();
+    let short = source.join("short.log");
+    let long = source.join("long.log");
+    let renamed = source.join("renamed.log");
+    let Some(volume) = Served::mount(&source, &mounted) else { return };
+    let mut volumes = vec![volume];
+    for (log, lines) in [(&short, 1), (&long, 1000), (&renamed, 1000)] {
+        pod.ledger.append(log, lines);
+    }
+    let agent = pod.start();
+    pod.expect_all();
+    for round in 0..3 {
+        volumes[round].detach();
+        if round == 1 {
+            fs::rename(&renamed, source.join("renamed-1.log")).unwrap();
+            pod.ledger.append(&renamed, 20);
+        }
+        volumes.extend(Served::mount(&source, &mounted));
+        pod.ledger.append(&long, 10);
+        pod.wait_for_log("going on there", 3 * (round + 1));
+        pod.ledger.append(&short, 10);
+        assert_eq!(pod.expect_all(), 0, "{round}: nothing comes twice\n{}", pod.agent_log());
+    }
+
+    assert_eq!(pod.finish(agent), 0, "nothing comes twice");
+}
+
 /// The volume comes back with another file under the name, and the old one renamed, and with a
 /// link to what must not be read in the place of a third.
 #[test]

@@ -163,6 +163,12 @@ impl Served {
         Some(served)
     }
 
+    /// Takes it away from its place; descriptors still answer.
+    pub(crate) fn detach(&self) {
+        let status = Command::new("umount").arg("-l").arg(&self.at).status();
+        assert!(status.expect("umount runs").success());
+    }
+
     pub(crate) fn kill_server(&mut self) {
         self.server.kill().expect("it runs");
         self.server.wait().expect("it ends");
