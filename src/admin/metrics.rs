@@ -191,6 +191,8 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
         files_opened,
         files_rotated,
         files_truncated,
+        files_left_open,
+        files_vanished,
         cpu_pauses,
         rate_pauses,
         turns,
@@ -244,9 +246,16 @@ fn encode_reading(families: &mut Families<'_>, counters: &CollectorCounters) -> 
         ("shutdown", sealed_shutdown),
     ];
     families.counters("sealed_batches", "Groups sealed, by what made it due.", "reason", sealed)?;
-    let events =
-        [("opened", files_opened), ("rotated", files_rotated), ("truncated", files_truncated)];
-    families.counters("file_events", "What happened to files.", "event", events)?;
+    let events = [
+        ("opened", files_opened),
+        ("rotated", files_rotated),
+        ("truncated", files_truncated),
+        ("left_open", files_left_open),
+        ("vanished", files_vanished),
+    ];
+    let help = "What happened to files; left_open: deleted and closed while somebody may still write to \
+                it, vanished: seen by name and gone before it could be opened.";
+    families.counters("file_events", help, "event", events)?;
     let pauses = [("cpu", cpu_pauses), ("rate", rate_pauses)];
     families.counters("pauses", "Pauses in reading, by the limit kept.", "limit", pauses)?;
     families.counter("turns", "Turns of the collector.", turns)?;

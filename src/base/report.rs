@@ -109,6 +109,12 @@ pub struct CollectorCounters {
     pub files_rotated: u64,
     /// Files that were truncated or rewritten in place.
     pub files_truncated: u64,
+    /// Deleted files that were closed although somebody may still write to them.
+    #[serde(default)]
+    pub files_left_open: u64,
+    /// Files that were seen by name and were gone before they could be opened.
+    #[serde(default)]
+    pub files_vanished: u64,
     /// Errors of opening, reading or examining a file.
     pub file_errors: u64,
     /// Notifications that the kernel had to drop (queue overflow).

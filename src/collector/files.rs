@@ -46,6 +46,8 @@ const NAMES_PAUSE_FACTOR: u32 = 9;
 const NAMES_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Names that came and that are examined one by one, rather than with a discovery.
 const CAME_MAX: usize = 64;
+/// So long after a file was born others may be.
+const BIRTHS_EXPECTED: Duration = Duration::from_secs(10);
 /// So many files are opened in the order of their paths.
 const OPENED_IN_ORDER_MAX: usize = 1000;
 /// Files are opened at most so long, or as long as it took to find them, if there is news,
@@ -128,6 +130,7 @@ impl Collector {
                 tracing::warn!("the kernel dropped notifications; looking at everything");
             }
         }
+        self.open_births(now);
         self.is_scan_wanted |= hints.overflowed;
         self.are_names_changed |= hints.names_changed;
         for &file in &hints.written {
@@ -139,6 +142,76 @@ impl Collector {
         // A file that is aside may have been written to.
         self.are_names_changed |= hints.unknown_written && !self.aside.is_empty();
         hints
+    }
+
+    /// Reads events between two looks for the files that are born: they may not live until the next one.
+    pub(super) fn glance(&mut self, now: Instant) {
+        self.watch.glance();
+        self.open_births(now);
+    }
+
+    /// Whether files have been born lately, and the next one may live for a moment only.
+    pub(super) fn expects_births(&self, now: Instant) -> bool {
+        let is_lately = self.born_at.is_some_and(|born_at| now < born_at + BIRTHS_EXPECTED);
+        is_lately && !self.timers.is_set(Timer::ReadFrom)
+    }
+
+    /// Opens files under whose names something came, as far as that needs no discovery: one follows, but
+    /// until then they may be gone.
+    fn open_births(&mut self, now: Instant) {
+        // During a discovery they are found by it, or by the next one.
+        if self.is_walking || !self.is_ready || self.timers.holds(Timer::ReadFrom, now) {
+            return;
+        }
+        let (came, gone) = self.watch.take_births();
+        let gone = gone.iter().filter(|path| self.patterns.finds(path)).count();
+        self.counters.files_vanished += gone as u64;
+        let came: Vec<PathBuf> = came.into_iter().filter(|one| self.patterns.finds(one)).collect();
+        if came.is_empty() {
+            return;
+        }
+        self.born_at = Some(now);
+        self.aside.begin();
+        for path in came {
+            if self.is_short || self.beyond != Beyond::default() || self.is_abandoned {
+                return;
+            }
+            match self.open_birth(&path, now) {
+                Ok(Some((device, inode))) => {
+                    if let Some(file) = self.registry.find(device, inode) {
+                        self.refresh_names_of(file);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.counters.files_vanished += 1;
+                }
+                // A discovery meets the same, and says so.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Opens what stands under a path, unless that takes more to decide: it is known, or a link.
+    fn open_birth(&mut self, path: &Path, now: Instant) -> io::Result<Option<(u64, u64)>> {
+        let metadata = fs::symlink_metadata(path)?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        let found = Found {
+            path: path.to_owned(),
+            device,
+            inode,
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        };
+        let is_known = || {
+            self.registry.find(device, inode).is_some()
+                || self.remembered.get(device, inode).is_some()
+                || self.aside.is_copy((device, inode))
+        };
+        if !metadata.is_file() || is_known() {
+            return Ok(None);
+        }
+        self.open_found(&found, now)
     }
 
     /// Whether one of these paths, which came, may lead to a file to ship.
@@ -660,6 +733,11 @@ impl Collector {
             self.examine(file, false, now);
         }
         for file in self.registry.closable(now) {
+            // What is kept so is bounded by held_deleted_bytes_max, and by those who wait for descriptors.
+            if self.is_written_to(file) == Some(true) {
+                continue;
+            }
+            self.note_left_open(file);
             let is_nuls = self.registry.get(file).is_some_and(|tracked| tracked.is_rest_idle);
             let left = self.close(file);
             if is_nuls {
@@ -670,6 +748,25 @@ impl Collector {
         }
     }
 
+    /// Whether somebody has a deleted file open for writing, if that can be known.
+    fn is_written_to(&self, file: FileKey) -> Option<bool> {
+        let is_deleted = |tracked: &&Tracked| tracked.state == State::Deleted;
+        self.registry.get(file).filter(is_deleted)?;
+        self.readers.get(&file)?.is_open_for_writing()
+    }
+
+    /// A file is about to be closed: counts it if it is deleted and somebody may still write to it, for
+    /// nobody will see that.
+    pub(super) fn note_left_open(&mut self, file: FileKey) {
+        let is_deleted = |tracked: &Tracked| tracked.state == State::Deleted;
+        let is_left = self.registry.get(file).is_some_and(is_deleted)
+            && self.is_written_to(file) != Some(false);
+        if is_left {
+            self.counters.files_left_open += 1;
+            tracing::debug!("a deleted file is closed although somebody may still write to it");
+        }
+    }
+
     /// Gives up deleted files, those deleted first before others, until the rest of them is within
     /// the bound. What is delivered of them goes without a loss.
     fn keep_within_budget(&mut self) {
@@ -677,6 +774,7 @@ impl Collector {
             let Some(tracked) = self.registry.get(file) else { continue };
             let (path, inode) = (tracked.opened.path.clone(), tracked.opened.inode);
             let bytes = tracked.size;
+            self.note_left_open(file);
             let skipped = self.close(file);
             self.counters.skipped_deleted_bytes += skipped;
             if skipped > 0 && self.said.admits(Kind::GivenUp) {

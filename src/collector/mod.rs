@@ -209,6 +209,8 @@ pub struct Collector {
     is_short_logged: bool,
     /// The last discovery left files for later because others were new.
     is_opening_cut: bool,
+    /// When a file was last born whose name the patterns find.
+    born_at: Option<Instant>,
     /// During a discovery something was written to that has no known name.
     is_unknown_written: bool,
     /// Where an error was met in the last discovery: the next one there is not news.
@@ -353,6 +355,7 @@ impl Collector {
             is_short: false,
             is_short_logged: false,
             is_opening_cut: false,
+            born_at: None,
             is_unknown_written: false,
             troubled: Names::default(),
             aliases: Vec::new(),

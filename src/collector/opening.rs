@@ -654,6 +654,7 @@ impl Collector {
             }
             State::Deleted => {}
         }
+        self.note_left_open(file);
         self.close(file);
         // Its checkpoint must be there when it is opened again.
         self.settle();

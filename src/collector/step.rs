@@ -12,6 +12,9 @@ use super::timers::Timer;
 use super::{Collector, Stage, Summary};
 use crate::base::clock;
 
+/// How often events are glanced at between two looks while files are born.
+const GLANCE_PERIOD: Duration = Duration::from_millis(5);
+
 /// One step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -66,6 +69,7 @@ impl Collector {
                 self.schedule.looked(written_from);
                 self.look(now);
             }
+            Step::Look if self.is_looking() && self.expects_births(now) => self.glance(now),
             Step::Look => {}
             Step::Turn => {
                 self.turn(now);
@@ -160,6 +164,9 @@ impl Collector {
         let waits_for_turn = timers.holds(Timer::TurnFrom, now) && self.watch.fd().is_some();
         if waits_for_turn || (self.aside.asleep() > 0 && !is_paused) {
             deadlines.push(Some(timers.free_at(&[Timer::TurnFrom], now)));
+        }
+        if waits_for_turn && self.expects_births(now) {
+            deadlines.push(Some(now + GLANCE_PERIOD));
         }
         Wait { until: deadlines.into_iter().flatten().min(), sees_events }
     }

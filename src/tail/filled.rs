@@ -25,9 +25,9 @@ pub struct Filled {
 
 #[derive(Clone, Copy, Debug)]
 struct Horizon {
-    /// Just past the last byte that was there behind NULs,
+    /// Just past the last byte that was there behind NULs at the moment `seen_at`.
     end: u64,
-    /// at this moment.
+    /// When that was seen.
     seen_at: Instant,
     /// The NUL that is waited on; `None` when the wait is over.
     awaited: Option<u64>,

@@ -13,7 +13,7 @@
 //! rename      app.log ──mv──▶ app.log.1     same inode: read on under the old `__path__`, to the
 //!             (new app.log)                 end and until it has been quiet for ten minutes
 //! delete      app.log ──rm──▶ (open)        the descriptor keeps it: read to the end, closed
-//!                                           after a quiet minute
+//!                                           when nobody writes to it any more
 //! truncate    [old bytes] ──▶ [new]         smaller than the offset, or other bytes before it:
 //!                                           a new incarnation, from its first byte
 //! re-point    logs ─▶ A  becomes  logs ─▶ B both: A as if renamed away, B as new
@@ -31,6 +31,7 @@ pub mod registry;
 pub mod remembered;
 mod roots;
 pub mod schedule;
+mod served;
 mod trace;
 pub mod unseen;
 mod walk;

@@ -8,7 +8,7 @@ use std::cell::{Ref, RefCell};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::catalog::judge::Stat;
 use super::gzip::{self, Gzip};
 use super::registry::FoundAs;
+use super::served;
 use super::trace;
 use crate::base::clock;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
@@ -125,6 +126,15 @@ impl Reader {
             links: metadata.nlink(),
             is_file: metadata.is_file(),
         })
+    }
+
+    /// Whether somebody has the file open for writing; `None` where that cannot be asked: it takes to be
+    /// the file's owner, or `CAP_LEASE`, and a file system whose writers this kernel knows.
+    #[must_use]
+    pub fn is_open_for_writing(&self) -> Option<bool> {
+        let told = rustix::fs::fstatfs(&self.file).ok()?;
+        let is_open = logferry_lease::is_open_for_writing(self.file.as_fd()).ok()?;
+        (is_open || served::knows_writers(served::magic(told.f_type))).then_some(is_open)
     }
 
     /// The name that the file has now; `None` when it has none any more.

@@ -23,8 +23,13 @@ use crate::checkpoint::watermark::Watermark;
 /// A renamed file is closed when it has been quiet for this long and all of it is acknowledged.
 /// Apps keep writing to a rotated file until they notice; ten minutes is what logtail grants too.
 pub const ROTATED_QUIET: Duration = Duration::from_secs(600);
-/// The same for a deleted file, whose bytes occupy the disk as long as it is open.
+/// A deleted file, whose bytes occupy the disk as long as it is open, is closed when it has been quiet for
+/// this long,
 pub const DELETED_QUIET: Duration = Duration::from_secs(60);
+/// and for so many times its longest pause so far,
+const DELETED_PAUSES: u32 = 4;
+/// but no longer than this.
+pub const DELETED_QUIET_MAX: Duration = Duration::from_secs(3600);
 /// The same while other files wait for a descriptor.
 pub const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 
@@ -143,6 +148,8 @@ pub struct Tracked {
     pub watermark: Watermark,
     /// When it was last seen to grow (or was opened).
     pub grown_at: Instant,
+    /// The longest time between two growths, as they were seen.
+    pub longest_pause: Duration,
     /// It was read to its end; what is left there, if anything, is no complete line.
     pub is_at_end: bool,
     /// What is left is never sent by itself: a lone `\r`, or NULs.
@@ -216,6 +223,7 @@ impl Registry {
             trail: Trail::new(),
             watermark: Watermark::at(opened.offset, opened.tail),
             grown_at: now,
+            longest_pause: Duration::ZERO,
             is_at_end: false,
             is_rest_idle: false,
             level_unix: unix,
@@ -311,6 +319,7 @@ impl Registry {
             };
         }
         self.rests.remove(&(tracked.grown_at, file));
+        tracked.longest_pause = tracked.longest_pause.max(now - tracked.grown_at);
         tracked.grown_at = now;
         tracked.is_at_end = false;
         if size < before {
@@ -555,7 +564,7 @@ impl Registry {
             let quiet = match tracked.state {
                 State::Active => return false,
                 State::Rotated => ROTATED_QUIET,
-                State::Deleted => DELETED_QUIET,
+                State::Deleted => tracked.deleted_quiet(),
             };
             tracked.is_delivered() && tracked.grown_at + quiet <= now
         };
@@ -584,6 +593,13 @@ impl Tracked {
     #[must_use]
     pub fn waits_idly(&self) -> bool {
         self.is_at_end && self.is_rest_idle && self.size > self.read_offset
+    }
+
+    /// How long a deleted file must have been quiet before it is taken for left by its app: it may write
+    /// as seldom as before.
+    fn deleted_quiet(&self) -> Duration {
+        let quiet = self.longest_pause.saturating_mul(DELETED_PAUSES);
+        quiet.clamp(DELETED_QUIET, DELETED_QUIET_MAX)
     }
 
     /// Whether it may give its descriptor up to others that wait for one.
@@ -806,6 +822,27 @@ mod tests {
 
         assert_eq!(registry.closable(later - Duration::from_millis(1)), []);
         assert_eq!(registry.closable(later), [file]);
+    }
+
+    #[test]
+    fn a_deleted_file_is_kept_for_as_long_as_its_app_may_be_silent() {
+        let start = crate::clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), start, 0);
+        for (number, seconds) in [(1, 75), (2, 150), (3, 160)] {
+            registry.on_stat(file, &stat(number, u64::from(seconds < 150)), at(seconds));
+            registry.on_read(file, number, none(), true, false);
+            let span = Span::new(file, number - 1, number);
+            let watermark = &mut registry.get_mut(file).unwrap().watermark;
+            watermark.on_sealed(span, 1, none(), 0);
+            watermark.on_ack(span, 1);
+        }
+
+        assert_eq!(registry.closable(at(160 + 299)), []);
+        assert_eq!(registry.closable(at(160 + 300)), [file]);
+        registry.get_mut(file).unwrap().longest_pause = Duration::from_secs(100_000);
+        assert_eq!(registry.closable(at(160) + DELETED_QUIET_MAX), [file]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::{fs, io};
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use crate::base::span::FileKey;
+use super::served;
 
 /// The watches of this process.
 pub struct Watch {
@@ -40,21 +41,58 @@ pub struct Watch {
     unwatched: Option<String>,
     /// Directories in which a file was found that no event had told of.
     untold: Untold,
+    /// Names under which files may have been born.
+    births: Births,
+    /// What a glance has shown.
+    glanced: Hints,
+}
+
+/// Files that came, by their names, and have not been looked at.
+#[derive(Default)]
+struct Births {
+    /// Directories that hold files and are no plain ones: in the plain ones names are known.
+    ways: HashMap<WatchDescriptor, PathBuf>,
+    /// By the key of directory and name, in the order of coming.
+    came: Vec<(u64, PathBuf)>,
+    /// Those that have gone again.
+    gone: Vec<PathBuf>,
+}
+
+impl Births {
+    fn on_event(&mut self, event: &Event<&OsStr>, key: u64, dir: Option<&PathBuf>) {
+        let Some((dir, name)) = dir.or_else(|| self.ways.get(&event.wd)).zip(event.name) else {
+            return;
+        };
+        if event.mask.contains(EventMask::ISDIR) || event.mask.contains(EventMask::ATTRIB) {
+            return;
+        }
+        let before = self.came.iter().position(|(other, _)| *other == key);
+        let before = before.map(|index| self.came.remove(index).1);
+        // One that was renamed is born under its next name.
+        let is_gone = !event.mask.contains(EventMask::MOVED_FROM);
+        if self.gone.len() < BIRTHS_MAX {
+            self.gone.extend(before.filter(|_| is_gone));
+        }
+        let is_come = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
+        if is_come && self.came.len() < BIRTHS_MAX {
+            self.came.push((key, dir.join(name)));
+        }
+    }
 }
 
 struct Watched {
     descriptor: WatchDescriptor,
     holds_files: bool,
     /// The kind of its file system, if that does not tell of all that happens.
-    silent: Option<&'static str>,
+    served: Option<&'static str>,
 }
 
 /// Directories in which files are born without an event, as far as is known.
 #[derive(Default)]
 struct Untold {
-    /// In the last discovery that found any,
+    /// Those of earlier discoveries.
     before: HashSet<WatchDescriptor>,
-    /// and in this one.
+    /// Those of this discovery.
     now: HashSet<WatchDescriptor>,
     /// Directories of which an event has told names since the last discovery.
     told: HashSet<WatchDescriptor>,
@@ -106,6 +144,8 @@ pub struct Hints {
 const EVENTS_BYTES: usize = 64 * 1024;
 /// Most names that came of which the caller is asked; of more it is taken for granted.
 const CAME_MAX: usize = 1024;
+/// Most files that came and wait to be looked at by themselves: of others a discovery tells.
+const BIRTHS_MAX: usize = 64;
 /// Most names that are known to matter to nobody.
 const IDLE_MAX: usize = 4096;
 /// Calls in a row. That is more than the kernel's queue holds by default (16,384 events).
@@ -137,6 +177,8 @@ impl Watch {
             trouble,
             unwatched: None,
             untold: Untold::default(),
+            births: Births::default(),
+            glanced: Hints::default(),
         }
     }
 
@@ -177,8 +219,8 @@ impl Watch {
             match watches.add(dir, mask(holds_files)) {
                 Ok(descriptor) => {
                     let before = self.by_dir.get(dir).filter(|old| old.descriptor == descriptor);
-                    let silent = before.map_or_else(|| silent_kind(dir), |old| old.silent);
-                    if let Some(kind) = silent {
+                    let served = before.map_or_else(|| served_kind(dir), |old| old.served);
+                    if let Some(kind) = served {
                         self.unwatched.get_or_insert_with(|| {
                             let dir = dir.display();
                             format!(
@@ -186,7 +228,7 @@ impl Watch {
                             )
                         });
                     }
-                    let watched = Watched { descriptor, holds_files, silent };
+                    let watched = Watched { descriptor, holds_files, served };
                     match self.by_dir.insert(dir.clone(), watched) {
                         Some(old) if old.descriptor != self.by_dir[dir].descriptor => {
                             // The path leads elsewhere now.
@@ -233,8 +275,12 @@ impl Watch {
         for (dir, watched) in &self.by_dir {
             self.plain.insert(watched.descriptor.clone(), dir.clone());
         }
-        for (_, way) in self.by_dir.iter().filter(|(dir, watched)| is_way(dir, watched)) {
+        self.births.ways.clear();
+        for (dir, way) in self.by_dir.iter().filter(|(dir, watched)| is_way(dir, watched)) {
             self.plain.remove(&way.descriptor);
+            if way.holds_files {
+                self.births.ways.insert(way.descriptor.clone(), dir.clone());
+            }
         }
     }
 
@@ -243,6 +289,7 @@ impl Watch {
         self.names.clear();
         self.untold.on_discovered();
         self.add_names(files);
+        self.births.came.retain(|(key, _)| !self.names.contains_key(key));
     }
 
     /// The same, of some files: what is known of others stays.
@@ -270,10 +317,22 @@ impl Watch {
         self.idle.insert(key(&self.hasher, &watched.descriptor, name));
     }
 
+    /// Takes the paths under which files may have been born since it was last asked, and those under
+    /// which some were that have gone again.
+    pub fn take_births(&mut self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let came = std::mem::take(&mut self.births.came).into_iter().map(|(_, path)| path);
+        (came.collect(), std::mem::take(&mut self.births.gone))
+    }
+
+    /// Reads the waiting events for the births among them; the hints are kept for [`Self::take`].
+    pub fn glance(&mut self) {
+        self.glanced = self.take();
+    }
+
     /// Takes the waiting events; what comes in without end meanwhile is left for the next time.
     /// *Cost*: a `read` for each 64 KiB of them, and one that finds none.
     pub fn take(&mut self) -> Hints {
-        let mut hints = Hints::default();
+        let mut hints = std::mem::take(&mut self.glanced);
         let mut ended = HashSet::new();
         let mut came = HashMap::new();
         let Some(inotify) = &mut self.inotify else { return hints };
@@ -312,11 +371,15 @@ impl Watch {
                     ended.insert(event.wd);
                 } else {
                     self.untold.on_event(&event.wd);
+                    if let Some(name) = event.name {
+                        let key = key(names.hasher, &event.wd, name);
+                        self.births.on_event(&event, key, names.plain.get(&event.wd));
+                    }
                     hints.names_changed |= names.is_changed_by(&event, &mut came);
                 }
             }
         }
-        hints.came = came.into_values().collect();
+        hints.came.extend(came.into_values());
         if !ended.is_empty() {
             let known = self.by_dir.len();
             self.by_dir.retain(|_, watched| !ended.contains(&watched.descriptor));
@@ -390,29 +453,10 @@ fn is_changed(dir: &Path, since: i64) -> bool {
     })
 }
 
-/// The kind of a file system whose files others write to than this kernel, so that it is not told.
-fn silent_kind(dir: &Path) -> Option<&'static str> {
-    /// statfs(2), and `linux/magic.h`.
-    const KINDS: [(u32, &str); 14] = [
-        (0x6573_5546, "FUSE"),
-        (0x6969, "NFS"),
-        (0x0102_1997, "9p"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB"),
-        (0x517b, "SMB"),
-        (0x00c3_6400, "Ceph"),
-        (0x5346_414f, "AFS"),
-        (0x7375_7245, "Coda"),
-        (0x564c, "NCP"),
-        (0x0bd0_0bd0, "Lustre"),
-        (0x7461_636f, "OCFS2"),
-        (0x0116_1970, "GFS2"),
-        (0x786f_4256, "a folder shared by VirtualBox"),
-    ];
-    let kind = rustix::fs::statfs(dir).ok()?.f_type;
-    // Signed or not, of 32 bits or 64: it depends on the machine.
-    let kind = u32::try_from(kind & 0xffff_ffff).ok()?;
-    KINDS.into_iter().find(|(magic, _)| *magic == kind).map(|(_, name)| name)
+/// The kind of the file system of a directory, if another machine or process serves it.
+fn served_kind(dir: &Path) -> Option<&'static str> {
+    let told = rustix::fs::statfs(dir).ok()?;
+    served::kind(served::magic(told.f_type))
 }
 
 fn mask(holds_files: bool) -> WatchMask {

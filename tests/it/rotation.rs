@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use logferry_mock::{Fault, Kind};
 
-use crate::support::observe::wait_for_metric;
+use crate::support::observe::{metric, wait_for_metric};
 use crate::support::{Pod, append_to, logrotate, numbered, pause, rotate, wait_for};
 
 /// 1000 lines, `mv`, 500 more through the old descriptor, 500 into the new file.
@@ -359,6 +359,68 @@ fn f33_of_short_lived_files_nothing_arrives_in_part() {
     pod.expect_sound();
 }
 
+/// Files that live for a moment, beside one that is written to all the time: each is delivered whole or
+/// counted, and most live long enough.
+#[test]
+fn f33_short_lived_files_are_opened_or_counted() {
+    const FILES: usize = 200;
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_LOG", "info");
+    let address = pod.listen();
+    let agent = pod.start();
+    pod.ledger.append(&log, 1);
+    pod.expect_all();
+    let mut writer = append_to(&log);
+    for number in 0..FILES {
+        pod.ledger.write(&mut writer, 1);
+        let path = log.with_file_name(format!("short-{number}.log"));
+        pod.ledger.append(&path, 1);
+        pause(Duration::from_millis([2, 10, 20, 50][number % 4]));
+        pod.ledger.write(&mut writer, 1);
+        fs::remove_file(&path).unwrap();
+    }
+    let vanished = || metric(&address, "logferry_file_events_total{event=\"vanished\"}");
+    let mut lost = 0;
+    wait_for("each file to be delivered or counted", || {
+        lost = pod.ledger.missing(&pod.mock).len();
+        vanished() == Some(lost as u64)
+    });
+    println!("{lost} of {FILES} files were gone before they could be opened");
+
+    assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
+    assert_eq!(pod.ledger.check(&pod.mock), 0, "nothing comes twice");
+    pod.expect_sound();
+}
+
+/// Deleted, and its app goes on to write once in more than a minute; who writes to it is known here.
+#[test]
+fn f30_a_deleted_file_is_kept_while_its_app_has_it_open() {
+    let (mut pod, log) = Pod::with_log();
+    let address = pod.listen();
+    let agent = pod.start();
+    let mut app = append_to(&log);
+    let other = log.with_file_name("other.log");
+    pod.ledger.write(&mut app, 10);
+    pod.ledger.append(&other, 10);
+    pod.expect_all();
+    fs::remove_file(&log).unwrap();
+    fs::remove_file(&other).unwrap();
+    // The other one, which nobody writes to, is closed after a minute.
+    wait_for_metric(&address, "logferry_files{state=\"deleted\"}", 2);
+    let started = logferry::clock::now();
+    while metric(&address, "logferry_files{state=\"deleted\"}") == Some(2) {
+        let waits = logferry::clock::now() - started;
+        assert!(waits < Duration::from_secs(120), "{}", pod.agent_log());
+        pause(Duration::from_millis(500));
+    }
+    pod.ledger.write(&mut app, 10);
+    pod.expect_all();
+    wait_for_metric(&address, "logferry_file_events_total{event=\"left_open\"}", 0);
+    drop(app);
+
+    assert_eq!(pod.finish(agent), 0);
+}
+
 // === F39: written over after it was renamed, as by shred
 
 const WRITTEN_OVER: &str = "other bytes were written over it";
@@ -422,7 +484,7 @@ fn f46_what_was_not_read_before_it_was_written_over_is_counted() {
         let agent = pod.start();
         pod.ledger.write_kib(&mut append_to(&log), 20_000);
         wait_for("as much as fits to be read", || {
-            crate::support::observe::metric(&address, "logferry_handoff_bytes") > Some(1 << 20)
+            metric(&address, "logferry_handoff_bytes") > Some(1 << 20)
         });
         fs::rename(&log, numbered(&log, 1)).unwrap();
         if !shred(&numbered(&log, 1), &["-n", "1"]) {
