@@ -4,7 +4,7 @@
 //! share: what is not consumed in a turn is simply read again in the next, so a file costs a
 //! descriptor and no memory of its own.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -37,6 +37,8 @@ pub struct Reader {
     file: Arc<File>,
     /// If the file is compressed, its text: that is what is read and measured.
     gzip: Option<Box<RefCell<Gzip>>>,
+    /// What the last examination has shown.
+    last: Cell<Option<Stat>>,
 }
 
 /// A time of change that is not older than this may stand for two changes: kernels count in ticks.
@@ -51,7 +53,7 @@ impl Reader {
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = i32::try_from(flags.bits()).expect("flags of open(2) are an int");
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        Ok(Self { file: Arc::new(file), gzip: None })
+        Ok(Self { file: Arc::new(file), gzip: None, last: Cell::new(None) })
     }
 
     /// Whether the file is compressed.
@@ -106,11 +108,37 @@ impl Reader {
         self.gzip.is_some()
     }
 
-    /// Examines the file.
+    /// Examines the file. A served file system may know a file by its name only (FUSE): where that is
+    /// gone, the file is taken for deleted, and reading tells its size.
     ///
     /// # Errors
     /// As fstat(2).
     pub fn stat(&self) -> io::Result<Stat> {
+        let stat = match (self.examine(), self.last.get()) {
+            (Err(error), Some(last)) if error.kind() == io::ErrorKind::NotFound => {
+                Stat { size: self.end_from(last.size)?, modified: None, links: 0, ..last }
+            }
+            (stat, _) => stat?,
+        };
+        self.last.set(Some(stat));
+        Ok(stat)
+    }
+
+    /// Where the file ends, which had `size` bytes.
+    fn end_from(&self, size: u64) -> io::Result<u64> {
+        if let Some(gzip) = self.gzip() {
+            return Ok(gzip.len());
+        }
+        let (mut buffer, mut end) = (vec![0; 64 << 10], size);
+        loop {
+            match self.file.read_at(&mut buffer, end)? {
+                0 => return Ok(end),
+                count => end += count as u64,
+            }
+        }
+    }
+
+    fn examine(&self) -> io::Result<Stat> {
         let metadata = self.file.metadata()?;
         let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let modified = since_1970(metadata.mtime(), metadata.mtime_nsec());

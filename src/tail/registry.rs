@@ -23,14 +23,13 @@ use crate::checkpoint::watermark::Watermark;
 /// A renamed file is closed when it has been quiet for this long and all of it is acknowledged.
 /// Apps keep writing to a rotated file until they notice; ten minutes is what logtail grants too.
 pub const ROTATED_QUIET: Duration = Duration::from_secs(600);
-/// A deleted file, whose bytes occupy the disk as long as it is open, is closed when it has been quiet for
-/// this long,
+/// Shortest silence after which a deleted file is closed: its bytes occupy the disk as long as it is open.
 pub const DELETED_QUIET: Duration = Duration::from_secs(60);
-/// and for so many times its longest pause so far,
+/// How many times its longest pause so far a deleted file must have been quiet, too.
 const DELETED_PAUSES: u32 = 4;
-/// but no longer than this.
+/// Longest silence that a deleted file is kept for, where it is not known who writes to it.
 pub const DELETED_QUIET_MAX: Duration = Duration::from_secs(3600);
-/// The same while other files wait for a descriptor.
+/// Silence after which a deleted file is closed while other files wait for a descriptor.
 pub const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 
 /// Most places that a trail holds.

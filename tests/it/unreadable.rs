@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::special::{make_node, skipped};
 use crate::support::volume::Served;
-use crate::support::{Agent, Pod, compress, run, wait_for, write_large_gz};
+use crate::support::{Agent, Pod, append_to, compress, run, wait_for, write_large_gz};
 
 const WARNING: &str = "it matches the patterns and is no regular file; it is skipped";
 const APP: &str = "share/logs/app.log";
@@ -234,6 +234,32 @@ fn a_volume_that_is_mounted_again_while_its_files_are_open_is_read_on() {
     }
 
     assert_eq!(pod.finish(agent), 0, "nothing comes twice");
+}
+
+/// Deleted past the process that serves it, which knows files by their names: examining it says that
+/// there is no such file. What is left of it is read, also what comes later, and the last words.
+#[test]
+fn a_file_that_is_deleted_below_a_served_volume_is_read_to_its_end() {
+    let mut pod = Pod::new();
+    pod.link("data/pod/logs");
+    let (source, mounted) = (pod.path("source"), pod.path("data/pod/logs"));
+    fs::create_dir(&source).unwrap();
+    let Some(_volume) = Served::mount(&source, &mounted) else { return };
+    let log = source.join("app.log");
+    let mut app = append_to(&log);
+    pod.ledger.write(&mut app, 100);
+    let agent = pod.start();
+    pod.expect_all();
+
+    pod.ledger.write(&mut app, 100);
+    fs::remove_file(&log).unwrap();
+    pod.expect_all();
+    pod.ledger.write(&mut app, 100);
+    pod.expect_all();
+    pod.ledger.write(&mut app, 10);
+
+    assert_eq!(pod.finish(agent), 0);
+    assert!(!pod.agent_log().contains("cannot examine"), "{}", pod.agent_log());
 }
 
 /// The volume comes back with another file under the name, and the old one renamed, and with a
