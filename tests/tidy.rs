@@ -131,6 +131,7 @@ const IMPURE: &[&str] = &[
     "fastrand::Rng::default",
     "fastrand::Rng::new",
     "inotify",
+    "logferry_lease",
     "logferry_trim",
     "nix",
     "reqwest",

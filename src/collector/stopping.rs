@@ -23,6 +23,7 @@ use super::{Collector, Stage, Summary};
 use crate::base::clock;
 use crate::base::span::FileKey;
 use crate::batch::policy::Reason;
+use crate::tail::reader::Reader;
 use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
 
 /// How often the file that ends the agent is looked for.
@@ -204,8 +205,10 @@ impl Collector {
         !self.drain.unfinished.is_empty()
     }
 
+    /// Whether a file is deleted by now: with a `quiet` of zero nobody has looked since the wish.
     fn is_deleted(&self, file: FileKey) -> bool {
         self.registry.get(file).is_some_and(|tracked| tracked.state == State::Deleted)
+            || self.readers.get(&file).is_some_and(Reader::has_no_name_to_come)
     }
 
     fn is_reading(&self) -> bool {

@@ -156,6 +156,17 @@ impl Reader {
         })
     }
 
+    /// Whether no later opening finds the file: it is deleted, or bears the name that an NFS or FUSE client
+    /// gives to what was deleted and is still open.
+    #[must_use]
+    pub fn has_no_name_to_come(&self) -> bool {
+        let is_hidden = |path: PathBuf| {
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            name.starts_with(b".nfs0") || name.starts_with(b".fuse_hidden")
+        };
+        self.stat().is_ok_and(|stat| stat.links == 0) || self.path().is_some_and(is_hidden)
+    }
+
     /// Whether somebody has the file open for writing; `None` where that cannot be asked: it takes to be
     /// the file's owner, or `CAP_LEASE`, and a file system whose writers this kernel knows.
     #[must_use]

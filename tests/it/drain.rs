@@ -386,6 +386,27 @@ fn p08_the_unfinished_line_of_a_deleted_file_is_sent_at_any_stop() {
     assert_eq!(pod.ledger.check(&pod.mock), 0);
 }
 
+/// Deleted while the agent waits for the endpoint, and looks at nothing any more.
+#[test]
+fn p08_the_unfinished_line_of_a_file_that_is_deleted_during_the_drain_is_sent() {
+    let (mut pod, log) = Pod::with_log();
+    pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER).set("LOGFERRY_DRAIN_QUIET", "0s");
+    let agent = pod.start();
+    pod.ledger.append(&log, 100);
+    pod.expect_all();
+    pod.mock.stop();
+    pod.ledger.append(&log, 100);
+    append_unfinished(&mut pod, &log, &["the last words"]);
+    agent.terminate();
+    pod.wait_for_log("stopping: delivering", 1);
+    pause(Duration::from_millis(500));
+    fs::remove_file(&log).unwrap();
+    pod.mock.resume().unwrap();
+
+    assert_eq!(agent.exit_code(), 0);
+    assert_eq!(pod.ledger.missing(&pod.mock), Vec::<&str>::new());
+}
+
 /// It was deleted long before, and its app goes on; it may even write while the agent stops.
 #[test]
 fn p08_an_unfinished_line_behind_a_deletion_is_sent_at_any_stop() {
