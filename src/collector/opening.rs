@@ -51,6 +51,8 @@ const STAMP_LAG: Duration = Duration::from_millis(50);
 const COPY_TIME: Duration = Duration::from_secs(60);
 /// Why a file is not open that may be a copy.
 const SOUGHT: &str = "it may be a copy of a file that is searched for";
+/// Most open files with the same head that are looked at, beside those whose generation it may be.
+const SAME_HEADS_MAX: usize = 64;
 /// Most open files that one is compared with: the nearest.
 const CANDIDATES_MAX: usize = 64;
 /// So long a name that stands for nothing is expected to come back; and so many of them are.
@@ -102,8 +104,10 @@ struct Originals {
 impl Originals {
     fn add(&mut self, file: FileKey, tracked: &Tracked) {
         let head = tracked.opened.head;
-        self.head_lens.insert(head.len);
-        self.by_head.entry(head).or_default().push(file);
+        if head.len > 0 {
+            self.head_lens.insert(head.len);
+            self.by_head.entry(head).or_default().push(file);
+        }
         tracked.places().for_each(|place| self.by_place.entry(place).or_default().push(file));
     }
 
@@ -113,8 +117,10 @@ impl Originals {
         let bases = names::bases(name.as_bytes());
         let bases = bases.iter().map(|base| place.with_file_name(OsStr::from_bytes(base)));
         let by_place = bases.filter_map(|base| self.by_place.get(&base));
+        // Many may begin with the same banner.
         let by_head = heads.iter().filter_map(|head| self.by_head.get(head));
-        by_place.chain(by_head).flatten().copied().collect()
+        let by_head = by_head.flat_map(|files| files.iter().take(SAME_HEADS_MAX));
+        by_place.flatten().chain(by_head).copied().collect()
     }
 }
 
@@ -1008,7 +1014,7 @@ impl Collector {
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
                 Err(error) => {
                     self.note_unopened(&one.path, &error);
-                    if !self.is_short {
+                    if !self.is_short && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&one.path, "open", &error);
                     }
                 }

@@ -15,11 +15,11 @@ use std::time::Instant;
 
 use super::Collector;
 use super::said::Kind;
-use crate::checkpoint::format::Checkpoint;
 use crate::base::fingerprint::HEAD_BYTES_MAX;
 use crate::base::span::FileKey;
-use crate::tail::catalog::names;
+use crate::checkpoint::format::Checkpoint;
 use crate::tail::catalog::judge::Stat;
+use crate::tail::catalog::names;
 use crate::tail::reader::Reader;
 use crate::tail::registry::State;
 
@@ -30,7 +30,10 @@ impl Collector {
     /// Other bytes stand in a file than those that were read, and it is not shorter: it begins anew, or
     /// holds no log any more.
     pub(super) fn on_other_bytes(&mut self, file: FileKey, now: Instant) {
-        if self.is_overwritten(file) {
+        // A copy may be written over an older one; who does so writes text.
+        let is_text = self.readers.get(&file).is_some_and(|reader| !begins_with_noise(reader));
+        let is_copied_over = is_text && self.may_be_copied_over(file);
+        if self.is_overwritten(file) && !is_copied_over {
             self.end_overwritten(file);
         } else {
             self.restart(file, "other bytes stand before the offset", now);

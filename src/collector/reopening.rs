@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Collector;
+use super::said::Kind;
 use crate::base::clock;
 use crate::base::span::FileKey;
-use super::said::Kind;
 use crate::checkpoint::format::Checkpoint;
 use crate::tail::catalog::judge::{Match, Seen, Stat, compare};
 use crate::tail::discover::{Found, Permission};

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::span::FileKey;
+use crate::base::span::FileKey;
 
 /// Longest time in which a page is filled whose follower is there already.
 pub const FILLED_WITHIN: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_stays_nul_for_the_time_is_settled() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let mut filled = Filled::default();
         assert_eq!((filled.settled_end(FILE, start), filled.deadline()), (0, None));
 
@@ -125,7 +125,7 @@ mod tests {
     /// not.
     #[test]
     fn one_wait_is_for_all_that_was_there_when_it_began() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let later = start + FILLED_WITHIN / 2;
         let mut filled = Filled::default();
         filled.await_at(FILE, 10, 100, start);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_was_filled_is_not_waited_on() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let mut filled = Filled::default();
         filled.await_at(FILE, 10, 100, start);
 

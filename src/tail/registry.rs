@@ -825,7 +825,7 @@ mod tests {
 
     #[test]
     fn a_deleted_file_is_kept_for_as_long_as_its_app_may_be_silent() {
-        let start = crate::clock::now();
+        let start = crate::base::clock::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut registry = Registry::default();
         let file = registry.open(opened(7, 0), start, 0);

@@ -11,7 +11,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map};
+use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -38,6 +40,8 @@ const GONE_MAX: usize = 100;
 const AWAY_MAX: usize = 1000;
 /// Most known files that a suspect is compared with: the nearest.
 const CANDIDATES_MAX: usize = 64;
+/// Most known files with the same head that are looked at, beside those whose generation it may be.
+const SAME_HEADS_MAX: usize = 64;
 /// Most directories in which files are searched for that left their own.
 const AROUND_MAX: usize = 4096;
 /// A directory that is missing for so long was removed. Before, its volume may be late.
@@ -53,7 +57,9 @@ pub struct Remembered {
     by_inode: Index,
     /// By the path as configured.
     by_path: Index,
-    /// By the head: a copy has the same.
+    /// By the places where a copy is looked for under another name.
+    by_name: Index,
+    /// By the head, where there is one: a copy has the same.
     by_head: Index,
     /// How long the heads are, and how many of them are so long.
     head_lens: BTreeMap<u32, usize>,
@@ -419,8 +425,13 @@ impl Remembered {
         self.next_number += 1;
         self.by_inode.insert(checkpoint.inode, number);
         self.by_path.insert(self.key(&checkpoint.path), number);
-        self.by_head.insert(head_key(checkpoint.head), number);
-        *self.head_lens.entry(checkpoint.head.len).or_default() += 1;
+        for place in places(&checkpoint) {
+            self.by_name.insert(self.key(&place), number);
+        }
+        if checkpoint.head.len > 0 {
+            self.by_head.insert(head_key(checkpoint.head), number);
+            *self.head_lens.entry(checkpoint.head.len).or_default() += 1;
+        }
         if checkpoint.is_told {
             self.nowhere.insert(number);
             if self.told_taken.remove(&self.identity(&checkpoint)) {
@@ -440,6 +451,9 @@ impl Remembered {
         }
         self.by_inode.remove(checkpoint.inode, number);
         self.by_path.remove(self.key(&checkpoint.path), number);
+        for place in places(&checkpoint) {
+            self.by_name.remove(self.key(&place), number);
+        }
         self.by_head.remove(head_key(checkpoint.head), number);
         if let btree_map::Entry::Occupied(mut lens) = self.head_lens.entry(checkpoint.head.len) {
             *lens.get_mut() -= 1;
@@ -662,45 +676,61 @@ impl Remembered {
 
     /// What a suspect may be a copy of, as far as its head says.
     fn candidates(&self, suspect: &Suspect<'_>, from: u64) -> io::Result<Vec<Candidate>> {
-        let size = suspect.stat.size;
-        let mut candidates = Vec::new();
+        let name = suspect.place.file_name().unwrap_or_default();
+        let bases = names::bases(name.as_bytes());
+        let bases = bases.iter().map(|base| suspect.place.with_file_name(OsStr::from_bytes(base)));
+        let mut numbers: BTreeSet<u64> =
+            bases.flat_map(|base| self.by_name.get(self.key(&base))).collect();
         for head in suspect.reader.heads(self.head_lens.keys().copied())? {
-            for number in self.by_head.get(head_key(head)) {
-                let Some(saved) = self.saved(number) else { continue };
-                let kin = names::kin(suspect.place, &[&saved.path, &saved.resolved]);
-                let Some(kin) = kin else { continue };
-                // What is there as it was is copied under the name of a generation, or it is not told
-                // from another file.
-                let is_other = kin == Kin::Stranger && self.is_there(number, saved);
-                if is_other || !suspect.has_alibi(saved.gone_at) {
-                    continue;
-                }
-                // A directory for generations holds no log of the name that they had.
-                let is_archive = kin == Kin::Elsewhere && suspect.is_alone_here(&saved.path);
-                let trail =
-                    saved.trail.iter().copied().filter(|(offset, _)| *offset < saved.offset);
-                let places: Vec<_> = trail.chain([(saved.offset, saved.tail)]).collect();
-                for (index, &(offset, tail)) in places.iter().enumerate() {
-                    let is_proof = || {
-                        judge::is_proof_for(kin, head, tail)
-                            || (is_archive && judge::is_proof_for(Kin::Generation, head, tail))
-                    };
-                    if (from..=size).contains(&offset) && is_proof() {
-                        let next = places.get(index + 1);
-                        let is_last = next.is_some_and(|(next, _)| *next > size);
-                        candidates.push(Candidate {
-                            distance: names::distance(suspect.place, &saved.resolved),
-                            kin,
-                            number,
-                            offset,
-                            tail,
-                            holds_all: is_last && judge::is_whole_proof(head, tail),
-                        });
-                    }
-                }
+            // Many may begin with the same banner.
+            numbers.extend(self.by_head.get(head_key(head)).take(SAME_HEADS_MAX));
+        }
+        let mut candidates = Vec::new();
+        for number in numbers {
+            if let Some(saved) = self.saved(number)
+                && suspect.reader.has_head(saved.head)?
+            {
+                candidates.extend(self.places_in(number, saved, suspect, from));
             }
         }
         Ok(candidates)
+    }
+
+    /// The places in a known file with the same head up to which a suspect may be a copy of it.
+    fn places_in(
+        &self,
+        number: u64,
+        saved: &Checkpoint,
+        suspect: &Suspect<'_>,
+        from: u64,
+    ) -> Vec<Candidate> {
+        let kin = names::kin(suspect.place, &[&saved.path, &saved.resolved]);
+        // What is there as it was is copied under the name of a generation, or it is not told from another
+        // file.
+        let is_other = |kin| kin == Kin::Stranger && self.is_there(number, saved);
+        let Some(kin) = kin.filter(|kin| !is_other(*kin)) else { return Vec::new() };
+        if !suspect.has_alibi(saved.gone_at) {
+            return Vec::new();
+        }
+        // A directory for generations holds no log of the name that they had.
+        let is_archive = kin == Kin::Elsewhere && suspect.is_alone_here(&saved.path);
+        let needed = if is_archive { Kin::Generation } else { kin };
+        let (size, head) = (suspect.stat.size, saved.head);
+        let below = saved.trail.iter().filter(|(offset, _)| *offset < saved.offset);
+        let places: Vec<_> = below.copied().chain([(saved.offset, saved.tail)]).collect();
+        let candidate = |(index, &(offset, tail)): (usize, &(u64, Fingerprint))| {
+            let is_it = (from..=size).contains(&offset) && judge::is_proof_for(needed, head, tail);
+            let is_last = places.get(index + 1).is_some_and(|(next, _)| *next > size);
+            is_it.then(|| Candidate {
+                distance: names::distance(suspect.place, &saved.resolved),
+                kin,
+                number,
+                offset,
+                tail,
+                holds_all: is_last && judge::is_whole_proof(head, tail),
+            })
+        };
+        places.iter().enumerate().filter_map(candidate).collect()
     }
 
     /// The checkpoints whose files are looked for, by the directories where they stood.
@@ -959,6 +989,14 @@ impl Index {
         let others = self.others.range((key, 0)..=(key, u64::MAX)).map(|(_, number)| *number);
         self.first.get(&key).copied().into_iter().chain(others)
     }
+}
+
+/// Where a file stood, under its last name and under the one that the patterns found.
+fn places(saved: &Checkpoint) -> impl Iterator<Item = PathBuf> {
+    let first = saved.path.file_name().map(|name| saved.resolved.with_file_name(name));
+    let last = saved.resolved.clone();
+    let is_other = first.as_ref() != Some(&last);
+    first.into_iter().chain(is_other.then_some(last))
 }
 
 /// A head as a key.

@@ -17,8 +17,8 @@ use std::{fs, io};
 
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 
-use crate::base::span::FileKey;
 use super::served;
+use crate::base::span::FileKey;
 
 /// The watches of this process.
 pub struct Watch {

@@ -407,9 +407,9 @@ fn f30_a_deleted_file_is_kept_while_its_app_has_it_open() {
     fs::remove_file(&other).unwrap();
     // The other one, which nobody writes to, is closed after a minute.
     wait_for_metric(&address, "logferry_files{state=\"deleted\"}", 2);
-    let started = logferry::clock::now();
+    let started = logferry::base::clock::now();
     while metric(&address, "logferry_files{state=\"deleted\"}") == Some(2) {
-        let waits = logferry::clock::now() - started;
+        let waits = logferry::base::clock::now() - started;
         assert!(waits < Duration::from_secs(120), "{}", pod.agent_log());
         pause(Duration::from_millis(500));
     }
