@@ -31,7 +31,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::signals::Signals;
 use crate::tail::discover::Patterns;
 use crate::tail::pattern::PatternError;
-use crate::{access, admin, send};
+use crate::{access, admin, plan, send};
 
 /// What the agent logs; a file where it is redirected to one (proc(5)).
 const STANDARD_ERROR: &str = "/proc/self/fd/2";
@@ -233,6 +233,7 @@ impl App {
             },
             shard_hash_keys: config.shard_hash_keys.clone(),
             once: config.exactly_once.then_some(config.send.concurrency_max),
+            collection: plan::DEFAULT.into(),
         };
         let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
         drop(context);

@@ -28,7 +28,7 @@
 //! it. [`command`] is what people type beside `run`, and [`base`] what all share.
 //!
 //! Crates of their own are [`logferry_wire`], what the agent and the service speak; [`logferry_mock`],
-//! the endpoint for development and for the tests; [`logferry_clock`]; and [`logferry_trim`].
+//! the endpoint for development and for the tests; [`logferry_clock`]; [`logferry_lease`] and [`logferry_trim`].
 
 pub mod access;
 pub mod admin;
@@ -45,6 +45,7 @@ pub mod handoff;
 pub mod limit;
 pub mod line;
 pub mod pipeline;
+pub mod plan;
 pub mod send;
 pub mod shutdown;
 pub mod signals;

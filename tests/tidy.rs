@@ -18,7 +18,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "logferry_wire logferry_wire::host logferry_wire::sign logferry_wire::sls_logs"),
     (Level::Edge, "logferry_clock logferry_trim"),
     (Level::Pure, "base base::escape base::exit base::fingerprint base::span base::units"),
-    (Level::Pure, "base::report base::sealed"),
+    (Level::Pure, "base::report base::sealed plan"),
     (Level::Edge, "access"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark checkpoint::murmur3"),

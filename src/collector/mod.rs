@@ -40,6 +40,7 @@ mod unpacking;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::files::{Breath, Unwatched};
@@ -130,6 +131,8 @@ pub struct Options {
     pub shard_hash_keys: Vec<String>,
     /// How many requests may be under way, if each line is to arrive exactly once.
     pub once: Option<usize>,
+    /// Name of the collection that the files belong to.
+    pub collection: Arc<str>,
 }
 
 /// How it ended.
@@ -159,6 +162,7 @@ pub struct Summary {
 
 /// The loop and all that it owns.
 pub struct Collector {
+    collection: Arc<str>,
     tail: tail::Options,
     files_max: usize,
     topic: String,
@@ -328,7 +332,8 @@ impl Collector {
                 checkpoint_damaged: loaded.damaged.len() as u64,
                 ..CollectorCounters::default()
             },
-            remembered: Remembered::new(loaded.checkpoints, unix),
+            remembered: Remembered::new(loaded.checkpoints, unix, &options.collection),
+            collection: options.collection,
             tail: options.tail,
             files_max: options.files_max,
             tags: options.tags,
@@ -669,24 +674,30 @@ impl Collector {
     /// Saves what is known of all files; there may be very many, so one is made after the other. Says
     /// how many they are.
     fn save_all(&mut self, unix: u64, is_durable: bool) -> (usize, std::io::Result<()>) {
-        let Self { registry, remembered, aside, once, looked_at, store, .. } = self;
-        let known = |file, tracked: &Tracked| saved(once, *looked_at, file, tracked, unix);
+        let Self { registry, remembered, aside, once, looked_at, store, collection, .. } = self;
+        let known = |file, tracked: &Tracked| Checkpoint {
+            owner: Some(Arc::clone(collection)),
+            ..saved(once, *looked_at, file, tracked, unix)
+        };
         let open = registry.iter().map(|(file, tracked)| Cow::Owned(known(file, tracked)));
         // Of what has ended only a copy can be met again.
         let gone = |file, ended: &Tracked| Checkpoint { inode: 0, ..known(file, ended) };
         let ended = registry.ended().map(|(file, ended)| Cow::Owned(gone(file, ended)));
         let copies = aside.delivered_copies(registry).map(Cow::Borrowed);
+        let foreign = remembered.foreign().iter().map(Cow::Borrowed);
         let closed = remembered.checkpoints().map(|saved| aside.for_next_start(saved));
         let count = registry.iter().count()
             + registry.ended().count()
             + aside.delivered_copies(registry).count()
-            + remembered.checkpoints().count();
-        let all = open.chain(ended).chain(copies).chain(closed);
+            + remembered.checkpoints().count()
+            + remembered.foreign().len();
+        let all = open.chain(ended).chain(copies).chain(closed).chain(foreign);
         (count, store.save_each(count, all, is_durable))
     }
 
     fn checkpoint(&self, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
-        saved(&self.once, self.looked_at, file, tracked, unix)
+        let owner = Some(Arc::clone(&self.collection));
+        Checkpoint { owner, ..saved(&self.once, self.looked_at, file, tracked, unix) }
     }
 
     fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {

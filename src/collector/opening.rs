@@ -232,6 +232,14 @@ impl Aside {
 impl Collector {
     /// The checkpoints that were loaded: what was born beside their files since then is looked for.
     pub(super) fn expect_unseen(&mut self) {
+        if let [first, ..] = self.remembered.foreign() {
+            tracing::warn!(
+                files = self.remembered.foreign().len(), first = %first.path.display(),
+                collection = first.owner.as_deref(),
+                "known files belong to collections that are not configured; they are left alone, and \
+                 remembered for 30 days"
+            );
+        }
         let mut known = Places::with_capacity(self.remembered.checkpoints().count());
         let now = wall_nanoseconds();
         for saved in self.remembered.checkpoints() {
@@ -534,7 +542,9 @@ impl Collector {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(of, is_untouched) => {
-                let done = self.proved(of, &reader, done(&reader, &found.path, &resolved)?)?;
+                let owner = Some(Arc::clone(&self.collection));
+                let done = Checkpoint { owner, ..done(&reader, &found.path, &resolved)? };
+                let done = self.proved(of, &reader, done)?;
                 let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
                 let copy = Copy { found_as: found_as(found), of, done, own_at };
                 self.aside.copies.insert(inode, copy);

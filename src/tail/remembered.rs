@@ -16,6 +16,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 use std::{fs, io};
 
 use super::catalog::judge::{self, Match, Seen, Stat, compare};
@@ -63,6 +64,8 @@ pub struct Remembered {
     by_head: Index,
     /// How long the heads are, and how many of them are so long.
     head_lens: BTreeMap<u32, usize>,
+    /// Those of collections that are not configured: nothing is known of them but that they are kept.
+    foreign: Vec<Checkpoint>,
     /// Makes keys of paths.
     hasher: RandomState,
     /// Directories that were searched, as they were then: there is no use in looking again before
@@ -264,7 +267,9 @@ fn search_around(
     remembered.around = scout.dirs;
     for (inode, numbers) in wanted {
         for number in numbers {
-            match (scout.files.get(&inode), remembered.saved(number)) {
+            let saved = remembered.saved(number);
+            let is_it = |path: &&PathBuf| saved.is_some_and(|saved| may_be_at(saved, path));
+            match (scout.files.get(&inode).filter(is_it), saved) {
                 (Some(path), Some(saved)) => {
                     paths.push((path.clone(), saved.clone()));
                     remembered.located.insert(number);
@@ -326,9 +331,9 @@ fn state_of(dir: &Path) -> io::Result<DirState> {
 
 impl Remembered {
     /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
-    /// `unix` is now.
+    /// Those of another collection than this are only kept. `unix` is now.
     #[must_use]
-    pub fn new(mut checkpoints: Vec<Checkpoint>, unix: u64) -> Self {
+    pub fn new(mut checkpoints: Vec<Checkpoint>, unix: u64, collection: &str) -> Self {
         checkpoints.sort_by_key(|one| Reverse(one.seen_unix));
         // When an agent ran last; not later than now, whatever its clock said.
         let last = checkpoints.first().map_or(0, |newest| newest.seen_unix).min(unix);
@@ -337,9 +342,18 @@ impl Remembered {
         };
         let (live, young) = (count_within(LIVE_SECONDS), count_within(UNSEEN_SECONDS_MAX));
         checkpoints.truncate(young.min(live + UNSEEN_MAX));
-        let mut remembered = Self::default();
-        checkpoints.into_iter().rev().for_each(|one| remembered.put_back(one));
+        let is_ours = |one: &Checkpoint| one.owner.as_deref().is_none_or(|it| it == collection);
+        let (ours, foreign) = checkpoints.into_iter().partition(is_ours);
+        let mut remembered = Self { foreign, ..Self::default() };
+        let ours: Vec<Checkpoint> = ours;
+        ours.into_iter().rev().for_each(|one| remembered.put_back(one));
         remembered
+    }
+
+    /// Those of collections that are not configured, to be saved again.
+    #[must_use]
+    pub fn foreign(&self) -> &[Checkpoint] {
+        &self.foreign
     }
 
     fn saved(&self, number: u64) -> Option<&Checkpoint> {
@@ -920,6 +934,19 @@ pub fn is_gone_from_its_place(saved: &Checkpoint) -> bool {
 pub fn has_grown_in_its_place(saved: &Checkpoint) -> bool {
     is_in_its_place(saved)
         && fs::symlink_metadata(&saved.resolved).is_ok_and(|found| found.len() > saved.offset)
+}
+
+/// Whether what has the inode number of a known file may be that, by its device and birth.
+fn may_be_at(saved: &Checkpoint, path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| {
+        let born = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let born = born.and_then(|born| i64::try_from(born.as_nanos()).ok()).unwrap_or(0);
+        match found.dev() == saved.device {
+            true => !judge::is_used_inode(saved, born),
+            // Its disk may have another number now.
+            false => judge::is_born_with(saved, born),
+        }
+    })
 }
 
 fn is_in_its_place(saved: &Checkpoint) -> bool {

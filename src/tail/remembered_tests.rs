@@ -18,7 +18,7 @@ fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
 fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
     let reader = Reader::open(path).unwrap();
     let stat = reader.stat().unwrap();
-    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
+    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
     let found = remembered.claim("/share/logs/app.log".as_ref(), &reader, stat).unwrap();
     assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
     found.map(|(_, found)| found)
@@ -91,7 +91,7 @@ fn a_file_takes_its_own_checkpoint_only() {
     let short = saved(&path, &text, 255);
     let elsewhere = Checkpoint { device: own.device + 1, ..short };
     let reader = Reader::open(&path).unwrap();
-    let mut remembered = Remembered::new(vec![elsewhere], 1000);
+    let mut remembered = Remembered::new(vec![elsewhere], 1000, "default");
     let found = remembered.claim("/share/logs/app.log".as_ref(), &reader, reader.stat().unwrap());
     let (found, meaning) = found.unwrap().unwrap();
     assert_eq!((found.offset, meaning), (0, Match::Again), "few bytes prove nothing there");
@@ -109,7 +109,7 @@ fn a_renamed_file_is_found_where_it_was() {
     let checkpoint = saved(&path, "one\n", 4);
     let renamed = dir.path().join("app.log.1");
     fs::rename(&path, &renamed).unwrap();
-    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
+    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
 
     assert_eq!(whereabouts(&mut remembered, u64::MAX), [(renamed.clone(), checkpoint.clone())]);
     assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
@@ -139,7 +139,7 @@ fn files_of_one_directory_under_two_paths_are_found_together() {
         let dir = if name == "b.log" { &old } else { &new };
         Checkpoint { resolved: dir.join(name), ..one }
     });
-    let mut remembered = Remembered::new(known.to_vec(), 1000);
+    let mut remembered = Remembered::new(known.to_vec(), 1000, "default");
 
     let found = whereabouts(&mut remembered, u64::MAX);
 
@@ -164,7 +164,7 @@ fn a_search_pulses_with_each_name() {
         fs::write(dir.path().join(format!("{number}.log")), "").unwrap();
         fs::write(below.join(format!("{number}.log")), "").unwrap();
     }
-    let mut seeker = Anywhere { remembered: Remembered::new(vec![known], 1000), pulses: 0 };
+    let mut seeker = Anywhere { remembered: Remembered::new(vec![known], 1000, "default"), pulses: 0 };
 
     assert_eq!(super::whereabouts(&mut seeker, u64::MAX).paths, []);
 
@@ -183,7 +183,7 @@ fn a_copied_file_is_found_in_its_place() {
     // Another file has got its inode number there.
     let inode = fs::metadata(&other).unwrap().ino();
     let copied = Checkpoint { device: own.device + 1, inode, ..own.clone() };
-    let mut remembered = Remembered::new(vec![copied.clone()], 1000);
+    let mut remembered = Remembered::new(vec![copied.clone()], 1000, "default");
 
     let found = whereabouts(&mut remembered, u64::MAX);
 
@@ -191,7 +191,7 @@ fn a_copied_file_is_found_in_its_place() {
     let copied = Checkpoint { inode: u64::MAX, ..copied };
     assert_eq!(claim(&copied, &path), Some(Match::Resume));
     assert_eq!(claim(&copied, &other), None, "it has only the bytes, and the path as configured");
-    let mut remembered = Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000);
+    let mut remembered = Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000, "default");
     assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "another file of this disk");
 }
 
@@ -208,7 +208,7 @@ fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
 }
 
 fn count_kept(checkpoints: Vec<Checkpoint>, unix: u64) -> usize {
-    Remembered::new(checkpoints, unix).checkpoints().count()
+    Remembered::new(checkpoints, unix, "default").checkpoints().count()
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn of_files_whose_directories_were_removed_those_seen_last_are_kept() {
             let place = dir.path().join(format!("job-{}/app.log", number % 20));
             (one.device, one.resolved) = (device, place);
         }
-        Remembered::new(all, 10_000_000)
+        Remembered::new(all, 10_000_000, "default")
     };
     let left = |remembered: &mut Remembered, unix| {
         assert_eq!(whereabouts(remembered, unix), []);
@@ -284,7 +284,7 @@ fn a_file_whose_directory_was_away_is_known() {
     let path = dir.join("app.log");
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
-    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000);
+    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
     assert_eq!(whereabouts(&mut remembered, u64::MAX / 2).len(), 1);
 
     fs::rename(&dir, &aside).unwrap();
@@ -335,7 +335,7 @@ fn what_is_met_does_not_age() {
     remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
 
     let saved = remembered.checkpoints().cloned().collect();
-    let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX);
+    let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX, "default");
     assert!(restarted.get(checkpoint.device, checkpoint.inode).is_some());
 }
 
@@ -384,7 +384,9 @@ fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
 #[test]
 fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
+    // What others make elsewhere must not be around it.
+    let path = dir.path().join("data/pod/logs/app.log");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
     let mut remembered = Remembered::default();
@@ -433,7 +435,7 @@ fn what_is_put_back_is_still_told_of() {
     let path = dir.path().join("app.log");
     fs::write(&path, "one\ntwo\n").unwrap();
     let known = Checkpoint { rest: Some(4), ..saved(&path, "one\ntwo\n", 4) };
-    let mut remembered = Remembered::new(vec![known], 1000);
+    let mut remembered = Remembered::new(vec![known], 1000, "default");
     assert_eq!(remembered.tell(|_| true).len(), 1);
     let claim = |remembered: &mut Remembered| {
         let reader = Reader::open(&path).unwrap();
@@ -451,7 +453,7 @@ fn what_is_put_back_is_still_told_of() {
     remembered.put_done(Checkpoint { is_told: false, rest: Some(0), ..taken });
     assert_eq!((remembered.told().count(), remembered.missing()), (0, (0, 0)), "it is delivered");
     let known = Checkpoint { is_told: true, ..claim(&mut remembered) };
-    let mut later = Remembered::new(vec![known], 1000);
+    let mut later = Remembered::new(vec![known], 1000, "default");
     let taken = claim(&mut later);
     later.put_back(taken);
     assert_eq!(later.told().count(), 0, "an earlier run has told of it");
@@ -480,4 +482,21 @@ fn of_delivered_files_that_left_the_patterns_those_seen_last_are_kept() {
     assert!(remembered.get(0, old).is_none());
     remembered.forget_unfound(is_found);
     assert_eq!(remembered.checkpoints().count(), UNSEEN_MAX + 2);
+}
+
+/// What another collection shipped is not read on by this one, and not forgotten.
+#[test]
+fn a_file_of_another_collection_is_left_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\n").unwrap();
+    let of = |owner: Option<&str>| Checkpoint {
+        owner: owner.map(Into::into),
+        ..saved(&path, "one\n", 4)
+    };
+    for (owner, is_ours) in [(None, true), (Some("default"), true), (Some("other"), false)] {
+        let remembered = Remembered::new(vec![of(owner)], 1000, "default");
+        assert_eq!(remembered.checkpoints().count(), usize::from(is_ours), "{owner:?}");
+        assert_eq!(remembered.foreign().len(), usize::from(!is_ours), "{owner:?}");
+    }
 }
