@@ -157,7 +157,7 @@ def pod_is_deleted_while_the_endpoint_is_down(scene):
 
 def data_moves_to_another_disk(scene):
     """The node is lost, its disk copied: other device, other inodes; nothing lost, and twice only what
-    stands in a log of fewer than 256 bytes, which nothing proves to be the same."""
+    stands in a log of fewer than 1,024 bytes, which nothing proves to be the same."""
     pod = scene.pod().run()
     scene.write_load(pod, 2_000)
     scene.delivered_lines(2_002)
