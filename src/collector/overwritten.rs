@@ -1,16 +1,16 @@
 //! Overwritten: renamed files that hold no log any more.
 //!
-//! logrotate's `shred`, and shred(1) itself, write random bytes over a file, from its first one on and as
-//! often as they like, before it is truncated, renamed and deleted. A log is written over in its place
-//! too, by an app that begins anew, and then it is read from its first byte. What tells the two apart is
-//! the name: nobody begins a log anew in a file that was renamed away. Nor in an archive, although a copy
-//! may be written over an older one: there the bytes tell, as far as noise is no text.
+//! logrotate's `shred`, and shred(1) itself, write random bytes or a pattern over a file, from its first
+//! byte on and as often as they like, before it is truncated, renamed and deleted. A log is written over
+//! in its place too, by an app that begins anew, and then it is read from its first byte. Two things tell
+//! the one from the other: shred comes when a file is out of use (renamed, left, deleted, or named as an
+//! archive), and its bytes are no text.
 //!
 //! Such a file is not read again until it is truncated. What was not read of it is counted as skipped.
 //! *Absent: a file that is shorter than what was read: that is a truncation, whatever its name.*
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::Collector;
@@ -46,13 +46,11 @@ impl Collector {
             return false;
         };
         // A discovery may not have seen yet that it was renamed.
-        let place = reader.place();
-        let is_renamed = place.as_ref().is_some_and(|(place, is_deleted)| {
-            *is_deleted || place.file_name() != tracked.named.file_name()
-        });
-        tracked.state != State::Active
-            || is_renamed
-            || place.is_some_and(|(place, _)| is_archive(&place) && begins_with_noise(reader))
+        let is_out_of_use = |(place, is_deleted): (PathBuf, bool)| {
+            is_deleted || place.file_name() != tracked.named.file_name() || is_archive(&place)
+        };
+        (tracked.state != State::Active || reader.place().is_some_and(is_out_of_use))
+            && begins_with_noise(reader)
     }
 
     /// No more is read of it. What stands there now was never a part of it, however much that is.
@@ -68,8 +66,7 @@ impl Collector {
     }
 
     /// Whether a file that a checkpoint speaks of, and that has other bytes now, was written over since
-    /// it was renamed. Then what was not delivered of it is counted, and it is done with. (While nobody
-    /// looked it may have begun anew first: it is read if it holds text.)
+    /// it was renamed. Then what was not delivered of it is counted, and it is done with.
     pub(super) fn is_overwritten_since(
         &mut self,
         saved: &Checkpoint,
@@ -115,11 +112,13 @@ fn begins_with_noise(reader: &Reader) -> bool {
     reader.read_once(&mut buffer, 0).is_ok_and(is_noise)
 }
 
-/// Whether these are rather random bytes than text.
+/// Whether these are random bytes, or a pattern of three without a line end, rather than text.
 fn is_noise(bytes: &[u8]) -> bool {
     let is_control =
         |byte: &&u8| byte.is_ascii_control() && !b"\t\n\x0b\x0c\r\x1b\0".contains(byte);
-    bytes.iter().filter(is_control).count() * TEXT_BYTES_PER_CONTROL > bytes.len()
+    let is_random = bytes.iter().filter(is_control).count() * TEXT_BYTES_PER_CONTROL > bytes.len();
+    let is_pattern = || bytes.len() == HEAD_BYTES_MAX && bytes[3..] == bytes[..bytes.len() - 3];
+    is_random || (is_pattern() && !bytes.contains(&b'\n'))
 }
 
 #[cfg(test)]
@@ -133,10 +132,15 @@ mod tests {
             let noise: Vec<u8> = (0..HEAD_BYTES_MAX).map(|_| rng.u8(..)).collect();
             assert!(is_noise(&noise));
         }
+        for pattern in [[0x55; 3], [0x92, 0x49, 0x24], [0xff; 3], [b'a', b'b', b'c']] {
+            assert!(is_noise(&pattern.repeat(HEAD_BYTES_MAX / 3 + 1)[..HEAD_BYTES_MAX]));
+        }
         let gbk = [0xc8, 0xd5, 0xd6, 0xbe, b'\n'].repeat(200);
         let nuls = [[0; 500], [b'a'; 500]].concat();
         let colours = b"\x1b[31mred\x1b[0m\r\n".repeat(50);
-        for text in [&b""[..], b"one\ntwo\n", "größer\n".as_bytes(), &gbk, &nuls, &colours] {
+        for text in
+            [&b""[..], b"one\ntwo\n", "größer\n".as_bytes(), &gbk, &nuls, &colours, &[b'\n'; 1024]]
+        {
             assert!(!is_noise(text), "{}", text.escape_ascii());
         }
     }
