@@ -30,10 +30,7 @@ impl Collector {
     /// Other bytes stand in a file than those that were read, and it is not shorter: it begins anew, or
     /// holds no log any more.
     pub(super) fn on_other_bytes(&mut self, file: FileKey, now: Instant) {
-        // A copy may be written over an older one; who does so writes text.
-        let is_text = self.readers.get(&file).is_some_and(|reader| !begins_with_noise(reader));
-        let is_copied_over = is_text && self.may_be_copied_over(file);
-        if self.is_overwritten(file) && !is_copied_over {
+        if self.is_overwritten(file) {
             self.end_overwritten(file);
         } else {
             self.restart(file, "other bytes stand before the offset", now);

@@ -59,7 +59,7 @@ impl Collector {
 
     /// Whether a file stands under the name of a generation of an open one: what is written over it may be
     /// a copy of that.
-    pub(super) fn may_be_copied_over(&self, file: FileKey) -> bool {
+    fn may_be_copied_over(&self, file: FileKey) -> bool {
         let Some(tracked) = self.registry.get(file) else { return false };
         let place = &tracked.opened.resolved;
         let is_of = |one: &Tracked| {
