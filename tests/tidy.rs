@@ -163,9 +163,6 @@ const PRINTING: &[&str] = &["dbg!", "eprint!", "eprintln!", "print!", "println!"
 const LEANING: &[&str] =
     &["The same", "That", "It", "And", "They", "These", "Those", "Its", "Their"];
 
-/// Folders whose doc comments are not held yet.
-const DOCS_TO_COME: &[&str] = &["tail", "collector", "checkpoint"];
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Pure,
@@ -256,9 +253,6 @@ fn pure_files_read_nothing() {
 #[test]
 fn a_doc_comment_reads_alone() {
     for source in Sources::all().iter() {
-        if DOCS_TO_COME.contains(&first(&source.module)) {
-            continue;
-        }
         for doc in source.docs.iter().map(|doc| doc.trim()) {
             let what = format!("{}: {doc:?}", source.path.display());
             assert!(!doc.starts_with(char::is_lowercase), "{what} begins with a small letter");

@@ -15,7 +15,7 @@ pub enum StoreError {
     Io {
         /// The directory.
         dir: PathBuf,
-        /// What was tried.
+        /// What was tried, for the message.
         action: &'static str,
         /// What the system said.
         error: io::Error,
@@ -33,7 +33,7 @@ pub enum StoreError {
     },
 }
 
-/// What would be right. Asks the system again, a moment after it has refused.
+/// What a person can do about an error. Asks the system again, a moment after it has refused.
 fn advice(dir: &Path, error: &io::Error) -> String {
     let explained = match error.kind() {
         io::ErrorKind::PermissionDenied => access::explain_state(dir),
@@ -52,13 +52,14 @@ fn advice(dir: &Path, error: &io::Error) -> String {
 }
 
 impl StoreError {
-    /// Whether the system forbids it this user.
+    /// Whether the system forbids this user what was tried.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// Whether the disk, or a quota of it, is full, or a limit of file sizes too small: that passes.
+    /// Whether the error is one that passes: the disk or a quota of it is full, or a limit of file
+    /// sizes is too small.
     #[must_use]
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};

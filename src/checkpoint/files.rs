@@ -18,14 +18,14 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// What a thing that stands in the way and may be somebody's is called from then on.
+/// Ending of the new name of a thing that stands in the way and may be somebody's.
 pub(super) const ASIDE: &str = ".aside";
 
-/// Larger files are not ours: room for half a million checkpoints.
+/// Most bytes of a file that can be ours: room for half a million checkpoints.
 const BYTES_MAX: u64 = 128 << 20;
 
-/// Reads a file. `None` if nothing has this name. Of one that does not begin as it should only the
-/// beginning is read: it may have any size.
+/// Reads a file. `None` if nothing has this name. If the file does not begin as it should, only the
+/// beginning is read: the file may have any size.
 ///
 /// # Errors
 /// If it is no regular file, is larger than any of ours, or cannot be read.
@@ -54,7 +54,8 @@ pub(super) fn read(dir: &File, name: &str, begins: &[u8]) -> io::Result<Option<V
     Ok(Some(bytes))
 }
 
-/// Removes what could not be written: it would take up the room that the disk may be short of.
+/// Removes a file that could not be written: it would take up the room that the disk may be short
+/// of.
 fn unlink_after_failure(dir: &File, name: &str, written: &io::Result<u64>) {
     if written.is_err() {
         let _ = unlinkat(dir, name, AtFlags::empty());
@@ -232,7 +233,7 @@ mod tests {
         exchange(&File::open(path).unwrap(), "spare", "file", whole(bytes))
     }
 
-    /// Whatever stands under either of the two names.
+    /// Tries whatever may stand under either of the two names.
     #[test]
     fn nothing_stands_in_its_way() {
         let things: [&dyn Fn(&Path); 6] = [
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("file.aside/somebody's")).unwrap(), b"kept");
     }
 
-    /// Nothing of it blocks, is followed, or is taken for a file.
+    /// Nothing that may stand under a name blocks a reader, is followed, or is taken for a file.
     #[test]
     fn reads_nothing_but_files() {
         let dir = tempfile::tempdir().unwrap();

@@ -51,9 +51,9 @@ use crate::base::fingerprint::Fingerprint;
 /// How every checkpoint file begins.
 pub(super) const MAGIC: &[u8; 8] = b"LFCKPT\r\n";
 const VERSION: u32 = 2;
-/// Its entries name no owner, and do not say when a text went away.
+/// The version whose entries name no owner, and do not say when a text went away.
 const VERSION_WITHOUT_OWNERS: u32 = 1;
-/// A file is written in pieces of so many bytes, or a little more.
+/// Bytes of the pieces in which a file is written, or a little more.
 const PIECE_BYTES: usize = 64 << 10;
 /// The flag of [`Checkpoint::is_done`].
 const DONE: u32 = 1;
@@ -69,7 +69,7 @@ const TOLD: u32 = 1 << 3;
 pub struct Checkpoint {
     /// Path as configured, links not resolved.
     pub path: PathBuf,
-    /// Where it really was when it was last seen, links resolved.
+    /// Path at which the file really was when it was last seen, links resolved.
     pub resolved: PathBuf,
     /// Device number. May change when the disk is mounted elsewhere.
     pub device: u64,
@@ -77,7 +77,7 @@ pub struct Checkpoint {
     pub inode: u64,
     /// When the file was made (statx(2), `btime`), in nanoseconds since 1970; 0 for not known.
     pub born: i64,
-    /// Everything below is acknowledged.
+    /// Offset below which every byte is acknowledged.
     pub offset: u64,
     /// The first bytes of the file.
     pub head: Fingerprint,
@@ -85,15 +85,16 @@ pub struct Checkpoint {
     pub tail: Fingerprint,
     /// When the file was last there, in Unix seconds.
     pub seen_unix: u64,
-    /// It was delivered and closed: it is known again when it is met, and not searched for.
+    /// Whether the file was delivered and closed. The agent knows it again when it meets it, and
+    /// does not search for it.
     pub is_done: bool,
     /// Bytes above `offset` that were to be delivered when it was last looked at; `None` where that
     /// is not known.
     pub rest: Option<u64>,
-    /// It is a copy of another file, which was as long as `offset` when it was met: of what it holds
-    /// above, more may be delivered.
+    /// Whether the file is a copy of another one. The copy was as long as `offset` when the agent
+    /// met it; of what it holds above that, more may be delivered.
     pub is_copy: bool,
-    /// It was found nowhere and not delivered to its end, and that was said.
+    /// Whether the agent has said that the file was found nowhere and not delivered to its end.
     pub is_told: bool,
     /// When the names in its directory were last looked at, in nanoseconds since 1970: what is born
     /// later has not been seen.
@@ -123,22 +124,23 @@ pub struct Range {
     pub end: u64,
     /// Which record of these bytes is the first one.
     pub first: u32,
-    /// How many they are.
+    /// How many records of these bytes were sent.
     pub records: u32,
-    /// Longer lines were cut there: the same bytes make the same records only with the same limit.
+    /// Most bytes of a line that was not cut when the range was read. The same bytes make the same
+    /// records only with the same limit.
     pub line_bytes_max: u32,
     /// The bytes just before `end`.
     pub tail: Fingerprint,
-    /// Whether they have arrived.
+    /// Whether the records have arrived.
     pub state: RangeState,
 }
 
 /// Whether a range has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeState {
-    /// It has.
+    /// The records have arrived.
     Done,
-    /// It may have, and the service knows under which id.
+    /// The records may have arrived, and the service knows under which id.
     Assigned {
         /// Hash key.
         key: u128,
@@ -153,23 +155,23 @@ pub enum FormatError {
     /// Fewer bytes than the least file, or than its entries claim.
     #[error("it is cut off after {0} bytes")]
     Short(usize),
-    /// It begins otherwise.
+    /// The first bytes are not those of a checkpoint file.
     #[error("it does not begin like a checkpoint file")]
     Magic,
     /// Written by a newer program.
     #[error("it has version {0}, and this program reads version {VERSION}")]
     Version(u32),
-    /// The check sum is another.
+    /// The check sum is another than that of the bytes.
     #[error("its check sum is {found:08x} and should be {expected:08x}")]
     Crc {
-        /// As computed.
+        /// The check sum that was computed from the bytes.
         found: u32,
-        /// As stored.
+        /// The check sum that is stored in the file.
         expected: u32,
     },
 }
 
-/// The bytes of a checkpoint file.
+/// Encodes a checkpoint file.
 ///
 /// # Panics
 /// Never: there is always room in memory.
@@ -293,7 +295,7 @@ fn put_len(bytes: &mut Vec<u8>, len: usize) {
     bytes.extend_from_slice(&len.to_le_bytes());
 }
 
-/// The generation and the entries of a checkpoint file.
+/// Decodes the generation and the entries of a checkpoint file.
 ///
 /// # Errors
 /// If the bytes are anything but a whole, undamaged file of a known version.
@@ -511,7 +513,7 @@ mod tests {
         }
     }
 
-    /// Notes how many entries had been asked for at each write.
+    /// A writer that notes how many entries had been asked for at each write.
     struct Pieces<'a> {
         asked: &'a Cell<usize>,
         written: Vec<usize>,
@@ -589,7 +591,7 @@ mod tests {
         }
     }
 
-    /// As programs before the flags and `rest` wrote it.
+    /// Encodes as programs did before there were flags and `rest`.
     #[test]
     fn reads_entries_that_say_nothing_of_the_rest() {
         let saved =

@@ -184,7 +184,7 @@ mod tests {
         Hold::take(dir.path()).unwrap();
     }
 
-    /// On a file system that does not lock directories it is all there is.
+    /// The lock on the file is the only one on a file system that does not lock directories.
     #[test]
     fn the_lock_file_refuses_too() {
         let dir = tempfile::tempdir().unwrap();

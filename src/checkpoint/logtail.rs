@@ -29,7 +29,7 @@ use super::murmur3;
 const SIGNATURE_SEED: u32 = 0xdead_beaf;
 /// Most bytes that a signature covers.
 pub const SIGNATURE_BYTES_MAX: usize = 1024;
-/// Versions from here on are another format, as logtail itself has it.
+/// First version of another format, as logtail itself has it.
 const VERSION_END: u64 = 10_000;
 
 /// How far logtail had read one file, and how it knew it.
@@ -43,9 +43,9 @@ pub struct Entry {
     pub device: Option<u64>,
     /// Inode number.
     pub inode: u64,
-    /// Everything below was read.
+    /// Offset below which logtail has read every byte.
     pub offset: u64,
-    /// Of the file's first bytes; `None` where it had none yet.
+    /// The signature of the file's first bytes; `None` where the file had none yet.
     pub signature: Option<Signature>,
 }
 
@@ -54,11 +54,11 @@ pub struct Entry {
 pub struct Signature {
     /// How many bytes are covered: from 1 to [`SIGNATURE_BYTES_MAX`].
     pub len: u32,
-    /// The low half of their hash.
+    /// The low half of the hash of these bytes.
     pub hash: u64,
 }
 
-/// An entry that says too little, or nonsense.
+/// An entry that says too little, or makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     /// The file it is about, or else the name of the entry.
@@ -70,18 +70,18 @@ pub struct Unusable {
 /// Why bytes are no checkpoint file of logtail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// No JSON: cut off, or something else.
+    /// The bytes are no JSON: cut off, or something else.
     #[error("it is no JSON from line {line}, column {column} on")]
     Json {
-        /// Counted from 1.
+        /// Line of the first mistake, counted from 1.
         line: usize,
-        /// Counted from 1.
+        /// Column of the first mistake, counted from 1.
         column: usize,
     },
-    /// Another JSON.
+    /// The bytes are JSON of something else.
     #[error("it is JSON without the object `check_point`")]
     Other,
-    /// A format that is not known.
+    /// The version is of a format that is not known.
     #[error("its version is {0}, and versions below {VERSION_END} are known")]
     Version(u64),
 }
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// As logtail 1.8 writes it: jsoncpp's styled text, keys in order.
+    /// A file as logtail 1.8 writes it: jsoncpp's styled text, keys in order.
     const CLASSIC: &str = r###"{
        "check_point" : {
           "/share/logs/app.log*2049*1311*##1.0##shop$app" : {

@@ -24,16 +24,16 @@ use crate::base::sealed::{BatchId, Refusal, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use logferry_wire::{Compression, GROUP_BYTES_MAX};
 
-/// The directory, below the state directory.
+/// Name of the directory, below the state directory.
 pub const DIR: &str = "parked";
-/// One piece is written at a time.
+/// Name of a piece while it is written; one is written at a time.
 const TEMPORARY: &str = "batch.tmp";
-/// What the names of pieces end with.
+/// Ending of the names of pieces.
 const SUFFIX: &str = ".batch";
-/// What is written. Others are refused, for they may mean something else.
+/// Version of the format that is written. Others are refused, for they may mean something else.
 const VERSION: u32 = 1;
 
-/// Where batches were to go.
+/// The destination to which batches were to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Destination {
     /// Project.
@@ -47,7 +47,7 @@ pub struct Destination {
 /// What is known of a piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// Of the format.
+    /// Version of the format.
     pub version: u32,
     /// Project that it was to go to.
     pub project: String,
@@ -67,9 +67,9 @@ pub struct Header {
     pub lines: u32,
     /// How the payload is compressed: `lz4`, `zstd` or `none`.
     pub compression: String,
-    /// Size of the payload when it is not.
+    /// Size of the payload before compression, in bytes.
     pub raw_bytes: u32,
-    /// Size of the payload.
+    /// Size of the payload as it is stored, in bytes.
     pub payload_bytes: u64,
     /// CRC-32 of the payload.
     pub crc32: u32,
@@ -77,7 +77,7 @@ pub struct Header {
     pub code: String,
     /// The service's message.
     pub message: String,
-    /// When it was set aside, in Unix seconds.
+    /// When the records were set aside, in Unix seconds.
     pub parked_unix: u64,
 }
 
@@ -90,7 +90,7 @@ pub struct Piece {
     pub batch: SealedBatch,
 }
 
-/// Why the service refused it, where it was to go, and when.
+/// Why the service refused a batch, where the batch was to go, and when.
 pub(super) struct Circumstances<'a> {
     pub(super) destination: &'a Destination,
     pub(super) refusal: &'a Refusal,
@@ -179,9 +179,9 @@ pub(super) fn tidy(state: &File) {
 
 // === reading
 
-/// The pieces of a state directory.
+/// The pieces that are set aside in a state directory.
 pub struct Parked {
-    /// `None` while there is none.
+    /// The open directory; `None` while there is none.
     dir: Option<File>,
 }
 
@@ -239,8 +239,8 @@ impl Parked {
     }
 }
 
-/// Ids are three numbers with hyphens between them: what else stands there is not ours, and no id
-/// leads out of the directory.
+/// Whether a name is the id of a piece: three numbers with hyphens between them. What else stands
+/// there is not ours, and no id leads out of the directory.
 fn is_id(id: &str) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     id.split('-').count() == 3 && id.split('-').all(is_number)
@@ -390,7 +390,8 @@ mod tests {
         assert!(parked.read("1-1-1").unwrap().is_none());
     }
 
-    /// Each byte of a piece changed, and each cut of it: never a panic, and never other records.
+    /// Changes each byte of a piece, and cuts it at each place: reading never panics, and never
+    /// gives other records.
     #[test]
     fn whatever_stands_in_a_file_is_a_piece_or_a_sentence() {
         let dir = tempfile::tempdir().unwrap();
@@ -411,7 +412,7 @@ mod tests {
         }
     }
 
-    /// Its size says how much memory its text takes.
+    /// The header's size says how much memory the text of a piece takes.
     #[test]
     fn a_piece_larger_than_any_group_is_none() {
         let dir = tempfile::tempdir().unwrap();

@@ -39,7 +39,7 @@ use crate::base::sealed::{Refusal, SealedBatch};
 /// The state directory in use by this process.
 pub struct Store {
     dir: PathBuf,
-    /// `None` while it cannot be had.
+    /// The lock on the directory; `None` while it cannot be had.
     hold: Option<Hold>,
     /// Generation of the last save that was tried: greater than any in the directory.
     generation: u64,
@@ -55,7 +55,7 @@ struct Left {
     bytes: u64,
 }
 
-/// What was found at the start.
+/// What the agent found in the state directory at its start.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The newest intact checkpoints; empty on the first start.
@@ -67,11 +67,11 @@ pub struct Loaded {
 /// What is not as this process has left it.
 #[derive(Clone, Copy)]
 enum Trouble {
-    /// The directory is another one, or none.
+    /// The directory is another one, or there is none.
     Dir(&'static str),
-    /// The lock file is another one, or none.
+    /// The lock file is another one, or there is none.
     Lock,
-    /// So is the last save.
+    /// The last save is another file, or there is none.
     File(&'static str),
 }
 
@@ -80,7 +80,7 @@ const FAST: &str = "checkpoint.now";
 const SPARE: &str = "checkpoint.spare";
 const TEMPORARY: &str = "checkpoint.tmp";
 
-/// Made and removed again by [`prove`], with a process id behind it.
+/// Beginning of the name of the file that [`prove`] makes and removes again; a process id follows.
 const PROOF: &str = "checkpoint.proof.";
 
 /// Whether a name in a state directory is one of the agent's own files, or what was in the place of one.
@@ -93,7 +93,7 @@ pub fn is_own(name: &OsStr) -> bool {
         || name.starts_with(PROOF.as_bytes())
 }
 
-/// How often a state directory is looked at again that seems damaged and may only be in use.
+/// How often the agent looks again at a state directory that seems damaged and may only be in use.
 const LOOKS_MAX: usize = 4;
 
 impl Store {

@@ -35,7 +35,7 @@ struct Pending {
 }
 
 impl Watermark {
-    /// Everything below `offset` is acknowledged, or was never wanted.
+    /// A watermark below which every byte is acknowledged, or was never wanted.
     #[must_use]
     pub fn at(offset: u64, tail: Fingerprint) -> Self {
         Self { offset, tail, pending: VecDeque::new(), acked_bytes: 0 }
@@ -59,8 +59,8 @@ impl Watermark {
         self.acked_bytes
     }
 
-    /// A batch of so many records, at least one, was sealed that ends in the bytes that `tail`
-    /// covers. `hole_bytes` of it were passed over as holes.
+    /// Takes the span of a batch that was sealed, with so many records, at least one. The batch
+    /// ends in the bytes that `tail` covers; `hole_bytes` of it were passed over as holes.
     ///
     /// # Panics
     /// If it does not begin where the last one ended: a byte would be lost.
@@ -69,8 +69,8 @@ impl Watermark {
         self.push(Pending { start, end, tail, hole_bytes, records_left: records });
     }
 
-    /// Bytes were passed over that are no record: they need no acknowledgement of their own.
-    /// `hole_bytes` of them are holes, the others the end of a line that was delivered.
+    /// Takes bytes that were passed over and are no record: they need no acknowledgement of their
+    /// own. `hole_bytes` of them are holes, the others the end of a line that was delivered.
     ///
     /// # Panics
     /// If they do not begin where the last span ended.
@@ -81,8 +81,8 @@ impl Watermark {
         self.advance();
     }
 
-    /// So many records of the batch that was sealed with this span are done with. Returns whether
-    /// the offset moved.
+    /// Takes the acknowledgement of so many records of the batch that was sealed with this span.
+    /// Returns whether the offset moved.
     pub fn on_ack(&mut self, span: Span, records: u32) -> bool {
         let found = self.pending.binary_search_by_key(&span.start, |pending| pending.start);
         let Ok(index) = found else { return false };
@@ -99,7 +99,7 @@ impl Watermark {
         self.advance()
     }
 
-    /// Makes one span of this one and those beside it, as far as they are done.
+    /// Joins a span with those beside it that are done too.
     fn join(&mut self, index: usize) {
         for second in [index + 1, index] {
             let is_done = |at: usize| self.pending.get(at).is_some_and(|one| one.records_left == 0);

@@ -24,60 +24,71 @@ use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
 use crate::tail::watch::Hints;
 
-/// Times that discovery is repeated at once because a directory was watched for the first time.
-/// What is missed beyond that is found in the next period.
+/// How often discovery is repeated at once because a directory was watched for the first time. What
+/// is missed beyond that is found in the next period.
 const SCANS_AT_ONCE_MAX: usize = 4;
-/// A file that grew so often in a row without a notification is on a file system without them.
+/// Growths of a file in a row without a notification after which its file system is taken for one
+/// without them.
 const UNANNOUNCED_MAX: u8 = 3;
-/// So long files are looked at each second for which nothing comes of it.
+/// How long files without notifications are looked at each second while nothing comes of it.
 const FRUITLESS_MAX: Duration = Duration::from_secs(10);
 
-/// Of very many files a discovery that nothing asks for is at most so far from the one before.
+/// Longest time between two discoveries of very many files that nothing asks for.
 const SCAN_PERIOD_MAX: Duration = Duration::from_secs(60);
-/// The pause before it is so many times as long as it took of the CPU: a five-hundredth.
+/// Pause after a discovery, in multiples of the CPU time that it took, while nothing asks for the
+/// next one. Discoveries so take a five-hundredth of the CPU.
 const SCAN_PAUSE_FACTOR: u32 = 499;
-/// The same while files wait for descriptors, perhaps for as long as the endpoint is down: a twentieth.
+/// Pause after a discovery, in multiples of the CPU time that it took, while files wait for
+/// descriptors, perhaps for as long as the endpoint is down. Discoveries so take a twentieth of the
+/// CPU.
 const SCARCE_PAUSE_FACTOR: u32 = 19;
-/// The same while batches are acknowledged, which may let files give theirs up: a fourth.
+/// Pause after a discovery, in multiples of the CPU time that it took, while batches are
+/// acknowledged, because then files may give descriptors up. Discoveries so take a fourth of the
+/// CPU.
 const SHORT_PAUSE_FACTOR: u32 = 3;
-/// The same before one that a change of names asks for: a tenth.
+/// Pause after a discovery, in multiples of the CPU time that it took, if a change of names asks
+/// for the next one. Discoveries so take a tenth of the CPU.
 const NAMES_PAUSE_FACTOR: u32 = 9;
-/// With so many files a name may be made and deleted every moment, and they still be examined.
+/// Longest pause before a discovery that a change of names asks for. An app may make and delete a
+/// name every moment, and the agent still examines the files.
 const NAMES_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Names that came and that are examined one by one, rather than with a discovery.
+/// Most new names that are examined one by one, rather than with a discovery.
 const CAME_MAX: usize = 64;
-/// So long after a file was born others may be.
+/// How long after the birth of a file others are expected.
 const BIRTHS_EXPECTED: Duration = Duration::from_secs(10);
-/// So many files are opened in the order of their paths.
+/// Most files that are opened in the order of their paths. Of more, those go first that were
+/// written to last.
 const OPENED_IN_ORDER_MAX: usize = 1000;
-/// Files are opened at most so long, or as long as it took to find them, if there is news,
+/// How long a discovery opens files while there is news, unless it took longer to find them.
 const OPENING_MAX: Duration = Duration::from_millis(500);
-/// but at least so many: those that wait longest are among them. They may take so much longer.
+/// Least number of files that a discovery opens even if there is news. Those that wait longest are
+/// among them.
 const OPENED_LEAST: u64 = 64;
+/// How much longer than [`OPENING_MAX`] the opening of [`OPENED_LEAST`] files may take.
 const OPENING_LONGER_MAX: Duration = Duration::from_secs(2);
 /// Why a file is not open yet where there are very many.
 pub(super) const LATER: &str = "it waits for its turn";
 /// Why a file is not open where descriptors are few.
 const SHORT: &str = "it waits for a descriptor";
-/// So long a discovery works before it does what cannot wait for its end.
+/// How long a discovery works before it does what cannot wait for its end.
 const BREATH_PERIOD: Duration = Duration::from_millis(10);
-/// An eighth of the files that can be known is kept for those that are written to.
+/// Divisor of the files that can be known: an eighth is kept for files that are written to.
 const ROOM_FOR_YOUNG: usize = 8;
-/// A fourth as many directories as files can be known.
+/// Divisor of the files that can be known: a fourth as many directories can be known.
 const FILES_PER_DIR: usize = 4;
-/// So many directories fit in any case.
+/// Least number of directories that can be known, however few files can be.
 const DIRS_LEAST: usize = 256;
-/// A directory that has not changed for so long has a time stamp that says so, whoever's clock made
+/// How long a directory must not have changed for its time stamp to say so, whoever's clock made
 /// it.
 const STAMP_MARGIN: Duration = Duration::from_secs(2);
 
 /// What a discovery does meanwhile for those who cannot wait for its end.
 pub(super) struct Breath {
-    /// When it is due.
+    /// When the discovery is to do it next.
     at: Instant,
-    /// What this discovery has used for others so far: of the CPU,
+    /// CPU time that this discovery has used for others so far.
     used: Duration,
-    /// and of the time, pauses for the CPU limit among it.
+    /// Time that this discovery has taken for others so far, pauses for the CPU limit among it.
     took: Duration,
 }
 
@@ -93,7 +104,7 @@ pub(super) struct Unwatched {
     unopened: usize,
     files_opened: u64,
     files: usize,
-    /// Their sizes and how far they are read, all together.
+    /// Sizes of the files and how far they are read, all together, in bytes.
     bytes: u128,
 }
 
@@ -144,7 +155,8 @@ impl Collector {
         hints
     }
 
-    /// Reads events between two looks for the files that are born: they may not live until the next one.
+    /// Reads events between two looks, for files that are born: they may not live until the next
+    /// look.
     pub(super) fn glance(&mut self, now: Instant) {
         self.watch.glance();
         self.open_births(now);
@@ -192,7 +204,8 @@ impl Collector {
         }
     }
 
-    /// Opens what stands under a path, unless that takes more to decide: it is known, or a link.
+    /// Opens what stands under a path, unless that takes more to decide: the file is known, or the
+    /// path is a link.
     fn open_birth(&mut self, path: &Path, now: Instant) -> io::Result<Option<(u64, u64)>> {
         let metadata = fs::symlink_metadata(path)?;
         let (device, inode) = (metadata.dev(), metadata.ino());
@@ -214,7 +227,7 @@ impl Collector {
         self.open_found(&found, now)
     }
 
-    /// Whether one of these paths, which came, may lead to a file to ship.
+    /// Whether one of these new paths may lead to a file to ship.
     fn came(&mut self, paths: &[PathBuf]) -> bool {
         if paths.len() > CAME_MAX || self.waits_for_names() {
             return !paths.is_empty();
@@ -360,7 +373,8 @@ impl Collector {
         self.timers.set(Timer::Publish, now);
     }
 
-    /// Batches are acknowledged: if files wait for descriptors, some may be had now.
+    /// Wants a discovery when batches are acknowledged and files wait for descriptors: some may be
+    /// had now.
     pub(super) fn on_acknowledged(&mut self, now: Instant) {
         self.rest_unpacked();
         if self.is_short {
@@ -369,8 +383,9 @@ impl Collector {
         }
     }
 
-    /// Whether what stands in a directory that cannot be looked into matters: the patterns name it,
-    /// or logs were found there. (The `lost+found` of a disk, or a link to itself, holds nothing.)
+    /// Whether what stands in a directory that cannot be looked into matters. It does if the
+    /// patterns name the directory, or if logs were found there. (The `lost+found` of a disk, or a
+    /// link to itself, holds nothing.)
     fn may_hold_logs(&self, dir: &Path) -> bool {
         let mut open = self.registry.iter().map(|(_, tracked)| &tracked.opened.path);
         let mut known = self.remembered.checkpoints().map(|saved| &saved.path);
@@ -402,8 +417,8 @@ impl Collector {
         !waits || (is_same && now >= self.unwatched.1 + FRUITLESS_MAX)
     }
 
-    /// Walks the patterns. What is found beyond those files that can be known is left for later:
-    /// first of all what was not written to since the agent started.
+    /// Walks the patterns. Files beyond those that can be known are left for later: first of all
+    /// those that were not written to since the agent started.
     fn walk(&mut self) -> Scan {
         let room = Room {
             files: self.known_max,
@@ -588,7 +603,7 @@ impl Collector {
         found
     }
 
-    /// A file could not be opened: for want of a descriptor, or for this error.
+    /// Notes that a file could not be opened: for want of a descriptor, or for this error.
     pub(super) fn note_unopened(&mut self, path: &Path, error: &io::Error) {
         if self.is_short {
             self.unopened.add(path, SHORT);
@@ -675,7 +690,8 @@ impl Collector {
         }
     }
 
-    /// Discovery does not find it any more: its new name, if it has one, is where it is now.
+    /// Notes that discovery does not find a file any more. The new name of the file, if it has one,
+    /// is where it is now.
     fn on_gone(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         self.counters.files_rotated += 1;
@@ -755,20 +771,21 @@ impl Collector {
         self.readers.get(&file)?.is_open_for_writing()
     }
 
-    /// A file is about to be closed: counts it if it is deleted and somebody may still write to it, for
-    /// nobody will see that.
+    /// Counts a file that is about to be closed if it is deleted and somebody may still write to
+    /// it: nobody will see what is written.
     pub(super) fn note_left_open(&mut self, file: FileKey) {
-        let is_deleted = |tracked: &Tracked| tracked.state == State::Deleted;
-        let is_left = self.registry.get(file).is_some_and(is_deleted)
-            && self.is_written_to(file) != Some(false);
-        if is_left {
+        let Some(tracked) = self.registry.get(file) else { return };
+        if tracked.state == State::Deleted && self.is_written_to(file) != Some(false) {
             self.counters.files_left_open += 1;
-            tracing::debug!("a deleted file is closed although somebody may still write to it");
+            tracing::debug!(
+                file = %tracked.opened.path.display(), inode = tracked.opened.inode,
+                "a deleted file is closed although somebody may still write to it"
+            );
         }
     }
 
     /// Gives up deleted files, those deleted first before others, until the rest of them is within
-    /// the bound. What is delivered of them goes without a loss.
+    /// the bound. What is delivered of them is no loss.
     fn keep_within_budget(&mut self) {
         for file in self.registry.beyond_budget(self.tail.held_deleted_bytes_max) {
             let Some(tracked) = self.registry.get(file) else { continue };
@@ -786,7 +803,7 @@ impl Collector {
         }
     }
 
-    /// Ends a file: no more is read of it. Returns the bytes that were not.
+    /// Ends a file: no more of it is read. Returns the bytes that were not read.
     pub(super) fn close(&mut self, file: FileKey) -> u64 {
         self.note_seen(file);
         let left = self.registry.end(file).unwrap_or(0);
@@ -796,7 +813,7 @@ impl Collector {
         left
     }
 
-    /// What an examination showed of a file is taken for its own bytes.
+    /// Takes what an examination showed of a file for its own bytes.
     pub(super) fn note_seen(&mut self, file: FileKey) {
         let size = self.registry.get(file).map_or(0, |tracked| tracked.size);
         self.counters.seen_bytes += self.registry.on_verified(file, size);
@@ -857,7 +874,7 @@ impl Collector {
         }
     }
 
-    /// Looks at the size of a file. `is_announced`: because of a notification.
+    /// Looks at the size of a file. `is_announced` says that a notification asked for it.
     pub(super) fn examine(&mut self, file: FileKey, is_announced: bool, now: Instant) {
         let Some(stat) = self.stat(file) else { return };
         let level = self.registry.get_mut(file).filter(|tracked| tracked.is_delivered());
@@ -890,8 +907,9 @@ impl Collector {
         }
     }
 
-    /// Files that were opened since `first` and that are new, although no event told of any: others may
-    /// come so. `is_all`: the discovery before left none for later. Says whether there are any.
+    /// Notes files that were opened since `first` and are new, although no event told of any:
+    /// others may come so. `is_all` says that the discovery before left none for later. Returns
+    /// whether there are any.
     fn note_births(&mut self, first: FileKey, is_all: bool) -> bool {
         let looked_at = self.looked_at;
         let is_new = |tracked: &Tracked| match tracked.opened.born {
@@ -942,8 +960,8 @@ fn in_turn(mut files: Vec<&Found>) -> Vec<&Found> {
     order
 }
 
-/// The names under which somebody may write to a file. One that is found no more has left its name
-/// to another.
+/// The names under which somebody may write to a file. A file that is found no more has left its
+/// name to another.
 fn names_of(file: FileKey, tracked: &Tracked) -> impl Iterator<Item = (&Path, FileKey)> {
     let found = (tracked.state == State::Active).then_some(&tracked.found_at);
     let names = found.into_iter().chain([&tracked.opened.resolved]);
@@ -969,7 +987,7 @@ mod tests {
         assert_eq!(order, [5, 1, 4, 2, 3]);
     }
 
-    /// In each round more files come than the 64 that are opened in it.
+    /// More files come in each round than the 64 that are opened in it.
     #[test]
     fn however_many_files_come_each_is_opened_after_a_bounded_wait() {
         let mut closed: Vec<Found> = (0..1000).map(written_at).collect();

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use crate::base::report::FruitlessPattern;
 use crate::tail::discover::{self, names_in};
 
-/// By then an app has its logs.
+/// How long a pattern may match nothing before the agent warns: by then an app has its logs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// An app that comes and goes is told of so often, and from then on
+/// Most changes of one pattern that are told as they come: an app may come and go.
 const TOLD_MAX: u32 = 5;
-/// once in this time.
+/// How long the agent waits between two words on a pattern of which it has told [`TOLD_MAX`] times.
 const TOLD_PAUSE: Duration = Duration::from_secs(600);
-/// Names of a directory that are told.
+/// Most names of a directory that a message has.
 const NAMES_MAX: usize = 5;
-/// A longer name is cut.
+/// Most characters of a name in a message; a longer one is cut.
 const NAME_CHARS_MAX: usize = 60;
 
 /// What was said of patterns that match nothing.
@@ -33,14 +33,14 @@ pub(super) struct Fruitless {
 struct Told {
     times: u32,
     last: Option<Instant>,
-    /// Changes since then that were not told.
+    /// Changes that were not told since the last one that was.
     untold: u32,
-    /// It has found files in this run: an app has been there.
+    /// Whether the pattern has found files in this run: an app has been there.
     is_proven: bool,
 }
 
 impl Told {
-    /// Whether a change is told now, and how many were not before it.
+    /// Whether a change is told now, and how many before it were not told.
     fn may_tell(&mut self, now: Instant) -> Option<u32> {
         let is_late = |last| now.saturating_duration_since(last) >= TOLD_PAUSE;
         if self.times >= TOLD_MAX && !self.last.is_none_or(is_late) {
@@ -91,7 +91,7 @@ impl Fruitless {
         }
     }
 
-    /// It is fruitless from now on, or in another way than `before`.
+    /// Notes that a pattern matches nothing from now on, or for another reason than `before`.
     fn begin(&mut self, found: discover::Fruitless, before: Option<Known>, now: Instant) -> Known {
         let report = describe(&found);
         let FruitlessPattern { pattern, reason, nearest, holds } = &report;
@@ -104,7 +104,7 @@ impl Fruitless {
         Known { found, report, since, is_warned }
     }
 
-    /// What to publish.
+    /// The patterns that match nothing, for the report.
     pub(super) fn list(&self) -> Vec<FruitlessPattern> {
         self.known.iter().map(|known| known.report.clone()).collect()
     }

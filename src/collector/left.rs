@@ -1,4 +1,4 @@
-//! What is left: files that were found and are not open, and what a stop leaves for the next start.
+//! Files that were found and are not open, and files that a stop leaves for the next start.
 //!
 //! All of them are counted; of the first the reason is kept, for people. *Absent: any decision.*
 
@@ -9,26 +9,27 @@ use std::path::{Path, PathBuf};
 use crate::access;
 use crate::base::report::FileReport;
 
-/// Of so many the reason is kept.
+/// Most files of which the reason is kept.
 pub(super) const NAMED_MAX: usize = 20;
 
 /// A file that is left, and why.
 #[derive(Clone, Debug)]
 pub struct Left {
-    /// Its path.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Bytes of it that are not acknowledged; `None` where what it holds is not known.
+    /// Bytes of the file that are not acknowledged; `None` where it is not known what the file
+    /// holds.
     pub bytes: Option<u64>,
-    /// Why it is left.
+    /// Why the file is left.
     pub reason: Cow<'static, str>,
 }
 
 /// What a discovery found and left for later, because memory has a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Beyond {
-    /// Files beyond those that can be known.
+    /// How many files there are beyond those that can be known.
     pub(super) files: u64,
-    /// Directories, whatever is in them.
+    /// How many directories there are for which there was no room, whatever is in them.
     pub(super) dirs: u64,
 }
 
@@ -37,7 +38,7 @@ impl Beyond {
         usize::try_from(self.files + self.dirs).unwrap_or(usize::MAX)
     }
 
-    /// All of them, as what these patterns find.
+    /// The files and directories in one entry, which names the patterns that find them.
     pub(super) fn left(&self, patterns: &[String]) -> Option<Left> {
         let Self { files, dirs } = self;
         let reason = format!(
@@ -58,17 +59,17 @@ pub(super) struct Unopened {
     first: Vec<(Left, bool)>,
     /// How many of them could not be opened for an error.
     failed: usize,
-    /// One of them had gone when it was to be opened. It may have another name now.
+    /// Whether one of the files had gone when it was to be opened. It may have another name now.
     has_vanished: bool,
 }
 
 impl Unopened {
-    /// One that waits for something.
+    /// Adds a file that waits for something.
     pub(super) fn add(&mut self, path: &Path, reason: &'static str) {
         self.note(path, false, || reason.into());
     }
 
-    /// One that may not be looked at before the link is there by which it was found.
+    /// Adds a file that may not be looked at before the link is there by which it was found.
     pub(super) fn add_awaiting(&mut self, path: &Path) {
         self.awaiting += 1;
         self.add(path, "the link by which it was found is not there");
@@ -84,7 +85,7 @@ impl Unopened {
         self.count - self.awaiting
     }
 
-    /// One that an error kept from being opened.
+    /// Adds a file that an error kept from being opened.
     pub(super) fn add_failed(&mut self, path: &Path, error: &io::Error) {
         let is_gone = error.kind() == io::ErrorKind::NotFound;
         self.failed += usize::from(!is_gone);
@@ -92,7 +93,7 @@ impl Unopened {
         self.note(path, !is_gone, || describe(path, error).into());
     }
 
-    /// Those that nobody has the names of, and that an error may keep from being opened.
+    /// Adds files of which nobody has the names, and which an error may keep from being opened.
     pub(super) fn add_unnamed(&mut self, count: u64, is_failed: bool) {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         self.count = self.count.saturating_add(count);
@@ -119,7 +120,7 @@ impl Unopened {
         self.has_vanished
     }
 
-    /// Those among the first that an error keeps from being opened, for the list of files.
+    /// Reports of the first files that an error keeps from being opened, for the list of files.
     pub(super) fn reports(&self) -> impl Iterator<Item = FileReport> {
         let failed = self.first.iter().filter(|(_, is_failed)| *is_failed);
         failed.map(|(left, _)| FileReport {
@@ -130,7 +131,7 @@ impl Unopened {
         })
     }
 
-    /// The first of them.
+    /// The first of the files.
     pub(super) fn first(&self) -> impl Iterator<Item = Left> {
         self.first.iter().map(|(left, _)| left.clone())
     }
@@ -146,7 +147,7 @@ pub(super) fn describe(path: &Path, error: &io::Error) -> String {
     error.to_string()
 }
 
-/// The first of all that is left.
+/// The first of all files that are left, as many as are named.
 pub(super) fn named(left: impl Iterator<Item = Left>) -> Vec<Left> {
     left.take(NAMED_MAX).collect()
 }

@@ -11,13 +11,13 @@ use super::left::{Left, NAMED_MAX};
 use crate::checkpoint::format::Checkpoint;
 use crate::tail::remembered;
 
-/// A volume, or a link, is late for no longer than this.
+/// How long a volume, or a link, may be late.
 const LATE_MAX: Duration = Duration::from_secs(60);
 
 impl Collector {
-    /// Names the known files that are missing, once the time for that has come; `is_last` if the
-    /// agent ends. While files that were found wait to be opened, one of them may be it, or hold its
-    /// bytes.
+    /// Names the known files that are missing, once the time for that has come; `is_last` says that
+    /// the agent ends. While files that were found wait to be opened, one of them may be a missing
+    /// one, or hold its bytes.
     pub(super) fn note_missing(&mut self, is_last: bool, now: Instant) {
         let is_due = is_last || now >= self.started + LATE_MAX;
         let waits = self.unopened.waiting() > 0 || !self.packed.is_idle();
@@ -45,7 +45,7 @@ impl Collector {
         }
     }
 
-    /// What is missing as this run has named it.
+    /// The files that are missing, as this run has named them.
     pub(super) fn missing(&self) -> impl Iterator<Item = (Left, u64)> {
         self.remembered.told().map(|saved| {
             let reason = match saved.rest {

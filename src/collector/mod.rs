@@ -80,27 +80,30 @@ use crate::tail::schedule::Schedule;
 use crate::tail::watch::Watch;
 use crate::{batch, limit, tail};
 
-/// Discovery runs at least this often, whatever the notifications say.
+/// Time between two discoveries that nothing asks for; of very many files it is longer.
 const SCAN_PERIOD: Duration = Duration::from_secs(5);
-/// The same while notifications cannot be had or trusted, or of some files there may be none.
+/// Time between two discoveries while notifications cannot be had or trusted, or while there may be
+/// none of some files.
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
-/// The same while files wait for descriptors that others give up.
+/// Time between two discoveries while files wait for descriptors that others give up.
 const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
-/// The checkpoint is written through to the disk at most this often.
+/// Least time between two saves that are written through to the disk.
 const DURABLE_PERIOD: Duration = Duration::from_secs(5);
-/// With more files than this, saves are large: after one the next waits
+/// Most files whose checkpoint is saved without a pause. With more, a save is large, and the next
+/// one waits.
 const SAVES_PACED_FROM: usize = 256;
-/// this many times as long as it took.
+/// Pause after a large save, in multiples of the time that it took.
 const SAVE_PAUSE_FACTOR: u32 = 20;
-/// or so long that saves take no more than this share of a small CPU limit.
+/// Most of a CPU limit that large saves may take, as a share of 1.
 const SAVES_SHARE_OF_CPU: f64 = 0.25;
-/// The limits of the container are read again at most this often.
+/// Least time between two readings of the container's limits.
 const CONTAINER_PERIOD: Duration = Duration::from_secs(30);
-/// The report is published at most this often.
+/// Least time between two reports.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
-/// Of very many files it takes long to sum up what they wait for: the pause is so many times longer.
+/// Pause after a report, in multiples of the CPU time that it took. Of very many files it takes
+/// long to sum up what they wait for.
 const PUBLISH_PAUSE_FACTOR: u32 = 500;
-/// Pieces of files read in one turn, before mail and events are looked at again.
+/// Most pieces of files that one turn reads before the loop looks at mail and events again.
 const READS_PER_TURN: usize = 8;
 /// Least bytes of a file that a turn takes under a rate limit.
 const PIECE_BYTES_MIN: usize = 4096;
@@ -111,21 +114,21 @@ pub struct Options {
     pub tail: tail::Options,
     /// When to seal.
     pub batch: batch::Options,
-    /// CPU and bytes per second.
+    /// Limits of CPU, memory and bytes per second.
     pub limit: limit::Options,
     /// Most raw bytes in open groups.
     pub open_bytes_max: usize,
     /// Size of the one read buffer.
     pub read_bytes: usize,
-    /// Most log files open at once: the other descriptors are for the checkpoint and the sockets.
+    /// Most log files open at once. The other descriptors are for the checkpoint and the sockets.
     pub files_max: usize,
-    /// Most log files known at once: these, and those that are delivered and closed.
+    /// Most log files known at once: those that are open, and those that are delivered and closed.
     pub known_max: usize,
     /// Tags and source of the groups.
     pub tags: TagPlan,
     /// When a drain begins by itself, and when it may end.
     pub stop: stopping::Options,
-    /// Where batches go: for those that are set aside.
+    /// Destination of batches, for those that are set aside.
     pub destination: Destination,
     /// Names of the tags whose values decide the shard; empty for any shard.
     pub shard_hash_keys: Vec<String>,
@@ -135,7 +138,7 @@ pub struct Options {
     pub collection: Arc<str>,
 }
 
-/// How it ended.
+/// How a run ended.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Lines put into groups.
@@ -144,19 +147,19 @@ pub struct Summary {
     pub bytes: u64,
     /// Bytes of complete lines that were on disk and are not acknowledged.
     pub undelivered_bytes: u64,
-    /// In how many files. Those that match and cannot be opened or read are among them: what they
-    /// hold is not known.
+    /// Files that hold undelivered bytes. Those that match and cannot be opened or read are among
+    /// them: what they hold is not known.
     pub undelivered_files: usize,
-    /// The path of the one that waits longest, and for how many seconds.
+    /// The path of the file that waits longest, and for how many seconds.
     pub oldest: Option<(PathBuf, u64)>,
-    /// The first of these files.
+    /// The first of the undelivered files.
     pub left: Vec<Left>,
     /// Files of which all is acknowledged but for an unfinished last line, which the next start may
     /// find finished.
     pub unfinished_files: usize,
-    /// The bytes of these lines.
+    /// Bytes of the unfinished last lines.
     pub unfinished_bytes: u64,
-    /// The first of these files.
+    /// The first of the files with an unfinished last line.
     pub unfinished: Vec<Left>,
 }
 
@@ -169,7 +172,7 @@ pub struct Collector {
     tags: TagPlan,
     shard_hash_keys: Vec<String>,
     once: Once,
-    /// Empty while a walk has them.
+    /// The patterns; empty while a walk has them.
     patterns: Patterns,
     is_walking: bool,
     watch: Watch,
@@ -186,38 +189,38 @@ pub struct Collector {
     piece_bytes: usize,
     pacer: Pacer,
     limit: limit::Options,
-    /// What it allowed when it was asked.
+    /// What the container's limits allowed when they were read last.
     container: cgroup::Limits,
     slack: Slack,
     rng: fastrand::Rng,
-    /// The one that all files are read into; empty after memory was given back.
+    /// The buffer that all files are read into; empty after memory was given back.
     buffer: Vec<u8>,
     read_bytes: usize,
     counters: CollectorCounters,
-    /// What need not be open.
+    /// Files that discovery finds and that need not be open.
     aside: Aside,
     packed: Packed,
     said: Said,
     breath: Breath,
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
     looked_at: i64,
-    /// The same by the clock that nobody sets.
+    /// When the last discovery began, by the clock that nobody sets.
     looked_when: Instant,
     /// Files that the last discovery found and could not open, or not yet.
     unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
     unwatched: (Unwatched, Instant),
-    /// The last discovery had more files to open than descriptors.
+    /// Whether the last discovery had more files to open than descriptors.
     is_short: bool,
-    /// That was logged.
+    /// Whether it was logged that there were too few descriptors.
     is_short_logged: bool,
-    /// The last discovery left files for later because others were new.
+    /// Whether the last discovery left files for later because others were new.
     is_opening_cut: bool,
     /// When a file was last born whose name the patterns find.
     born_at: Option<Instant>,
-    /// During a discovery something was written to that has no known name.
+    /// Whether something that has no known name was written to during a discovery.
     is_unknown_written: bool,
-    /// Where an error was met in the last discovery: the next one there is not news.
+    /// Paths at which the last discovery met an error: the next error there is not news.
     troubled: Names,
     /// Further names of the files that the last discovery found, with device and inode.
     aliases: Vec<(PathBuf, (u64, u64))>,
@@ -231,7 +234,7 @@ pub struct Collector {
     beyond: Beyond,
     /// How many files may be known.
     known_max: usize,
-    /// What was written to since is new, in seconds of Unix time.
+    /// Time from which on a file that was written to is new, in seconds of Unix time.
     young_from: i64,
     /// Known files that were found outside the patterns and could not be opened, or may not be yet, by
     /// device and inode.
@@ -242,30 +245,31 @@ pub struct Collector {
     /// Refused records that could not be set aside yet.
     unparked: Vec<(SealedBatch, Refusal)>,
     returned: Refused,
-    /// It was logged that files are polled.
+    /// Whether it was logged that files are polled.
     is_polling_logged: bool,
-    /// The first discovery is done.
+    /// Whether the first discovery is done.
     is_ready: bool,
-    /// Discovery runs with the next look.
+    /// Whether discovery runs with the next look.
     is_scan_wanted: bool,
-    /// Discovery runs because names changed, as soon as [`Timer::NamesFrom`] lets it.
+    /// Whether discovery runs because names changed, as soon as [`Timer::NamesFrom`] lets it.
     are_names_changed: bool,
     timers: Timers,
     news: News,
-    /// The last turn ended because the hand-off was full.
+    /// Whether the last turn ended because the hand-off was full.
     is_blocked: bool,
-    /// Something changed that a checkpoint must hold.
+    /// Whether something changed that a checkpoint must hold.
     is_moved: bool,
     checkpoint_saved_unix: u64,
     checkpoint_error: String,
-    /// Somebody waits for the list of files.
+    /// Whether somebody waits for the list of files.
     is_list_wanted: bool,
     /// How long what changes may wait to be published.
     publish_period: Duration,
     stage: Stage,
     drain: Drain,
-    /// Told to drain, and to end at once.
+    /// Whether the collector is told to drain.
     is_drain_asked: bool,
+    /// Whether the collector is told to end at once.
     is_abandoned: bool,
 }
 
@@ -273,7 +277,7 @@ pub struct Collector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// Reading to the end, and waiting until all of it is acknowledged.
+    /// The collector reads to the end, and waits until all of it is acknowledged.
     Draining,
     /// All is delivered, and nothing more is read.
     Closed,
@@ -424,7 +428,7 @@ impl Collector {
         unix.saturating_add(self.clock_offset)
     }
 
-    /// So many records of a batch with this route are delivered, or set aside.
+    /// Takes the news that so many records of a batch with this route are delivered, or set aside.
     fn on_done(&mut self, span: Span, records: u32, route: Route) {
         let (acknowledged, is_moved) = self.registry.on_ack(span, records);
         self.counters.acknowledged_bytes += acknowledged;
@@ -506,7 +510,8 @@ impl Collector {
         true
     }
 
-    /// The container may have got other limits while it runs. Asked when the loop is awake anyway.
+    /// Reads the limits of the container again, which may change while the agent runs. Called when
+    /// the loop is awake anyway.
     fn heed_container(&mut self, now: Instant) {
         if !self.timers.is_due(Timer::Quota, now) {
             return;
@@ -541,7 +546,7 @@ impl Collector {
         }
     }
 
-    /// After a burst, what it has used goes back to the system.
+    /// Gives back to the system, after a burst, the memory that it has used.
     fn give_back(&mut self, now: Instant) {
         let held = self.handoff.outstanding_bytes() + self.batcher.open_bytes();
         self.slack.on_level(held, now);
@@ -710,7 +715,7 @@ impl Collector {
 
     // === report
 
-    /// Something changed that the report should say.
+    /// Notes that something changed which the report should say.
     fn touch(&mut self, now: Instant) {
         self.timers.start(Timer::Publish, now + self.publish_period);
     }
@@ -771,7 +776,7 @@ impl Collector {
         sums
     }
 
-    /// Somebody wants to see each file.
+    /// Publishes the list of files, for somebody who wants to see each of them.
     fn publish_files(&self) {
         let made_unix = clock::wall().as_secs();
         let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));

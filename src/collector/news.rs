@@ -5,18 +5,19 @@
 
 use std::time::Instant;
 
-/// The last looks, and what was wanted between them.
+/// The last looks, and which discoveries were wanted between them.
 #[derive(Clone, Debug)]
 pub(super) struct News {
-    /// The last look at events.
+    /// When the loop last looked at events.
     looked: Instant,
-    /// Nothing had happened since then when the wait for it to happen began.
+    /// Whether nothing had happened since that look when the loop went to sleep.
     is_rested: bool,
-    /// What this look finds was written after this moment,
+    /// The moment after which what this look finds was written.
     from: Instant,
-    /// and what the next discovery finds after this one, if something made it wanted before.
+    /// The moment after which what the next discovery finds was written, if something made the
+    /// discovery wanted before.
     wanted_from: Option<Instant>,
-    /// The last discovery.
+    /// When the last discovery began.
     discovered: Instant,
 }
 
@@ -25,9 +26,10 @@ impl News {
         Self { looked: now, is_rested: false, from: now, wanted_from: None, discovered: now }
     }
 
-    /// A look begins; returns after which moment what it finds was written. That is the look before,
-    /// and if nothing was there when the loop went to sleep, just now: that is what woke it. (Nothing
-    /// wakes it where notifications cannot be had: then [`Self::on_discovery`] dates them.)
+    /// Begins a look, and returns the moment after which what it finds was written. The moment is
+    /// that of the look before; or now, if nothing was there when the loop went to sleep: then what
+    /// woke the loop has just come. (Nothing wakes it where notifications cannot be had: then
+    /// [`Self::on_discovery`] dates what is found.)
     pub(super) fn on_look(&mut self, now: Instant) -> Instant {
         self.from = if self.is_rested { now } else { self.looked };
         self.looked = now;
@@ -35,17 +37,18 @@ impl News {
         self.from
     }
 
-    /// The loop goes to sleep; `is_rested` if nothing has happened since the look.
+    /// Notes that the loop goes to sleep; `is_rested` says that nothing has happened since the
+    /// look.
     pub(super) fn on_rest(&mut self, is_rested: bool) {
         self.is_rested = is_rested;
     }
 
-    /// Something makes a discovery wanted, as this look has shown.
+    /// Makes a discovery wanted, because of what this look has shown.
     pub(super) fn want_discovery(&mut self) {
         self.wanted_from.get_or_insert(self.from);
     }
 
-    /// A discovery begins; returns after which moment what it finds was written.
+    /// Begins a discovery, and returns the moment after which what it finds was written.
     pub(super) fn on_discovery(&mut self, is_told: bool, now: Instant) -> Instant {
         let from = self.wanted_from.unwrap_or(self.from);
         // Nothing told of what is found now, if so.
@@ -54,12 +57,12 @@ impl News {
         from
     }
 
-    /// The discovery has ended. Files that wait for descriptors wait since then.
+    /// Ends a discovery. Files that wait for descriptors wait since `waiting_from`.
     pub(super) fn on_discovered(&mut self, waiting_from: Option<Instant>) {
         self.wanted_from = waiting_from;
     }
 
-    /// The last discovery.
+    /// When the last discovery began.
     pub(super) fn discovered(&self) -> Instant {
         self.discovered
     }

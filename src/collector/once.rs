@@ -67,23 +67,26 @@ use crate::base::sealed::{Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::{Range, RangeState};
 
-/// The service cuts the space of hash keys into so many parts, or a power of two more.
+/// Least number of leading bits that say in which part of the space of hash keys a key is. The
+/// service may cut the space finer, by a power of two.
 const BUCKET_BITS_LEAST: u32 = 9;
-/// The longest line that any setting allows, whatever a range says.
+/// Longest line that any setting allows, in bytes, whatever a range says.
 const LINE_BYTES_MOST: u32 = 2 << 20;
 
 /// The ids of a run, and all that is known above the watermarks. Does no I/O but for randomness.
 pub(super) struct Once {
-    /// Empty if lines need not arrive exactly once. Ranges of an earlier run are honoured even so.
+    /// The slots; empty if lines need not arrive exactly once. Ranges of an earlier run are
+    /// honoured even so.
     slots: Vec<Slot>,
-    /// Those without a batch, the one that has been so for longest first.
+    /// Indexes of slots without a batch, the slot that has been so for longest first.
     free: VecDeque<usize>,
     /// Batches without an id, in the order in which they were handed over.
     waiting: VecDeque<SealedBatch>,
     /// Batches with an id that no save holds yet.
     unsaved: Vec<SealedBatch>,
     files: HashMap<FileKey, Known>,
-    /// The save of these ids has failed, and will be tried again with the next durable one.
+    /// Whether the save of these ids has failed. The agent tries it again with the next durable
+    /// save.
     pub(super) has_failed: bool,
 }
 
@@ -96,9 +99,9 @@ struct Slot {
 /// What is known of an incarnation above its watermark.
 #[derive(Default)]
 struct Known {
-    /// From the checkpoint, not read again yet; in order.
+    /// Ranges from the checkpoint that were not read again yet, in order.
     saved: VecDeque<Range>,
-    /// By where they begin.
+    /// Ranges that were sealed, by their first offset.
     sealed: BTreeMap<u64, SealedRange>,
 }
 
@@ -107,7 +110,8 @@ struct SealedRange {
     end: u64,
     tail: Fingerprint,
     line_bytes_max: u32,
-    /// All its records, in order. More than one if it was refused and sent in parts.
+    /// All records of the batch, in order: in more than one part if the batch was refused and sent
+    /// in parts.
     parts: Vec<Part>,
 }
 
@@ -119,9 +123,9 @@ struct Part {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// For an id.
+    /// The part waits for an id.
     Waiting,
-    /// It has one, and is not handed over: another part of the same refused batch was.
+    /// The part has an id, and is not handed over: another part of the same refused batch was.
     Reserved(Id),
     Assigned(Id),
     Done,
@@ -142,14 +146,15 @@ impl Id {
         RangeState::Assigned { key: self.key, sequence: self.sequence }
     }
 
-    /// One that is used once.
+    /// An id that is used once.
     fn fresh() -> Self {
         Self { key: random_key(), sequence: 1 }
     }
 }
 
 impl Once {
-    /// `slots` is how many requests may be under way; `None` if lines need not arrive exactly once.
+    /// Makes the ids of a run. `slots` is how many requests may be under way; `None` if lines need
+    /// not arrive exactly once.
     pub(super) fn new(slots: Option<usize>) -> Self {
         let count = slots.unwrap_or(0);
         let base = if count > 0 { random_key() } else { 0 };
@@ -171,7 +176,7 @@ impl Once {
 
     // === batches
 
-    /// A batch was sealed.
+    /// Notes that a batch was sealed.
     pub(super) fn on_sealed(
         &mut self,
         batch: &SealedBatch,
@@ -191,8 +196,8 @@ impl Once {
         self.files.entry(span.file).or_default().sealed.insert(span.start, range);
     }
 
-    /// A batch is to be handed over. Returns it if it may go at once; else it waits here, for an id
-    /// or for the save of that.
+    /// Takes a batch that is to be handed over, and returns it if it may go at once. Otherwise the
+    /// batch waits here, for an id or until a save holds its id.
     pub(super) fn on_batch(&mut self, mut batch: SealedBatch) -> Option<SealedBatch> {
         let known = self.files.get_mut(&batch.span.file);
         let Some(range) = known.and_then(|known| known.sealed.get_mut(&batch.span.start)) else {
@@ -229,7 +234,8 @@ impl Once {
         }
     }
 
-    /// Gives ids to as many batches as there are free slots. Whether there is something to save.
+    /// Gives ids to as many batches as there are free slots. Returns whether there is something to
+    /// save.
     pub(super) fn assign(&mut self) -> bool {
         while !self.waiting.is_empty()
             && let Some(index) = self.free.pop_front()
@@ -247,13 +253,13 @@ impl Once {
         !self.unsaved.is_empty() && !self.has_failed
     }
 
-    /// All ids are on the disk. Returns the batches that may go now.
+    /// Notes that all ids are on the disk. Returns the batches that may go now.
     pub(super) fn on_saved(&mut self) -> Vec<SealedBatch> {
         self.has_failed = false;
         std::mem::take(&mut self.unsaved)
     }
 
-    /// A batch with this route is done with. Whether a checkpoint says so.
+    /// Notes that a batch with this route is done with. Returns whether a checkpoint says so.
     pub(super) fn on_done(&mut self, span: Span, route: Route) -> bool {
         let Route::Once { key, sequence } = route else { return false };
         let id = Id { key, sequence };
@@ -272,7 +278,7 @@ impl Once {
         range.parts.iter_mut().find(|part| is_it(part))
     }
 
-    /// The slot of an id, if it is one of this run's.
+    /// Frees the slot of an id, if the slot is one of this run's.
     fn set_free(&mut self, id: Option<Id>) {
         let Some(id) = id else { return };
         self.free.extend(self.slots.iter().position(|slot| slot.key == id.key));
@@ -280,7 +286,7 @@ impl Once {
 
     // === what is on disk
 
-    /// What a checkpoint of a file holds above `offset`.
+    /// The ranges of a file that a checkpoint holds above `offset`.
     pub(super) fn ranges(&self, file: FileKey, offset: u64) -> Vec<Range> {
         let Some(known) = self.files.get(&file) else { return Vec::new() };
         let sealed = known.sealed.iter().filter(|(_, range)| range.end > offset);
@@ -288,14 +294,14 @@ impl Once {
         sealed.chain(known.saved.iter().copied()).collect()
     }
 
-    /// Everything below `offset` is done with.
+    /// Forgets the ranges of a file below `offset`: all of them are done with.
     pub(super) fn on_watermark(&mut self, file: FileKey, offset: u64) {
         if let Some(known) = self.files.get_mut(&file) {
             known.sealed.retain(|_, range| range.end > offset);
         }
     }
 
-    /// Nothing of a file is open any more.
+    /// Forgets a file of which nothing is open any more.
     pub(super) fn forget(&mut self, file: FileKey) {
         self.files.remove(&file);
     }
@@ -326,7 +332,7 @@ impl Once {
         }
     }
 
-    /// The longest line that what is to be read again may hold.
+    /// Most bytes of a line in the range of a file that is to be read again next.
     pub(super) fn longest_line(&self, file: FileKey) -> usize {
         let saved = self.files.get(&file).map(|known| known.saved.iter());
         saved.into_iter().flatten().map(|range| range.line_bytes_max as usize).max().unwrap_or(0)
@@ -352,8 +358,8 @@ impl Once {
         known.saved.drain(..count).collect()
     }
 
-    /// A range was read again, or passed over: these are its parts, with their records as they are
-    /// now.
+    /// Notes that a range was read again, or passed over: these are its parts, with their records
+    /// as they are now.
     pub(super) fn on_read_again(&mut self, span: Span, parts: &[Range]) {
         let Some(one) = parts.first() else { return };
         let part = |range: &Range| {
@@ -372,9 +378,8 @@ impl Once {
 }
 
 impl Known {
-    /// Makes one range of the one that begins at `start` and those beside it, as far as they are
-    /// done: while one batch does not arrive, there may be thousands behind it, and each save holds
-    /// them all.
+    /// Joins the range that begins at `start` with those beside it, as far as they are done. While
+    /// one batch does not arrive, there may be thousands behind it, and each save holds them all.
     fn join_done(&mut self, start: u64) {
         let Some(end) = self.done_at(start).map(|range| range.end) else { return };
         if self.done_at(end).is_some() {
@@ -427,7 +432,7 @@ impl SealedRange {
         (freed, whole + usize::from(before < first))
     }
 
-    /// As a checkpoint has it; nothing while it waits for an id.
+    /// The ranges as a checkpoint has them; none of a part that waits for an id.
     fn saved(&self, start: u64) -> impl Iterator<Item = Range> {
         let Self { end, tail, line_bytes_max, .. } = *self;
         self.parts.iter().filter_map(move |part| {
@@ -450,7 +455,8 @@ fn slot_key(base: u128, index: usize, count: usize) -> u128 {
     (bucket << (u128::BITS - bits)) | (base & (u128::MAX >> bits))
 }
 
-/// Nobody else's key: of two agents with the same one, each would take the other's lines for its own.
+/// A random key that nobody else has. If two agents had one key, each would take the other's lines
+/// for its own.
 fn random_key() -> u128 {
     let mut bytes = [0; 16];
     let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));

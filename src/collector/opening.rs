@@ -37,26 +37,28 @@ use crate::tail::registry::{FoundAs, Opened, ROTATED_QUIET, Registry, State, Tra
 use crate::tail::remembered::{self, Original, Remembered, Seeker, Suspect};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
-/// A delivered file may give its descriptor up when it has been quiet for this long.
+/// How long a delivered file must have been quiet to give its descriptor up.
 pub(super) const REST_QUIET: Duration = Duration::from_millis(200);
-/// Of the files that the first discovery finds as they were delivered, so many are opened at once,
-/// and the others after it.
+/// Most files that the first discovery opens at once although they are as they were delivered. The
+/// agent opens the others after it.
 const AWAKE_MAX: u64 = 64;
-/// So long the opening of these others may take, before mail and events are looked at again.
+/// How long the opening of files that were left closed at the start may take, before mail and
+/// events are looked at again.
 const WAKING_MAX: Duration = Duration::from_millis(5);
-/// Time stamps of files come from a clock that is read in ticks, and lag behind.
+/// How far time stamps of files may lag behind: they come from a clock that is read in ticks.
 const STAMP_LAG: Duration = Duration::from_millis(50);
 
-/// So long a file that equals one that nobody touches may be a copy that is still to replace it.
+/// How long a file that equals one that nobody touches may be a copy that is still to replace it.
 const COPY_TIME: Duration = Duration::from_secs(60);
 /// Why a file is not open that may be a copy.
 const SOUGHT: &str = "it may be a copy of a file that is searched for";
 /// Most open files with the same head that are looked at, beside those whose generation it may be.
 const SAME_HEADS_MAX: usize = 64;
-/// Most open files that one is compared with: the nearest.
+/// Most open files that a suspect is compared with: the nearest.
 const CANDIDATES_MAX: usize = 64;
-/// So long a name that stands for nothing is expected to come back; and so many of them are.
+/// How long a name that stands for nothing is expected to come back.
 const ABSENT_TIME: Duration = Duration::from_secs(60 * 60);
+/// Most names that are expected to come back.
 const ABSENT_MAX: usize = 1000;
 
 /// What discovery finds and what need not be open.
@@ -64,31 +66,36 @@ const ABSENT_MAX: usize = 1000;
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
     resting: HashMap<(u64, u64), FoundAs>,
-    /// Those that are delivered and were renamed, where they are: they may be written to for a while.
+    /// Files that were delivered, renamed and closed, with where they are: somebody may write to
+    /// them for a while.
     renamed: HashMap<(u64, u64), (PathBuf, FoundAs, Instant)>,
-    /// Those that are to be opened and were not yet.
+    /// Files that could not be opened yet when they were found, by device and inode.
     waiting: HashSet<(u64, u64)>,
-    /// Those of them that were found so by the first discovery, and are to be opened.
+    /// Delivered files that the first discovery left closed, and that are to be opened soon.
     asleep: VecDeque<Found>,
-    /// Those that have changed and are not open yet: they may be renamed before they can be opened.
+    /// Closed files that have changed and are not open yet, by device and inode: they may be
+    /// renamed before they can be opened.
     changed: HashSet<(u64, u64)>,
-    /// Copies of files that have their bytes still.
+    /// Copies of files that have their bytes still, by device and inode.
     copies: HashMap<(u64, u64), Copy>,
-    /// Those that turned out to be files of their own.
+    /// Files that equal others and turned out to be files of their own, by device and inode.
     own: HashSet<(u64, u64)>,
     /// Known files beside which others may have been born while nobody looked.
     known: Places,
-    /// Those of which the name stood for nothing at the last look, with their paths, and since when.
+    /// Names of known files that stood for nothing at the last look, with their paths, and since
+    /// when.
     absent: HashMap<OsString, (PathBuf, Instant)>,
-    /// Not all of what was known at the start has been looked for.
+    /// Whether not all of what was known at the start has been looked for.
     is_first_search: bool,
-    /// Older files beside those that turned out to be no copies.
+    /// Older files beside known ones that turned out to be no copies, by device and inode.
     strangers: HashSet<(u64, u64)>,
-    /// Files that may give their descriptors up, as they were found to be,
+    /// Files that may give their descriptors up, as they were when they were last looked for.
     restable: VecDeque<FileKey>,
-    /// and no others are looked for in this discovery before then.
+    /// Time before which this discovery looks for no other files that may give their descriptors
+    /// up.
     restable_from: Option<Instant>,
-    /// Made when the first copy is suspected in a discovery.
+    /// The originals, by what a copy has of them; made when the first copy is suspected in a
+    /// discovery.
     originals: Option<Originals>,
 }
 
@@ -97,7 +104,7 @@ pub(super) struct Aside {
 struct Originals {
     by_head: HashMap<Fingerprint, Vec<FileKey>>,
     head_lens: BTreeSet<u32>,
-    /// By where they stand and stood.
+    /// Files by the paths where they stand and stood.
     by_place: HashMap<PathBuf, Vec<FileKey>>,
 }
 
@@ -111,7 +118,7 @@ impl Originals {
         tracked.places().for_each(|place| self.by_place.entry(place).or_default().push(file));
     }
 
-    /// Those that a file with these heads may be a copy of, or become one in this place.
+    /// The files that a file with these heads may be a copy of, or become a copy of in this place.
     fn of(&self, heads: &[Fingerprint], place: &Path) -> BTreeSet<FileKey> {
         let name = place.file_name().unwrap_or_default();
         let bases = names::bases(name.as_bytes());
@@ -130,7 +137,7 @@ struct Copy {
     of: Source,
     /// What is true of the copy as soon as all of the original is delivered.
     done: Checkpoint,
-    /// When it is taken for a file of its own, if nobody touches the original.
+    /// When the file is taken for one of its own, if nobody touches the original.
     own_at: Option<Instant>,
 }
 
@@ -139,12 +146,13 @@ struct Copy {
 enum Source {
     /// A file that is open, or whose last batches are under way.
     Open(FileKey),
-    /// A closed one, by device and inode.
+    /// A closed file, by device and inode.
     Closed((u64, u64)),
 }
 
 impl Copy {
-    /// It may still become anything: gzip makes its file before it writes.
+    /// Whether the copy is still empty. It may become anything: gzip makes its file before it
+    /// writes.
     const fn is_empty(&self) -> bool {
         self.done.offset == 0
     }
@@ -154,11 +162,11 @@ impl Copy {
 enum Origin {
     New,
     Known(Checkpoint),
-    /// `true`: as long as nobody touches that.
+    /// The file is a copy; `true` if it is one as long as nobody touches the original.
     CopyOf(Source, bool),
-    /// It may be a copy of a file that is searched for first.
+    /// The file may be a copy of one that is searched for first.
     Later,
-    /// It was written over since it was renamed, and holds no log any more.
+    /// The file was written over since it was renamed, and holds no log any more.
     Overwritten,
 }
 
@@ -167,7 +175,7 @@ fn found_as(found: &Found) -> FoundAs {
 }
 
 impl Aside {
-    /// Whether nothing is aside.
+    /// Whether there are neither closed files nor copies.
     pub(super) fn is_empty(&self) -> bool {
         self.resting.is_empty() && self.copies.is_empty()
     }
@@ -177,8 +185,8 @@ impl Aside {
         !self.copies.is_empty()
     }
 
-    /// Files of which it is not known yet whether they are copies: they hold just as much as others that
-    /// are there. (What holds less is most likely one, of a file that has grown since.)
+    /// Files of which it is not known yet whether they are copies: they hold just as much as others
+    /// that are there. (A file that holds less is most likely a copy of one that has grown since.)
     pub(super) fn in_doubt(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
         let is_as_long = |copy: &&Copy| match copy.of {
             Source::Open(file) => open.get(file).is_some_and(|one| one.size == copy.done.offset),
@@ -198,14 +206,15 @@ impl Aside {
         self.asleep.len()
     }
 
-    /// A discovery begins.
+    /// Begins a discovery.
     pub(super) fn begin(&mut self) {
         self.originals = None;
         self.restable_from = None;
     }
 
-    /// The checkpoint of a file that is closed, for the next start: one that rests may be written to
-    /// and renamed until then, so it is searched for. (A compressed one has another size than text.)
+    /// The checkpoint of a closed file, as it is saved for the next start. Somebody may write to
+    /// the file and rename it until then, so the next start searches for it. (A compressed file has
+    /// another size than its text.)
     pub(super) fn for_next_start<'a>(&self, saved: &'a Checkpoint) -> Cow<'a, Checkpoint> {
         let inode = (saved.device, saved.inode);
         let rests = self.resting.get(&inode).is_some_and(|found_as| found_as.0 == saved.offset)
@@ -216,8 +225,8 @@ impl Aside {
         }
     }
 
-    /// What is true of the copies whose originals are delivered by now. Of a copy of what nobody touches
-    /// it is not known that it is one.
+    /// The checkpoints of copies whose originals are delivered by now. A file that equals one that
+    /// nobody touches is left out: it may be no copy.
     pub(super) fn delivered_copies(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
         let is_delivered = |copy: &&Copy| {
             let Source::Open(file) = copy.of else { return false };
@@ -230,7 +239,7 @@ impl Aside {
 }
 
 impl Collector {
-    /// The checkpoints that were loaded: what was born beside their files since then is looked for.
+    /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
     pub(super) fn expect_unseen(&mut self) {
         if let [first, ..] = self.remembered.foreign() {
             tracing::warn!(
@@ -260,17 +269,19 @@ impl Collector {
         self.aside.is_first_search = true;
     }
 
-    /// A file was renamed: others may have been born and renamed in its place since the last look.
+    /// Expects other files in the place of a renamed one: they may have been born and renamed since
+    /// the last look.
     pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
         let seen = self.looked_at();
         // What was known before is still looked for from then on.
         self.expect_beside(file, |known| known.seen = known.seen.min(seen));
     }
 
-    /// A file was truncated: a copy beside it, made just before, may hold what was not read of it,
-    /// whether the patterns find it or not. If bytes were seen that are lost now, it is looked for at
-    /// once, however old it is. If not, others may have come since the last look; a copy that holds
-    /// them was written to since then, and is looked for with the next discovery.
+    /// Expects a copy beside a file that was truncated. The copy was made just before, and may hold
+    /// what was not read of the file, whether the patterns find it or not. If bytes were seen that
+    /// are lost now, the agent looks for the copy at once, however old it is. If not, others may
+    /// have come since the last look; a copy that holds them was written to since then, and is
+    /// looked for with the next discovery.
     pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
         let seen = self.looked_at();
         self.is_scan_wanted |= is_lost;
@@ -285,7 +296,8 @@ impl Collector {
         });
     }
 
-    /// A renamed file was written over, and nothing finds it by its name: it may be a copy now.
+    /// Expects that a renamed file that was written over, and that nothing finds by its name, is a
+    /// copy now.
     pub(super) fn expect_copy_over(&mut self, file: FileKey) {
         let seen = self.looked_at().saturating_sub(nanoseconds(COPY_TIME));
         self.expect_beside(file, |known| {
@@ -293,7 +305,7 @@ impl Collector {
         });
     }
 
-    /// A file was found, and has another name since, or none: others stand where it was, or nothing.
+    /// Expects others where a file was found that has another name since, or none.
     pub(super) fn expect_renamed(&mut self, file: &Found, found: &mut HashSet<(u64, u64)>) {
         found.remove(&(file.device, file.inode));
         let seen = self.looked_at();
@@ -305,7 +317,8 @@ impl Collector {
         }
     }
 
-    /// When the last discovery began, by the clock of now: it may have been set back since.
+    /// When the last discovery began, by the clock as it is set now: it may have been set back
+    /// since.
     fn looked_at(&self) -> i64 {
         let age = nanoseconds(clock::now().saturating_duration_since(self.looked_when));
         self.looked_at.min(stamp().saturating_sub(age))
@@ -378,8 +391,8 @@ impl Collector {
         may
     }
 
-    /// Opens some of the files that were left closed at the start. As many descriptors as there are
-    /// is as many as are opened: the others rest, but for those that were written to since they were
+    /// Opens some of the files that were left closed at the start, as many at most as there are
+    /// descriptors. The others stay closed, but for those that were written to since they were
     /// delivered.
     pub(super) fn wake(&mut self, now: Instant) {
         if self.timers.holds(Timer::ReadFrom, now) {
@@ -426,8 +439,9 @@ impl Collector {
         saved.is_none_or(|saved| modified >= saved.looked_at)
     }
 
-    /// Discovery is over: what is aside and was not found has another name now, or none.
-    /// `is_all`: that is all there is, as far as anybody can know.
+    /// Searches for closed files and copies that a discovery has not found: each has another name
+    /// now, or none. `is_all` says that the discovery found all there is, as far as anybody can
+    /// know.
     pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>, is_all: bool) {
         self.aside.copies.retain(|inode, _| found.contains(inode));
         self.aside.own.retain(|inode| found.contains(inode));
@@ -459,7 +473,8 @@ impl Collector {
         }
     }
 
-    /// Files that were closed after they had been renamed may have been written to: those are opened again.
+    /// Opens files again that were closed after they had been renamed, if they were written to
+    /// since.
     pub(super) fn look_at_renamed(&mut self, now: Instant) {
         let mut changed = Vec::new();
         self.aside.renamed.retain(|inode, (place, found_as, since)| {
@@ -475,7 +490,8 @@ impl Collector {
         }
     }
 
-    /// A file that was found cannot be opened yet: whatever it is called then, it is known.
+    /// Remembers a file that was found and cannot be opened yet, so that it is known whatever it is
+    /// called then.
     pub(super) fn note_waiting(&mut self, found: &Found) {
         let inode = (found.device, found.inode);
         if self.remembered.get(found.device, found.inode).is_some() {
@@ -592,9 +608,9 @@ impl Collector {
         Ok(Some(inode))
     }
 
-    /// The original of these copies has ended, and was delivered up to `offset`. If it was only closed,
-    /// nothing is said of them by that. If its bytes are gone, nothing more was seen of it, and a copy that
-    /// holds more was made later, and goes on there.
+    /// Notes for the copies of an original that it has ended. If the original was only closed, they
+    /// are copies of the closed file from now on. If its bytes are gone, nothing more of it was
+    /// seen: a copy that holds more was made later, and goes on there.
     pub(super) fn on_original_ended(&mut self, original: FileKey, ended: &Tracked, is_gone: bool) {
         let inode = (ended.opened.device, ended.opened.inode);
         let of_this =
@@ -611,7 +627,7 @@ impl Collector {
         }
     }
 
-    /// With as many files open as may be, one that is delivered and quiet gives its descriptor up.
+    /// Closes a delivered, quiet file when as many files are open as may be.
     fn make_descriptor_room(&mut self, now: Instant) -> io::Result<()> {
         if self.readers.len() < self.files_max {
             return Ok(());
@@ -631,8 +647,8 @@ impl Collector {
         Ok(())
     }
 
-    /// The next file that gives its descriptor up. They are looked for together: for each by itself
-    /// all would be gone through.
+    /// The next file that gives its descriptor up. Such files are looked for together: the search
+    /// goes through all files.
     fn next_restable(&mut self, now: Instant) -> Option<FileKey> {
         // A discovery may last, and what is opened in it is delivered meanwhile.
         let now = now.max(clock::now());
@@ -654,7 +670,7 @@ impl Collector {
         }
     }
 
-    /// Closes a delivered file. One that the patterns find is opened again when it changes.
+    /// Closes a delivered file. If the patterns find the file, it is opened again when it changes.
     pub(super) fn rest(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         let inode = (tracked.opened.device, tracked.opened.inode);
@@ -708,7 +724,7 @@ impl Collector {
         }
     }
 
-    /// No checkpoint speaks of the bytes of this file, unless it is a copy.
+    /// Finds out where the bytes of a file are from of which no checkpoint speaks.
     fn origin_of_unknown(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
         let is_own = self.aside.own.contains(&(suspect.stat.device, suspect.stat.inode));
@@ -729,9 +745,9 @@ impl Collector {
         })
     }
 
-    /// A copy was met while it was made, and `saved` says how much of it there was. More of it is
-    /// delivered if more of its original is, and the bytes say so. If they cannot, it goes on at the
-    /// start of the line that was cut off.
+    /// Finds out where a copy that was met while it was made goes on; `saved` says how much of it
+    /// there was. More of it is delivered if more of its original is, and the bytes say so. If they
+    /// cannot, the copy goes on at the start of the line that was cut off.
     fn origin_of_grown_copy(
         &mut self,
         saved: &Checkpoint,
@@ -754,8 +770,8 @@ impl Collector {
         Ok(Origin::Known(Checkpoint { offset, tail, ..saved.clone() }))
     }
 
-    /// Other bytes stand in a file that is known, or it is another file with the same inode: of the
-    /// old text only a copy can be met.
+    /// Notes that other bytes stand in a known file, or that another file has its inode: of the old
+    /// text only a copy can be met.
     fn on_rewritten(&mut self, path: &Path, saved: Checkpoint, stat: &Stat) {
         if !judge::is_used_inode(&saved, stat.born) {
             if self.said.admits(Kind::Rewritten) {
@@ -776,8 +792,8 @@ impl Collector {
         self.remembered.put_gone(Checkpoint { gone_at, ..saved });
     }
 
-    /// The file that is open, or whose last batches are under way, and that this one is a copy of; `true`
-    /// if that stands where it was and has its bytes still.
+    /// The file that a suspect is a copy of, if that is open or its last batches are under way;
+    /// `true` if the original stands where it was and has its bytes still.
     fn original_of(&mut self, suspect: &Suspect<'_>) -> io::Result<Option<(FileKey, bool)>> {
         let Suspect { reader, stat, .. } = suspect;
         for (file, kin) in self.related(suspect)? {
@@ -845,8 +861,9 @@ impl Collector {
         Ok(related.into_iter().map(|(kin, _, file)| (file, kin)).collect())
     }
 
-    /// As much of a copy as its original surely held when it was read: all of it, but where the original
-    /// holds other bytes by now, and more was read of it than the copy has.
+    /// The checkpoint of a copy, up to where its original surely held the same when it was read.
+    /// That is all of the copy, unless the original holds other bytes by now and more was read of
+    /// it than the copy has.
     fn proved(&self, of: Source, copy: &Reader, done: Checkpoint) -> io::Result<Checkpoint> {
         let Source::Open(original) = of else { return Ok(done) };
         let tracked = self.registry.get(original).or_else(|| self.registry.get_ended(original));
@@ -987,8 +1004,8 @@ impl Collector {
         Ok(())
     }
 
-    /// As soon as all that was read of an original that has ended is acknowledged, its copy goes on
-    /// there.
+    /// Notes that a copy waits for its original. As soon as all that was read of an original that
+    /// has ended is acknowledged, the copy goes on there.
     fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
         match origin {
             Origin::CopyOf(Source::Open(file), _) if self.registry.get_ended(*file).is_some() => {
@@ -1058,7 +1075,7 @@ impl Collector {
         }
     }
 
-    /// Where generations of a file were found in another directory, those that nobody has seen may be too.
+    /// Expects unknown files in directories where generations of a known file were found.
     fn expect_where_others_went(&self, known: &mut Places) {
         let homes: HashMap<&Path, (&OsStr, &Path)> = known
             .iter()
@@ -1086,7 +1103,8 @@ impl Collector {
         }
     }
 
-    /// A known file stands where it stood, with its bytes: none was made in its place and renamed since.
+    /// Notes that a known file stands where it stood, with its bytes: no other was made in its
+    /// place and renamed since.
     fn note_in_place(&mut self, path: &Path, resolved: &Path) {
         let Some(name) = path.file_name().filter(|_| self.aside.is_first_search) else { return };
         if let Some(known) = self.aside.known.get_mut(resolved.with_file_name(name).as_os_str()) {
@@ -1094,7 +1112,8 @@ impl Collector {
         }
     }
 
-    /// Where a name stood for nothing at the last look, a file may have been born and renamed since.
+    /// Expects files where a name stood for nothing at the last look: one may have been born there
+    /// and renamed since.
     fn expect_absent(&mut self, known: &mut Places, now: Instant) {
         let seen = self.looked_at();
         self.aside.absent.retain(|_, (_, since)| now < *since + ABSENT_TIME);
@@ -1105,7 +1124,7 @@ impl Collector {
         }
     }
 
-    /// The search has found that these names stand for nothing.
+    /// Notes which names the search has found to stand for nothing.
     fn note_absent(&mut self, mut absent: Vec<OsString>, known: &Places, now: Instant) {
         let mut before = std::mem::take(&mut self.aside.absent);
         // Where nothing was searched for, nothing is known to be otherwise.
@@ -1123,8 +1142,8 @@ impl Collector {
         }
     }
 
-    /// A file that was not delivered and was not met at the start may have been compressed before
-    /// the agent ended, which held it open until then.
+    /// Expects copies of files that were not delivered and were not met at the start. Each may have
+    /// been compressed before the agent ended, which held it open until then.
     fn expect_copies(&self, known: &mut Places) {
         let mut born: HashMap<OsString, i64> = HashMap::new();
         for saved in self.remembered.unmet() {
@@ -1138,7 +1157,8 @@ impl Collector {
         }
     }
 
-    /// Opens one of them, unless it is nothing to ship. Says whether it is shipped.
+    /// Opens a file beside a known one, unless it is nothing to ship. Returns whether it is
+    /// shipped.
     fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<bool> {
         let Unseen { path, known, is_copy } = unseen;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
@@ -1189,8 +1209,8 @@ impl Collector {
         Ok(true)
     }
 
-    /// Begins to ship a file, from where `saved` says or from its first byte; it is to be examined. If
-    /// it cannot be read, its checkpoint is put back.
+    /// Begins to ship a file, from where `saved` says or from its first byte. The caller examines
+    /// the file then. If the file cannot be read, its checkpoint is put back.
     fn begin(
         &mut self,
         path: PathBuf,
@@ -1272,7 +1292,7 @@ impl Seeker for Collector {
     }
 }
 
-/// A path in memory, which is `one` if that is the same.
+/// A path in memory, shared with `one` if both are equal.
 fn shared(one: &Arc<Path>, path: &Path) -> Arc<Path> {
     if one.as_os_str() == path.as_os_str() { Arc::clone(one) } else { path.into() }
 }
@@ -1296,7 +1316,7 @@ fn is_copy_of_lost(
     let has_bytes = |one: &Reader, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
         Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
     };
-    if head.len == 0 || has_bytes(original, last)? {
+    if has_bytes(original, last)? {
         return Ok(false);
     }
     for place in tracked.trail.iter().rev().copied().chain([last]) {
@@ -1311,14 +1331,15 @@ fn is_copy_of_lost(
 /// first of them.
 fn is_copy_of_ended(copy: &Reader, ended: &Tracked) -> io::Result<bool> {
     let (head, tail, offset) = (ended.opened.head, ended.tail, ended.read_offset);
-    if head.len == 0 || !copy.has_head(head)? {
+    // The text of a compressed file is read forward only: it has nothing but its head to be known by.
+    let is_unknown = head.len == 0 && copy.is_unpacked();
+    if is_unknown || !copy.has_head(head)? {
         return Ok(false);
     }
-    // The text of a compressed file is read forward only.
     Ok(copy.is_unpacked() || copy.stat()?.size < offset || copy.has_tail(tail, offset)?)
 }
 
-/// Now, as the time stamp of a file that is born from now on may say it.
+/// The time that a file born from now on may bear as its time stamp, in nanoseconds since 1970.
 pub(super) fn stamp() -> i64 {
     wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
 }

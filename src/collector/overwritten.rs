@@ -1,4 +1,4 @@
-//! Overwritten: renamed files that hold no log any more.
+//! Renamed files that were overwritten, and hold no log any more.
 //!
 //! logrotate's `shred`, and shred(1) itself, write random bytes or a pattern over a file, from its first
 //! byte on and as often as they like, before it is truncated, renamed and deleted. A log is written over
@@ -23,12 +23,13 @@ use crate::tail::catalog::names;
 use crate::tail::reader::Reader;
 use crate::tail::registry::State;
 
-/// Of random bytes a tenth are controls that no text has; of what is text in any encoding hardly any.
+/// Least number of bytes for each control character in bytes that are text. A tenth of random bytes
+/// are controls that no text has; of text in any encoding hardly any byte is one.
 const TEXT_BYTES_PER_CONTROL: usize = 32;
 
 impl Collector {
-    /// Other bytes stand in a file than those that were read, and it is not shorter: it begins anew, or
-    /// holds no log any more.
+    /// Takes a file in which other bytes stand than those that were read, and that is not shorter:
+    /// either the file begins anew, or it holds no log any more.
     pub(super) fn on_other_bytes(&mut self, file: FileKey, now: Instant) {
         if self.is_overwritten(file) {
             self.end_overwritten(file);
@@ -50,7 +51,8 @@ impl Collector {
             && begins_with_noise(reader)
     }
 
-    /// No more is read of it. What stands there now was never a part of it, however much that is.
+    /// Ends an overwritten file: no more of it is read. What stands there now was never a part of
+    /// the log, however much it is.
     fn end_overwritten(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         let (path, inode) = (tracked.opened.path.clone(), tracked.opened.inode);
@@ -62,8 +64,8 @@ impl Collector {
         self.note_overwritten(&path, inode, offset, skipped);
     }
 
-    /// Whether a file that a checkpoint speaks of, and that has other bytes now, was written over since
-    /// it was renamed. Then what was not delivered of it is counted, and it is done with.
+    /// Whether a file with a checkpoint was written over since it was renamed, and has other bytes
+    /// now. If so, what was not delivered of the file is counted, and the file is done with.
     pub(super) fn is_overwritten_since(
         &mut self,
         saved: &Checkpoint,
@@ -77,9 +79,10 @@ impl Collector {
         if !is_it || !is_out_of_use || !begins_with_noise(reader) {
             return false;
         }
-        let skipped = saved.rest.unwrap_or(0);
-        self.counters.seen_bytes += skipped;
+        // It is judged again whenever it changes, and told of once.
         if !saved.is_done {
+            let skipped = saved.rest.unwrap_or(0);
+            self.counters.seen_bytes += skipped;
             self.note_overwritten(&saved.path, saved.inode, saved.offset, skipped);
         }
         self.remembered.put_done(Checkpoint { rest: Some(0), ..saved.clone() });
@@ -103,13 +106,13 @@ fn is_archive(path: &Path) -> bool {
     !names::bases(name.as_bytes()).is_empty()
 }
 
-/// Whether its first bytes are no text.
+/// Whether the first bytes of a file are no text.
 fn begins_with_noise(reader: &Reader) -> bool {
     let mut buffer = [0; HEAD_BYTES_MAX];
     reader.read_once(&mut buffer, 0).is_ok_and(is_noise)
 }
 
-/// Whether these are random bytes, or a pattern of three without a line end, rather than text.
+/// Whether bytes are random, or a pattern of three without a line end, rather than text.
 fn is_noise(bytes: &[u8]) -> bool {
     let is_control =
         |byte: &&u8| byte.is_ascii_control() && !b"\t\n\x0b\x0c\r\x1b\0".contains(byte);

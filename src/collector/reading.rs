@@ -21,7 +21,7 @@ use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, Tracked};
 
 impl Collector {
-    /// The file was truncated or rewritten: its old incarnation ends, a new one begins.
+    /// Begins a new incarnation of a file that was truncated or rewritten; the old one ends.
     pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
         let Some(old_offset) = self.registry.get(file).map(|tracked| tracked.read_offset) else {
             return;
@@ -57,8 +57,8 @@ impl Collector {
         self.refresh_names_of(restarted.file);
     }
 
-    /// Whether a file stands under the name of a generation of an open one: what is written over it may be
-    /// a copy of that.
+    /// Whether a file has the name of a generation of an open one: what is written over it may be a
+    /// copy of that one.
     fn may_be_copied_over(&self, file: FileKey) -> bool {
         let Some(tracked) = self.registry.get(file) else { return false };
         let place = &tracked.opened.resolved;
@@ -71,8 +71,8 @@ impl Collector {
         is_generation && self.registry.iter().any(|(other, one)| other != file && is_of(one))
     }
 
-    /// Other bytes stand in a file, and it is not known whose: the next discovery opens it as if it had
-    /// found it for the first time.
+    /// Lets the next discovery open a file as if it had found it for the first time: other bytes
+    /// stand in the file, and it is not known whose.
     fn begin_anew(&mut self, file: FileKey, gone_at: i64, why: &str) {
         let Some(tracked) = self.registry.get_mut(file) else { return };
         tracked.gone_at = gone_at;
@@ -90,20 +90,22 @@ impl Collector {
         }
     }
 
-    /// No more bytes of it come to the stages.
+    /// Drops the stages of a file: no more bytes of it come to them.
     pub(super) fn drop_stages(&mut self, file: FileKey) {
         self.batcher.end(file);
         self.schedule.on_end(file);
         self.filled.forget(file);
     }
 
-    /// A file that has fewer bytes than were read: what an examination showed before was its own.
+    /// Takes a file that has fewer bytes than were read. What an examination showed before was its
+    /// own.
     pub(super) fn on_shrunk(&mut self, file: FileKey, now: Instant) {
         self.note_seen(file);
         self.restart(file, "it is shorter than what was read", now);
     }
 
-    /// A file lost bytes that were seen and not read: text, or space that was taken in advance.
+    /// Notes that a file lost bytes that were seen and not read: text, or space that was taken in
+    /// advance.
     pub(super) fn on_cut(&mut self, file: FileKey, bytes: u64) {
         let Some(tracked) = self.registry.get(file).filter(|_| bytes > 0) else { return };
         let (path, is_text) = (tracked.opened.path.display(), !tracked.is_rest_idle);
@@ -118,7 +120,7 @@ impl Collector {
         }
     }
 
-    /// One turn of one file: a piece of it goes through the stages.
+    /// Reads a piece of one file, as its turn, through the stages.
     pub(super) fn read(&mut self, file: FileKey, flush_partial: bool, now: Instant) {
         let Some(stat) = self.stat(file) else { return };
         let change = self.registry.on_stat(file, &stat, now);
@@ -232,9 +234,9 @@ impl Collector {
         Ok(is_nul)
     }
 
-    /// What of `bytes` may be read now: it ends before a NUL that may still be filled because there is
-    /// something behind it, in these bytes or in the file of `size` bytes. `lead` of them were read
-    /// before. *Cost*: one search for a NUL.
+    /// The part of `bytes` that may be read now. It ends before a NUL that may still be filled,
+    /// because there is something behind the NUL, in these bytes or in the file of `size` bytes.
+    /// `lead` of the bytes were read before. *Cost*: one search for a NUL.
     fn settled<'b>(
         &mut self,
         file: FileKey,
@@ -353,7 +355,8 @@ impl Collector {
         }
     }
 
-    /// Bytes `[start, end)` are no record and no group is open to cover them.
+    /// Passes over the bytes `[start, end)`, which are no record, when no group is open to cover
+    /// them.
     pub(super) fn pass(
         &mut self,
         file: FileKey,
@@ -379,7 +382,7 @@ impl Collector {
         }
     }
 
-    /// The read buffer holds nothing but `nuls` NUL bytes, and the file goes on: to the text behind
+    /// Jumps over the `nuls` NUL bytes that are all that the read buffer holds, to the text behind
     /// them, if there is any yet.
     fn jump(
         &mut self,
@@ -420,8 +423,8 @@ impl Collector {
         }
     }
 
-    /// The system refused to `action` the file: a descriptor that is stale is replaced, and anything
-    /// else is tried again. Returns what the new descriptor says.
+    /// Deals with the refusal of the system to `action` a file. A descriptor that is stale is
+    /// replaced, and anything else is tried again. Returns what the new descriptor says.
     pub(super) fn on_file_error(
         &mut self,
         file: FileKey,
@@ -464,13 +467,13 @@ impl Collector {
 
 /// How a turn of a file ended.
 enum Piece {
-    /// Read to its end.
+    /// The file is read to its end.
     Done,
     /// There is more in the file.
     More,
     /// The hand-off is full.
     Blocked,
-    /// It is a compressed file.
+    /// The file is a compressed one.
     Packed,
     /// The bytes before the offset are others than before.
     Rewritten,

@@ -33,17 +33,18 @@ use logferry_wire::Compression;
 
 /// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
 const PARTS_MAX: usize = 32;
-/// So many pieces of a file are set aside in a row before its batches are not taken apart any more.
+/// How many pieces of a file are set aside in a row before its batches are not taken apart any
+/// more.
 const PARKED_IN_A_ROW_MAX: u32 = 32;
-/// What is set aside is said at most this often.
+/// Least time between two words on what is set aside.
 const SAY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The refused batches.
 pub(super) struct Refused {
     destination: Destination,
-    /// To be changed and sent again, the last refused first.
+    /// Batches to be changed and sent again, the last refused first.
     waiting: Vec<(SealedBatch, Refusal)>,
-    /// What has been made of some, and is under way.
+    /// Batches that were made of refused ones, and are under way.
     trying: HashSet<BatchId>,
     /// How many malformed pieces of a file were set aside since something of it was delivered.
     in_a_row: HashMap<FileKey, u32>,
@@ -61,12 +62,13 @@ impl Refused {
         }
     }
 
-    /// A batch has ended, one way or the other.
+    /// Notes that a batch has ended, one way or the other.
     pub(super) fn on_ended(&mut self, id: BatchId) {
         self.trying.remove(&id);
     }
 
-    /// Something of a file was delivered, or nothing more of it will come.
+    /// Begins the count of a file's set-aside pieces anew: something of the file was delivered, or
+    /// nothing more of it will come.
     pub(super) fn forget_row(&mut self, file: FileKey) {
         self.in_a_row.remove(&file);
     }
@@ -209,5 +211,5 @@ impl Collector {
     }
 }
 
-/// Every era of the service takes it.
+/// The compression that every era of the service takes.
 const FALLBACK: Compression = Compression::Lz4;

@@ -27,7 +27,7 @@ use crate::tail::discover::{Found, Permission};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{State, Tracked};
 
-/// Names of a directory among which a renamed file is looked for.
+/// Most names of a directory among which a renamed file is looked for.
 const NAMES_MAX: usize = 1000;
 
 /// Whether the descriptor will never answer again, although the file may be there.
@@ -109,7 +109,7 @@ impl Collector {
         Ok(stat)
     }
 
-    /// From now on the file is read by this descriptor.
+    /// Replaces the descriptor by which a file is read.
     fn replace(
         &mut self,
         file: FileKey,
@@ -131,7 +131,7 @@ impl Collector {
         Ok(())
     }
 
-    /// The file of this name or inode that may be read and is the same.
+    /// Finds the file of this name or inode again, if it may be read and is the same.
     fn find_again(&self, tracked: &Tracked, old: &Reader) -> io::Result<(Reader, Stat, PathBuf)> {
         let opened = &tracked.opened;
         let mut last = Err(Errno::NOENT.into());
@@ -144,8 +144,9 @@ impl Collector {
         last
     }
 
-    /// Where it was, then what has its inode number in the same directory. (What a served file
-    /// system lists may have other inode numbers than its files.)
+    /// The paths under which a file may stand: first where it was, then names in the same directory
+    /// that have its inode number. (What a served file system lists may have other inode numbers
+    /// than its files.)
     fn candidates(&self, place: &Path, inode: u64) -> Vec<PathBuf> {
         let dir = place.parent().and_then(|dir| self.patterns.enter(dir));
         let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten();

@@ -24,24 +24,24 @@ use crate::pipeline::Input;
 /// How far a turn may read, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Within {
-    /// Where a range begins or ends.
+    /// Offset where the next range begins or ends, if there is one.
     pub(super) end: Option<u64>,
-    /// Longer lines are cut there.
+    /// Most bytes of a line that is not cut.
     pub(super) line_bytes_max: usize,
 }
 
 /// What a turn may do.
 pub(super) enum Ahead {
-    /// Read.
+    /// The turn may read.
     Read(Within),
-    /// Begin anew: a range was passed over or ended.
+    /// The turn begins anew: a range was passed over or ended.
     Passed,
-    /// Wait: a group is to be sealed, and there is no room.
+    /// The turn waits: a group is to be sealed, and there is no room.
     Full,
 }
 
 impl Within {
-    /// Takes away what stands behind the end. Whether the input comes so far.
+    /// Takes away what stands behind the end. Returns whether the input comes so far.
     pub(super) fn cuts_off(self, input: &mut Input<'_>) -> bool {
         let left = self.end.map(|end| usize::try_from(end - input.offset).unwrap_or(usize::MAX));
         let len = left.map(|left| input.lead.saturating_add(left));
@@ -99,8 +99,8 @@ impl Collector {
         Ok(Ahead::Read(Within { end: None, line_bytes_max: free }))
     }
 
-    /// A range, or what stands before one, was read to its end: what is open is sealed. `false` if
-    /// there is no room for that.
+    /// Seals what is open when a range, or what stands before one, was read to its end. Returns
+    /// `false` if there is no room for that.
     pub(super) fn end_range(&mut self, file: FileKey) -> bool {
         if self.batcher.is_open(file) {
             if !self.handoff.has_room() {
@@ -130,7 +130,7 @@ impl Collector {
         }
     }
 
-    /// All of it has arrived.
+    /// Passes over a range of which all has arrived.
     fn pass_range(&mut self, file: FileKey, range: Range) {
         let Range { start, end, tail, .. } = range;
         let parts = self.once.take_saved(file, start);
@@ -140,8 +140,8 @@ impl Collector {
         self.on_watermark(file);
     }
 
-    /// A range was read again, or as much of it as is still there: each part that may not have
-    /// arrived goes under its old id.
+    /// Hands over the parts of a range that was read again, or as much of it as is still there:
+    /// each part that may not have arrived goes under its old id.
     pub(super) fn hand_over_again(
         &mut self,
         batch: SealedBatch,
@@ -183,7 +183,8 @@ impl Collector {
         }
     }
 
-    /// What is to be read again may hold longer lines than the settings of now allow.
+    /// Makes the read buffer large enough for what is to be read again: its lines may be longer
+    /// than the present settings allow.
     pub(super) fn make_room_to_read_again(&mut self, file: FileKey) {
         let longest = self.once.longest_line(file);
         let least = split::lookahead(longest) + TAIL_BYTES_MAX;

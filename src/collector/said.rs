@@ -1,4 +1,4 @@
-//! What is said of files in the log.
+//! Messages on files in the log, and how many of each kind there may be.
 //!
 //! An app can rewrite a file ten times a second and make links by the thousand, so whatever it can make
 //! the agent say goes through here: of each kind the first few are said with their names, and then
@@ -14,35 +14,35 @@ use crate::limit::flood::Flood;
 pub(super) enum Kind {
     /// A file is opened.
     Shipping,
-    /// One is found no more.
+    /// A file is found no more.
     Gone,
-    /// One has another descriptor.
+    /// A file has another descriptor.
     Reopened,
-    /// One holds no log any more.
+    /// A renamed file holds no log any more.
     Overwritten,
-    /// The account of one is closed.
+    /// The account of a file is closed.
     Done,
-    /// The same, and it does not add up.
+    /// The account of a file is closed, and does not add up.
     Unbalanced,
-    /// A link leads out.
+    /// A link leads out of the allowed directories.
     Refused,
     /// A file that was shipped before is not configured now.
     NotConfigured,
-    /// It is no regular file.
+    /// Something that matches is no regular file.
     Odd,
-    /// It cannot be opened or looked at.
+    /// A file cannot be opened or looked at.
     Trouble,
-    /// It is open and cannot be read or examined.
+    /// A file is open and cannot be read or examined.
     Unreadable,
-    /// It begins anew.
+    /// A file begins anew.
     Rewritten,
-    /// It is shorter, and what is missing was not read.
+    /// A file is shorter, and what is missing was not read.
     Cut,
-    /// NUL bytes that nobody wrote.
+    /// A file has NUL bytes that nobody wrote.
     Hole,
-    /// It is deleted and closed before it was read.
+    /// A file is deleted, and closed before it was read.
     GivenUp,
-    /// It is compressed and cannot be read to its end.
+    /// A file is compressed, and cannot be read to its end.
     Packed,
     /// The kernel's queue was full.
     Overflow,
@@ -52,16 +52,16 @@ pub(super) enum Kind {
     Left,
     /// Lines of a batch have an old time.
     Restamped,
-    /// Lines go again under the id that they went under before a restart,
+    /// Lines go again under the id that they had before a restart.
     Again,
-    /// or cannot.
+    /// Lines cannot go again under the id that they had before a restart.
     NotAgain,
     /// The checkpoint cannot be saved, or can be again.
     Saving,
 }
 
 impl Kind {
-    /// How many are said by themselves.
+    /// How many messages of this kind are logged one by one.
     const fn burst(self) -> u32 {
         match self {
             // A pod has dozens of files, and an agent that starts names them.
@@ -75,7 +75,7 @@ impl Kind {
 #[derive(Default)]
 pub(super) struct Said {
     flood: Flood<Kind>,
-    /// Nothing is said of this.
+    /// The kind of which nothing is said at present.
     hushed: Option<Kind>,
 }
 
@@ -105,7 +105,7 @@ impl Said {
         self.flood.take_due(now).into_iter().for_each(say);
     }
 
-    /// The same at the end.
+    /// Says how many there were of what was not said, at the end of the run.
     pub(super) fn sum_up_all(&mut self, now: Instant) {
         self.flood.take_all(now).into_iter().for_each(say);
     }

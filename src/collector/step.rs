@@ -29,16 +29,16 @@ enum Step {
 }
 
 impl Step {
-    /// In the order of the loop.
+    /// All steps, in the order of the loop.
     const ALL: [Self; 4] = [Self::Mail, Self::Look, Self::Turn, Self::Save];
 }
 
 /// How long there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wait {
-    /// For ever without one.
+    /// When the wait ends; for ever without a time.
     until: Option<Instant>,
-    /// An event ends it, too. Mail always does.
+    /// Whether an event ends the wait, too. Mail always does.
     sees_events: bool,
 }
 
@@ -171,7 +171,7 @@ impl Collector {
         Wait { until: deadlines.into_iter().flatten().min(), sees_events }
     }
 
-    /// Sleeps for so long.
+    /// Sleeps for as long as a wait says.
     fn sleep(&mut self, wait: Wait, now: Instant) {
         let left = wait.until.map(|until| until.saturating_duration_since(now));
         if left == Some(Duration::ZERO) && !wait.sees_events {
@@ -191,7 +191,7 @@ impl Collector {
         let _ = poll(&mut polled, left.map(timespec).as_ref());
     }
 
-    /// Sleeps until there is mail, but no longer than this.
+    /// Sleeps until there is mail, but no longer than `time`.
     pub(super) fn doze(&self, time: Duration) {
         let mut polled = [PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
         // Interrupted or not: the caller looks whether it is time.
@@ -199,7 +199,8 @@ impl Collector {
     }
 }
 
-/// Rounded up to a whole millisecond, so that a deadline has passed when the wait for it is over.
+/// A duration as the system takes it, rounded up to a whole millisecond, so that a deadline has
+/// passed when the wait for it is over.
 fn timespec(duration: Duration) -> Timespec {
     let rounded = duration + Duration::from_nanos(999_999);
     Timespec {

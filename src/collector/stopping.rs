@@ -28,21 +28,21 @@ use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
 
 /// How often the file that ends the agent is looked for.
 const EXIT_PERIOD: Duration = Duration::from_millis(500);
-/// Groups wait no longer once the end is near: what is under way when the deadline comes is lost
-/// time for the next start.
+/// Longest time that groups wait once the end is near. What is under way when the deadline comes is
+/// sent again by the next start.
 const LINGER_MAX: Duration = Duration::from_millis(200);
 
-/// A file that is gone whenever it is to be opened is looked for so often.
+/// How often in a row the agent looks again for a file that is gone whenever it is to be opened.
 const VANISHED_MAX: u8 = 5;
 
 /// When a drain begins by itself, and when it may end.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// No file must have grown for so long.
+    /// How long no file must have grown before a drain may end.
     pub quiet: Duration,
-    /// A drain that a signal has begun sends unfinished last lines too.
+    /// Whether a drain that a signal has begun sends unfinished last lines too.
     pub sends_partial_lines: bool,
-    /// A drain begins when something is there.
+    /// Path at which something must be for a drain to begin.
     pub exit_when: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Drain {
     options: Options,
     /// When the file of `exit_when` is looked for next.
     exit_look_at: Instant,
-    /// It was there.
+    /// Whether the file of `exit_when` was there.
     is_exit_met: bool,
     /// When the drain began.
     asked_at: Instant,
@@ -170,13 +170,14 @@ impl Collector {
         grown.fold(self.drain.asked_at, Instant::max)
     }
 
-    /// When it has been quiet for long enough, if it stays so.
+    /// When the files will have been quiet for long enough, if they stay so.
     fn quiet_at(&self) -> Instant {
         self.grown_at() + self.drain.options.quiet
     }
 
-    /// When all files are read to their end and have been quiet: seals what is open, and when all of
-    /// it is acknowledged and a last look finds nothing more, closes the hand-off.
+    /// Ends the drain when all files are read to their end and have been quiet. First what is open
+    /// is sealed; when all of it is acknowledged and a last look finds nothing more, the hand-off
+    /// is closed.
     pub(super) fn finish_drain(&mut self, now: Instant) {
         if self.stage != Stage::Draining || self.is_reading() || now < self.quiet_at() {
             return;
@@ -220,9 +221,10 @@ impl Collector {
         self.handoff.outstanding_bytes() == 0 && self.unparked.is_empty()
     }
 
-    /// Looks once more: for growth that nothing told of, and for files that could not be opened,
-    /// which get another chance for as long as that leads on. (A copy is taken up when its original
-    /// is delivered, one archive after the other, and one that is being written when it is whole.)
+    /// Looks once more: for growth that nothing told of, and for files that could not be opened.
+    /// These get another chance for as long as that leads on. (A copy is taken up when its original
+    /// is delivered, one archive after the other, and a file that is being written when it is
+    /// whole.)
     fn finds_more(&mut self, now: Instant) -> bool {
         let grown_at = self.grown_at();
         let is_news = self.are_names_changed || self.drain.looked_after != Some(grown_at);
@@ -256,9 +258,9 @@ impl Collector {
         self.unopened.count() > 0 && (!is_fruitless || self.retry_at().is_some())
     }
 
-    /// When a look may lead on although the last one did not: what was being written is whole, or
-    /// a file that is delivered has been quiet for long enough to give its descriptor up. (Deleted
-    /// ones give theirs up last.)
+    /// When a look may lead on although the last one did not. By then a file that was being written
+    /// is whole, or a delivered file has been quiet for long enough to give its descriptor up.
+    /// (Deleted files give theirs up last.)
     fn retry_at(&self) -> Option<Instant> {
         let discovered = self.news.discovered();
         let is_resting = self.is_short && discovered < self.grown_at() + DELETED_QUIET_SCARCE;
@@ -266,7 +268,7 @@ impl Collector {
         self.packed.retry_at().into_iter().chain(rest_at).min()
     }
 
-    /// A look for more files is over: whether and when the next one follows.
+    /// Decides whether and when another look for more files follows.
     fn note_look(&mut self, before: Progress, now: Instant) {
         self.drain.vanished = match self.unopened.has_vanished() {
             true => self.drain.vanished.saturating_add(1),
@@ -280,8 +282,8 @@ impl Collector {
         self.drain.look_at = next.filter(|_| self.has_chance());
     }
 
-    /// Told to end at once, looks at the sizes a last time: what was written since is not delivered,
-    /// and must not be taken for it.
+    /// Looks at the sizes a last time when the agent is told to end at once. What was written since
+    /// is not delivered, and must not be taken for it.
     pub(super) fn take_stock(&mut self, now: Instant) {
         if self.stage != Stage::Closed {
             self.examine_where(now, |_| true);

@@ -32,7 +32,7 @@ pub(super) enum Timer {
 
 const COUNT: usize = Timer::Quota as usize + 1;
 
-/// When each of them is.
+/// The moment of each timer that is set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers([Option<Instant>; COUNT]);
 
@@ -53,17 +53,17 @@ impl Timers {
         self.0[timer as usize] = None;
     }
 
-    /// Sets it unless it is set.
+    /// Sets a timer unless it is set.
     pub(super) fn start(&mut self, timer: Timer, at: Instant) {
         self.0[timer as usize].get_or_insert(at);
     }
 
-    /// Moves it to an earlier moment, if it is set to a later one or not at all.
+    /// Moves a timer to an earlier moment, if it is set to a later one or not at all.
     pub(super) fn advance(&mut self, timer: Timer, at: Instant) {
         self.set(timer, self.get(timer).map_or(at, |before| before.min(at)));
     }
 
-    /// Moves it to a later moment, if it is set to an earlier one or not at all.
+    /// Moves a timer to a later moment, if it is set to an earlier one or not at all.
     pub(super) fn defer(&mut self, timer: Timer, at: Instant) {
         self.set(timer, self.get(timer).map_or(at, |before| before.max(at)));
     }
@@ -76,7 +76,7 @@ impl Timers {
         self.get(timer).is_some_and(|at| now < at)
     }
 
-    /// From when on something that is wanted now is held back by none of these; `now` if it is not.
+    /// When none of these timers holds back any more what is wanted now; `now` if none does.
     pub(super) fn free_at(&self, timers: &[Timer], now: Instant) -> Instant {
         timers.iter().filter_map(|timer| self.get(*timer)).fold(now, Instant::max)
     }

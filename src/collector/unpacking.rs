@@ -25,26 +25,26 @@ use crate::tail::gzip::Gzip;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, Tracked};
 
-/// A compressed file is whole when nothing about it has changed for this long.
+/// How long nothing about a compressed file must have changed for it to be whole.
 const QUIET: Duration = Duration::from_secs(3);
-/// One that could not be measured leaves its turn to others for this long.
+/// How long a file that could not be measured leaves its turn to others.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The compressed files that are not open.
 #[derive(Default)]
 pub(super) struct Packed {
     measuring: Option<Measuring>,
-    /// Those that are open: one is read, and the others wait to be delivered.
+    /// Compressed files that are open: one is read, and the others wait to be delivered.
     open: Vec<FileKey>,
-    /// Files with too much text, and when they changed last.
+    /// Files with too much text, by device and inode, and when they changed last.
     oversized: HashMap<(u64, u64), i64>,
-    /// Those that could not be measured.
+    /// Files that could not be measured, by device and inode.
     failed: HashMap<(u64, u64), Failed>,
     /// How many turns have ended, whatever came of them.
     turns: u64,
 }
 
-/// The one whose turn it is.
+/// The compressed file whose turn it is.
 struct Measuring {
     /// Device and inode.
     inode: (u64, u64),
@@ -52,13 +52,13 @@ struct Measuring {
     /// When the file changed last.
     changed: i64,
     gzip: Gzip,
-    /// This discovery has found it.
+    /// Whether this discovery has found the file.
     is_found: bool,
 }
 
 struct Failed {
     retry_at: Instant,
-    /// `None`: somebody still writes it.
+    /// What is wrong; `None` if somebody still writes the file.
     why: Option<String>,
 }
 
@@ -68,12 +68,12 @@ impl Packed {
         self.measuring.as_ref().is_some_and(|one| !one.gzip.is_measured())
     }
 
-    /// Whether it is nobody's turn.
+    /// Whether no file has its turn.
     pub(super) fn is_idle(&self) -> bool {
         self.measuring.is_none()
     }
 
-    /// How many turns have ended: of each that does, another file may be the next.
+    /// How many turns have ended. After each, another file may be the next.
     pub(super) const fn turns(&self) -> u64 {
         self.turns
     }
@@ -84,25 +84,26 @@ impl Packed {
         written.map(|failed| failed.retry_at).min()
     }
 
-    /// A discovery begins: what could not be measured may have another turn.
+    /// Begins a discovery: what could not be measured may have another turn.
     pub(super) fn on_discovery(&mut self, now: Instant) {
         self.failed.retain(|_, failed| now < failed.retry_at);
     }
 
-    /// A discovery is over: what it has not found is gone.
+    /// Ends a discovery: a file that it has not found is gone.
     pub(super) fn on_discovered(&mut self) {
         let is_gone = self.measuring.take_if(|one| !std::mem::take(&mut one.is_found)).is_some();
         self.turns += u64::from(is_gone);
     }
 
-    /// This discovery has found a file that cannot have its turn now: what was measured of it is kept.
+    /// Keeps what was measured of a file that this discovery has found and that cannot have its
+    /// turn now.
     pub(super) fn on_waits(&mut self, inode: (u64, u64)) {
         if let Some(one) = self.measuring.as_mut().filter(|one| one.inode == inode) {
             one.is_found = true;
         }
     }
 
-    /// A compressed file is open.
+    /// Notes that a compressed file is open.
     pub(super) fn on_opened(&mut self, file: FileKey) {
         self.open.push(file);
     }
@@ -271,7 +272,7 @@ impl Collector {
         self.is_scan_wanted = true;
     }
 
-    /// A compressed file is open: reads what is small at once, so that the next one has its turn.
+    /// Reads a small compressed file at once when it is opened, so that the next one has its turn.
     pub(super) fn read_unpacked(&mut self, file: FileKey, now: Instant) {
         for _ in 0..READS_PER_TURN {
             let is_held = self.timers.is_set(Timer::ReadFrom) || !self.may_read(now);
@@ -282,7 +283,7 @@ impl Collector {
         }
     }
 
-    /// A file was read to its end. If it is compressed its decoder is the next one's.
+    /// Gives up the decoder of a compressed file that was read to its end: the next one gets it.
     pub(super) fn release_unpacked(&mut self, file: FileKey) {
         let is_read = self.registry.get(file).is_some_and(|one| one.read_offset == one.size);
         let reader = self.readers.get(&file).filter(|reader| is_read && reader.is_unpacked());
@@ -296,7 +297,7 @@ impl Collector {
         gzip.is_none_or(|gzip| gzip.is_released())
     }
 
-    /// Compressed files that are open may have been written to: then there is other text, or more.
+    /// Looks whether open compressed files were written to: then there is other text, or more.
     pub(super) fn unpack_again(&mut self) {
         for file in self.unpacked() {
             if let Err(error) = self.unpack_changed(file) {
@@ -329,7 +330,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Something else stands in a file that was compressed: it is opened anew as what it is now.
+    /// Ends a compressed file in which something else stands now: it is opened anew as what it is.
     fn end_unpacked(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         let (path, offset) = (Arc::clone(&tracked.opened.path), tracked.read_offset);
@@ -345,8 +346,8 @@ impl Collector {
         }
     }
 
-    /// A file that was opened as text begins like a compressed one: it was found while it was empty,
-    /// or was emptied. It is opened anew as what it is.
+    /// Opens a file anew that was opened as text and begins like a compressed one: it was found
+    /// while it was empty, or was emptied.
     pub(super) fn on_packed(&mut self, file: FileKey) {
         self.counters.skipped_truncated_bytes += self.registry.forget(file);
         self.once.forget(file);
@@ -356,7 +357,7 @@ impl Collector {
         self.is_scan_wanted = true;
     }
 
-    /// A compressed file does not grow: once it is delivered it need not be open.
+    /// Closes compressed files that are delivered: they do not grow.
     pub(super) fn rest_unpacked(&mut self) {
         for file in self.unpacked() {
             self.rest_unpacked_one(file);

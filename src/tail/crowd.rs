@@ -8,9 +8,11 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 
-/// So many names are known again by their hashes: some 3 MiB, with those of the walk before.
+/// Most names of a walk that are known again by their hashes: some 3 MiB, with those of the walk
+/// before.
 const KNOWN_MAX: usize = 1 << 16;
-/// Of so many the text is kept in any case, and of as many more if they are news.
+/// Most things whose text is kept in any case, and most that are kept besides because they are
+/// news.
 const NAMED_MAX: usize = 64;
 
 /// The names that one walk met, and those of the walk before, as hashes.
@@ -21,21 +23,22 @@ pub struct Names {
     hasher: RandomState,
 }
 
-/// What a name is that was met.
+/// Whether a name that a walk met is news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
-    /// The walk before did not meet it.
+    /// The walk before did not meet the name.
     News,
-    /// The walk before met it too.
+    /// The walk before met the name too.
     Known,
-    /// This walk has met it already.
+    /// This walk has met the name already.
     Again,
     /// There are more names than can be known again.
     Beyond,
 }
 
 impl Names {
-    /// A walk begins: what was met is known, and what was known before that is not any more.
+    /// Begins a walk. What the last one met is known from then on, and what was known before is not
+    /// any more.
     pub fn turn(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }
@@ -53,7 +56,7 @@ impl Names {
         if self.before.contains(&key) { Met::Known } else { Met::News }
     }
 
-    /// Whether this walk has met it, as far as it is known.
+    /// Whether this walk has met a name, as far as it is known.
     #[must_use]
     pub fn has_met(&self, path: &Path) -> bool {
         self.now.contains(&self.hasher.hash_one(path.as_os_str()))
@@ -70,7 +73,7 @@ impl Names {
 #[derive(Debug)]
 pub struct Crowd<T> {
     count: u64,
-    /// With whether it is news.
+    /// The first things, each with whether it is news.
     first: Vec<(T, bool)>,
     unnamed_news: u64,
 }
@@ -82,7 +85,7 @@ impl<T> Default for Crowd<T> {
 }
 
 impl<T> Crowd<T> {
-    /// Counts one that was met under a name; `thing` is asked for if it is to be kept.
+    /// Counts a thing that was met under a name; `thing` is called if the thing is to be kept.
     pub(super) fn add(&mut self, met: Met, thing: impl FnOnce() -> T) {
         if met == Met::Again {
             return;
@@ -102,35 +105,35 @@ impl<T> Crowd<T> {
         self.first.sort_by(|a, b| compare(&a.0, &b.0));
     }
 
-    /// How many there were.
+    /// How many things there were.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Whether there were none.
+    /// Whether there were no things.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many there were that are kept no text of.
+    /// How many things there were whose text is not kept.
     #[must_use]
     pub fn unnamed(&self) -> u64 {
         self.count - self.first.len() as u64
     }
 
-    /// The first of them.
+    /// The first of the things.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.first.iter().map(|(thing, _)| thing)
     }
 
-    /// Those of the first that the walk before did not meet.
+    /// Things among the first that the walk before did not meet.
     pub fn news(&self) -> impl Iterator<Item = &T> {
         self.first.iter().filter(|(_, is_news)| *is_news).map(|(thing, _)| thing)
     }
 
-    /// How many more there were that the walk before did not meet.
+    /// How many other things there were that the walk before did not meet.
     #[must_use]
     pub const fn unnamed_news(&self) -> u64 {
         self.unnamed_news

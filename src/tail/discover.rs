@@ -26,8 +26,8 @@ use super::roots::LinkRoots;
 use super::trace::{self, End};
 use super::walk::{Ground, Walk};
 
-/// Most further names of files that a walk tells. Writing by one beyond them is noticed with the next
-/// walk.
+/// Most further names of files that a walk tells. When somebody writes by a name beyond them, the
+/// agent notices it with the next walk.
 pub(super) const ALIASES_MAX: usize = 4096;
 
 /// The patterns, understood, and where links may lead.
@@ -39,11 +39,11 @@ pub struct Patterns {
     texts: Vec<String>,
     /// Directories and files of our own, never entered or matched, under whatever name.
     own: Vec<PathBuf>,
-    /// Those of our own in a directory that may hold logs too.
+    /// A directory that may hold logs too, and which names in it are our own.
     private: Option<Private>,
     /// Files that the settings name, such as credentials and keys.
     named: Vec<PathBuf>,
-    /// What all of these were when the last walk began.
+    /// What our own files and the named ones were when the last walk began.
     own_now: Own,
     roots: LinkRoots,
     noted: Noted,
@@ -60,24 +60,23 @@ pub(super) struct Noted {
 /// How much a walk may hold of what is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Most files. Those that are known are held in any case; of the others those that were written to
-    /// last.
+    /// Most files. Known files are held in any case; of the others those that were written to last.
     pub files: usize,
-    /// How many of them only those may be that are known or young.
+    /// Room among these files that is kept for known and young ones.
     pub young_files: usize,
-    /// What was written to since then is young, in seconds of Unix time.
+    /// Time from which on a file that was written to is young, in seconds of Unix time.
     pub young_from: i64,
     /// Most directories.
     pub dirs: usize,
 }
 
 impl Room {
-    /// For whatever is there.
+    /// Room for whatever is there.
     pub const ANY: Self =
         Self { files: usize::MAX, young_files: 0, young_from: 0, dirs: usize::MAX };
 }
 
-/// Who has the walk made.
+/// The one who has the walk made.
 pub trait Host {
     /// Whether a file is known by device and inode, and held whatever the room.
     fn is_known(&self, inode: (u64, u64)) -> bool;
@@ -86,7 +85,7 @@ pub trait Host {
     fn pulse(&mut self);
 }
 
-/// Somebody who knows no file and has nothing else to do.
+/// A host that knows no file and has nothing else to do.
 struct Nobody;
 
 impl Host for Nobody {
@@ -100,13 +99,14 @@ impl Host for Nobody {
 /// Whether what an earlier run has shipped may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// The present settings would find it.
+    /// The present settings find what was shipped.
     Granted,
-    /// It is not known yet: a link that may lead there is not there.
+    /// The permission is not known yet: a link that may lead to the file is not there.
     Awaited,
-    /// No pattern finds the path by which it was known, or that or its present name is excluded.
+    /// No pattern finds the path by which the file was known, or an exclusion names that path or
+    /// the present one.
     NotConfigured,
-    /// It is out of the directories below which files are shipped.
+    /// The file is out of the directories below which files are shipped.
     LeadsOut,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Exclude {
     files: GlobSet,
     /// Directories of which all is left out.
     trees: GlobSet,
-    /// It leaves out more than whole directories.
+    /// Whether more is left out than whole directories.
     pub(super) has_names: bool,
 }
 
@@ -125,22 +125,22 @@ pub(super) struct Exclude {
 pub struct Found {
     /// Path as configured, links not resolved.
     pub path: PathBuf,
-    /// Device number of what it leads to.
+    /// Device number of what the path leads to.
     pub device: u64,
-    /// Inode number of what it leads to.
+    /// Inode number of what the path leads to.
     pub inode: u64,
     /// Size in bytes.
     pub size: u64,
-    /// When its bytes changed last: seconds and nanoseconds of Unix time.
+    /// When the bytes changed last: seconds and nanoseconds of Unix time.
     pub modified: (i64, i64),
 }
 
 /// A link that is not followed, because it leads out of the allowed directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Its path, as configured.
+    /// Path of the link, as configured.
     pub link: PathBuf,
-    /// Where it leads, links resolved.
+    /// Where the link leads, links resolved.
     pub target: PathBuf,
 }
 
@@ -149,15 +149,16 @@ pub struct Refused {
 pub struct Fruitless {
     /// The pattern as written.
     pub pattern: String,
-    /// Its part before the first wildcard.
+    /// Part of the pattern before its first wildcard.
     pub base: PathBuf,
-    /// Where that leads, links resolved.
+    /// Where the base leads, links resolved.
     pub real: PathBuf,
-    /// The nearest directory on the way there that exists; where that leads to if it does.
+    /// The nearest directory on the way to the base that exists; where the base leads to if it
+    /// exists.
     pub nearest: PathBuf,
-    /// Something would match, and is left out.
+    /// Whether something would match, and is left out.
     pub is_left_out: bool,
-    /// The names in `nearest` are nobody's secret: no link has led there, or one that may.
+    /// Whether the names in `nearest` are nobody's secret: no link has led there, or one that may.
     pub may_be_listed: bool,
 }
 
@@ -171,7 +172,8 @@ pub struct Scan {
     pub aliases: Vec<(PathBuf, (u64, u64))>,
     /// The directories to watch; `true` where files are that could be written.
     pub dirs: BTreeMap<PathBuf, bool>,
-    /// Those of them in which any name may matter: what a path or a link leads through, or waits for.
+    /// Directories to watch in which any name may matter: a path or a link leads through them, or
+    /// waits for a name in them.
     pub ways: BTreeSet<PathBuf>,
     /// What could not be looked at, other than because it is not there.
     pub errors: Crowd<(PathBuf, io::Error)>,
@@ -179,9 +181,9 @@ pub struct Scan {
     pub refused: Crowd<Refused>,
     /// What matches and is no regular file, with what it is.
     pub odd: Crowd<(PathBuf, &'static str)>,
-    /// Files for which there was no room,
+    /// How many files there were for which there was no room.
     pub left_files: u64,
-    /// and directories, whatever is in them.
+    /// How many directories there were for which there was no room, whatever is in them.
     pub left_dirs: u64,
     /// The patterns that match no file.
     pub fruitless: Vec<Fruitless>,
@@ -190,7 +192,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Whether it found all there is: nothing was left out, out of reach, or perhaps not mounted yet.
+    /// Whether the walk found all there is: nothing was left out, out of reach, or perhaps not
+    /// mounted yet.
     #[must_use]
     pub fn is_all(&self) -> bool {
         let has_errors = self.errors.iter().next().is_some() || self.errors.unnamed() > 0;
@@ -220,7 +223,7 @@ impl Patterns {
         Ok(Self { exclude, patterns, texts, own, private: None, named, own_now, roots, noted })
     }
 
-    /// Never matches these files either, which the settings name, nor what is beside them.
+    /// Never matches the files either that the settings name, nor what is beside them.
     #[must_use]
     pub fn without(self, named: Vec<PathBuf>) -> Self {
         Self { named, ..self }
@@ -247,7 +250,7 @@ impl Patterns {
         pairs.find(|(pattern, _)| is_own(pattern)).map(|(_, text)| text.as_str())
     }
 
-    /// Those that find nothing, in the place of others that are in use.
+    /// Patterns that find nothing, to stand in the place of others while those are in use.
     ///
     /// # Panics
     /// Never: there is no pattern to be wrong.
@@ -337,22 +340,22 @@ impl Patterns {
         self.noted.refused.has_met(link)
     }
 
-    /// Whether a pattern ends in what matches this name: a file of it may be one to ship.
+    /// Whether a pattern ends in what matches this name: a file with the name may be one to ship.
     #[must_use]
     pub fn may_find(&self, name: &OsStr) -> bool {
         let last = self.patterns.iter().filter_map(|pattern| pattern.parts.last());
         last.into_iter().any(|part| part.is_match(name))
     }
 
-    /// Whether `path` is left out.
+    /// Whether the settings leave `path` out.
     #[must_use]
     pub fn is_excluded(&self, path: &Path) -> bool {
         self.exclude.has_file(path)
     }
 
     /// Where a file that was found and opened really is, if it may be shipped. The kernel says that
-    /// it is at `told`. To be asked of each opened file, because links can change between the walk
-    /// and the opening.
+    /// it is at `told`. To be called for each opened file, because links can change between the
+    /// walk and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
         self.place_if(found, told, inode, |real| self.roots.allows(real))
@@ -434,8 +437,8 @@ impl Patterns {
         self.place_if(place, told, inode, |real| self.roots.allows_known(real))
     }
 
-    /// Whether a checkpoint is a permission, unless the operator says what is allowed: the flaw that
-    /// the test of the hostile app plants.
+    /// Whether a checkpoint is a permission, unless the operator says what is allowed. The test of
+    /// the hostile app plants this flaw.
     #[cfg(test)]
     fn has_flaw(&self) -> bool {
         !self.roots.are_listed() && std::env::var_os("PLANTED_FLAW").is_some()
@@ -481,7 +484,7 @@ pub fn within(paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
 /// read.
 #[must_use]
 pub fn names_in(dir: &Path, names_max: usize) -> (Vec<String>, usize) {
-    /// Of a crowd some are enough.
+    /// Most names of a directory that are looked at.
     const LOOKED_AT_MAX: usize = 1000;
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(LOOKED_AT_MAX);
     let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
@@ -521,12 +524,12 @@ impl Exclude {
         Ok(Self { files: set(&files)?, trees: set(&trees)?, has_names })
     }
 
-    /// Whether this file is left out.
+    /// Whether a file is left out.
     pub(super) fn has_file(&self, path: &Path) -> bool {
         !self.files.is_empty() && self.files.is_match(path)
     }
 
-    /// Whether all that is in this directory is left out.
+    /// Whether all that is in a directory is left out.
     pub(super) fn has_tree(&self, path: &Path) -> bool {
         !self.trees.is_empty() && self.trees.is_match(path)
     }

@@ -134,7 +134,7 @@ mod matching {
         tree.expect(&scan, &["logs/a.log"], &[], &["logs"]);
     }
 
-    /// The same directory under two names, and files of the first are left out.
+    /// Excludes the files of a directory under one of its two names.
     #[test]
     fn what_is_excluded_under_one_name_is_found_under_another() {
         let tree = Tree::new(&["logs/b/app.log"]);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::span::FileKey;
 
-/// Longest time in which a page is filled whose follower is there already.
+/// Longest time that a page may take to be filled once the page behind it is there.
 pub const FILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Files with NULs that have something behind them.
@@ -27,7 +27,7 @@ pub struct Filled {
 struct Horizon {
     /// Just past the last byte that was there behind NULs at the moment `seen_at`.
     end: u64,
-    /// When that was seen.
+    /// When these bytes were seen.
     seen_at: Instant,
     /// The NUL that is waited on; `None` when the wait is over.
     awaited: Option<u64>,
@@ -41,8 +41,8 @@ impl Filled {
         settled.map_or(0, |one| one.end)
     }
 
-    /// The byte at `at` is NUL and not settled, and there are bytes behind it, up to `end` as far as is
-    /// known: begins to wait, or goes on to.
+    /// Begins to wait for the NUL at `at`, or goes on to that one: the NUL is not settled, and
+    /// there are bytes behind it, up to `end` as far as is known.
     pub fn await_at(&mut self, file: FileKey, at: u64, end: u64, now: Instant) {
         let begun = Horizon { end, seen_at: now, awaited: Some(at) };
         let horizon = self.horizons.entry(file).or_insert(begun);
@@ -65,7 +65,7 @@ impl Filled {
         self.horizons.values().any(|horizon| horizon.awaited.is_some())
     }
 
-    /// When the first wait is over.
+    /// When the first wait will be over.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let waiting = self.horizons.values().filter(|horizon| horizon.awaited.is_some());
@@ -84,14 +84,14 @@ impl Filled {
         due
     }
 
-    /// The awaited NUL has been filled: what is behind it is read.
+    /// Ends a wait whose NUL has been filled: what is behind it is read.
     pub fn on_filled(&mut self, file: FileKey) {
         if let Some(horizon) = self.horizons.get_mut(&file) {
             horizon.awaited = None;
         }
     }
 
-    /// The file has ended, or is another text.
+    /// Forgets a file that has ended, or is another text.
     pub fn forget(&mut self, file: FileKey) {
         self.horizons.remove(&file);
     }
@@ -121,8 +121,8 @@ mod tests {
         assert!(!filled.is_waiting());
     }
 
-    /// Those that were there with the first have waited as long as it has; those that came later have
-    /// not.
+    /// One wait is long enough for NULs that were there when it began; for those that came later it
+    /// is not.
     #[test]
     fn one_wait_is_for_all_that_was_there_when_it_began() {
         let start = crate::base::clock::now();

@@ -24,34 +24,34 @@ use flate2::bufread::MultiGzDecoder;
 use super::registry::FoundAs;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
-/// What a gzip file with deflated text begins with.
+/// First bytes of a gzip file with deflated text.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
-/// Compressed bytes read at once, and text decoded at once.
+/// Compressed bytes that are read at once, and text bytes that are decoded at once.
 const STEP_BYTES: usize = 64 << 10;
-/// Most text decoded in one call: some milliseconds.
+/// Most bytes of text that are decoded in one call: some milliseconds.
 const SLICE_BYTES: u64 = 1 << 20;
-/// Most compressed bytes read for it. They may hold no text, and take as long.
+/// Most compressed bytes that are read in one call. They may hold no text, and take as long.
 const SLICE_BYTES_PACKED: u64 = 256 << 10;
-/// Most text of one file.
+/// Most bytes of text that one file may have.
 const TEXT_BYTES_MAX: u64 = 16 << 30;
 
 /// An open gzip file.
 #[derive(Debug)]
 pub struct Gzip {
     file: Arc<File>,
-    /// Size and time of change of the file, as it was when it began to be measured.
+    /// Size and time of change of the file when its measuring began.
     as_of: FoundAs,
-    /// `None` while nothing is to be decoded: then the position is 0.
+    /// The decoder; `None` while nothing is to be decoded: then the position is 0.
     decoder: Option<Decoder>,
     /// Position in the text of the next byte that the decoder gives.
     position: u64,
     /// The text that was decoded last and is still wanted; it ends at `position`.
     last: Vec<u8>,
-    /// The first bytes of the text: they are asked for between all others.
+    /// The first bytes of the text: callers ask for them between all others.
     head: Vec<u8>,
-    /// The text before positions that may be asked for, as far as it has been met.
+    /// The text before positions that callers may ask for, as far as it has been met.
     marks: BTreeMap<u64, Vec<u8>>,
-    /// Length of the text, as measured last; 0 before.
+    /// Length of the text in bytes, as measured last; 0 before.
     len: u64,
     is_measured: bool,
     damage: Option<String>,
@@ -114,7 +114,7 @@ impl Gzip {
         head.matches_start_of(&self.head)
     }
 
-    /// What stands before these positions will be asked for, once all is measured.
+    /// Marks positions: what stands before them will be asked for, once all is measured.
     pub fn mark(&mut self, positions: impl Iterator<Item = u64>) {
         // What stands before others is in the head.
         let position = self.position;
@@ -163,8 +163,8 @@ impl Gzip {
         Ok(self.is_measured)
     }
 
-    /// The file was written to: its text is measured anew, by the next reads. Until then its length
-    /// is what it was. Returns the size and time of change of the file by now.
+    /// Measures the text of a file anew that was written to, by the next reads. Until then its
+    /// length is what it was. Returns the size and time of change of the file by now.
     ///
     /// # Errors
     /// As fstat(2) and pread(2).
@@ -178,8 +178,8 @@ impl Gzip {
         Ok(as_of)
     }
 
-    /// Takes the place of `old`, another descriptor of the same file. If the file is as it was, nothing is
-    /// measured again; else the length is the old one until it is.
+    /// Takes the place of `old`, another descriptor of the same file. If the file is as it was,
+    /// nothing is measured again. If not, the length is the old one until the text is measured.
     pub fn replace(&mut self, old: &Self) {
         self.len = old.len;
         if old.is_measured && self.as_of == old.as_of {
@@ -189,7 +189,7 @@ impl Gzip {
         }
     }
 
-    /// Size and time of change of the file, as it was when it began to be measured.
+    /// Size and time of change of the file when its measuring began.
     #[must_use]
     pub fn as_of(&self) -> FoundAs {
         self.as_of
@@ -214,8 +214,8 @@ impl Gzip {
         })
     }
 
-    /// It was read to its end: gives up the decoder and all text but its head and its end. What else is
-    /// asked for is decoded anew. Returns whether there was something to give up.
+    /// Gives up the decoder and all text but its head and its end, once the text was read to its
+    /// end. What else is asked for is decoded anew. Returns whether there was something to give up.
     pub fn release(&mut self) -> bool {
         let is_held = !self.is_released();
         if is_held && self.is_measured {
@@ -225,7 +225,7 @@ impl Gzip {
         is_held
     }
 
-    /// Whether it holds nothing but its head and its end.
+    /// Whether only the head and the end of the text are held.
     #[must_use]
     pub fn is_released(&self) -> bool {
         self.is_measured && self.decoder.is_none()
@@ -236,7 +236,7 @@ impl Gzip {
         Arc::clone(&self.file)
     }
 
-    /// Length of the text.
+    /// Length of the text in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -248,14 +248,14 @@ impl Gzip {
         self.len == 0
     }
 
-    /// Why the text ends where it does, if that is not its proper end.
+    /// Why the text ends where it does, if that is not where it should end.
     #[must_use]
     pub fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
     }
 
     /// Reads text from `offset` until `buffer` is full or the text ends. If the stream turns out to
-    /// be damaged, that is where it ends.
+    /// be damaged, the text ends there.
     ///
     /// # Errors
     /// As pread(2); [`io::ErrorKind::WouldBlock`] if a slice was not enough: ask again.
@@ -281,7 +281,8 @@ impl Gzip {
         Ok(count)
     }
 
-    /// What is wanted, if it is in the head or before a mark: no reason to decode anything.
+    /// Text that is kept in the head or before a mark, if all that is wanted is: then nothing is to
+    /// be decoded.
     fn kept(&self, start: u64, end: u64) -> Option<&[u8]> {
         let head = (self.head.len() as u64, &self.head);
         let marked = self.marks.range(end..).next().map(|(at, kept)| (*at, kept));
@@ -352,7 +353,7 @@ impl Gzip {
         outcome.map(|_| count < step)
     }
 
-    /// Returns the position up to which the slice goes.
+    /// Begins a slice, and returns the position up to which it goes.
     fn begin_slice(&mut self) -> u64 {
         self.decoder().get_mut().get_mut().left = SLICE_BYTES_PACKED;
         self.position + SLICE_BYTES
@@ -378,9 +379,9 @@ impl Gzip {
 /// How a file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// There are more bytes; those that were there may be the same.
+    /// The file has more bytes; those that were there may be the same.
     Grew,
-    /// There are other bytes, or fewer.
+    /// The file has other bytes, or fewer.
     Rewritten,
 }
 
@@ -395,7 +396,8 @@ fn decoder(file: &Arc<File>) -> Decoder {
     MultiGzDecoder::new(BufReader::with_capacity(STEP_BYTES, source))
 }
 
-/// The decoder's own words for bytes that are no gzip stream, or for one that is cut off.
+/// Whether an error is the decoder's word for bytes that are no gzip stream, or for one that is cut
+/// off.
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)

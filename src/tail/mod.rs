@@ -47,13 +47,14 @@ pub struct Options {
     pub paths: Vec<String>,
     /// Absolute glob patterns of files to leave out.
     pub exclude: Vec<String>,
-    /// Directories that links may lead to; none: what the patterns link to at first sight.
+    /// Directories that links may lead to; if there are none, what the patterns link to at first
+    /// sight.
     pub link_roots: Vec<PathBuf>,
     /// Least time between two turns of reading.
     pub read_linger: Duration,
-    /// Longer lines are split.
+    /// Most bytes of a line; longer lines are split.
     pub line_bytes_max: usize,
-    /// An unterminated last line is sent after this quiet time.
+    /// How long an unterminated last line must have been quiet before it is sent.
     pub partial_line_timeout: Duration,
     /// Most bytes of deleted files that are kept open.
     pub held_deleted_bytes_max: u64,

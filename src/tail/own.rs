@@ -20,13 +20,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a volume of the orchestrator's has in its root: a link to the version in force.
+/// Name of the link in the root of an orchestrator's volume that leads to the version in force.
 const VOLUME: &str = "..data";
 
 /// Device and inode.
 type Inode = (u64, u64);
 
-/// Says of a name in the private directory whether it is our own.
+/// A function that says whether a name in the private directory is our own.
 pub(super) type IsOwn = fn(&OsStr) -> bool;
 
 /// A directory, and which names in it are our own.
@@ -39,13 +39,13 @@ pub(super) struct Private {
 /// Whose a file is that is never a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// The agent's own.
+    /// The file is the agent's own.
     Ours,
-    /// Named in the settings, or beside what is.
+    /// The settings name the file, or one beside it.
     Named,
 }
 
-/// All of them, as they were when a walk began.
+/// All files that are never logs, as they were when a walk began.
 #[derive(Debug, Default)]
 pub(super) struct Own {
     ours: HashSet<Inode>,
@@ -64,13 +64,14 @@ pub(super) struct Own {
 #[derive(Clone, Copy, Debug)]
 enum Dir {
     Free,
-    /// It is the private one: the name of a file decides.
+    /// The directory is the private one: the name of a file decides.
     Private,
     Kept(Kept),
 }
 
 impl Own {
-    /// `bases` are the directories of the patterns, as written.
+    /// Looks at all files that are never logs. `bases` are the directories of the patterns, as
+    /// written.
     pub(super) fn look(
         ours: &[PathBuf],
         private: Option<&Private>,
@@ -98,27 +99,27 @@ impl Own {
         own
     }
 
-    /// Whether this is the directory in which names may be our own.
+    /// Whether a directory is the one in which names may be our own.
     pub(super) fn is_private(&self, dir: Inode) -> bool {
         self.private.is_some_and(|(private, _)| private == dir)
     }
 
-    /// Whether a name in that directory is.
+    /// Whether a name in the private directory is our own.
     pub(super) fn is_private_name(&self, name: &OsStr) -> bool {
         self.private.is_some_and(|(_, is_own)| is_own(name))
     }
 
-    /// Whether this file or directory is one of ours.
+    /// Whether a file or directory is one of ours.
     pub(super) fn is_ours(&self, inode: Inode) -> bool {
         self.ours.contains(&inode)
     }
 
-    /// Whether this is a named file, or a volume that holds one.
+    /// Whether a file is a named one, or a directory is a volume that holds one.
     pub(super) fn is_named(&self, inode: Inode) -> bool {
         self.named.contains(&inode)
     }
 
-    /// Whether what stands right in this directory is beside a named file.
+    /// Whether what stands right in a directory is beside a named file.
     pub(super) fn is_beside(&self, dir: Inode) -> bool {
         self.beside.contains(&dir)
     }
@@ -160,12 +161,13 @@ impl Own {
         }
     }
 
-    /// Whether this real path is that of the private directory.
+    /// Whether a real path is that of the private directory.
     pub(super) fn is_private_dir(&self, real: &Path) -> bool {
         matches!(self.recall(real), Dir::Private)
     }
 
-    /// As [`Self::judge`], which is asked once for files that stand beside each other.
+    /// What a directory means, as [`Self::judge`] says. The answer is kept for files that stand
+    /// beside each other.
     fn recall(&self, dir: &Path) -> Dir {
         let mut last = self.last.borrow_mut();
         let known = last.as_ref().filter(|(asked, _)| asked == dir).map(|(_, known)| *known);

@@ -22,7 +22,7 @@ pub(super) struct Pattern {
 /// One component of a pattern.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// This name.
+    /// A name without wildcards.
     Literal(OsString),
     /// Any name: `*`.
     AnyName,
@@ -35,7 +35,7 @@ pub(super) enum Part {
 /// Why a pattern is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// It does not begin with `/`.
+    /// The pattern does not begin with `/`.
     #[error("it must begin with a slash, for example /share/logs/**/*.log")]
     Relative,
     /// A component is `..`, or the last one is missing.
@@ -78,12 +78,12 @@ impl Pattern {
         Ok(Self { base, parts: parts.into() })
     }
 
-    /// Whether it has no wildcard and so stands for one path.
+    /// Whether the pattern has no wildcard and so stands for one path.
     pub(super) fn is_literal(&self) -> bool {
         matches!(self.parts.as_slice(), [Part::Literal(_)])
     }
 
-    /// Whether it matches this path, component by component, whatever stands there.
+    /// Whether the pattern matches this path, component by component, whatever stands there.
     pub(super) fn finds(&self, path: &Path) -> bool {
         let Ok(below) = path.strip_prefix(&self.base) else { return false };
         let names: Vec<&OsStr> = below.iter().collect();
@@ -123,8 +123,8 @@ impl Pattern {
         below
     }
 
-    /// The directory in which its files are, as written. `/` is one only where a wildcard follows:
-    /// one file in it does not stand for all files.
+    /// The directory in which the pattern's files are, as written. `/` is one only where a wildcard
+    /// follows: one file in it does not stand for all files.
     pub(super) fn root(&self) -> PathBuf {
         match self.parts.as_slice() {
             [Part::Literal(name)] if self.base == Path::new("/") => self.base.join(name),
@@ -146,7 +146,7 @@ impl Part {
         }
     }
 
-    /// Whether it matches a name. `**` is no part of a name.
+    /// Whether a component of the pattern matches a name. `**` is no part of a name.
     pub(super) fn is_match(&self, name: &OsStr) -> bool {
         match self {
             Self::Literal(literal) => literal == name,

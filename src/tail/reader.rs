@@ -27,21 +27,20 @@ use crate::base::clock;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
 
-/// Most NUL bytes that are read in search of text. More of them than this are a hole, whatever
-/// follows.
+/// Most NUL bytes that are read in search of text. More of them are a hole, whatever follows.
 const NULS_READ_MAX: usize = 64 << 20;
 
 /// A file that was opened for reading.
 #[derive(Debug)]
 pub struct Reader {
     file: Arc<File>,
-    /// If the file is compressed, its text: that is what is read and measured.
+    /// The text of a file that is compressed: what is read and measured is the text.
     gzip: Option<Box<RefCell<Gzip>>>,
     /// What the last examination has shown.
     last: Cell<Option<Stat>>,
 }
 
-/// A time of change that is not older than this may stand for two changes: kernels count in ticks.
+/// Age from which on a time of change stands for one change only: kernels count in ticks.
 const TICK: Duration = Duration::from_millis(50);
 
 impl Reader {
@@ -74,7 +73,7 @@ impl Reader {
         Gzip::open(&self.file)
     }
 
-    /// From now on this text is read and measured, and it is `gzip`'s file that is open.
+    /// Reads and measures this text from now on; the file that is open is `gzip`'s.
     pub fn show(&mut self, gzip: Gzip) {
         self.file = gzip.file();
         self.gzip = Some(Box::new(RefCell::new(gzip)));
@@ -86,7 +85,7 @@ impl Reader {
         self.gzip.as_ref().map(|gzip| gzip.borrow())
     }
 
-    /// A compressed file has changed: see [`Gzip::measure_again`].
+    /// Measures the text of a compressed file anew that has changed: see [`Gzip::measure_again`].
     ///
     /// # Errors
     /// As [`Gzip::measure_again`].
@@ -124,7 +123,7 @@ impl Reader {
         Ok(stat)
     }
 
-    /// Where the file ends, which had `size` bytes.
+    /// Where a file ends that had `size` bytes.
     fn end_from(&self, size: u64) -> io::Result<u64> {
         if let Some(gzip) = self.gzip() {
             return Ok(gzip.len());

@@ -20,10 +20,11 @@ use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::watermark::Watermark;
 
-/// A renamed file is closed when it has been quiet for this long and all of it is acknowledged.
+/// How long a renamed file must have been quiet, with all of it acknowledged, before it is closed.
 /// Apps keep writing to a rotated file until they notice; ten minutes is what logtail grants too.
 pub const ROTATED_QUIET: Duration = Duration::from_secs(600);
-/// Shortest silence after which a deleted file is closed: its bytes occupy the disk as long as it is open.
+/// Shortest silence after which a deleted file is closed: the bytes of the file occupy the disk as
+/// long as it is open.
 pub const DELETED_QUIET: Duration = Duration::from_secs(60);
 /// How many times its longest pause so far a deleted file must have been quiet, too.
 const DELETED_PAUSES: u32 = 4;
@@ -35,7 +36,7 @@ pub const DELETED_QUIET_SCARCE: Duration = Duration::from_secs(5);
 /// Most places that a trail holds.
 const TRAIL_MAX: usize = 15;
 
-/// Most of them that a checkpoint holds.
+/// Most places of a trail that a checkpoint holds.
 const TRAIL_SAVED_MAX: usize = 7;
 
 /// Places up to which a file was read to its end, with the fingerprints of the bytes before each: the
@@ -57,16 +58,16 @@ fn prolong(trail: &mut Trail, place: (u64, Fingerprint)) {
 /// Where a tracked file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The patterns find it.
+    /// The patterns find the file.
     Active,
-    /// It has a name that the patterns do not find (any more).
+    /// The file has a name that the patterns do not find (any more).
     Rotated,
-    /// It has no name: only our descriptor, and perhaps a writer's, keeps it.
+    /// The file has no name: only our descriptor, and perhaps a writer's, keeps it.
     Deleted,
 }
 
 impl State {
-    /// The word for people.
+    /// The word for the state that people read.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -82,17 +83,17 @@ impl State {
 pub struct Opened {
     /// Path as configured, links not resolved.
     pub path: Arc<Path>,
-    /// Where it really is.
+    /// Where the file really is.
     pub resolved: Arc<Path>,
     /// Device number.
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// When it was made; 0 for not known.
+    /// When the file was made, in nanoseconds since 1970; 0 for not known.
     pub born: i64,
-    /// Fingerprint of its first bytes.
+    /// Fingerprint of the file's first bytes.
     pub head: Fingerprint,
-    /// Where to go on.
+    /// Offset at which to go on.
     pub offset: u64,
     /// Fingerprint of the bytes before `offset`.
     pub tail: Fingerprint,
@@ -105,84 +106,84 @@ pub type FoundAs = (u64, (i64, i64));
 /// One tracked file.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    /// As it was opened: the names of the moment, and the identity.
+    /// The file as it was opened: the names of the moment, and the identity.
     pub opened: Opened,
-    /// Where it was when it was opened, or under the name that a checkpoint knows.
+    /// Path of the file when it was opened, or the one that a checkpoint knows.
     pub named: Arc<Path>,
-    /// The path under which discovery found it last; another one after a rename within the
+    /// The path under which discovery found the file last; another one after a rename within the
     /// patterns.
     pub found_at: Arc<Path>,
     /// Size and time of change as discovery found them last.
     pub found_as: FoundAs,
-    /// It is the text of a compressed file, as it was at this time (Unix seconds). That never
-    /// changes; the file may.
+    /// When a compressed file had the text that is read, in Unix seconds; `None` if the file is not
+    /// compressed. The text never changes; the file may.
     pub unpacked_unix: Option<u64>,
-    /// Where it stands.
+    /// Where the file stands.
     pub state: State,
-    /// The last discovery found it.
+    /// Whether the last discovery found the file.
     pub was_found: bool,
-    /// Size when it was last examined.
+    /// Size of the file when it was last examined, in bytes.
     pub size: u64,
-    /// Size when its bytes were last found to be the known ones. What came since may be the text
-    /// of another incarnation.
+    /// Size of the file when its bytes were last found to be the known ones. What came since may be
+    /// the text of another incarnation.
     pub sure_size: u64,
-    /// When its bytes changed last, as last examined; `None` if they may have changed since.
+    /// When the file's bytes changed last, as last examined; `None` if they may have changed since.
     pub modified: Option<i64>,
     /// Bytes passed over as holes.
     pub hole_bytes: u64,
-    /// Bytes that were given up at its end: seen and not read.
+    /// Bytes at the end of the file that were given up: seen and not read.
     pub left_bytes: u64,
-    /// When it was first seen without a name.
+    /// When the file was first seen without a name.
     pub deleted_at: Option<Instant>,
-    /// When its bytes were known to have gone away, in nanoseconds since 1970: it was deleted, or other
-    /// bytes stand in it. 0 as long as they are there.
+    /// When the file's bytes were known to have gone away, in nanoseconds since 1970: the file was
+    /// deleted, or other bytes stand in it. 0 as long as they are there.
     pub gone_at: i64,
     /// Offset just past the last byte that went into a group.
     pub read_offset: u64,
     /// Fingerprint of the bytes before `read_offset`.
     pub tail: Fingerprint,
-    /// Where its readings ended.
+    /// Places at which readings of the file ended.
     pub trail: Trail,
     /// What is acknowledged.
     pub watermark: Watermark,
-    /// When it was last seen to grow (or was opened).
+    /// When the file was last seen to grow (or was opened).
     pub grown_at: Instant,
-    /// The longest time between two growths, as they were seen.
+    /// The longest time between two growths of the file, as they were seen.
     pub longest_pause: Duration,
-    /// It was read to its end; what is left there, if anything, is no complete line.
+    /// Whether the file was read to its end. What is left there, if anything, is no complete line.
     pub is_at_end: bool,
-    /// What is left is never sent by itself: a lone `\r`, or NULs.
+    /// Whether what is left is never sent by itself: a lone `\r`, or NULs.
     pub is_rest_idle: bool,
-    /// Last time, in Unix seconds, when all of it was acknowledged.
+    /// Last time, in Unix seconds, when all of the file was acknowledged.
     pub level_unix: u64,
-    /// How often in a row it grew without a notification.
+    /// How often in a row the file grew without a notification.
     pub unannounced: u8,
-    /// The last error with it; empty when there was none.
+    /// The last error with the file; empty when there was none.
     pub last_error: String,
 }
 
 /// What an examination showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing new.
+    /// The examination shows nothing new.
     None,
     /// There are more bytes than at the last examination.
     Grew,
-    /// There are no more bytes than then, but not all of them were read yet.
+    /// There are no more bytes than at the last examination, but not all of them were read yet.
     Unread,
-    /// There are as many bytes as then, and they were written to since.
+    /// There are as many bytes as at the last examination, and they were written to since.
     Touched,
     /// There are fewer bytes than at the last examination, but none of those that were read is
-    /// missing. So many that are were seen.
+    /// missing. The number says how many of the missing ones were seen.
     Cut(u64),
-    /// There are fewer bytes than were read or are known as its head: it was truncated.
+    /// There are fewer bytes than were read or are known as the head: the file was truncated.
     Shrank,
 }
 
-/// A file that began anew in place.
+/// A file that was truncated or rewritten, and began anew in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restarted {
-    /// Its new key.
+    /// The new key of the file.
     pub file: FileKey,
     /// Bytes that had been seen on disk and were not read: they are gone.
     pub lost_bytes: u64,
@@ -191,7 +192,8 @@ pub struct Restarted {
 /// All tracked files.
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// Boxed, because a map keeps room for more than it holds, and there may be many.
+    /// The open incarnations. Boxed, because a map keeps room for more than it holds, and there may
+    /// be many.
     files: BTreeMap<FileKey, Box<Tracked>>,
     /// Incarnations that ended and have batches under way.
     ended: BTreeMap<FileKey, Box<Tracked>>,
@@ -255,7 +257,7 @@ impl Registry {
         self.files.get_mut(&file).map(Box::as_mut)
     }
 
-    /// All of them, in the order of opening.
+    /// All tracked files, in the order of opening.
     pub fn iter(&self) -> impl Iterator<Item = (FileKey, &Tracked)> {
         self.files.iter().map(|(file, tracked)| (*file, tracked.as_ref()))
     }
@@ -266,13 +268,13 @@ impl Registry {
         FileKey(self.next_key)
     }
 
-    /// Those that were opened with this key or later.
+    /// The tracked files that were opened with this key or later.
     pub fn iter_from(&self, first: FileKey) -> impl Iterator<Item = (FileKey, &Tracked)> {
         self.files.range(first..).map(|(file, tracked)| (*file, tracked.as_ref()))
     }
 
-    /// A discovery found the files with these devices and inodes. Returns those that it found no
-    /// more: they were renamed away or deleted.
+    /// Takes the devices and inodes of the files that a discovery found. Returns the tracked files
+    /// that it found no more: they were renamed away or deleted.
     pub fn on_scan(&mut self, found: &HashSet<(u64, u64)>) -> Vec<FileKey> {
         let mut gone = Vec::new();
         for (&file, tracked) in &mut self.files {
@@ -291,7 +293,7 @@ impl Registry {
         gone
     }
 
-    /// The file was examined.
+    /// Takes what an examination of a file showed.
     pub fn on_stat(&mut self, file: FileKey, stat: &Stat, now: Instant) -> Change {
         let Some(tracked) = self.files.get_mut(&file) else { return Change::None };
         if stat.links == 0 {
@@ -329,7 +331,8 @@ impl Registry {
         Change::Grew
     }
 
-    /// The file had `size` bytes and the known ones among them. Returns how many of them are new.
+    /// Notes that a file had `size` bytes and the known ones among them. Returns how many of them
+    /// are new.
     pub fn on_verified(&mut self, file: FileKey, size: u64) -> u64 {
         let Some(tracked) = self.files.get_mut(&file) else { return 0 };
         let before = tracked.sure_size;
@@ -337,8 +340,8 @@ impl Registry {
         tracked.sure_size - before
     }
 
-    /// The file was read up to `offset`; `is_at_end` if nothing complete is left behind it;
-    /// `is_rest_idle` says that what is left there is nothing that is sent by itself.
+    /// Notes that a file was read up to `offset`. `is_at_end` says that nothing complete is left
+    /// behind it; `is_rest_idle` says that what is left there is nothing that is sent by itself.
     pub fn on_read(
         &mut self,
         file: FileKey,
@@ -365,8 +368,8 @@ impl Registry {
         }
     }
 
-    /// The file was opened again, under another device or inode number perhaps. `false`: these are
-    /// those of another tracked file.
+    /// Notes that a file was opened again, under another device or inode number perhaps. Returns
+    /// `false` if the numbers are those of another tracked file.
     pub fn on_reopened(&mut self, file: FileKey, stat: Stat, resolved: &Path) -> bool {
         let inode = (stat.device, stat.inode);
         let Some(tracked) = self.files.get_mut(&file) else { return false };
@@ -384,15 +387,16 @@ impl Registry {
         true
     }
 
-    /// It could not be read: what is left of it is not known, and the next examination asks again.
+    /// Notes that a file could not be read: what is left of it is not known, and the next
+    /// examination asks again.
     pub fn on_unreadable(&mut self, file: FileKey) {
         let Some(tracked) = self.files.get_mut(&file) else { return };
         self.rests.remove(&(tracked.grown_at, file));
         tracked.is_at_end = false;
     }
 
-    /// The file was truncated or rewritten: the old incarnation ends, a new one begins at 0. Its bytes had
-    /// gone away by `gone_at`, in nanoseconds since 1970.
+    /// Begins a new incarnation of a file that was truncated or rewritten, at 0; the old one ends.
+    /// The old bytes had gone away by `gone_at`, in nanoseconds since 1970.
     pub fn restart(
         &mut self,
         file: FileKey,
@@ -433,8 +437,8 @@ impl Registry {
         Some(left_bytes)
     }
 
-    /// A file of which nothing was read is not tracked any more, as if it had never been opened.
-    /// Returns how many bytes of it were seen for sure.
+    /// Forgets a file of which nothing was read, as if it had never been opened. Returns how many
+    /// bytes of it were seen for sure.
     pub fn forget(&mut self, file: FileKey) -> u64 {
         if self.end(file).is_none() {
             return 0;
@@ -448,8 +452,8 @@ impl Registry {
         Some(&mut tracked.watermark)
     }
 
-    /// So many records of a sealed span are done with. Returns how many bytes are acknowledged by that for the first time,
-    /// and whether the watermark moved.
+    /// Takes an acknowledgement of so many records of a sealed span. Returns how many bytes are
+    /// acknowledged by that for the first time, and whether the watermark moved.
     pub fn on_ack(&mut self, span: Span, records: u32) -> (u64, bool) {
         let Some(watermark) = self.watermark_mut(span.file) else { return (0, false) };
         let before = watermark.acked_bytes();
@@ -537,9 +541,9 @@ impl Registry {
         self.rests.first().map(|(grown_at, _)| *grown_at + timeout)
     }
 
-    /// The files that are delivered and have been quiet for `quiet` at least, those first that were so
-    /// longest: those that the patterns find, then those that were renamed, which can be opened again too, and
-    /// then those that were deleted, which hardly anybody writes to any more.
+    /// The files that are delivered and have been quiet for `quiet` at least, those first that were
+    /// so longest. Files that the patterns find come first; then those that were renamed, which can
+    /// be opened again too; then those that were deleted, to which hardly anybody writes any more.
     #[must_use]
     pub fn restable(&self, quiet: Duration, now: Instant) -> VecDeque<FileKey> {
         let resting = self.iter().filter(|(_, tracked)| tracked.can_rest(quiet, now));
@@ -572,7 +576,8 @@ impl Registry {
 }
 
 impl Tracked {
-    /// Where it stands, and where it stood under the names that the patterns found.
+    /// The paths of the file: where it stands, and where it stood under the names that the patterns
+    /// found.
     pub fn places(&self) -> impl Iterator<Item = PathBuf> {
         let names = [&self.opened.path, &self.found_at].map(|path| path.file_name());
         let resolved = &self.opened.resolved;
@@ -580,28 +585,29 @@ impl Tracked {
         places.chain([resolved.to_path_buf()]).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Whether the bytes from where it was opened to its size are all acknowledged or skipped.
-    /// To be asked of a settled incarnation.
+    /// Whether the bytes from where the file was opened to its size are all acknowledged or
+    /// skipped. To be asked of a settled incarnation.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let acked = self.watermark.acked_bytes();
         self.opened.offset + acked + self.hole_bytes + self.left_bytes == self.size
     }
 
-    /// Whether it is read but for bytes that are never sent by themselves: they may be written over.
+    /// Whether the file is read but for bytes that are never sent by themselves: they may be
+    /// written over.
     #[must_use]
     pub fn waits_idly(&self) -> bool {
         self.is_at_end && self.is_rest_idle && self.size > self.read_offset
     }
 
-    /// How long a deleted file must have been quiet before it is taken for left by its app: it may write
-    /// as seldom as before.
+    /// How long a deleted file must have been quiet before it is taken for left by its app. The app
+    /// may write as seldom as before.
     fn deleted_quiet(&self) -> Duration {
         let quiet = self.longest_pause.saturating_mul(DELETED_PAUSES);
         quiet.clamp(DELETED_QUIET, DELETED_QUIET_MAX)
     }
 
-    /// Whether it may give its descriptor up to others that wait for one.
+    /// Whether the file may give its descriptor up to others that wait for one.
     #[must_use]
     pub fn can_rest(&self, quiet: Duration, now: Instant) -> bool {
         let quiet = match self.state {
@@ -613,29 +619,29 @@ impl Tracked {
         self.is_delivered() && self.grown_at + quiet <= now
     }
 
-    /// Whether all of it was read and acknowledged, but for what is never sent by itself.
+    /// Whether all of the file was read and acknowledged, but for what is never sent by itself.
     #[must_use]
     pub fn is_delivered(&self) -> bool {
         let is_read = self.size == self.read_offset || (self.is_at_end && self.is_rest_idle);
         is_read && self.watermark.offset() == self.read_offset
     }
 
-    /// Whether it holds complete lines that are not acknowledged, as far as is known. An
-    /// unfinished last line does not count: it may still be written.
+    /// Whether the file holds complete lines that are not acknowledged, as far as is known. An
+    /// unfinished last line does not count: somebody may still write it.
     #[must_use]
     pub fn has_undelivered_lines(&self) -> bool {
         let is_read = self.size == self.read_offset || self.is_at_end;
         !is_read || self.watermark.offset() < self.read_offset
     }
 
-    /// Whether all of it was read and acknowledged, but for a last line without a line end.
+    /// Whether all of the file was read and acknowledged, but for a last line without a line end.
     #[must_use]
     pub fn has_unfinished_line(&self) -> bool {
         let is_read = self.is_at_end && self.size > self.read_offset && !self.is_rest_idle;
         is_read && self.watermark.offset() == self.read_offset
     }
 
-    /// What a checkpoint remembers of it.
+    /// What a checkpoint remembers of the file.
     #[must_use]
     pub fn checkpoint(&self, unix: u64) -> Checkpoint {
         Checkpoint {
@@ -663,8 +669,8 @@ impl Tracked {
         places.skip(first).collect()
     }
 
-    /// Bytes that are not acknowledged, as far as is known, but for what is never sent by itself and
-    /// what was given up.
+    /// Bytes of the file that are not acknowledged, as far as is known, but for what is never sent
+    /// by itself and what was given up.
     fn rest_bytes(&self) -> u64 {
         let is_idle = self.is_at_end && self.is_rest_idle;
         let end = if is_idle { self.read_offset } else { self.size - self.left_bytes };

@@ -25,14 +25,15 @@ use super::reader::Reader;
 use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::Checkpoint;
 
-/// A checkpoint whose file was not seen for this long is dropped.
+/// How long a file may not have been seen before its checkpoint is dropped, in seconds.
 const UNSEEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
-/// What was seen so shortly before the agent ended is as many files as it had open or at rest.
+/// How long before the agent ended a file must have been seen to count as live, in seconds. The
+/// live ones are as many as the agent had open or at rest.
 const LIVE_SECONDS: u64 = 24 * 3600;
-/// A time stamp is trusted when it is older than this: coarser ones are not to be met.
+/// Age from which on a time stamp is trusted, in seconds: coarser ones are not to be met.
 const STAMP_SECONDS: i64 = 2;
-/// Most checkpoints kept beside these, and while the agent runs of files that are done and left the
-/// patterns; beyond it those unseen longest are dropped.
+/// Most checkpoints kept beside those of live files, and while the agent runs of files that are
+/// done and left the patterns. Beyond it those unseen longest are dropped.
 const UNSEEN_MAX: usize = 10_000;
 /// Most checkpoints kept of files that are gone, because a copy of them may be met: the newest.
 const GONE_MAX: usize = 100;
@@ -45,26 +46,28 @@ const CANDIDATES_MAX: usize = 64;
 const SAME_HEADS_MAX: usize = 64;
 /// Most directories in which files are searched for that left their own.
 const AROUND_MAX: usize = 4096;
-/// A directory that is missing for so long was removed. Before, its volume may be late.
+/// How long a directory must be missing to count as removed, in seconds. Before, its volume may be
+/// late.
 const AWAY_SECONDS: u64 = 60;
 
 /// The checkpoints that wait for their files.
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// In the order in which they came. Boxed, because a map keeps room for more than it holds, and
-    /// there may be many.
+    /// The checkpoints by their numbers, in the order in which they came. Boxed, because a map
+    /// keeps room for more than it holds, and there may be many.
     checkpoints: BTreeMap<u64, Box<Checkpoint>>,
     next_number: u64,
     by_inode: Index,
-    /// By the path as configured.
+    /// Numbers of checkpoints by the path as configured.
     by_path: Index,
-    /// By the places where a copy is looked for under another name.
+    /// Numbers of checkpoints by the places where a copy is looked for under another name.
     by_name: Index,
-    /// By the head, where there is one: a copy has the same.
+    /// Numbers of checkpoints by the head, where there is one: a copy has the same.
     by_head: Index,
-    /// How long the heads are, and how many of them are so long.
+    /// Lengths of the heads in bytes, and how many heads are so long.
     head_lens: BTreeMap<u32, usize>,
-    /// Those of collections that are not configured: nothing is known of them but that they are kept.
+    /// Checkpoints of collections that are not configured: nothing is known of them but that they
+    /// are kept.
     foreign: Vec<Checkpoint>,
     /// Makes keys of paths.
     hasher: RandomState,
@@ -73,51 +76,56 @@ pub struct Remembered {
     searched: HashMap<PathBuf, DirState>,
     /// Directories that are not there, and since when, in Unix seconds.
     missing: HashMap<PathBuf, u64>,
-    /// Of files that were done and left their place: they are gone if they are not found around it.
+    /// Numbers of checkpoints of files that were done and left their place. A file is gone if it is
+    /// not found around it.
     vanished: HashSet<u64>,
-    /// Those that were searched for around their place, and not found.
+    /// Numbers of checkpoints whose files were searched for around their place, and not found.
     searched_for: HashSet<u64>,
-    /// Those that were found: there is no use in finding them again before a name has changed.
+    /// Numbers of checkpoints whose files were found: there is no use in finding them again before
+    /// a name has changed.
     located: HashSet<u64>,
-    /// The directories around, as they were then.
+    /// Directories that were searched around the places of files, as they were then.
     around: Vec<(PathBuf, DirState)>,
-    /// Of files that were found as they had been delivered, and are to be opened soon.
+    /// Numbers of checkpoints of files that were found as they had been delivered, and are to be
+    /// opened soon.
     asleep: HashSet<u64>,
-    /// Of files that were found nowhere, as was said in this run or an earlier one,
+    /// Numbers of checkpoints of files that were found nowhere, as was said in this run or an
+    /// earlier one.
     nowhere: BTreeSet<u64>,
-    /// and in this one.
+    /// Numbers of checkpoints of files that were found nowhere, as was said in this run.
     told: BTreeSet<u64>,
-    /// Those told in this one that were taken out: they may be put back.
+    /// Identities of checkpoints that were told of in this run and were taken out: they may be put
+    /// back.
     told_taken: HashSet<(u64, u64, u64)>,
 }
 
 /// Where the files that wait may be.
 #[derive(Debug, Default)]
 pub struct Whereabouts {
-    /// Paths, and whose they may be.
+    /// Paths at which a file may be, each with its checkpoint.
     pub paths: Vec<(PathBuf, Checkpoint)>,
-    /// Those whose directory may not be looked into.
+    /// Checkpoints of files whose directory may not be looked into.
     pub barred: Vec<Checkpoint>,
 }
 
 /// A file that may be a copy of a known one.
 pub struct Suspect<'a> {
-    /// Where it really is.
+    /// Where the suspect really is.
     pub place: &'a Path,
-    /// Its bytes.
+    /// Reads the suspect's bytes.
     pub reader: &'a Reader,
-    /// What fstat(2) says of it.
+    /// What fstat(2) says of the suspect.
     pub stat: Stat,
 }
 
 impl Suspect<'_> {
-    /// Whether no log of this name is in its directory.
+    /// Whether no log of this name is in the suspect's directory.
     fn is_alone_here(&self, log: &Path) -> bool {
         let log = log.file_name().map(|name| self.place.with_file_name(name));
         log.is_some_and(|log| fs::symlink_metadata(log).is_err_and(|error| is_absence(&error)))
     }
 
-    /// Whether it can be a copy of bytes that had gone away by then.
+    /// Whether the suspect can be a copy of bytes that had gone away by `gone_at`.
     #[must_use]
     pub fn has_alibi(&self, gone_at: i64) -> bool {
         judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked())
@@ -127,11 +135,11 @@ impl Suspect<'_> {
 /// The file that another one is a copy of.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Original {
-    /// Its bytes are not there any more. The copy goes on here.
+    /// The original's bytes are not there any more. The copy goes on where this checkpoint says.
     Gone(Checkpoint),
-    /// It is closed, and has its bytes still.
+    /// The original is closed, and has its bytes still.
     There(Checkpoint),
-    /// It may be somewhere else, and was not searched for yet.
+    /// The original may be somewhere else, and was not searched for yet.
     Sought,
 }
 
@@ -142,11 +150,12 @@ struct Candidate {
     number: u64,
     offset: u64,
     tail: Fingerprint,
-    /// If it is a copy up to there, it ends before the next place: it holds nothing else.
+    /// Whether a suspect that is a copy up to this place ends before the next one: it holds nothing
+    /// else.
     holds_all: bool,
 }
 
-/// Who has files looked for.
+/// The one who has files looked for.
 pub trait Seeker {
     /// The checkpoints whose files are looked for.
     fn remembered(&mut self) -> &mut Remembered;
@@ -162,13 +171,14 @@ pub trait Seeker {
 struct Search {
     /// How the directory was before.
     state: DirState,
-    /// Inodes of all files that are.
+    /// Inodes of all files that are looked for.
     inodes: HashSet<u64>,
 }
 
-/// Paths under which files may stand that still wait: renamed in their directory or around it, no longer
-/// reached by the patterns, or copied to another disk under their names. Each directory is searched again
-/// only when a name in it changed, under whichever path it is known. `unix` is now.
+/// Finds paths under which files may stand that still wait: renamed in their directory or around
+/// it, no longer reached by the patterns, or copied to another disk under their names. Each
+/// directory is searched again only when a name in it changed, under whichever path it is known.
+/// `unix` is now, in seconds.
 pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
     let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
@@ -225,9 +235,10 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     Whereabouts { paths, barred }
 }
 
-/// Searches around the directories of files that are in none of them any more: in what is up to two levels
-/// below, in the directory above and what is up to two levels below that, and in the one above that, what is
-/// below it, and there under the same name: one may be the directory above, renamed. Each directory is listed
+/// Searches around the directories of files that are in none of them any more. The search covers
+/// what is up to two levels below such a directory; the directory above, and what is up to two
+/// levels below that; and the one above that, with its directories, and in each of these the
+/// directory of the same name: one may be the directory above, renamed. Each directory is listed
 /// once.
 fn search_around(
     seeker: &mut impl Seeker,
@@ -294,11 +305,11 @@ fn search_around(
 struct Scout {
     /// Inodes of the files that are looked for.
     wanted: HashSet<u64>,
-    /// Where they are.
+    /// Paths at which files were found, by inode.
     files: HashMap<u64, PathBuf>,
-    /// What was listed, as it was before.
+    /// Directories that were listed, as they were before.
     dirs: Vec<(PathBuf, DirState)>,
-    /// The directories in each.
+    /// Directories in each directory that was listed.
     below: HashMap<PathBuf, Vec<PathBuf>>,
 }
 
@@ -321,7 +332,8 @@ impl Scout {
     }
 }
 
-/// Device, inode, and time of the last change of a name, in seconds and nanoseconds.
+/// State of a directory: device, inode, and time of the last change of a name, in seconds and
+/// nanoseconds.
 type DirState = (u64, u64, i64, i64);
 
 fn state_of(dir: &Path) -> io::Result<DirState> {
@@ -330,8 +342,9 @@ fn state_of(dir: &Path) -> io::Result<DirState> {
 }
 
 impl Remembered {
-    /// Takes over what was loaded, but for what has not been seen for too long while an agent ran.
-    /// Those of another collection than this are only kept. `unix` is now.
+    /// Takes over the checkpoints that were loaded, without those whose files have not been seen
+    /// for too long while an agent ran. Checkpoints of another collection than this are only kept.
+    /// `unix` is now, in seconds.
     #[must_use]
     pub fn new(mut checkpoints: Vec<Checkpoint>, unix: u64, collection: &str) -> Self {
         checkpoints.sort_by_key(|one| Reverse(one.seen_unix));
@@ -350,7 +363,7 @@ impl Remembered {
         remembered
     }
 
-    /// Those of collections that are not configured, to be saved again.
+    /// Checkpoints of collections that are not configured, to be saved again.
     #[must_use]
     pub fn foreign(&self) -> &[Checkpoint] {
         &self.foreign
@@ -360,12 +373,12 @@ impl Remembered {
         self.checkpoints.get(&number).map(Box::as_ref)
     }
 
-    /// Those that still wait, to be saved again.
+    /// Checkpoints that still wait for their files, to be saved again.
     pub fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
         self.checkpoints.values().map(Box::as_ref)
     }
 
-    /// Those whose files were not delivered and have not been met.
+    /// Checkpoints whose files were not delivered and have not been met.
     pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
         let is_unmet =
             |number: &u64, saved: &Checkpoint| !saved.is_done && !self.asleep.contains(number);
@@ -373,8 +386,8 @@ impl Remembered {
         all.filter(move |(number, saved)| is_unmet(number, saved)).map(|(_, saved)| saved.as_ref())
     }
 
-    /// The file is there, and as long as it was delivered: nothing else claims its checkpoint, and
-    /// nothing searches for it, until it is opened or has left its place.
+    /// Leaves a file closed that is there and as long as it was delivered. Nothing else claims its
+    /// checkpoint, and nothing searches for it, until it is opened or has left its place.
     pub fn let_sleep(&mut self, device: u64, inode: u64) {
         let numbers = self.by_inode.get(inode).filter(|_| inode != 0);
         let is_it =
@@ -382,7 +395,7 @@ impl Remembered {
         self.asleep.extend(numbers.filter(is_it));
     }
 
-    /// The file was opened, or could not be: nothing is left out for it any more.
+    /// Ends what [`Self::let_sleep`] began: the file was opened, or could not be.
     pub fn wake(&mut self, device: u64, inode: u64) {
         let is_it =
             |number: &u64| self.checkpoints.get(number).is_some_and(|one| one.device == device);
@@ -391,7 +404,8 @@ impl Remembered {
         }
     }
 
-    /// Those whose files have not been met and were not delivered to their end, as far as is known.
+    /// Checkpoints whose files have not been met and were not delivered to their end, as far as is
+    /// known.
     fn undelivered(&self) -> impl Iterator<Item = (u64, &Checkpoint)> {
         let is_it = |(number, saved): &(u64, &Checkpoint)| {
             let has_rest = match saved.rest {
@@ -403,8 +417,8 @@ impl Remembered {
         self.checkpoints.iter().map(|(number, saved)| (*number, saved.as_ref())).filter(is_it)
     }
 
-    /// Those of these that are missing and of which nobody was told in this run or an earlier one: now
-    /// somebody is.
+    /// Takes the checkpoints whose files are missing and of which nobody was told in this run or an
+    /// earlier one. From now on somebody was told.
     pub fn tell(&mut self, is_missing: impl Fn(&Checkpoint) -> bool) -> Vec<Checkpoint> {
         let untold = self.undelivered().filter(|(_, saved)| !saved.is_told && is_missing(saved));
         let numbers: Vec<u64> = untold.map(|(number, _)| number).collect();
@@ -418,13 +432,13 @@ impl Remembered {
         numbers.into_iter().filter_map(tell).collect()
     }
 
-    /// Those of which somebody was told in this run, and which are missing still.
+    /// Checkpoints whose files are missing still, and of which somebody was told in this run.
     pub fn told(&self) -> impl Iterator<Item = &Checkpoint> {
         self.told.iter().filter_map(|number| self.saved(*number))
     }
 
-    /// How many are missing, as somebody was told in this run or an earlier one, and how many bytes
-    /// of them were not delivered, as far as is known.
+    /// How many files are missing, as somebody was told in this run or an earlier one, and how many
+    /// bytes of them were not delivered, as far as is known.
     #[must_use]
     pub fn missing(&self) -> (u64, u64) {
         let missing = self.nowhere.iter().filter_map(|number| self.saved(*number));
@@ -487,12 +501,13 @@ impl Remembered {
         self.take(number?)
     }
 
-    /// Stands for a path. Two that share it are told apart where the checkpoints are compared.
+    /// A key that stands for a path. Two paths that share it are told apart where the checkpoints
+    /// are compared.
     fn key(&self, path: &Path) -> u64 {
         self.hasher.hash_one(path.as_os_str())
     }
 
-    /// What a checkpoint is known by while it is out, whatever becomes of its inode.
+    /// What a checkpoint is known by while it is taken out, whatever becomes of its inode.
     fn identity(&self, checkpoint: &Checkpoint) -> (u64, u64, u64) {
         (checkpoint.device, self.key(&checkpoint.path), checkpoint.offset)
     }
@@ -503,7 +518,7 @@ impl Remembered {
     }
 
     /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
-    /// be met. `gone_at` of it says since when.
+    /// be met. The checkpoint's `gone_at` says since when.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
         self.put_back(Checkpoint { inode: 0, ..checkpoint });
         let gone = self.by_inode.get(0);
@@ -517,8 +532,9 @@ impl Remembered {
         }
     }
 
-    /// Keeps only some of the checkpoints of files that are done and that nobody finds by the patterns any
-    /// more: those seen last. `is_found` says whether one is found, by device and inode.
+    /// Keeps only some of the checkpoints of files that are done and that nobody finds by the
+    /// patterns any more: those seen last. `is_found` says whether a file is found, by device and
+    /// inode.
     pub fn forget_unfound(&mut self, is_found: impl Fn((u64, u64)) -> bool) {
         let is_unfound = |number: &u64, saved: &Checkpoint| {
             let is_done = saved.is_done && saved.inode != 0 && !self.asleep.contains(number);
@@ -535,8 +551,8 @@ impl Remembered {
         }
     }
 
-    /// Copies of what is gone were searched for: those made from now on are younger than this look.
-    /// Says whether that is news of any.
+    /// Notes that copies of what is gone were searched for: copies made from now on are younger
+    /// than this look. Returns whether that is news of any.
     pub fn on_copies_searched(&mut self) -> bool {
         let mut is_news = false;
         for number in self.by_inode.get(0) {
@@ -548,7 +564,7 @@ impl Remembered {
         is_news
     }
 
-    /// A file that was done has left the place where it was: it is searched for.
+    /// Wants a search for a file that was done and has left the place where it was.
     pub fn search_for(&mut self, device: u64, inode: u64) {
         for number in self.by_inode.get(inode) {
             let saved = self.checkpoints.get_mut(&number).filter(|one| one.device == device);
@@ -560,12 +576,13 @@ impl Remembered {
         }
     }
 
-    /// A file that slept and was not delivered has left the place where it was: it is searched for.
+    /// Wants a search for a file that was left closed, was not delivered and has left the place
+    /// where it was.
     pub fn miss(&mut self, device: u64, inode: u64) {
         self.wake(device, inode);
     }
 
-    /// The file is still there, as it was: its checkpoint does not age.
+    /// Notes that a file is still there, as it was: its checkpoint does not age.
     pub fn on_met(&mut self, device: u64, inode: u64, unix: u64) {
         for number in self.by_inode.get(inode) {
             let saved = self.checkpoints.get_mut(&number);
@@ -688,7 +705,7 @@ impl Remembered {
         (saved.is_done || self.asleep.contains(&number)) && saved.inode != 0
     }
 
-    /// What a suspect may be a copy of, as far as its head says.
+    /// The places up to which a suspect may be a copy of known files, as far as its head says.
     fn candidates(&self, suspect: &Suspect<'_>, from: u64) -> io::Result<Vec<Candidate>> {
         let name = suspect.place.file_name().unwrap_or_default();
         let bases = names::bases(name.as_bytes());
@@ -759,13 +776,13 @@ impl Remembered {
         by_dir.into_iter().map(|(dir, numbers)| (dir.to_owned(), numbers)).collect()
     }
 
-    /// Those of these whose files were not delivered.
+    /// Checkpoints among these whose files were not delivered.
     fn waiting<'a>(&'a self, numbers: &'a [u64]) -> impl Iterator<Item = &'a Checkpoint> {
         let known = numbers.iter().filter_map(|number| self.saved(*number));
         known.filter(|saved| !saved.is_done)
     }
 
-    /// What is looked for in a directory, unless no name in it has changed since it was searched.
+    /// Begins the search in a directory, unless no name in it has changed since it was searched.
     fn begin_search(
         &mut self,
         dir: &Path,
@@ -786,14 +803,15 @@ impl Remembered {
         Ok(Some(Search { state, inodes: known.map(|saved| saved.inode).collect() }))
     }
 
-    /// Whether all of these were searched for around their places, and no name has changed there since.
+    /// Whether the files of all of these were searched for around their places, and no name has
+    /// changed there since.
     fn is_searched_around(&self, numbers: &[u64]) -> bool {
         let is_done = |number| self.searched_for.contains(number) || self.located.contains(number);
         numbers.iter().all(is_done)
             && self.around.iter().all(|(dir, state)| state_of(dir).is_ok_and(|now| now == *state))
     }
 
-    /// These, by the inodes of their files.
+    /// Sorts these numbers of checkpoints by the inodes of their files.
     fn by_inode_of(&self, numbers: &[u64]) -> HashMap<u64, Vec<u64>> {
         let mut by_inode: HashMap<u64, Vec<u64>> = HashMap::new();
         for &number in numbers {
@@ -831,8 +849,9 @@ impl Remembered {
         }
     }
 
-    /// What waits and is there is found; what is done and is there no more is gone, if these are all: by
-    /// then, in Unix seconds.
+    /// Compares what is looked for with the names that are there. A file that waits and is there is
+    /// found. A file that is done and is not there any more is gone, if all names are known: by the
+    /// time `are_all`, in Unix seconds.
     fn compare_names(
         &mut self,
         numbers: &[u64],
@@ -862,7 +881,8 @@ impl Remembered {
         }
     }
 
-    /// A file that was done is found no more, as was noticed at this time.
+    /// Keeps the checkpoint of a file that was done and is found no more, as was noticed at `unix`,
+    /// in seconds.
     fn put_lost(&mut self, saved: Checkpoint, unix: u64) {
         let gone_at = i64::try_from(unix).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
         // Within the same second it may have been copied.
@@ -870,8 +890,9 @@ impl Remembered {
         self.put_gone(Checkpoint { is_done: true, gone_at, ..saved });
     }
 
-    /// What stands in the places of files that wait and were on another disk than their directory is
-    /// now: all of it may have been copied. Whether it is the same files is for their bytes to say.
+    /// Finds files that stand in the places of those that wait and that were on another disk than
+    /// their directory is now: all of it may have been copied. Whether they are the same files is
+    /// for their bytes to say.
     fn copied<'a>(
         &'a self,
         dir: &'a Path,
@@ -888,8 +909,8 @@ impl Remembered {
             .map(|(place, saved)| (place, saved.clone()))
     }
 
-    /// What stands at `path` could not be opened: its directory is searched again the next time, and
-    /// those around it.
+    /// Has a directory searched again the next time, and those around it: what stands at `path`
+    /// could not be opened.
     pub fn search_again(&mut self, path: &Path) {
         for dir in path.ancestors().skip(1).take(2) {
             self.searched.remove(dir);
@@ -900,19 +921,19 @@ impl Remembered {
     }
 }
 
-/// Whether nothing is there, and not only nothing to be seen.
+/// Whether an error says that nothing is there, and not only that nothing is to be seen.
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The device of the nearest directory above that is there. Of a volume that is not mounted it is
-/// another one than the volume's.
+/// The device of the nearest directory above a path that is there. If a volume is not mounted, the
+/// device is another one than the volume's.
 fn nearest_device(path: &Path) -> Option<u64> {
     let mut above = path.ancestors().skip(1);
     above.find_map(|dir| fs::metadata(dir).ok()).map(|metadata| metadata.dev())
 }
 
-/// Whether in the place of a file stands another than this one, on the same disk.
+/// Whether another file than this one stands in the place of a known file, on the same disk.
 fn is_place_taken(saved: &Checkpoint, this: &Stat) -> bool {
     fs::metadata(&saved.resolved).is_ok_and(|found| {
         found.is_file() && found.dev() == this.device && found.ino() != this.inode
@@ -928,15 +949,15 @@ pub fn is_gone_from_its_place(saved: &Checkpoint) -> bool {
     }
 }
 
-/// Whether a file that stands where it was last has more bytes than were delivered. (Of a compressed one
-/// the text is longer than the file.)
+/// Whether a file that stands where it was last has more bytes than were delivered. The text of a
+/// compressed file is longer than the file.
 #[must_use]
 pub fn has_grown_in_its_place(saved: &Checkpoint) -> bool {
     is_in_its_place(saved)
         && fs::symlink_metadata(&saved.resolved).is_ok_and(|found| found.len() > saved.offset)
 }
 
-/// Whether what has the inode number of a known file may be that, by its device and birth.
+/// Whether what has the inode number of a known file may be that file, by its device and birth.
 fn may_be_at(saved: &Checkpoint, path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| {
         let born = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -955,8 +976,8 @@ fn is_in_its_place(saved: &Checkpoint) -> bool {
     })
 }
 
-/// The files in a directory with these inodes, and the directories. Nothing else: a link may have got
-/// the inode of a file that is gone. All of them or none.
+/// The files in a directory with these inodes, and the directories, all of them or none. Nothing
+/// else: a link may have got the inode of a file that is gone.
 fn entries(
     dir: &Path,
     wanted: &HashSet<u64>,
@@ -980,9 +1001,9 @@ fn entries(
 /// Numbers of checkpoints by something that several may share, and most do not.
 #[derive(Debug, Default)]
 struct Index {
-    /// The first of each.
+    /// The first number of each key.
     first: HashMap<u64, u64>,
-    /// The others. Ordered, so that many with the same key do not cost more and more.
+    /// The other numbers. Ordered, so that many with the same key do not cost more and more.
     others: BTreeSet<(u64, u64)>,
 }
 
@@ -1026,7 +1047,7 @@ fn places(saved: &Checkpoint) -> impl Iterator<Item = PathBuf> {
     first.into_iter().chain(is_other.then_some(last))
 }
 
-/// A head as a key.
+/// Makes a key of a head.
 fn head_key(head: Fingerprint) -> u64 {
     u64::from(head.len) << 32 | u64::from(head.crc32)
 }

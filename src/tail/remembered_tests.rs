@@ -151,7 +151,7 @@ fn files_of_one_directory_under_two_paths_are_found_together() {
     assert_eq!(whereabouts(&mut remembered, u64::MAX).len(), 3);
 }
 
-/// Others wait for whoever searches: with each name it can be their turn.
+/// A search lets others have their turn with each name.
 #[test]
 fn a_search_pulses_with_each_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,7 +164,8 @@ fn a_search_pulses_with_each_name() {
         fs::write(dir.path().join(format!("{number}.log")), "").unwrap();
         fs::write(below.join(format!("{number}.log")), "").unwrap();
     }
-    let mut seeker = Anywhere { remembered: Remembered::new(vec![known], 1000, "default"), pulses: 0 };
+    let mut seeker =
+        Anywhere { remembered: Remembered::new(vec![known], 1000, "default"), pulses: 0 };
 
     assert_eq!(super::whereabouts(&mut seeker, u64::MAX).paths, []);
 
@@ -191,11 +192,12 @@ fn a_copied_file_is_found_in_its_place() {
     let copied = Checkpoint { inode: u64::MAX, ..copied };
     assert_eq!(claim(&copied, &path), Some(Match::Resume));
     assert_eq!(claim(&copied, &other), None, "it has only the bytes, and the path as configured");
-    let mut remembered = Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000, "default");
+    let mut remembered =
+        Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000, "default");
     assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "another file of this disk");
 }
 
-/// So many checkpoints of files that are not there, seen so long before second `10_000_000`.
+/// Makes checkpoints of files that are not there, seen so long before second `10_000_000`.
 fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
     let one = |(number, age): (usize, u64)| Checkpoint {
         path: format!("/nowhere/{number}.log").into(),
@@ -413,7 +415,8 @@ fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     assert_eq!(remembered.checkpoints().count(), GONE_MAX);
 }
 
-/// Some file systems tell other inodes along with the names: FUSE, layers of an overlay.
+/// Some file systems, such as FUSE and layers of an overlay, tell other inodes along with the
+/// names.
 #[test]
 fn what_is_in_its_place_is_not_gone() {
     let dir = tempfile::tempdir().unwrap();
@@ -428,7 +431,8 @@ fn what_is_in_its_place_is_not_gone() {
     assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
 }
 
-/// It was named as missing, came back and could not be opened: at the stop it is missing still.
+/// A file that was named as missing, came back and could not be opened is missing still at the
+/// stop.
 #[test]
 fn what_is_put_back_is_still_told_of() {
     let dir = tempfile::tempdir().unwrap();
@@ -459,7 +463,7 @@ fn what_is_put_back_is_still_told_of() {
     assert_eq!(later.told().count(), 0, "an earlier run has told of it");
 }
 
-/// They are on the disk still, under names that no pattern finds.
+/// The files are on the disk still, under names that no pattern finds.
 #[test]
 fn of_delivered_files_that_left_the_patterns_those_seen_last_are_kept() {
     let mut remembered = Remembered::default();

@@ -28,8 +28,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// What no link opens up by being there: these hold the secrets of processes, of the system and of
-/// the pod, and no logs. As written or listed they are roots like any other.
+/// Directories that no link opens up by being there. They hold the secrets of processes, of the
+/// system and of the pod, and no logs. As written or listed they are roots like any other.
 const SYSTEM: [&str; 5] = ["/proc", "/sys", "/etc", "/run/secrets", "/var/run/secrets"];
 /// Directories of every system that hold the files of many. No link opens up all of one.
 const SHARED: [&str; 20] = [
@@ -54,23 +54,24 @@ const SHARED: [&str; 20] = [
     "/var/log",
     "/var/tmp",
 ];
-/// A base that is a link may be pointed to what is beside the directory above its target.
+/// Levels from where a base leads up to the directory that is learnt. A base that is a link may be
+/// pointed to what is beside the directory above its target.
 const LEVELS_ABOVE: usize = 2;
 
 /// A directory that the operator names.
 #[derive(Debug)]
 struct Listed {
     written: PathBuf,
-    /// Where that really is, as far as is known.
+    /// Where the directory really is, as far as is known.
     real: PathBuf,
-    /// The links on its way when it was first there.
+    /// The links on the way to the directory when it was first there.
     links: Option<Vec<PathBuf>>,
 }
 
 /// A directory's neighbours, and the same path in each of them.
 #[derive(Debug)]
 struct Beside {
-    /// Holds the neighbours. Never `/`.
+    /// The directory that holds the neighbours. Never `/`.
     dir: PathBuf,
     below: PathBuf,
 }
@@ -79,7 +80,7 @@ struct Beside {
 #[derive(Debug, Default)]
 struct Reach {
     dirs: BTreeSet<PathBuf>,
-    /// Of the root of a mount, the neighbours of the same name: all that is below them.
+    /// Neighbours of the same name in the root of a mount, with all that is below them.
     alike: Vec<Beside>,
 }
 
@@ -88,18 +89,19 @@ struct Reach {
 pub(super) struct LinkRoots {
     /// Bases of patterns as written.
     written: Vec<PathBuf>,
-    /// What the operator wrote; none: roots are learnt.
+    /// Directories that the operator wrote; if there are none, roots are learnt.
     listed: Vec<Listed>,
-    /// What links led to.
+    /// Directories that links led to.
     learnt: Reach,
-    /// What is around bases that lead through no link: what was known there may have been moved.
+    /// Directories around bases that lead through no link: what was known there may have been
+    /// moved.
     near: Reach,
     /// Bases that have been there, and what is beside where they led then.
     met: HashMap<PathBuf, Vec<Beside>>,
 }
 
 impl LinkRoots {
-    /// With the bases of the patterns and what the operator listed, if anything.
+    /// Makes the roots from the bases of the patterns and what the operator listed, if anything.
     pub(super) fn new(bases: impl IntoIterator<Item = PathBuf>, listed: &[PathBuf]) -> Self {
         Self {
             written: bases.into_iter().collect(),
@@ -110,8 +112,8 @@ impl LinkRoots {
         }
     }
 
-    /// Finds out where the listed directories really are. `real` says that, and which links are on the
-    /// way. One that cannot be found at the moment stays where it was.
+    /// Finds out where the listed directories really are. `real` says that, and which links are on
+    /// the way. A directory that cannot be found at the moment stays where it was.
     pub(super) fn resolve(&mut self, real: impl Fn(&Path) -> Option<(PathBuf, Vec<PathBuf>)>) {
         for listed in &mut self.listed {
             if let Some((real, links)) = real(&listed.written) {
@@ -120,9 +122,9 @@ impl LinkRoots {
         }
     }
 
-    /// A base is there: it really is `real`, and the links on its way lead to `targets`. What that
-    /// allows is learnt at the first sight of it. `is_mount` says of a directory that it is the root
-    /// of a mount.
+    /// Learns what a base allows, when it is there for the first time: the base really is `real`,
+    /// and the links on its way lead to `targets`. `is_mount` says of a directory that it is the
+    /// root of a mount.
     pub(super) fn learn<'a>(
         &mut self,
         base: &Path,
@@ -145,7 +147,7 @@ impl LinkRoots {
         self.met.insert(base.to_owned(), beside);
     }
 
-    /// Whether the base may lead here: no link is on its way, or what it leads to is still to be
+    /// Whether a base may lead to `real`: no link is on its way, or what it leads to is still to be
     /// learnt, or is allowed.
     pub(super) fn allows_base(&self, base: &Path, real: &Path) -> bool {
         base == real || self.is_awaited(base) || self.allows(real) || self.is_beside(base, real)
@@ -221,7 +223,7 @@ impl Reach {
         self.dirs.extend((root != Path::new("/")).then(|| root.to_owned()));
     }
 
-    /// Whether `real` is in it. What is the system's own never is.
+    /// Whether `real` is in a learnt directory. The system's own never is.
     fn contains(&self, real: &Path) -> bool {
         let is_below = || self.dirs.iter().any(|dir| real.starts_with(dir));
         (is_below() || self.alike.iter().any(|one| one.is_around(real))) && !is_system(real)
@@ -233,8 +235,9 @@ impl Listed {
         Self { real: written.clone(), written, links: None }
     }
 
-    /// A link that was on its way may be pointed elsewhere, as `current` is. One that has come later
-    /// was made by whoever may write there, and is not followed; nor is one to the system's own.
+    /// Takes where the directory is now, if only links lead there that were on its way at first.
+    /// Such a link may be pointed elsewhere, as `current` is. A link that has come later was made
+    /// by whoever may write there, and is not followed; nor is one to the system's own.
     fn on_found(&mut self, real: PathBuf, links: Vec<PathBuf>) {
         let is_opened_up = is_system(&real) && !is_system(&self.written);
         let known = self.links.get_or_insert_with(|| links.clone());
@@ -245,7 +248,7 @@ impl Listed {
 }
 
 impl Beside {
-    /// Beside `target`, if `real` is in it.
+    /// The neighbours of `target`, if `real` is in it.
     fn new(target: &Path, real: &Path) -> Option<Self> {
         let dir = target.parent().filter(|dir| *dir != Path::new("/") && !is_shared(dir))?;
         let below = real.strip_prefix(target).ok()?;
@@ -258,7 +261,7 @@ impl Beside {
         names.next().is_some() && names.as_path() == self.below
     }
 
-    /// Whether `real` is in it, or below.
+    /// Whether `real` is in the same path below a neighbour, or below that.
     fn is_around(&self, real: &Path) -> bool {
         let Ok(rest) = real.strip_prefix(&self.dir) else { return false };
         let mut names = rest.components();
@@ -285,7 +288,7 @@ mod tests {
         roots
     }
 
-    /// The same where these directories are mounted.
+    /// Roots that have learnt where /share/logs led at first sight, with these directories mounted.
     fn met_on(mounts: &[&str], real: &str) -> LinkRoots {
         let mut roots = LinkRoots::new(["/share/logs".into()], &[]);
         let is_mount = |dir: &Path| mounts.iter().any(|mount| dir == Path::new(mount));
@@ -348,7 +351,7 @@ mod tests {
         }
     }
 
-    /// current ─▶ /opt/app/v1, and far below that the base.
+    /// Links `current` to /opt/app/v1, and has the base far below that.
     #[test]
     fn a_link_far_above_the_base_may_be_pointed_to_a_neighbour() {
         let base = Path::new("/current/var/log/app/x");

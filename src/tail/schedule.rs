@@ -19,22 +19,22 @@ use std::time::Instant;
 
 use crate::base::span::FileKey;
 
-/// Room for so many files is kept when none waits any more.
+/// Most files for which room is kept when none waits any more.
 const ROOM_KEPT: usize = 256;
 
-/// After so many files with new bytes one that only may have something has its turn.
+/// How many files with new bytes have their turn before one that only may have something.
 const GROWN_IN_A_ROW: u8 = 3;
 
 /// Files that wait to be read, each at most once.
 #[derive(Debug, Default)]
 pub struct Schedule {
-    /// Those with new bytes,
+    /// Files with new bytes.
     grown: Queue,
-    /// and those that may have something, some of which may have moved to the others.
+    /// Files that may have something to read. Some may have moved to those with new bytes.
     doubtful: Queue,
-    /// How many of the first have had their turn since one of the second.
+    /// How many files with new bytes have had their turn since one that only may have something.
     in_a_row: u8,
-    /// What is marked now has come after this moment.
+    /// The moment after which what is marked now has come.
     looked_at: Option<Instant>,
     /// Files that were marked and are not read to their end.
     waiting: HashMap<FileKey, Waiting>,
@@ -66,7 +66,7 @@ impl Queue {
         None
     }
 
-    /// Leaves its place in the order behind: it is passed over there.
+    /// Removes a file, and leaves its place in the order behind: the place is passed over.
     fn remove(&mut self, file: FileKey) {
         self.queued.remove(&file);
     }
@@ -75,14 +75,14 @@ impl Queue {
 /// Bytes of a file that nobody has read.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    /// The first of them came after this moment.
+    /// The moment after which the first of the bytes came.
     since: Instant,
-    /// Those from this offset on came after that one.
+    /// Offset from which on the bytes came later, and the moment after which they came.
     then: Option<(u64, Instant)>,
 }
 
 impl Schedule {
-    /// The file may have something to read. Says nothing new if it waits already.
+    /// Marks a file that may have something to read. Says nothing new if the file waits already.
     pub fn mark(&mut self, file: FileKey) {
         if !self.grown.queued.contains(&file) {
             self.doubtful.push(file);
@@ -90,7 +90,7 @@ impl Schedule {
         self.note(file);
     }
 
-    /// The file has bytes that nobody has read.
+    /// Marks a file that has bytes which nobody has read.
     pub fn mark_grown(&mut self, file: FileKey) {
         self.doubtful.remove(file);
         self.grown.push(file);
@@ -103,13 +103,13 @@ impl Schedule {
         }
     }
 
-    /// What is marked from now on came after this moment.
+    /// Sets the moment after which what is marked from now on came.
     pub fn looked(&mut self, at: Instant) {
         self.looked_at = Some(at);
     }
 
-    /// The file, which has `size` bytes `now`, is read from `offset`: returns since when the bytes
-    /// there may have waited.
+    /// Returns since when the bytes at `offset` may have waited, from which the file is read; the
+    /// file has `size` bytes `now`.
     pub fn waits_since(&mut self, file: FileKey, offset: u64, size: u64, now: Instant) -> Instant {
         let since = self.looked_at.unwrap_or(now);
         let waiting = self.waiting.entry(file).or_insert(Waiting { since, then: None });
@@ -120,7 +120,7 @@ impl Schedule {
         waiting.since
     }
 
-    /// The file is read to its end, or will not be read any more.
+    /// Takes out a file that is read to its end, or will not be read any more.
     pub fn on_end(&mut self, file: FileKey) {
         self.waiting.remove(&file);
         if self.waiting.is_empty() && self.waiting.capacity() > ROOM_KEPT {
@@ -128,7 +128,7 @@ impl Schedule {
         }
     }
 
-    /// Takes the next file. Since when it waits is kept: it has not been read yet.
+    /// Takes the next file. The schedule keeps since when it waits: it has not been read yet.
     pub fn next_file(&mut self) -> Option<FileKey> {
         let is_turn_of_grown = self.in_a_row < GROWN_IN_A_ROW;
         let grown = if is_turn_of_grown { self.grown.pop() } else { None };

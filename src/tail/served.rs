@@ -3,7 +3,8 @@
 //! Pure. Others write to them without this kernel's knowledge: no notification tells of that, and
 //! no lease knows of their writers.
 
-/// The names of such file systems by their numbers (statfs(2), `linux/magic.h`).
+/// Names of file systems that another machine or process serves, by their numbers (statfs(2),
+/// `linux/magic.h`).
 const KINDS: [(u32, &str); 14] = [
     (0x6573_5546, "FUSE"),
     (0x6969, "NFS"),
@@ -20,7 +21,7 @@ const KINDS: [(u32, &str); 14] = [
     (0x0116_1970, "GFS2"),
     (0x786f_4256, "a folder shared by VirtualBox"),
 ];
-/// A layer below may be written to past it.
+/// The number of overlayfs (statfs(2)). Somebody may write to the layer below past it.
 const OVERLAY: u32 = 0x794c_7630;
 
 /// The kind of a served file system, for people; `None` for any other.
@@ -35,7 +36,8 @@ pub(super) fn knows_writers(magic: u32) -> bool {
     kind(magic).is_none() && magic != OVERLAY
 }
 
-/// What statfs(2) says as a number of one size: it is signed or not, of 32 bits or 64, as the machine has it.
+/// The number that statfs(2) says, in one size: as the machine has it, it is signed or not, of 32
+/// bits or 64.
 #[must_use]
 pub(super) fn magic(told: impl TryInto<i128>) -> u32 {
     let told: i128 = told.try_into().unwrap_or_default();

@@ -12,45 +12,46 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
-/// Links followed in one path before it is called a loop, as path_resolution(7) has it.
+/// Most links that are followed in one path before it is called a loop, as path_resolution(7) has
+/// it.
 const LINKS_MAX: usize = 40;
-/// Links of the file system here may lead where no path does: into a pipe, or another container.
-/// They are not followed, so that what is behind one counts as being here.
+/// The file system whose links may lead where no path does: into a pipe, or another container. Such
+/// links are not followed, so that what is behind one counts as being here.
 const KERNEL: &str = "/proc";
 
 /// The way of a path.
 #[derive(Debug)]
 pub(super) struct Trace {
-    /// Where it leads: without links as far as it exists, the rest of it appended.
+    /// Where the path leads: without links as far as it exists, the rest of it appended.
     pub(super) real: PathBuf,
-    /// The links among its own components, in order.
+    /// The links among the path's own components, in order.
     pub(super) links: Vec<Link>,
-    /// The directories in which a change could make it lead elsewhere: those that hold a link on
-    /// its way, and the one that lacks its first missing component.
+    /// The directories in which a change could make the path lead elsewhere: those that hold a link
+    /// on its way, and the one that lacks its first missing component.
     pub(super) dirs: BTreeSet<PathBuf>,
-    /// How far it goes.
+    /// How far the path goes.
     pub(super) end: End,
 }
 
 /// A link that is a component of a path.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// As the path names it.
+    /// Path of the link, as the path that was followed names it.
     pub(super) path: PathBuf,
-    /// The real directory that holds it.
+    /// The real directory that holds the link.
     pub(super) dir: PathBuf,
-    /// Where it really leads.
+    /// Where the link really leads.
     pub(super) target: PathBuf,
 }
 
 /// How far a path goes.
 #[derive(Debug)]
 pub(super) enum End {
-    /// All of it is there.
+    /// All of the path is there.
     There,
-    /// A component is missing.
+    /// A component of the path is missing.
     Missing,
-    /// It is not known.
+    /// An error keeps the agent from knowing how far the path goes.
     Failed(io::Error),
 }
 
@@ -127,7 +128,7 @@ fn follow(real: &Path, dir: &Path, mut names: impl Iterator<Item = OsString>) ->
 }
 
 impl Trace {
-    /// Goes one component further, and on to where it leads if that is a link.
+    /// Goes one component further, and on to where it leads if it is a link.
     fn step(&mut self, name: OsString, links_left: &mut usize) -> Result<(), End> {
         let mut names = VecDeque::from([name]);
         while let Some(name) = names.pop_front() {
@@ -162,13 +163,13 @@ impl Trace {
         Ok(())
     }
 
-    /// Whether it has come to a link that is not followed.
+    /// Whether the trace has come to a link that is not followed.
     fn is_unknown(&self) -> bool {
         let is_link = |metadata: Metadata| metadata.is_symlink();
         self.real.starts_with(KERNEL) && fs::symlink_metadata(&self.real).is_ok_and(is_link)
     }
 
-    /// The target of a link; `None` if it is none.
+    /// The target of a link; `None` if the path is no link.
     fn link(&mut self, path: &Path, links_left: &mut usize) -> io::Result<Option<PathBuf>> {
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.is_symlink() || is_kernels(path, &metadata) {
@@ -179,7 +180,8 @@ impl Trace {
         fs::read_link(path).map(Some)
     }
 
-    /// There is nothing to go on to in `real`: says why, and where to wait for a change.
+    /// Ends the trace where there is nothing to go on to in `real`: says why, and where to wait for
+    /// a change.
     fn stop(&mut self, error: io::Error) -> End {
         match error.kind() {
             io::ErrorKind::NotFound => {
@@ -194,7 +196,7 @@ impl Trace {
         }
     }
 
-    /// Appends what cannot be looked at.
+    /// Appends components that cannot be looked at.
     fn append(&mut self, names: impl IntoIterator<Item = OsString>) {
         for name in names {
             if name == ".." {

@@ -23,11 +23,11 @@ use std::time::UNIX_EPOCH;
 
 use super::catalog::names;
 
-/// So many levels are searched around the directory of a known file.
+/// How many levels are searched around the directory of a known file.
 const LEVELS: usize = 2;
-/// Most directories that are searched around all of them.
+/// Most directories that are searched around those of all known files.
 const AROUND_MAX: usize = 4096;
-/// The time stamps of directories are this coarse, in nanoseconds.
+/// How coarse the time stamps of directories are, in nanoseconds.
 const DIR_STAMP_LAG: i64 = 2_000_000_000;
 
 /// A file that is known, and the last look at it.
@@ -35,13 +35,13 @@ const DIR_STAMP_LAG: i64 = 2_000_000_000;
 pub struct Known {
     /// Path as configured, links not resolved.
     pub path: PathBuf,
-    /// When it was last looked at, in nanoseconds since 1970.
+    /// When the file was last looked at, in nanoseconds since 1970.
     pub seen: i64,
-    /// If it waits to be delivered and is not met, a copy of it may be older than the last look:
-    /// when it was born itself.
+    /// When the file was born, in nanoseconds since 1970, if it waits to be delivered and is not
+    /// met. A copy of it may be older than the last look.
     pub born: Option<i64>,
-    /// If it was truncated, a copy of it may hold more than was read: one that was written to after
-    /// this moment.
+    /// Time after which a copy was written to that may hold more than was read, in nanoseconds
+    /// since 1970, if the file was truncated.
     pub copied: Option<i64>,
 }
 
@@ -54,11 +54,14 @@ impl Known {
         self.copied = earlier(self.copied, other.copied);
     }
 
-    fn is_younger(&self, born: i64) -> bool {
-        born > self.born.unwrap_or(i64::MAX).min(self.seen)
+    /// Whether a file was made since the last look, or may be a copy although it is older. Times of birth
+    /// lag, and what was not written to since then is older too.
+    fn is_younger(&self, born: i64, modified: i64) -> bool {
+        let is_missed = born > self.seen && modified > self.seen;
+        is_missed || self.born.is_some_and(|first| born > first)
     }
 
-    /// Whether what it held may stand in a copy only.
+    /// Whether what the file held may stand in a copy only.
     const fn expects_copies(&self) -> bool {
         self.born.is_some() || self.copied.is_some()
     }
@@ -68,18 +71,19 @@ impl Known {
     }
 }
 
-/// The known files, by where they really were, under the names that the patterns found.
-/// (Paths are compared a component at a time, which is slow; so these are their bytes.)
+/// The known files, by where they really were, under the names that the patterns found. The keys
+/// are the bytes of the paths: to compare paths a component at a time is slow.
 pub type Places = HashMap<OsString, Known>;
 
 /// A file beside a known one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen<'k> {
-    /// Where it is.
+    /// Where the file is.
     pub path: PathBuf,
-    /// The file that it is a generation of.
+    /// The known file that the file is a generation of.
     pub known: &'k Known,
-    /// It is older than the last look, or that does not matter: it counts only as a copy.
+    /// Whether the file counts only as a copy: it is older than the last look, or its age does not
+    /// matter.
     pub is_copy: bool,
 }
 
@@ -90,7 +94,7 @@ pub struct Search<'k> {
     pub found: Vec<(i64, Unseen<'k>)>,
     /// Directories that may not be looked into.
     pub closed: HashSet<PathBuf>,
-    /// Where a known file was and nothing is now.
+    /// Paths at which a known file was and nothing is now.
     pub absent: Vec<OsString>,
 }
 
@@ -185,14 +189,14 @@ type Family<'k> = BTreeMap<&'k [u8], &'k Known>;
 enum Where {
     Beside,
     Below,
-    /// Above it, or beside that.
+    /// Above the directory, or beside the one above.
     Around,
 }
 
 /// What is searched for in a directory around those of known files.
 #[derive(Default)]
 struct Around<'k> {
-    /// By how it is reached, and how many levels deep the search goes.
+    /// The known files and how many levels deep the search goes, by how the directory is reached.
     families: BTreeMap<Where, (Family<'k>, usize)>,
 }
 
@@ -241,8 +245,8 @@ fn list(dir: &Path) -> io::Result<Listed> {
     Ok(listed)
 }
 
-/// Whether a name beside this place may have changed since a look: the directory says when one did, a
-/// little late.
+/// Whether a name beside this place may have changed since a look. The directory says when a name
+/// did, a little late.
 #[must_use]
 pub fn has_changed_since(place: &Path, seen: i64) -> bool {
     let changed = place.parent().map(fs::metadata);
@@ -250,7 +254,7 @@ pub fn has_changed_since(place: &Path, seen: i64) -> bool {
     changed.is_none_or(|changed| changed > seen.saturating_sub(DIR_STAMP_LAG))
 }
 
-/// When a file of this name was born, if it is one that nobody has seen.
+/// When a file of this name was born, in nanoseconds since 1970, if it is one that nobody has seen.
 fn examine<'k>(
     dir: &Path,
     name: &OsStr,
@@ -275,7 +279,7 @@ fn examine<'k>(
     let born = born(&metadata);
     let is_met = met.contains(&(metadata.dev(), metadata.ino()));
     let modified = modified(&metadata);
-    let is_it = |known: &&Known| known.is_younger(born) || known.may_be_copied(modified);
+    let is_it = |known: &&Known| known.is_younger(born, modified) || known.may_be_copied(modified);
     let same = same.filter(|known| ways == Where::Beside && born > known.seen);
     let known = same.or_else(|| beside.into_iter().find(is_it))?;
     let is_it = metadata.is_file() && !is_met;
@@ -283,7 +287,8 @@ fn examine<'k>(
     is_it.then_some((born, Unseen { path, known, is_copy }))
 }
 
-/// When a file was made; where that is not known, when its bytes changed last.
+/// When a file was made, in nanoseconds since 1970; where that is not known, when its bytes changed
+/// last.
 fn born(metadata: &Metadata) -> i64 {
     let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     match born {

@@ -32,7 +32,8 @@ pub struct Watch {
     names: HashMap<u64, FileKey>,
     /// Names in plain directories that matter to nobody.
     idle: HashSet<u64>,
-    /// Makes these keys: thousands of names are large. Two that share one would be the same hint.
+    /// Makes the keys of names: thousands of names are large. Two names that share a key would be
+    /// the same hint.
     hasher: RandomState,
     buffer: Vec<u8>,
     /// Why files are polled for good; `None` while notifications can be had and trusted.
@@ -47,14 +48,14 @@ pub struct Watch {
     glanced: Hints,
 }
 
-/// Files that came, by their names, and have not been looked at.
+/// Files that came and have not been looked at, by their names.
 #[derive(Default)]
 struct Births {
     /// Directories that hold files and are no plain ones: in the plain ones names are known.
     ways: HashMap<WatchDescriptor, PathBuf>,
-    /// By the key of directory and name, in the order of coming.
+    /// Paths that came, with the key of directory and name, in the order of coming.
     came: Vec<(u64, PathBuf)>,
-    /// Those that have gone again.
+    /// Paths that came and have gone again.
     gone: Vec<PathBuf>,
 }
 
@@ -83,16 +84,16 @@ impl Births {
 struct Watched {
     descriptor: WatchDescriptor,
     holds_files: bool,
-    /// The kind of its file system, if that does not tell of all that happens.
+    /// The kind of the directory's file system, if it does not tell of all that happens.
     served: Option<&'static str>,
 }
 
 /// Directories in which files are born without an event, as far as is known.
 #[derive(Default)]
 struct Untold {
-    /// Those of earlier discoveries.
+    /// Directories in which files were born without an event in earlier discoveries.
     before: HashSet<WatchDescriptor>,
-    /// Those of this discovery.
+    /// Directories in which a file was born without an event in this discovery.
     now: HashSet<WatchDescriptor>,
     /// Directories of which an event has told names since the last discovery.
     told: HashSet<WatchDescriptor>,
@@ -107,7 +108,8 @@ impl Untold {
         }
     }
 
-    /// A file was born there since the last discovery. Whether that has been so twice without an event.
+    /// Notes that a file was born in a directory since the last discovery. Returns whether that has
+    /// been so twice without an event.
     fn on_birth(&mut self, dir: &WatchDescriptor) -> bool {
         if self.told.contains(dir) {
             return false;
@@ -129,26 +131,28 @@ pub struct Hints {
     pub written: Vec<FileKey>,
     /// Files of which only the attributes have changed, each once.
     pub touched: Vec<FileKey>,
-    /// Names came, went or changed: discovery is due.
+    /// Whether names came, went or changed: discovery is due.
     pub names_changed: bool,
     /// Paths that came, or whose rights have changed, and of which the caller says whether that is
     /// news: by [`Watch::ignore`], or with a discovery.
     pub came: Vec<PathBuf>,
-    /// Something was written to that has no known name: perhaps a rotated file.
+    /// Whether something was written to that has no known name: perhaps a rotated file.
     pub unknown_written: bool,
-    /// The kernel's queue was full and events are lost: look at everything.
+    /// Whether the kernel's queue was full and events are lost: the agent looks at everything.
     pub overflowed: bool,
 }
 
-/// 64 KiB: some 2,000 events in one call.
+/// Size of the buffer for events in bytes: 64 KiB hold some 2,000 events.
 const EVENTS_BYTES: usize = 64 * 1024;
-/// Most names that came of which the caller is asked; of more it is taken for granted.
+/// Most paths that came of which the caller is asked whether they are news; more are taken for
+/// news.
 const CAME_MAX: usize = 1024;
-/// Most files that came and wait to be looked at by themselves: of others a discovery tells.
+/// Most files that came and wait to be looked at one by one; discovery tells of others.
 const BIRTHS_MAX: usize = 64;
-/// Most names that are known to matter to nobody.
+/// Most names that the watch keeps as mattering to nobody.
 const IDLE_MAX: usize = 4096;
-/// Calls in a row. That is more than the kernel's queue holds by default (16,384 events).
+/// Most calls in a row that read events. They hold more than the kernel's queue does by default
+/// (16,384 events).
 const READS_MAX: usize = 16;
 
 impl Watch {
@@ -254,9 +258,9 @@ impl Watch {
         has_new
     }
 
-    /// A discovery has found a file that was born since the one before. Returns whether no event has told
-    /// of any name there since: the next discovery is to come soon, and if that finds another one so,
-    /// notifications are not trusted.
+    /// Notes that a discovery has found a file that was born since the one before. Returns whether
+    /// no event has told of any name there since: the next discovery is to come soon, and if it
+    /// finds another file so, notifications are not trusted.
     pub fn on_birth(&mut self, path: &Path) -> bool {
         let Some(watched) = path.parent().and_then(|dir| self.by_dir.get(dir)) else {
             return false;
@@ -292,7 +296,8 @@ impl Watch {
         self.births.came.retain(|(key, _)| !self.names.contains_key(key));
     }
 
-    /// The same, of some files: what is known of others stays.
+    /// Says which files stand under which paths, as [`Self::set_names`] does, for some files: what
+    /// is known of others stays.
     pub fn add_names<'a>(&mut self, files: impl Iterator<Item = (&'a Path, FileKey)>) {
         // Files of one directory come one after the other, mostly.
         let mut last: Option<(&Path, &Watched)> = None;
@@ -307,7 +312,7 @@ impl Watch {
         }
     }
 
-    /// What happens to a file of this name matters to nobody, until something comes there again.
+    /// Ignores what happens to a file of this name, until something comes there again.
     pub fn ignore(&mut self, path: &Path) {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return };
         let Some(watched) = self.by_dir.get(dir) else { return };
@@ -317,8 +322,8 @@ impl Watch {
         self.idle.insert(key(&self.hasher, &watched.descriptor, name));
     }
 
-    /// Takes the paths under which files may have been born since it was last asked, and those under
-    /// which some were that have gone again.
+    /// Takes the paths under which files may have been born since it was last called, and those
+    /// under which some were that have gone again.
     pub fn take_births(&mut self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let came = std::mem::take(&mut self.births.came).into_iter().map(|(_, path)| path);
         (came.collect(), std::mem::take(&mut self.births.gone))
@@ -409,14 +414,15 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The open file of which only the attributes have changed: it is the same, under the same name.
+    /// The open file of which only the attributes have changed: the file is the same, under the
+    /// same name.
     fn is_touched(&self, event: &Event<&OsStr>) -> Option<FileKey> {
         let name = event.name.filter(|_| event.mask == EventMask::ATTRIB)?;
         self.names.get(&key(self.hasher, &event.wd, name)).copied()
     }
 
-    /// Whether an event is news of the names for sure. Puts what may be into `came`, by its key, and
-    /// takes out what has gone again.
+    /// Whether an event is news of the names for sure. Puts a path that may be news into `came`, by
+    /// its key, and takes out one that has gone again.
     fn is_changed_by(&mut self, event: &Event<&OsStr>, came: &mut HashMap<u64, PathBuf>) -> bool {
         let Some((dir, name)) = self.plain.get(&event.wd).zip(event.name) else { return true };
         let key = key(self.hasher, &event.wd, name);
@@ -440,7 +446,7 @@ impl Names<'_> {
     }
 }
 
-/// Stands for a name in a directory.
+/// A key that stands for a name in a directory.
 fn key(hasher: &RandomState, dir: &WatchDescriptor, name: &OsStr) -> u64 {
     hasher.hash_one((dir, name))
 }
@@ -594,8 +600,8 @@ mod tests {
         assert!(watch.take().names_changed);
     }
 
-    /// Two paths to one directory share its watch; when one of them is given up or leads elsewhere,
-    /// the other one is watched on.
+    /// Watches one directory by two paths, which share its watch: when one path is given up or
+    /// leads elsewhere, the directory is watched on by the other.
     #[test]
     fn a_directory_under_two_paths_stays_watched_when_one_goes() {
         let dir = tempfile::tempdir().unwrap();
@@ -626,7 +632,7 @@ mod tests {
         }
     }
 
-    /// What the kernel holds is what is wanted, however often directories come and go.
+    /// The kernel holds the watches that are wanted, however often directories come and go.
     #[test]
     fn no_watch_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();

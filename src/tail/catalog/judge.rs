@@ -16,18 +16,18 @@ pub struct Stat {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// When it was made, in nanoseconds since 1970; 0 for not known.
+    /// When the file was made, in nanoseconds since 1970; 0 for not known.
     pub born: i64,
     /// Size in bytes.
     pub size: u64,
-    /// When its bytes changed last, in nanoseconds since 1970. `None` while that is so recent that
-    /// another change could bear the same time.
+    /// When the file's bytes changed last, in nanoseconds since 1970. `None` while that is so
+    /// recent that another change could bear the same time.
     pub modified: Option<i64>,
-    /// When its bytes, names or rights changed last, in nanoseconds since 1970.
+    /// When the file's bytes, names or rights changed last, in nanoseconds since 1970.
     pub changed: i64,
-    /// Names that it has; 0 when it was deleted.
+    /// How many names the file has; 0 when it was deleted.
     pub links: u64,
-    /// It is a regular file.
+    /// Whether the file is a regular one.
     pub is_file: bool,
 }
 
@@ -38,27 +38,30 @@ pub struct Seen {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// When the file was made; 0 for not known.
+    /// When the file was made, in nanoseconds since 1970; 0 for not known.
     pub born: i64,
-    /// The path is that of the checkpoint.
+    /// Whether the path is that of the checkpoint.
     pub is_same_path: bool,
-    /// The first bytes are those of the checkpoint's head.
+    /// Whether the first bytes are those of the checkpoint's head.
     pub is_head_same: bool,
-    /// The bytes before the checkpoint's offset are those of its tail (and so the file is at least
-    /// that long).
+    /// Whether the bytes before the checkpoint's offset are those of its tail (and so the file is
+    /// at least that long).
     pub is_tail_same: bool,
 }
 
 /// What a checkpoint means for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// It is this file: go on at the checkpoint's offset.
+    /// The file is the one that the checkpoint speaks of: the agent goes on at the checkpoint's
+    /// offset.
     Resume,
-    /// It may be this file, which nothing proves: from the first byte, and the checkpoint is done with.
+    /// The file may be the one that the checkpoint speaks of, and nothing proves it: the agent
+    /// reads from the first byte, and drops the checkpoint.
     Again,
-    /// It was this file, and other bytes stand in it now: from the first byte.
+    /// The file was the one that the checkpoint speaks of, and other bytes stand in it now: the
+    /// agent reads from the first byte.
     Rewritten,
-    /// It speaks of another file.
+    /// The checkpoint speaks of another file.
     Other,
 }
 
@@ -87,7 +90,7 @@ pub fn compare(saved: &Checkpoint, seen: Seen) -> Match {
 enum Birth {
     Same,
     Other,
-    /// Not every file system knows the time.
+    /// The time is not known of both: not every file system has it.
     Unknown,
 }
 
@@ -101,8 +104,8 @@ impl Birth {
     }
 }
 
-/// Whether these are so many bytes that no other log is to be expected to have the same: a whole head
-/// and a whole tail. Fewer, such as `{` or a banner, are those of many files.
+/// Whether a head and a tail are whole: so many bytes that no other log is to be expected to have
+/// the same. Fewer, such as `{` or a banner, are those of many files.
 #[must_use]
 pub const fn is_whole_proof(head: Fingerprint, tail: Fingerprint) -> bool {
     head.len as usize == HEAD_BYTES_MAX && tail.len as usize == TAIL_BYTES_MAX
@@ -121,16 +124,17 @@ pub fn is_born_with(saved: &Checkpoint, born: i64) -> bool {
 }
 
 /// Whether other bytes in a file that a checkpoint speaks of, now at `path`, are a new text of that
-/// file, and it is not another one with the same inode: by its time of birth, or where that is not known
-/// by its name.
+/// file, and not another file with the same inode: by the time of birth, or where that is not known
+/// by the name.
 #[must_use]
 pub fn is_same_file(saved: &Checkpoint, born: i64, path: &Path) -> bool {
     let is_named_so = || kin(path, &[&saved.path, &saved.resolved]) != Some(Kin::Stranger);
     is_born_with(saved, born) || is_named_so()
 }
 
-/// Whether a file that was born then can be a copy of bytes that had gone away by then; 0 for not known.
-/// What holds them compressed is one whenever it was made: no app writes that.
+/// Whether a file that was born at `born` can be a copy of bytes that had gone away by `gone_at`; 0
+/// for not known. A file that holds them compressed is a copy whenever it was made: no app writes
+/// that.
 #[must_use]
 pub const fn has_alibi(born: i64, gone_at: i64, is_compressed: bool) -> bool {
     is_compressed || born == 0 || gone_at == 0 || born <= gone_at

@@ -15,16 +15,17 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// What gzip adds to a name.
+/// Ending that gzip adds to a name.
 const GZIP: &[u8] = b".gz";
-/// What scripts add to a name, or put in the place of its extension.
+/// Endings that scripts add to a name, or put in the place of its extension.
 const WORDS: [&[u8]; 4] = [b".old", b".bak", b".prev", b".orig"];
-/// What stands before a time in the names of svlogd and multilog, which write to [`CURRENT`].
+/// Text before a time in the names of svlogd and multilog, which write to [`CURRENT`].
 const TAI64N: &[u8] = b"@";
 const TAI64N_DIGITS: usize = 24;
 const CURRENT: &[u8] = b"current";
 
-/// The names that a file may have had before it got this one: none if it looks like no generation.
+/// The names that a file may have had before it got this one: none if the name looks like no
+/// generation.
 #[must_use]
 pub fn bases(name: &[u8]) -> Vec<Vec<u8>> {
     let plain = name.strip_suffix(GZIP).unwrap_or(name);
@@ -48,7 +49,7 @@ pub fn bases(name: &[u8]) -> Vec<Vec<u8>> {
     bases
 }
 
-/// Whether one of these is a name that a file of that name may have got from rotation.
+/// Whether a file named `base` may have got this name from rotation.
 #[must_use]
 pub fn is_generation(name: &[u8], base: &[u8]) -> bool {
     bases(name).iter().any(|one| one == base)
@@ -57,16 +58,18 @@ pub fn is_generation(name: &[u8], base: &[u8]) -> bool {
 /// How the path of a file is related to the paths of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kin {
-    /// It is the name of a generation of the other one, in the same directory.
+    /// The path is that of a generation of the other file, in the same directory.
     Generation,
-    /// It is such a name, or the same one, in another directory.
+    /// The path is in another directory, under the name of a generation of the other file or under
+    /// the same name.
     Elsewhere,
     /// The names have nothing to do with each other.
     Stranger,
 }
 
-/// Relates a path to those under which another file was known, of which the last is where it really was;
-/// `None` if it is that: whatever has taken the place of a file is no copy of it.
+/// Relates a path to those under which another file was known, of which the last is where that file
+/// really was. `None` if the path is that last one: whatever has taken the place of a file is no
+/// copy of it.
 #[must_use]
 pub fn kin(path: &Path, known: &[&Path]) -> Option<Kin> {
     let (Some(name), Some(real)) = (path.file_name(), known.last()) else { return None };
@@ -93,7 +96,7 @@ pub fn distance(one: &Path, other: &Path) -> usize {
     one.components().count() + other.components().count() - 2 * shared
 }
 
-/// What stands before a separator with nothing but a number or a date behind it.
+/// The parts of a name that stand before a separator with nothing but a number or a date behind it.
 fn unnumbered(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     // A date may end with its zone.
     let dated = name.strip_suffix(b"Z").filter(|rest| rest.last().is_some_and(u8::is_ascii_digit));

@@ -18,9 +18,9 @@ struct Met<'a> {
     place: &'a Place,
     name: &'a OsStr,
     path: PathBuf,
-    /// If it leads to a file, that is one to take.
+    /// Whether a file at the end of the link is one to take.
     is_match: bool,
-    /// If it leads to a directory, what is left to match there.
+    /// Parts of the pattern that are left to match in a directory at the end of the link.
     parts: Vec<usize>,
 }
 
@@ -70,7 +70,7 @@ impl Walk<'_> {
         self.watch(trace.links[..=index].iter().map(|link| link.dir.clone()));
     }
 
-    /// A link that matches, or that may lead to a directory to enter.
+    /// Follows a link that matches, or that may lead to a directory to enter.
     pub(super) fn follow(&mut self, place: &Place, name: &OsStr, dirs: &mut Vec<Place>) {
         let path = place.path.join(name);
         let mut is_match = self.is_match(place, name);
@@ -103,7 +103,7 @@ impl Walk<'_> {
         }
     }
 
-    /// There is something at the end of a link.
+    /// Takes what is at the end of a link.
     fn arrive(&mut self, met: Met<'_>, trace: Trace, metadata: &Metadata, dirs: &mut Vec<Place>) {
         if self.ground.own.is_ours(inode(metadata)) {
             return;
@@ -149,7 +149,7 @@ impl Walk<'_> {
         self.take(place, name, path, metadata, true);
     }
 
-    /// There is nothing at the end of a link: where it may come is watched, if it may.
+    /// Watches where the missing end of a link may come, if it may.
     fn await_target(&mut self, met: Met<'_>, trace: Trace) {
         if self.may_lead(&met.path, &trace.real) {
             self.watch(trace.dirs);
@@ -158,7 +158,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Of a link that leads nowhere for ever nothing is said if only `**` has met it.
+    /// Notes a link that leads nowhere for ever, unless only `**` has met it.
     fn note_link(&mut self, met: &Met<'_>, error: io::Error) {
         let asks = |&part: &usize| self.pattern.parts[part].is_match(met.name);
         let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
@@ -167,7 +167,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The one file of a pattern without wildcards is a base too.
+    /// Whether a path may lead to `real`. The one file of a pattern without wildcards is a base
+    /// too.
     fn may_lead(&self, path: &Path, real: &Path) -> bool {
         let is_base = self.pattern.is_literal();
         self.roots.allows(real) || (is_base && self.roots.allows_base(path, real))

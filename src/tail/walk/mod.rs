@@ -24,11 +24,11 @@ use super::pattern::{Part, Pattern};
 use super::roots::LinkRoots;
 use super::trace;
 
-/// Times that a directory is entered, under as many names, if files are left out by name: what is
+/// How often a directory is entered, under as many names, if files are left out by name: what is
 /// left out under one name may be wanted under the next.
 const NAMES_MAX: u8 = 8;
 
-/// What is the same for the walks of all patterns.
+/// The state that the walks of all patterns share.
 pub(super) struct Ground<'a> {
     pub(super) exclude: &'a Exclude,
     pub(super) own: &'a Own,
@@ -43,22 +43,22 @@ pub(super) struct Walk<'a> {
     roots: &'a mut LinkRoots,
     noted: &'a mut Noted,
     scan: &'a mut Scan,
-    /// What the pattern matches.
+    /// Files that the pattern matches.
     found: Vec<Match>,
-    /// How many of them are not known.
+    /// How many of the files are not known.
     new: usize,
-    /// Files that are found and may have other names,
+    /// Device and inode of found files that may have other names.
     several: HashSet<(u64, u64)>,
-    /// and how many further names of them were.
+    /// How many further names of such files were found.
     further: usize,
     /// How often a directory was entered to match a part of the pattern.
     entered: HashMap<((u64, u64), usize), u8>,
     /// The directories that are still to be entered, the next one last.
     ahead: Vec<Place>,
-    /// The files of the directory that is looked at are beside one that the settings name.
+    /// Whether the files of the directory that is looked at are beside one that the settings name.
     is_beside_named: bool,
-    /// Those with hidden names wait until there are no others: a file that several names lead to
-    /// is found under one that people use.
+    /// Directories with hidden names, which wait until there are no others: a file that several
+    /// names lead to is found under one that people use.
     hidden_ahead: Vec<Place>,
 }
 
@@ -71,21 +71,21 @@ struct Match {
 
 /// A directory that the walk may enter.
 struct Place {
-    /// As configured.
+    /// Path of the directory, as configured.
     path: PathBuf,
-    /// Where that really is.
+    /// Where the directory really is.
     real: PathBuf,
-    /// A component below the base begins with a dot.
+    /// Whether a component below the base begins with a dot.
     is_hidden: bool,
-    /// Some of the names in it are our own.
+    /// Whether some of the names in the directory are our own.
     has_own: bool,
-    /// The parts of the pattern that its names may match, by their index.
+    /// Indexes of the parts of the pattern that names in the directory may match.
     parts: Vec<usize>,
     above: Option<Rc<Above>>,
 }
 
 impl Place {
-    /// A directory in this one.
+    /// A place for a directory in this one.
     fn below(&self, name: &OsStr, real: PathBuf, parts: Vec<usize>) -> Self {
         Self {
             path: self.path.join(name),
@@ -118,7 +118,7 @@ impl Above {
 }
 
 impl<'a> Walk<'a> {
-    /// Nothing is done yet.
+    /// Prepares the walk of one pattern.
     pub(super) fn new(
         pattern: &'a Pattern,
         ground: Ground<'a>,
@@ -152,8 +152,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Walks. Returns the files in order of path, those with hidden names last; what else was met
-    /// is in the scan.
+    /// Walks the pattern. Returns the files in order of path, those with hidden names last; what
+    /// else was met is in the scan.
     pub(super) fn run(mut self) -> Vec<Found> {
         if let Some(base) = self.base() {
             self.enter(base);
@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at the names that the pattern gives.
+    /// Looks at the names that the pattern gives without wildcards.
     fn look_up(&mut self, place: &Place, dirs: &mut Vec<Place>) {
         let pattern = self.pattern;
         for &part in &place.parts {
@@ -247,7 +247,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at all names.
+    /// Looks at all names in a directory.
     fn list(&mut self, place: &Place, dirs: &mut Vec<Place>) -> io::Result<()> {
         let before = self.found.len();
         for entry in fs::read_dir(&place.real)? {
@@ -273,7 +273,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A name in a directory: a file that matches, a directory to enter, or a link to one of them.
+    /// Looks at a name in a directory: a file that matches, a directory to enter, or a link to one
+    /// of them.
     fn see(
         &mut self,
         place: &Place,
@@ -318,7 +319,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A file that matches, found by its own name or behind a link.
+    /// Takes a file that matches, found by its own name or behind a link.
     fn take(
         &mut self,
         place: &Place,
@@ -386,7 +387,7 @@ impl<'a> Walk<'a> {
         self.new = files_max;
     }
 
-    /// A directory that is to be entered, if there is room for it.
+    /// Plans to enter a directory, if there is room for it.
     fn plan(&mut self, dirs: &mut Vec<Place>, place: impl FnOnce() -> Place) {
         let ahead = self.ahead.len() + self.hidden_ahead.len() + dirs.len();
         if ahead + self.scan.dirs.len() < self.ground.room.dirs {
@@ -438,7 +439,7 @@ impl<'a> Walk<'a> {
         self.scan.dirs.len() / 2 < self.ground.room.dirs
     }
 
-    /// What is not there is no error: it may come.
+    /// Notes an error at a path. Nothing is noted of a path where nothing is: something may come.
     fn note(&mut self, path: &Path, error: io::Error) {
         if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory {
             let met = self.noted.errors.meet(path);
