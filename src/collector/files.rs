@@ -183,7 +183,7 @@ impl Collector {
             return;
         }
         self.born_at = Some(now);
-        self.aside.begin();
+        self.begin_births(now);
         for path in came {
             if self.is_short || self.beyond != Beyond::default() || self.is_abandoned {
                 return;
@@ -330,6 +330,7 @@ impl Collector {
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
+        self.aside.end();
         self.note_missing(false, now);
         let is_untold = !is_first && self.note_births(first, is_none_left);
         self.refresh_names();

@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map};
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,10 @@ const STAMP_LAG: Duration = Duration::from_millis(50);
 
 /// How long a file that equals one that nobody touches may be a copy that is still to replace it.
 const COPY_TIME: Duration = Duration::from_secs(60);
+/// Most checkpoints of files that wait to be opened, beside those that can be known.
+const WAITING_MAX: usize = 10_000;
+/// How long it is known which open files there are, while files are born between two discoveries.
+const BIRTHS_PAUSE: Duration = Duration::from_millis(100);
 /// Why a file is not open that may be a copy.
 const SOUGHT: &str = "it may be a copy of a file that is searched for";
 /// Most open files with the same head that are looked at, beside those whose generation it may be.
@@ -97,6 +102,8 @@ pub(super) struct Aside {
     /// The originals, by what a copy has of them; made when the first copy is suspected in a
     /// discovery.
     originals: Option<Originals>,
+    /// When files that are born are compared with what is open by then.
+    births_from: Option<Instant>,
 }
 
 /// Open files, and those whose last batches are under way, by what a copy has of them.
@@ -105,7 +112,9 @@ struct Originals {
     by_head: HashMap<Fingerprint, Vec<FileKey>>,
     head_lens: BTreeSet<u32>,
     /// Files by the paths where they stand and stood.
-    by_place: HashMap<PathBuf, Vec<FileKey>>,
+    by_place: BTreeSet<(u64, FileKey)>,
+    /// Makes keys of paths. Two that share one are told apart where the names are compared.
+    hasher: RandomState,
 }
 
 impl Originals {
@@ -115,19 +124,30 @@ impl Originals {
             self.head_lens.insert(head.len);
             self.by_head.entry(head).or_default().push(file);
         }
-        tracked.places().for_each(|place| self.by_place.entry(place).or_default().push(file));
+        for place in tracked.places().flat_map(|place| around(&place)) {
+            self.by_place.insert((self.key(&place), file));
+        }
     }
 
-    /// The files that a file with these heads may be a copy of, or become a copy of in this place.
+    fn key(&self, place: &Path) -> u64 {
+        self.hasher.hash_one(place.as_os_str())
+    }
+
+    /// Open files that one with these heads may be a copy of, or become one in this place.
     fn of(&self, heads: &[Fingerprint], place: &Path) -> BTreeSet<FileKey> {
         let name = place.file_name().unwrap_or_default();
         let bases = names::bases(name.as_bytes());
         let bases = bases.iter().map(|base| place.with_file_name(OsStr::from_bytes(base)));
-        let by_place = bases.filter_map(|base| self.by_place.get(&base));
+        let places = bases.flat_map(|base| around(&base).collect::<Vec<_>>());
+        let by_place = places.flat_map(|place| {
+            let key = self.key(&place);
+            self.by_place.range((key, FileKey(0))..=(key, FileKey(u32::MAX))).take(SAME_HEADS_MAX)
+        });
+        let by_place = by_place.map(|(_, file)| file);
         // Many may begin with the same banner.
         let by_head = heads.iter().filter_map(|head| self.by_head.get(head));
         let by_head = by_head.flat_map(|files| files.iter().take(SAME_HEADS_MAX));
-        by_place.flatten().chain(by_head).copied().collect()
+        by_place.chain(by_head).copied().collect()
     }
 }
 
@@ -170,11 +190,28 @@ enum Origin {
     Overwritten,
 }
 
+/// A path, and the same name in the two directories above.
+fn around(place: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let name = place.file_name().unwrap_or_default().to_owned();
+    place
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(move |dir| dir.join(&name))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
 fn found_as(found: &Found) -> FoundAs {
     (found.size, found.modified)
 }
 
 impl Aside {
+    /// Forgets which open files a copy may be of: they are not what they were.
+    pub(super) fn end(&mut self) {
+        self.originals = None;
+    }
+
     /// Whether there are neither closed files nor copies.
     pub(super) fn is_empty(&self) -> bool {
         self.resting.is_empty() && self.copies.is_empty()
@@ -333,6 +370,14 @@ impl Collector {
         expect(self.aside.known.entry(place.into()).or_insert_with(one));
     }
 
+    /// Files are born between two discoveries.
+    pub(super) fn begin_births(&mut self, now: Instant) {
+        if self.aside.births_from.is_none_or(|from| from <= now) {
+            self.aside.begin();
+            self.aside.births_from = Some(now + BIRTHS_PAUSE);
+        }
+    }
+
     /// Whether a file that was found is known not to hold anything new.
     pub(super) fn is_aside(&mut self, found: &Found, now: Instant) -> bool {
         let inode = (found.device, found.inode);
@@ -453,6 +498,9 @@ impl Collector {
             }
             is_found && registry.find(inode.0, inode.1).is_none()
         });
+        if self.aside.waiting.len() < self.aside.waiting.capacity() / 8 {
+            self.aside.waiting.shrink_to_fit();
+        }
         let (remembered, registry) = (&mut self.remembered, &self.registry);
         self.aside.changed.retain(|inode| {
             let is_found = found.contains(inode);
@@ -494,7 +542,9 @@ impl Collector {
     /// called then.
     pub(super) fn note_waiting(&mut self, found: &Found) {
         let inode = (found.device, found.inode);
-        if self.remembered.get(found.device, found.inode).is_some() {
+        // What waits may be any number, and be gone before its turn.
+        let is_full = self.remembered.len() >= self.known_max + WAITING_MAX;
+        if is_full || self.remembered.get(found.device, found.inode).is_some() {
             return;
         }
         let Ok(metadata) = fs::metadata(&found.path) else { return };
@@ -697,7 +747,7 @@ impl Collector {
         match self.remembered.claim(path, reader, stat)? {
             Some((saved, Match::Resume)) if saved.is_copy && saved.offset < stat.size => {
                 let outcome = self.origin_of_grown_copy(&saved, resolved, reader);
-                if outcome.is_err() {
+                if matches!(outcome, Ok(Origin::Later) | Err(_)) {
                     self.remembered.put_back(saved);
                 }
                 outcome
@@ -706,7 +756,10 @@ impl Collector {
             Some((saved, Match::Resume)) if saved.offset == 0 && saved.head.len == 0 => {
                 let origin = self.origin_of_unknown(resolved, reader);
                 if !matches!(origin, Ok(Origin::New | Origin::Known(_))) {
+                    let (device, inode) = (saved.device, saved.inode);
                     self.remembered.put_back(saved);
+                    self.remembered.let_sleep(device, inode);
+                    self.aside.waiting.insert((device, inode));
                 }
                 origin
             }
@@ -799,7 +852,10 @@ impl Collector {
         for (file, kin) in self.related(suspect)? {
             let tracked = self.registry.get(file).or_else(|| self.registry.get_ended(file));
             let Some(tracked) = tracked else { continue };
-            let is_proof = |tail| judge::is_proof_for(kin, tracked.opened.head, tail);
+            // A directory for generations holds no log of the name that they had.
+            let is_archive = kin == Kin::Elsewhere && suspect.is_alone_here(&tracked.opened.path);
+            let needed = if is_archive { Kin::Generation } else { kin };
+            let is_proof = |tail| judge::is_proof_for(needed, tracked.opened.head, tail);
             match self.readers.get(&file) {
                 // It is read forward only: what may be the same waits for its end.
                 Some(original) if original.is_unpacked() => {
@@ -811,7 +867,7 @@ impl Collector {
                 }
                 Some(original) => {
                     let is_suspect =
-                        kin == Kin::Generation || (kin == Kin::Elsewhere && stat.size > 0);
+                        needed == Kin::Generation || (kin == Kin::Elsewhere && stat.size > 0);
                     if is_suspect && reader::is_copy_so_far(reader, original)? {
                         return Ok(Some((file, tracked.state != State::Deleted)));
                     }
@@ -959,7 +1015,23 @@ impl Collector {
             }
             claimed => claimed,
         };
+        let was_waiting = |found: &Checkpoint| found.offset == 0 && found.head.len == 0;
         let (configured, found) = match claimed {
+            // It was renamed while it was waiting to be opened.
+            Some((found, Match::Resume)) if was_waiting(&found) => {
+                match self.origin_of_unknown(&resolved, &reader) {
+                    Ok(Origin::New) => (found.path, None),
+                    Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    waits => {
+                        self.unadopted.insert((found.device, found.inode));
+                        self.remembered.put_back(found);
+                        self.remembered.search_again(path);
+                        let waits = waits?;
+                        self.wait_for_original(path, &waits);
+                        return Ok(());
+                    }
+                }
+            }
             Some((found, Match::Resume | Match::Again)) => (found.path.clone(), Some(found)),
             Some((found, Match::Rewritten | Match::Other))
                 if self.is_overwritten_since(&found, path, &reader, &stat) =>
@@ -1047,10 +1119,11 @@ impl Collector {
                 }
             }
         }
+        let is_searched = !is_learnt && self.unopened.count() == waiting;
         if is_learnt {
             self.aside.strangers.clear();
             self.is_scan_wanted = true;
-        } else if self.unopened.count() == waiting {
+        } else if is_searched {
             self.note_absent(absent, &known, now);
             known.retain(|place, _| {
                 Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
@@ -1060,7 +1133,7 @@ impl Collector {
         if known.len() < known.capacity() / 8 {
             known.shrink_to_fit();
         }
-        if known.is_empty() {
+        if is_searched {
             self.aside.strangers.clear();
             if std::mem::take(&mut self.aside.is_first_search) {
                 self.is_moved |= self.remembered.on_copies_searched();
@@ -1179,9 +1252,12 @@ impl Collector {
         if !is_it() || self.patterns.place_known(path, &told, inode).is_none() {
             return Ok(false);
         }
+        if self.registry.has_ended(&stat) {
+            self.unopened.add(path, "what was read of it before is not acknowledged yet");
+            return Ok(false);
+        }
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
-            || self.registry.has_ended(&stat)
             || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
         if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
             return Ok(false);

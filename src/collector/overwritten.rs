@@ -82,7 +82,7 @@ impl Collector {
         // It is judged again whenever it changes, and told of once.
         if !saved.is_done {
             let skipped = saved.rest.unwrap_or(0);
-            self.counters.seen_bytes += skipped;
+            self.counters.seen_bytes = self.counters.seen_bytes.saturating_add(skipped);
             self.note_overwritten(&saved.path, saved.inode, saved.offset, skipped);
         }
         self.remembered.put_done(Checkpoint { rest: Some(0), ..saved.clone() });
@@ -90,7 +90,8 @@ impl Collector {
     }
 
     fn note_overwritten(&mut self, path: &Path, inode: u64, offset: u64, skipped: u64) {
-        self.counters.skipped_overwritten_bytes += skipped;
+        let counted = &mut self.counters.skipped_overwritten_bytes;
+        *counted = counted.saturating_add(skipped);
         if self.said.admits(Kind::Overwritten) {
             tracing::warn!(
                 file = %path.display(), inode, offset, skipped,

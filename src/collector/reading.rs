@@ -34,6 +34,7 @@ impl Collector {
             return self.begin_anew(file, gone_at, why);
         }
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
+        self.aside.end();
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(0), self.registry.get_mut(restarted.file)) {
             tracked.opened.head = head;
@@ -82,6 +83,7 @@ impl Collector {
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += skipped;
         self.is_scan_wanted = true;
+        self.unopened.add(&path, "it was written over, and is to be opened anew");
         if self.said.admits(Kind::Rewritten) {
             tracing::warn!(
                 file = %path.display(), offset, skipped, reason = why,

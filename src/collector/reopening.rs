@@ -10,6 +10,7 @@
 //! text; those before the offset are compared by the next read, which decodes it up to there.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -49,9 +50,13 @@ impl Collector {
     /// they are found on another device, before what stands in their places is taken for new.
     pub(super) fn reopen_stale(&mut self, found: &[Found]) {
         let inodes: HashSet<_> = found.iter().map(|found| (found.device, found.inode)).collect();
+        let paths: HashSet<&OsStr> = found.iter().map(|found| found.path.as_os_str()).collect();
+        // What was not found for a while may have answered from a cache.
         let is_asked = |tracked: &Tracked| {
             !inodes.contains(&(tracked.opened.device, tracked.opened.inode))
-                && (tracked.state == State::Active || !tracked.last_error.is_empty())
+                && (tracked.state == State::Active
+                    || !tracked.last_error.is_empty()
+                    || paths.contains(tracked.found_at.as_os_str()))
         };
         let asked = self.registry.iter().filter(|(_, tracked)| is_asked(tracked));
         let asked: Vec<FileKey> = asked.map(|(file, _)| file).collect();

@@ -358,24 +358,14 @@ impl Patterns {
     /// walk and the opening.
     #[must_use]
     pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
-        self.place_if(found, told, inode, |real| self.roots.allows(real))
-    }
-
-    fn place_if(
-        &self,
-        found: &Path,
-        told: &Path,
-        inode: (u64, u64),
-        allows: impl Fn(&Path) -> bool,
-    ) -> Option<PathBuf> {
         if self.own_now.keeps(told, inode).is_some() || self.leads_to_private(found, told) {
             return None;
         }
-        if allows(told) {
+        if self.roots.allows(told) {
             return Some(told.to_owned());
         }
         let real = trace::path(found).real;
-        let is_it = allows(&real) && trace::is_behind_kernel(&real, told, inode);
+        let is_it = self.roots.allows(&real) && trace::is_behind_kernel(&real, told, inode);
         is_it.then_some(real)
     }
 
@@ -394,7 +384,7 @@ impl Patterns {
             return Some(dir.to_owned());
         }
         let real = trace::path(dir).real;
-        let may = self.roots.allows_known(&real) && self.own_now.keeps_dir(&real).is_none();
+        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
         may.then_some(real)
     }
 
@@ -411,7 +401,7 @@ impl Patterns {
         if self.has_flaw() {
             return Permission::Granted;
         }
-        let dir = known.parent().unwrap_or(Path::new("/"));
+        let dir = known.parent().unwrap_or_else(|| Path::new("/"));
         // Its present path as the settings would name it.
         let now = match place.strip_prefix(trace::path(dir).real) {
             Ok(below) => dir.join(below),
@@ -421,7 +411,7 @@ impl Patterns {
             return Permission::NotConfigured;
         }
         let real = trace::path(place).real;
-        match self.roots.allows_known(&real) {
+        match self.roots.allows(&real) {
             true => Permission::Granted,
             false if self.roots.are_awaited() => Permission::Awaited,
             false => Permission::LeadsOut,
@@ -434,7 +424,7 @@ impl Patterns {
         if self.has_flaw() {
             return Some(told.to_owned());
         }
-        self.place_if(place, told, inode, |real| self.roots.allows_known(real))
+        self.place(place, told, inode)
     }
 
     /// Whether a checkpoint is a permission, unless the operator says what is allowed. The test of

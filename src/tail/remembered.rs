@@ -40,6 +40,8 @@ const GONE_MAX: usize = 100;
 /// Most checkpoints kept of files whose directory was removed: those seen last. They keep their
 /// identity, because it may have been renamed, and be renamed back.
 const AWAY_MAX: usize = 1000;
+/// After a search of so many directories the next one waits for a second.
+const AROUND_PER_SECOND: usize = 256;
 /// Most known files that a suspect is compared with: the nearest.
 const CANDIDATES_MAX: usize = 64;
 /// Most known files with the same head that are looked at, beside those whose generation it may be.
@@ -63,7 +65,7 @@ pub struct Remembered {
     /// Numbers of checkpoints by the places where a copy is looked for under another name.
     by_name: Index,
     /// Numbers of checkpoints by the head, where there is one: a copy has the same.
-    by_head: Index,
+    by_head: BTreeSet<(u64, u64)>,
     /// Lengths of the heads in bytes, and how many heads are so long.
     head_lens: BTreeMap<u32, usize>,
     /// Checkpoints of collections that are not configured: nothing is known of them but that they
@@ -83,9 +85,13 @@ pub struct Remembered {
     searched_for: HashSet<u64>,
     /// Numbers of checkpoints whose files were found: there is no use in finding them again before
     /// a name has changed.
-    located: HashSet<u64>,
+    located: HashMap<u64, PathBuf>,
+    /// Checkpoints whose directories may not be looked into.
+    barred: HashSet<u64>,
     /// Directories that were searched around the places of files, as they were then.
     around: Vec<(PathBuf, DirState)>,
+    /// When they may be searched again because a name has changed, in Unix seconds.
+    around_from: u64,
     /// Numbers of checkpoints of files that were found as they had been delivered, and are to be
     /// opened soon.
     asleep: HashSet<u64>,
@@ -120,7 +126,8 @@ pub struct Suspect<'a> {
 
 impl Suspect<'_> {
     /// Whether no log of this name is in the suspect's directory.
-    fn is_alone_here(&self, log: &Path) -> bool {
+    #[must_use]
+    pub fn is_alone_here(&self, log: &Path) -> bool {
         let log = log.file_name().map(|name| self.place.with_file_name(name));
         log.is_some_and(|log| fs::symlink_metadata(log).is_err_and(|error| is_absence(&error)))
     }
@@ -182,12 +189,17 @@ struct Search {
 pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
     let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
+    seeker.remembered().barred.clear();
     for (dir, numbers) in seeker.remembered().wanted_by_dir() {
         seeker.pulse();
         match seeker.enter(&dir) {
             // It may have been moved, and a link stand in its place.
             Some(dir) => by_dir.entry(dir).or_default().extend(numbers),
-            None => barred.extend(seeker.remembered().waiting(&numbers).cloned()),
+            None => {
+                let remembered = seeker.remembered();
+                remembered.barred.extend(&numbers);
+                barred.extend(remembered.waiting(&numbers).cloned());
+            }
         }
     }
     seeker.remembered().searched.retain(|dir, _| by_dir.contains_key(dir));
@@ -224,7 +236,7 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     for numbers in by_dir.values_mut() {
         let remembered = seeker.remembered();
         let is_sought = |number: &u64| {
-            !remembered.located.contains(number)
+            !remembered.located.contains_key(number)
                 && remembered.saved(*number).is_some_and(|saved| !saved.is_done)
         };
         numbers.retain(is_sought);
@@ -247,34 +259,37 @@ fn search_around(
     paths: &mut Vec<(PathBuf, Checkpoint)>,
 ) {
     let numbers: Vec<u64> = by_dir.values().flatten().copied().collect();
-    if numbers.is_empty() || seeker.remembered().is_searched_around(&numbers) {
+    if numbers.is_empty() || seeker.remembered().is_searched_around(&numbers, unix) {
         return;
     }
     let wanted: HashMap<u64, Vec<u64>> = seeker.remembered().by_inode_of(&numbers);
     let mut scout = Scout { wanted: wanted.keys().copied().collect(), ..Scout::default() };
-    let mut dirs: Vec<&Path> = by_dir.keys().map(PathBuf::as_path).collect();
-    dirs.sort_unstable();
+    let dirs: BTreeSet<&Path> = by_dir.keys().map(PathBuf::as_path).collect();
+    let above: BTreeSet<&Path> = dirs.iter().filter_map(|dir| dir.parent()).collect();
+    let mut far: BTreeMap<&Path, BTreeSet<&OsStr>> = BTreeMap::new();
     for dir in &dirs {
+        if let Some((above, name)) = dir.parent().and_then(Path::parent).zip(dir.file_name()) {
+            far.entry(above).or_default().insert(name);
+        }
+    }
+    for dir in dirs.iter().chain(&above) {
         for below in scout.list(seeker, dir) {
             scout.list(seeker, &below).iter().for_each(|below| drop(scout.list(seeker, below)));
         }
     }
-    for dir in &dirs {
-        let Some(above) = dir.parent() else { continue };
-        for beside in scout.list(seeker, above) {
-            scout.list(seeker, &beside).iter().for_each(|below| drop(scout.list(seeker, below)));
-        }
-        let Some((name, above)) = dir.file_name().zip(above.parent()) else { continue };
-        for beside in scout.list(seeker, above) {
+    for (dir, names) in far {
+        for beside in scout.list(seeker, dir) {
             scout.list(seeker, &beside);
-            scout.list(seeker, &beside.join(name));
+            names.iter().for_each(|name| drop(scout.list(seeker, &beside.join(name))));
         }
     }
+    let is_partial = scout.is_partial || scout.tries == AROUND_MAX;
     let remembered = seeker.remembered();
     let is_recent =
         |state: &DirState| state.2.saturating_add(STAMP_SECONDS).cast_unsigned() >= unix;
     // A name may still change within the same tick of the directory's time stamp.
     scout.dirs.iter_mut().filter(|(_, state)| is_recent(state)).for_each(|(_, state)| state.3 = -1);
+    remembered.around_from = unix.saturating_add((scout.tries / AROUND_PER_SECOND) as u64);
     remembered.around = scout.dirs;
     for (inode, numbers) in wanted {
         for number in numbers {
@@ -283,9 +298,9 @@ fn search_around(
             match (scout.files.get(&inode).filter(is_it), saved) {
                 (Some(path), Some(saved)) => {
                     paths.push((path.clone(), saved.clone()));
-                    remembered.located.insert(number);
+                    remembered.located.insert(number, path.clone());
                 }
-                (None, Some(saved)) if remembered.vanished.contains(&number) => {
+                (None, Some(saved)) if remembered.vanished.contains(&number) && !is_partial => {
                     // Not every file system tells the right inodes along with the names.
                     if !is_in_its_place(saved)
                         && let Some(saved) = remembered.take(number)
@@ -311,6 +326,10 @@ struct Scout {
     dirs: Vec<(PathBuf, DirState)>,
     /// Directories in each directory that was listed.
     below: HashMap<PathBuf, Vec<PathBuf>>,
+    /// How many paths were tried.
+    tries: usize,
+    /// Whether a directory could not be listed.
+    is_partial: bool,
 }
 
 impl Scout {
@@ -319,12 +338,16 @@ impl Scout {
         if let Some(below) = self.below.get(dir) {
             return below.clone();
         }
-        let may_enter = self.dirs.len() < AROUND_MAX && seeker.enter(dir).as_deref() == Some(dir);
-        let state = may_enter.then(|| state_of(dir).ok()).flatten();
-        let found = state.and_then(|state| {
-            self.dirs.push((dir.to_owned(), state));
-            entries(dir, &self.wanted, &mut || seeker.pulse()).ok()
-        });
+        if self.tries == AROUND_MAX {
+            return Vec::new();
+        }
+        self.tries += 1;
+        seeker.pulse();
+        let state = state_of(dir).ok().filter(|_| seeker.enter(dir).as_deref() == Some(dir));
+        let Some(state) = state else { return Vec::new() };
+        self.dirs.push((dir.to_owned(), state));
+        let found = entries(dir, &self.wanted, &mut || seeker.pulse());
+        self.is_partial |= found.is_err();
         let (files, below) = found.unwrap_or_default();
         self.files.extend(files);
         self.below.insert(dir.to_owned(), below.clone());
@@ -361,6 +384,18 @@ impl Remembered {
         let ours: Vec<Checkpoint> = ours;
         ours.into_iter().rev().for_each(|one| remembered.put_back(one));
         remembered
+    }
+
+    /// How many checkpoints wait for their files.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.checkpoints.len()
+    }
+
+    /// Whether no checkpoint waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.checkpoints.is_empty()
     }
 
     /// Checkpoints of collections that are not configured, to be saved again.
@@ -457,7 +492,7 @@ impl Remembered {
             self.by_name.insert(self.key(&place), number);
         }
         if checkpoint.head.len > 0 {
-            self.by_head.insert(head_key(checkpoint.head), number);
+            self.by_head.insert((head_key(checkpoint.head), number));
             *self.head_lens.entry(checkpoint.head.len).or_default() += 1;
         }
         if checkpoint.is_told {
@@ -473,6 +508,10 @@ impl Remembered {
         let checkpoint = self.checkpoints.remove(&number)?;
         self.vanished.remove(&number);
         self.asleep.remove(&number);
+        // Very many may have slept.
+        if self.asleep.len() < self.asleep.capacity() / 8 {
+            self.asleep.shrink_to(self.asleep.len() * 2);
+        }
         self.nowhere.remove(&number);
         if self.told.remove(&number) {
             self.told_taken.insert(self.identity(&checkpoint));
@@ -482,7 +521,7 @@ impl Remembered {
         for place in places(&checkpoint) {
             self.by_name.remove(self.key(&place), number);
         }
-        self.by_head.remove(head_key(checkpoint.head), number);
+        self.by_head.remove(&(head_key(checkpoint.head), number));
         if let btree_map::Entry::Occupied(mut lens) = self.head_lens.entry(checkpoint.head.len) {
             *lens.get_mut() -= 1;
             if *lens.get() == 0 {
@@ -491,6 +530,7 @@ impl Remembered {
         }
         self.searched_for.remove(&number);
         self.located.remove(&number);
+        self.barred.remove(&number);
         Some(*checkpoint)
     }
 
@@ -679,9 +719,15 @@ impl Remembered {
                 continue;
             }
             let Some(saved) = self.saved(one.number) else { continue };
-            let is_sought = one.kin != Kin::Generation && !self.is_there(one.number, saved);
-            if is_sought && saved.inode != 0 && !self.searched_for.contains(&one.number) {
-                return Ok(Some(Original::Sought));
+            let is_missing = saved.inode != 0 && !self.is_there(one.number, saved);
+            if is_missing && one.kin != Kin::Generation {
+                // It stands somewhere, or nobody may look: whose bytes these are is not known.
+                if self.located.contains_key(&one.number) || self.barred.contains(&one.number) {
+                    continue;
+                }
+                if !self.searched_for.contains(&one.number) {
+                    return Ok(Some(Original::Sought));
+                }
             }
             if self.is_there(one.number, saved) {
                 return Ok(Some(Original::There(saved.clone())));
@@ -714,7 +760,8 @@ impl Remembered {
             bases.flat_map(|base| self.by_name.get(self.key(&base))).collect();
         for head in suspect.reader.heads(self.head_lens.keys().copied())? {
             // Many may begin with the same banner.
-            numbers.extend(self.by_head.get(head_key(head)).take(SAME_HEADS_MAX));
+            let same = self.by_head.range((head_key(head), 0)..=(head_key(head), u64::MAX));
+            numbers.extend(same.take(SAME_HEADS_MAX).map(|(_, number)| *number));
         }
         let mut candidates = Vec::new();
         for number in numbers {
@@ -805,10 +852,13 @@ impl Remembered {
 
     /// Whether the files of all of these were searched for around their places, and no name has
     /// changed there since.
-    fn is_searched_around(&self, numbers: &[u64]) -> bool {
-        let is_done = |number| self.searched_for.contains(number) || self.located.contains(number);
-        numbers.iter().all(is_done)
-            && self.around.iter().all(|(dir, state)| state_of(dir).is_ok_and(|now| now == *state))
+    fn is_searched_around(&self, numbers: &[u64], unix: u64) -> bool {
+        let is_done =
+            |number| self.searched_for.contains(number) || self.located.contains_key(number);
+        let is_same =
+            |(dir, state): &(PathBuf, DirState)| state_of(dir).is_ok_and(|now| now == *state);
+        // Of many directories some name changes all the time.
+        numbers.iter().all(is_done) && (unix < self.around_from || self.around.iter().all(is_same))
     }
 
     /// Sorts these numbers of checkpoints by the inodes of their files.
@@ -865,7 +915,7 @@ impl Remembered {
             match entries.get(&saved.inode) {
                 Some(path) if !saved.is_done => {
                     paths.push((path.clone(), saved.clone()));
-                    self.located.insert(number);
+                    self.located.insert(number, path.clone());
                 }
                 None if saved.is_done => {
                     // Not every file system tells the right inodes along with the names.
@@ -915,9 +965,7 @@ impl Remembered {
         for dir in path.ancestors().skip(1).take(2) {
             self.searched.remove(dir);
         }
-        self.around.clear();
-        self.searched_for.clear();
-        self.located.clear();
+        self.located.retain(|_, located| located != path);
     }
 }
 

@@ -17,9 +17,6 @@
 //! mount what bears the same name in its other directories is learnt as well: with /data mounted,
 //! /data/pod-1/logs allows /data/pod-1 and /data/*/logs, and nothing else of /data.
 //!
-//! What is *near* a base that leads through no link is so much above it too. It makes no file one to ship;
-//! but a file that was known below the base is read on there, and its generations are found there.
-//!
 //! *Beside* is where a base leads when a link on its way is pointed to a neighbour of what it was
 //! pointed to at first sight: current ─▶ v1 becomes v2, and current/var/log/app is let go with it.
 //!
@@ -94,8 +91,6 @@ pub(super) struct LinkRoots {
     /// Directories that links led to.
     learnt: Reach,
     /// Directories around bases that lead through no link: what was known there may have been
-    /// moved.
-    near: Reach,
     /// Bases that have been there, and what is beside where they led then.
     met: HashMap<PathBuf, Vec<Beside>>,
 }
@@ -107,7 +102,6 @@ impl LinkRoots {
             written: bases.into_iter().collect(),
             listed: listed.iter().cloned().map(Listed::new).collect(),
             learnt: Reach::default(),
-            near: Reach::default(),
             met: HashMap::new(),
         }
     }
@@ -139,9 +133,8 @@ impl LinkRoots {
             return;
         }
         let mut targets = targets.into_iter().peekable();
-        match targets.peek() {
-            Some(_) => self.learnt.open_up(real, is_mount),
-            None => self.near.open_up(real, is_mount),
+        if targets.peek().is_some() {
+            self.learnt.open_up(real, is_mount);
         }
         let beside = targets.filter_map(|target| Beside::new(target, real)).collect();
         self.met.insert(base.to_owned(), beside);
@@ -165,12 +158,6 @@ impl LinkRoots {
     /// Whether a file or directory with this real path is below a root, or is one.
     pub(super) fn allows(&self, real: &Path) -> bool {
         self.explicit().any(|root| real.starts_with(root)) || self.learnt.contains(real)
-    }
-
-    /// Whether a known file with this real path may be read on, or a directory be searched for one: below
-    /// a root, or around a base. Where the operator lists the roots, only there.
-    pub(super) fn allows_known(&self, real: &Path) -> bool {
-        self.allows(real) || (!self.are_listed() && self.near.contains(real))
     }
 
     /// Whether a base has not been there yet, so that what it will allow is not known.
@@ -310,30 +297,6 @@ mod tests {
         ] {
             assert_eq!(roots.allows(real.as_ref()), expected, "{real}");
         }
-    }
-
-    #[test]
-    fn a_known_file_may_be_around_a_base_without_links() {
-        let base = "/x/data/pod/logs";
-        let roots = met(base, base, &[]);
-        for (real, expected) in [
-            ("/x/data/pod/logs/old/app.log", true),
-            ("/x/data/pod/app.log", true),
-            ("/x/data/pod/archive/app.log.1", true),
-            ("/x/data/pod-old/logs/app.log", true),
-            ("/x/app.log", false),
-            ("/x/data-2/app.log", false),
-        ] {
-            assert_eq!(roots.allows_known(real.as_ref()), expected, "{real}");
-            let is_below = real.starts_with(base);
-            assert_eq!(roots.allows(real.as_ref()), is_below, "it makes {real} no log");
-        }
-        assert!(!met("/var/log/app", "/var/log/app", &[]).allows_known("/var/log/x".as_ref()));
-        assert!(!met("/etc/app/logs", "/etc/app/logs", &[]).allows_known("/etc/app/x".as_ref()));
-
-        let mut listed = LinkRoots::new([base.into()], &["/x/data/pod/logs".into()]);
-        listed.learn(base.as_ref(), base.as_ref(), [], |_| false);
-        assert!(!listed.allows_known("/x/data/pod/app.log".as_ref()));
     }
 
     #[test]

@@ -19,14 +19,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use super::catalog::names;
 
 /// How many levels are searched around the directory of a known file.
 const LEVELS: usize = 2;
+/// How long before a look what was copied after it may have been written to, in nanoseconds.
+const SEEN_MARGIN: i64 = 60_000_000_000;
 /// Most directories that are searched around those of all known files.
-const AROUND_MAX: usize = 4096;
+const AROUND_MAX: usize = 1024;
 /// How coarse the time stamps of directories are, in nanoseconds.
 const DIR_STAMP_LAG: i64 = 2_000_000_000;
 
@@ -54,16 +57,21 @@ impl Known {
         self.copied = earlier(self.copied, other.copied);
     }
 
-    /// Whether a file was made since the last look, or may be a copy although it is older. Times of birth
-    /// lag, and what was not written to since then is older too.
+    /// Whether a file was made since the last look, or may be a copy although it is older. The time of a look
+    /// is a little early, so what was not written to for longer than that is older too.
     fn is_younger(&self, born: i64, modified: i64) -> bool {
-        let is_missed = born > self.seen && modified > self.seen;
+        let is_missed = born > self.seen && modified > self.seen.saturating_sub(SEEN_MARGIN);
         is_missed || self.born.is_some_and(|first| born > first)
     }
 
     /// Whether what the file held may stand in a copy only.
     const fn expects_copies(&self) -> bool {
         self.born.is_some() || self.copied.is_some()
+    }
+
+    /// Whether anything is searched for beside the file.
+    const fn expects_more(&self) -> bool {
+        self.seen != i64::MAX || self.expects_copies()
     }
 
     fn may_be_copied(&self, modified: i64) -> bool {
@@ -110,7 +118,7 @@ pub fn unseen<'k>(
     met: &HashSet<(u64, u64)>,
     may_enter: impl Fn(&Path) -> bool,
 ) -> Search<'k> {
-    let mut by_dir: BTreeMap<&Path, Family<'k>> = BTreeMap::new();
+    let mut by_dir: BTreeMap<&Path, Names<'k>> = BTreeMap::new();
     for (place, one) in known {
         let place = Path::new(place);
         if let (Some(dir), Some(name)) = (place.parent(), place.file_name()) {
@@ -118,7 +126,7 @@ pub fn unseen<'k>(
         }
     }
     let mut search = Search::default();
-    let mut around: BTreeMap<PathBuf, Around<'k>> = BTreeMap::new();
+    let mut around = Around::default();
     for (dir, family) in &by_dir {
         if !may_enter(dir) {
             search.closed.insert((*dir).to_owned());
@@ -138,42 +146,40 @@ pub fn unseen<'k>(
         }
         let absent = family.keys().filter(|name| !listed.has(OsStr::from_bytes(name)));
         search.absent.extend(absent.map(|name| dir.join(OsStr::from_bytes(name)).into()));
-        let below = listed.dirs.iter().map(|below| dir.join(below));
-        Around::plan(&mut around, below, family, Where::Below, LEVELS);
-        let copies: Family<'_> = family
+        // Where a known file stands in its place nothing was missed.
+        let missed = family.iter().filter(|(_, known)| known.expects_more());
+        let all: Family<'_> = Rc::new(missed.map(|(name, known)| (*name, *known)).collect());
+        listed
+            .dirs
             .iter()
-            .filter(|(_, known)| known.expects_copies())
-            .map(|(name, known)| (*name, *known))
-            .collect();
-        let above = dir.parent().filter(|_| !copies.is_empty()).map(Path::to_owned);
-        let far = above.as_deref().and_then(Path::parent).map(Path::to_owned);
-        Around::plan(&mut around, above.into_iter(), &copies, Where::Around, LEVELS + 1);
-        Around::plan(&mut around, far.into_iter(), &copies, Where::Around, LEVELS);
+            .for_each(|below| around.plan(dir.join(below), &all, Where::Below, LEVELS));
+        let copies = family.iter().filter(|(_, known)| known.expects_copies());
+        let copies: Family<'_> = Rc::new(copies.map(|(name, known)| (*name, *known)).collect());
+        for (dir, levels) in dir.ancestors().skip(1).zip([LEVELS + 1, LEVELS]) {
+            around.plan(dir.to_owned(), &copies, Where::Around, levels);
+        }
     }
-    let mut dirs_left = AROUND_MAX;
-    while let Some((dir, one)) = around.pop_first() {
+    while let Some((dir, plans)) = around.dirs.pop_first() {
         if by_dir.contains_key(dir.as_path()) || !may_enter(&dir) {
             continue;
         }
-        dirs_left -= 1;
         let listed = list(&dir).unwrap_or_default();
-        for ways in [Where::Below, Where::Around] {
-            let Some((family, levels)) = one.families.get(&ways) else { continue };
+        for Plan { family, ways, levels } in plans {
             // A log of that name has its own generations here.
-            let is_home = |name: &[u8]| listed.has(OsStr::from_bytes(name));
-            let family: Family<'_> = family
-                .iter()
-                .filter(|(name, _)| ways == Where::Around || !is_home(name))
-                .map(|(name, known)| (*name, *known))
-                .collect();
+            let has_home = ways == Where::Below
+                && listed.names.iter().any(|name| family.contains_key(name.as_bytes()));
+            let family = if has_home {
+                let others = family.iter().filter(|(name, _)| !listed.has(OsStr::from_bytes(name)));
+                Rc::new(others.map(|(name, known)| (*name, *known)).collect())
+            } else {
+                family
+            };
             for name in &listed.names {
                 search.found.extend(examine(&dir, name, &family, met, ways));
             }
-            let below = listed.dirs.iter().map(|below| dir.join(below));
-            Around::plan(&mut around, below, &family, ways, levels - 1);
-        }
-        if dirs_left == 0 {
-            break;
+            listed.dirs.iter().for_each(|below| {
+                around.plan(dir.join(below), &family, ways, levels - 1);
+            });
         }
     }
     search.found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
@@ -182,10 +188,12 @@ pub fn unseen<'k>(
 }
 
 /// Known files by their names in one directory.
-type Family<'k> = BTreeMap<&'k [u8], &'k Known>;
+type Names<'k> = BTreeMap<&'k [u8], &'k Known>;
+/// Names that many directories are searched for.
+type Family<'k> = Rc<Names<'k>>;
 
 /// Where a directory is from that of a known file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Where {
     Beside,
     Below,
@@ -193,29 +201,27 @@ enum Where {
     Around,
 }
 
-/// What is searched for in a directory around those of known files.
+/// What is searched for in a directory, and how many levels deep.
+struct Plan<'k> {
+    family: Family<'k>,
+    ways: Where,
+    levels: usize,
+}
+
+/// Directories around those of known files that are to be searched.
 #[derive(Default)]
 struct Around<'k> {
-    /// The known files and how many levels deep the search goes, by how the directory is reached.
-    families: BTreeMap<Where, (Family<'k>, usize)>,
+    dirs: BTreeMap<PathBuf, Vec<Plan<'k>>>,
+    /// How many were planned, each as often as it was.
+    planned: usize,
 }
 
 impl<'k> Around<'k> {
-    fn plan(
-        around: &mut BTreeMap<PathBuf, Self>,
-        dirs: impl Iterator<Item = PathBuf>,
-        family: &Family<'k>,
-        ways: Where,
-        levels: usize,
-    ) {
-        if levels == 0 || family.is_empty() {
-            return;
-        }
-        for dir in dirs.take(AROUND_MAX) {
-            let one = around.entry(dir).or_default().families.entry(ways);
-            let (known, deep) = one.or_insert((Family::new(), levels));
-            known.extend(family.iter().map(|(name, known)| (*name, *known)));
-            *deep = levels.max(*deep);
+    fn plan(&mut self, dir: PathBuf, family: &Family<'k>, ways: Where, levels: usize) {
+        if levels > 0 && !family.is_empty() && self.planned < AROUND_MAX {
+            self.planned += 1;
+            let plan = Plan { family: Rc::clone(family), ways, levels };
+            self.dirs.entry(dir).or_default().push(plan);
         }
     }
 }
@@ -258,7 +264,7 @@ pub fn has_changed_since(place: &Path, seen: i64) -> bool {
 fn examine<'k>(
     dir: &Path,
     name: &OsStr,
-    family: &Family<'k>,
+    family: &Names<'k>,
     met: &HashSet<(u64, u64)>,
     ways: Where,
 ) -> Option<(i64, Unseen<'k>)> {

@@ -60,8 +60,7 @@ pub fn is_generation(name: &[u8], base: &[u8]) -> bool {
 pub enum Kin {
     /// The path is that of a generation of the other file, in the same directory.
     Generation,
-    /// The path is in another directory, under the name of a generation of the other file or under
-    /// the same name.
+    /// The path is that of a generation of the other file, in another directory.
     Elsewhere,
     /// The names have nothing to do with each other.
     Stranger,
@@ -79,9 +78,8 @@ pub fn kin(path: &Path, known: &[&Path]) -> Option<Kin> {
     let bases = bases(name.as_bytes());
     let is_here = path.parent() == real.parent();
     let mut names = known.iter().filter_map(|known| known.file_name());
-    let is_kin = names.any(|known| {
-        bases.iter().any(|base| known.as_bytes() == base) || (!is_here && known == name)
-    });
+    // An app that starts again may write the same to a log of the same name in a directory of its own.
+    let is_kin = names.any(|known| bases.iter().any(|base| known.as_bytes() == base));
     Some(match (is_kin, is_here) {
         (true, true) => Kin::Generation,
         (true, false) => Kin::Elsewhere,
@@ -168,7 +166,7 @@ mod tests {
             ("/data/pod/logs/app.log.1.gz", Kin::Generation),
             ("/data/pod/logs/app.log", Kin::Stranger),
             ("/data/pod/logs/old/app.log.7", Kin::Elsewhere),
-            ("/data/pod/archive/app.log", Kin::Elsewhere),
+            ("/data/pod/archive/app.log", Kin::Stranger),
             ("/data/pod/archive/other.log", Kin::Stranger),
         ] {
             assert_eq!(kin(Path::new(path), &known), Some(expected), "{path}");
