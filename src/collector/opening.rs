@@ -554,7 +554,7 @@ impl Collector {
             return;
         }
         let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        self.remembered.put_back(Checkpoint {
+        let waiting = Checkpoint {
             path: found.path.clone(),
             resolved: dir.join(name),
             device: found.device,
@@ -563,9 +563,21 @@ impl Collector {
             seen_unix: clock::wall().as_secs(),
             rest: Some(found.size),
             ..Checkpoint::default()
-        });
-        self.remembered.let_sleep(found.device, found.inode);
-        self.aside.waiting.insert(inode);
+        };
+        self.wait_to_be_opened(waiting, true);
+    }
+
+    /// Remembers a file of which nothing was read. If no pattern finds it, it is searched for where
+    /// it was.
+    pub(super) fn wait_to_be_opened(&mut self, waiting: Checkpoint, is_found: bool) {
+        let (inode, place) = ((waiting.device, waiting.inode), waiting.resolved.clone());
+        self.remembered.put_back(waiting);
+        if is_found {
+            self.remembered.let_sleep(inode.0, inode.1);
+            self.aside.waiting.insert(inode);
+        } else {
+            self.remembered.search_again(&place);
+        }
     }
 
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
@@ -753,7 +765,7 @@ impl Collector {
                 outcome
             }
             // It was only waiting to be opened.
-            Some((saved, Match::Resume)) if saved.offset == 0 && saved.head.len == 0 => {
+            Some((saved, Match::Resume)) if remembered::is_unread(&saved) => {
                 let origin = self.origin_of_unknown(resolved, reader);
                 if !matches!(origin, Ok(Origin::New | Origin::Known(_))) {
                     let (device, inode) = (saved.device, saved.inode);
@@ -1015,10 +1027,9 @@ impl Collector {
             }
             claimed => claimed,
         };
-        let was_waiting = |found: &Checkpoint| found.offset == 0 && found.head.len == 0;
         let (configured, found) = match claimed {
             // It was renamed while it was waiting to be opened.
-            Some((found, Match::Resume)) if was_waiting(&found) => {
+            Some((found, Match::Resume)) if remembered::is_unread(&found) => {
                 match self.origin_of_unknown(&resolved, &reader) {
                     Ok(Origin::New) => (found.path, None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
@@ -1318,6 +1329,7 @@ impl Collector {
             );
         }
         let unix = clock::wall().as_secs();
+        self.remembered.on_opened(opened.device, opened.inode);
         let file = self.registry.open(opened, now, unix);
         self.once.adopt(file, offset, ranges);
         self.make_room_to_read_again(file);

@@ -12,13 +12,14 @@ use super::said::Kind;
 use crate::base::clock;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::base::span::FileKey;
+use crate::checkpoint::format::Checkpoint;
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip;
 use crate::tail::reader::Reader;
-use crate::tail::registry::{Change, Tracked};
+use crate::tail::registry::{Change, State, Tracked};
 
 impl Collector {
     /// Begins a new incarnation of a file that was truncated or rewritten; the old one ends.
@@ -59,9 +60,10 @@ impl Collector {
     }
 
     /// Whether a file has the name of a generation of an open one: what is written over it may be a
-    /// copy of that one.
+    /// copy of that one. A file without a name could not be opened again.
     fn may_be_copied_over(&self, file: FileKey) -> bool {
-        let Some(tracked) = self.registry.get(file) else { return false };
+        let tracked = self.registry.get(file).filter(|tracked| tracked.state != State::Deleted);
+        let Some(tracked) = tracked else { return false };
         let place = &tracked.opened.resolved;
         let is_of = |one: &Tracked| {
             let names = [&*one.opened.path, &*one.found_at, &*one.opened.resolved];
@@ -78,8 +80,10 @@ impl Collector {
         let Some(tracked) = self.registry.get_mut(file) else { return };
         tracked.gone_at = gone_at;
         let (path, offset) = (Arc::clone(&tracked.opened.path), tracked.read_offset);
+        let (waiting, is_found) = (unopened(tracked), tracked.state == State::Active);
         self.expect_copy_over(file);
         let skipped = self.close(file);
+        self.wait_to_be_opened(waiting, is_found);
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += skipped;
         self.is_scan_wanted = true;
@@ -464,6 +468,21 @@ impl Collector {
             );
         }
         tracked.last_error = format!("cannot {action}: {error}");
+    }
+}
+
+/// The checkpoint of an open file as if nothing had been read of it.
+fn unopened(tracked: &Tracked) -> Checkpoint {
+    let opened = &tracked.opened;
+    Checkpoint {
+        path: opened.path.to_path_buf(),
+        resolved: opened.resolved.to_path_buf(),
+        device: opened.device,
+        inode: opened.inode,
+        born: opened.born,
+        seen_unix: clock::wall().as_secs(),
+        rest: Some(tracked.size),
+        ..Checkpoint::default()
     }
 }
 

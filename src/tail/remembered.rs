@@ -439,6 +439,15 @@ impl Remembered {
         }
     }
 
+    /// Forgets that a file waited to be opened.
+    pub fn on_opened(&mut self, device: u64, inode: u64) {
+        let is_it = |number: &u64| {
+            self.saved(*number).is_some_and(|one| one.device == device && is_unread(one))
+        };
+        let waited: Vec<u64> = self.by_inode.get(inode).filter(is_it).collect();
+        waited.into_iter().for_each(|number| drop(self.take(number)));
+    }
+
     /// Checkpoints whose files have not been met and were not delivered to their end, as far as is
     /// known.
     fn undelivered(&self) -> impl Iterator<Item = (u64, &Checkpoint)> {
@@ -967,6 +976,12 @@ impl Remembered {
         }
         self.located.retain(|_, located| located != path);
     }
+}
+
+/// Whether a checkpoint speaks of a file that waited to be opened: nothing was read of it.
+#[must_use]
+pub const fn is_unread(saved: &Checkpoint) -> bool {
+    saved.offset == 0 && saved.head.len == 0
 }
 
 /// Whether an error says that nothing is there, and not only that nothing is to be seen.

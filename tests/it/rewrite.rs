@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, FIXED, Pod, append_to, copytruncate, logrotate, numbered, pause, shift, wait_for,
+    Agent, FIXED, Meanwhile, Pod, append_to, copytruncate, each, logrotate, numbered, pairs, pause,
+    shift, wait_for,
 };
 
 /// Lines in the file before it is rewritten; what is 16 lines longer than a head that is known.
@@ -92,6 +93,34 @@ fn f14_truncated_and_refilled_while_the_agent_was_away() {
             assert_eq!(pod.finish(agent), 0, "{count} {head:?}");
         }
     }
+}
+
+/// A generation that no pattern finds is written over with lines of its own, and renamed or not.
+#[test]
+fn f14_a_generation_that_is_written_over_is_read_on() {
+    let moves = [None, Some("app.log.7")];
+    each(&pairs(&moves, &Meanwhile::ALL), |&(name, how)| {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/*.log"]);
+        let mut writer = append_to(&log);
+        pod.ledger.write_fixed(&mut writer, BEFORE);
+        let agent = pod.start();
+        pod.expect_all();
+        fs::rename(&log, numbered(&log, 1)).unwrap();
+        pod.ledger.append(&log, 20);
+        let agent = pod.meanwhile(agent, how, |pod| {
+            rewrite(pod, &mut writer, Head::Other, BEFORE + 50);
+            if let Some(name) = name {
+                fs::rename(numbered(&log, 1), log.with_file_name(name)).unwrap();
+            }
+        });
+        pod.expect_all();
+        pod.ledger.write_fixed(&mut writer, 10);
+        pod.expect_all();
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+        assert_eq!(pod.shipped_paths(), ["share/logs/app.log".to_owned()].into());
+    });
 }
 
 /// Nothing tells the agent that the file was written to, and its size says nothing.
