@@ -814,6 +814,14 @@ impl Collector {
         left
     }
 
+    /// Closes a file of which nothing was read, as if it had never been opened.
+    pub(super) fn let_go(&mut self, file: FileKey) {
+        self.counters.skipped_truncated_bytes += self.registry.forget(file);
+        self.once.forget(file);
+        self.drop_stages(file);
+        self.readers.remove(&file);
+    }
+
     /// Takes what an examination showed of a file for its own bytes.
     pub(super) fn note_seen(&mut self, file: FileKey) {
         let size = self.registry.get(file).map_or(0, |tracked| tracked.size);

@@ -163,7 +163,7 @@ struct Copy {
 
 /// What a file is a copy of.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     /// A file that is open, or whose last batches are under way.
     Open(FileKey),
     /// A closed file, by device and inode.
@@ -179,7 +179,7 @@ impl Copy {
 }
 
 /// Where the bytes of an opened file are from.
-enum Origin {
+pub(super) enum Origin {
     New,
     Known(Checkpoint),
     /// The file is a copy; `true` if it is one as long as nobody touches the original.
@@ -330,15 +330,6 @@ impl Collector {
             } else {
                 known.copied = known.copied.or(Some(seen));
             }
-        });
-    }
-
-    /// Expects that a renamed file that was written over, and that nothing finds by its name, is a
-    /// copy now.
-    pub(super) fn expect_copy_over(&mut self, file: FileKey) {
-        let seen = self.looked_at().saturating_sub(nanoseconds(COPY_TIME));
-        self.expect_beside(file, |known| {
-            known.copied = Some(known.copied.unwrap_or(seen).min(seen))
         });
     }
 
@@ -790,7 +781,7 @@ impl Collector {
     }
 
     /// Finds out where the bytes of a file are from of which no checkpoint speaks.
-    fn origin_of_unknown(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
+    pub(super) fn origin_of_unknown(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
         let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
         let is_own = self.aside.own.contains(&(suspect.stat.device, suspect.stat.inode));
         if let Some((file, is_untouched)) = self.original_of(&suspect)?
@@ -1298,7 +1289,7 @@ impl Collector {
 
     /// Begins to ship a file, from where `saved` says or from its first byte. The caller examines
     /// the file then. If the file cannot be read, its checkpoint is put back.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         path: PathBuf,
         resolved: PathBuf,

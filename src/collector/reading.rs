@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
+use super::opening::Origin;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
 use super::said::Kind;
@@ -15,7 +16,7 @@ use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
-use crate::tail::catalog::judge::Stat;
+use crate::tail::catalog::judge::{self, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip;
 use crate::tail::reader::Reader;
@@ -24,21 +25,22 @@ use crate::tail::registry::{Change, State, Tracked};
 impl Collector {
     /// Begins a new incarnation of a file that was truncated or rewritten; the old one ends.
     pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
-        let Some(old_offset) = self.registry.get(file).map(|tracked| tracked.read_offset) else {
-            return;
-        };
+        let Some(tracked) = self.registry.get(file) else { return };
+        let (old_offset, changed_before) = (tracked.read_offset, tracked.changed);
         let unix = clock::wall().as_secs();
         // It is asked anew: a copy may have been made since the last examination.
         let stat = self.readers.get(&file).and_then(|reader| reader.stat().ok());
-        let gone_at = stat.map_or_else(super::opening::wall_nanoseconds, |stat| stat.changed);
-        if self.may_be_copied_over(file) {
-            return self.begin_anew(file, gone_at, why);
-        }
+        let gone_at = stat.and_then(|stat| match stat.size < old_offset {
+            true => judge::gone_at(stat.changed, changed_before),
+            false => Some(stat.changed),
+        });
+        let gone_at = gone_at.unwrap_or_else(super::opening::wall_nanoseconds);
+        let may_be_copy = self.may_be_copied_over(file);
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
         self.aside.end();
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(0), self.registry.get_mut(restarted.file)) {
-            tracked.opened.head = head;
+            (tracked.opened.head, tracked.may_be_copy) = (head, may_be_copy);
             if self.said.admits(Kind::Rewritten) {
                 tracing::warn!(
                     file = %tracked.opened.path.display(), offset = old_offset,
@@ -74,26 +76,36 @@ impl Collector {
         is_generation && self.registry.iter().any(|(other, one)| other != file && is_of(one))
     }
 
-    /// Lets the next discovery open a file as if it had found it for the first time: other bytes
-    /// stand in the file, and it is not known whose.
-    fn begin_anew(&mut self, file: FileKey, gone_at: i64, why: &str) {
-        let Some(tracked) = self.registry.get_mut(file) else { return };
-        tracked.gone_at = gone_at;
-        let (path, offset) = (Arc::clone(&tracked.opened.path), tracked.read_offset);
-        let (waiting, is_found) = (unopened(tracked), tracked.state == State::Active);
-        self.expect_copy_over(file);
-        let skipped = self.close(file);
-        self.wait_to_be_opened(waiting, is_found);
-        self.counters.files_truncated += 1;
-        self.counters.skipped_truncated_bytes += skipped;
-        self.is_scan_wanted = true;
-        self.unopened.add(&path, "it was written over, and is to be opened anew");
-        if self.said.admits(Kind::Rewritten) {
-            tracing::warn!(
-                file = %path.display(), offset, skipped, reason = why,
-                "it was truncated or rewritten; opening it anew"
-            );
+    /// Finds out whose bytes stand in a file that was written over. Returns whether the file is read
+    /// on as it is: a copy is closed, because its original has the bytes.
+    fn judge_again(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
+        let Some(tracked) = self.registry.get_mut(file) else { return Ok(false) };
+        let (path, resolved) = (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
+        let (waiting, state) = (unopened(tracked), tracked.state);
+        let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
+        let origin = self.origin_of_unknown(&resolved, &reader);
+        let saved = match origin {
+            Ok(Origin::Known(saved)) => Some(saved),
+            Ok(Origin::CopyOf(..) | Origin::Later) => None,
+            origin => {
+                self.readers.insert(file, reader);
+                if let Some(tracked) = self.registry.get_mut(file) {
+                    tracked.may_be_copy = origin.is_err();
+                }
+                return origin.map(|_| true);
+            }
+        };
+        self.let_go(file);
+        if let Some(saved) = saved {
+            let (path, resolved) = (path.to_path_buf(), resolved.to_path_buf());
+            let file = self.begin(path, resolved, reader, Some(saved), state, now)?;
+            self.examine(file, true, now);
+        } else {
+            self.wait_to_be_opened(waiting, state == State::Active);
+            self.unopened.add(&path, "it was written over, and may be a copy");
+            self.is_scan_wanted = true;
         }
+        Ok(false)
     }
 
     /// Drops the stages of a file: no more bytes of it come to them.
@@ -134,6 +146,16 @@ impl Collector {
             Change::Shrank => return self.on_shrunk(file, now),
             Change::Cut(bytes) => self.on_cut(file, bytes),
             Change::None | Change::Grew | Change::Unread | Change::Touched => {}
+        }
+        if self.registry.get(file).is_some_and(|tracked| tracked.may_be_copy) && stat.size > 0 {
+            match self.judge_again(file, now) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    self.on_file_error(file, "read", &error);
+                    return;
+                }
+            }
         }
         match self.awaits_filling(file, now) {
             Ok(true) => return,

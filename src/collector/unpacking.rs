@@ -349,11 +349,7 @@ impl Collector {
     /// Opens a file anew that was opened as text and begins like a compressed one: it was found
     /// while it was empty, or was emptied.
     pub(super) fn on_packed(&mut self, file: FileKey) {
-        self.counters.skipped_truncated_bytes += self.registry.forget(file);
-        self.once.forget(file);
-        self.batcher.end(file);
-        self.schedule.on_end(file);
-        self.readers.remove(&file);
+        self.let_go(file);
         self.is_scan_wanted = true;
     }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::catalog::judge::Stat;
+use super::catalog::judge::{self, Stat};
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::Checkpoint;
@@ -129,6 +129,9 @@ pub struct Tracked {
     pub sure_size: u64,
     /// When the file's bytes changed last, as last examined; `None` if they may have changed since.
     pub modified: Option<i64>,
+    /// When the file's bytes, names or rights changed last, as last examined while the file had a
+    /// name and all that was read of it; in nanoseconds since 1970.
+    pub changed: i64,
     /// Bytes passed over as holes.
     pub hole_bytes: u64,
     /// Bytes at the end of the file that were given up: seen and not read.
@@ -136,8 +139,12 @@ pub struct Tracked {
     /// When the file was first seen without a name.
     pub deleted_at: Option<Instant>,
     /// When the file's bytes were known to have gone away, in nanoseconds since 1970: the file was
-    /// deleted, or other bytes stand in it. 0 as long as they are there.
+    /// deleted, or other bytes stand in it. 0 as long as they are there; `i64::MAX` if it is not
+    /// known when.
     pub gone_at: i64,
+    /// Whether what the file holds is to be judged before it is read: the file was written over, and
+    /// a copy of another one may stand in it.
+    pub may_be_copy: bool,
     /// Offset just past the last byte that went into a group.
     pub read_offset: u64,
     /// Fingerprint of the bytes before `read_offset`.
@@ -215,10 +222,12 @@ impl Registry {
             size: opened.offset,
             sure_size: opened.offset,
             modified: None,
+            changed: 0,
             hole_bytes: 0,
             left_bytes: 0,
             deleted_at: None,
             gone_at: 0,
+            may_be_copy: false,
             read_offset: opened.offset,
             tail: opened.tail,
             trail: Trail::new(),
@@ -298,13 +307,18 @@ impl Registry {
         let Some(tracked) = self.files.get_mut(&file) else { return Change::None };
         if stat.links == 0 {
             tracked.state = State::Deleted;
-            if tracked.deleted_at.is_none() {
-                (tracked.deleted_at, tracked.gone_at) = (Some(now), stat.changed);
+            tracked.deleted_at.get_or_insert(now);
+            if tracked.gone_at == 0 || tracked.gone_at == i64::MAX {
+                let gone_at = judge::gone_at(stat.changed, tracked.changed);
+                tracked.gone_at = gone_at.unwrap_or(i64::MAX);
             }
         }
         let size = stat.size;
         if size < tracked.read_offset.max(tracked.opened.head.len.into()) {
             return Change::Shrank;
+        }
+        if stat.links > 0 {
+            tracked.changed = stat.changed;
         }
         let before = std::mem::replace(&mut tracked.size, size);
         let modified = std::mem::replace(&mut tracked.modified, stat.modified);

@@ -132,6 +132,14 @@ pub fn is_same_file(saved: &Checkpoint, born: i64, path: &Path) -> bool {
     is_born_with(saved, born) || is_named_so()
 }
 
+/// When a file's bytes or its last name went away, if an examination that misses them says so:
+/// `changed` is the file's time of change then, and `before` the one when they were seen last. A
+/// kernel may take size and names away before it notes the time.
+#[must_use]
+pub fn gone_at(changed: i64, before: i64) -> Option<i64> {
+    (changed > before).then_some(changed)
+}
+
 /// Whether a file that was born at `born` can be a copy of bytes that had gone away by `gone_at`; 0
 /// for not known. A file that holds them compressed is a copy whenever it was made: no app writes
 /// that.
@@ -257,6 +265,11 @@ mod tests {
             assert_eq!(has_alibi(born, gone_at, false), expected, "{born} {gone_at}");
             assert!(has_alibi(born, gone_at, true));
         }
+    }
+
+    #[test]
+    fn a_time_of_change_that_stands_still_says_nothing_of_when_bytes_went_away() {
+        assert_eq!((gone_at(6, 5), gone_at(5, 5)), (Some(6), None));
     }
 
     #[test]
