@@ -259,7 +259,13 @@ impl Disk {
     /// The running agent has it, or must find it.
     pub(crate) fn is_reachable(&self, node: usize) -> bool {
         let Node { is_held, is_expected, is_forbidden, .. } = self.nodes[node];
-        is_held || self.is_matched(node) || (is_expected && !is_forbidden && self.is_kept(node))
+        let is_adopted = is_expected && !is_forbidden && self.is_kept(node) && !self.awaits_link();
+        is_held || self.is_matched(node) || is_adopted
+    }
+
+    /// Whether the patterns lead through a link that is not there: what is known behind it waits.
+    fn awaits_link(&self) -> bool {
+        self.pattern != Pattern::Direct && self.link.is_none()
     }
 
     /// It can be found by a name in its directory, or by an archive that bears the name by which
