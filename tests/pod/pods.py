@@ -1,5 +1,6 @@
 """A scenario's parts: the endpoint on the host, a pod that runs, and what was written and delivered."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 DEADLINE = 120
 PROJECT, LOGSTORE = "my-project", "app-log"
@@ -43,6 +45,18 @@ def wait_for(what, condition, deadline=DEADLINE):
         if time.monotonic() > end:
             raise Wrong(f"after {deadline} s still not: {what}")
         time.sleep(0.1)
+
+
+def works_for(container):
+    """Whether a process on this machine has this container's identity among its arguments."""
+
+    def arguments(process):
+        # It may have ended since it was listed.
+        with contextlib.suppress(OSError):
+            return process.read_bytes()
+        return b""
+
+    return any(container.encode() in arguments(one) for one in Path("/proc").glob("[0-9]*/cmdline"))
 
 
 class Endpoint:
@@ -217,11 +231,14 @@ class Pod:
         """As `kubectl delete pod`: SIGTERM, the grace period, the agent last. Gives the exit codes.
 
         The kubelet signals containers that are no sidecars at the same time. podman takes one that is
-        stopping for one that has ended, and would signal the agent a second time.
+        stopping for one that has ended; then it stops the whole pod within 10 seconds, whatever
+        grace the others were given. So nobody is left who may think so when the agent is stopped.
         """
         names = self.playable.others + list(reversed(self.playable.sidecars))
         for name in sorted(names, key=lambda name: name == self.playable.agent):
+            identity = self.inspect(name)["Id"]
             self.engine.podman("stop", "-t", self.playable.grace, self.full(name))
+            wait_for(f"podman has cleaned up {name}", lambda: not works_for(identity))
         codes = {name: self.inspect(name)["State"]["ExitCode"] for name in names}
         self.agent_logs.append(self.log(self.playable.agent))
         self.remove()
