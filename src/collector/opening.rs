@@ -781,7 +781,11 @@ impl Collector {
     }
 
     /// Finds out where the bytes of a file are from of which no checkpoint speaks.
-    pub(super) fn origin_of_unknown(&mut self, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
+    pub(super) fn origin_of_unknown(
+        &mut self,
+        resolved: &Path,
+        reader: &Reader,
+    ) -> io::Result<Origin> {
         let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
         let is_own = self.aside.own.contains(&(suspect.stat.device, suspect.stat.inode));
         if let Some((file, is_untouched)) = self.original_of(&suspect)?

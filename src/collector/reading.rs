@@ -29,7 +29,7 @@ impl Collector {
         let (old_offset, changed_before) = (tracked.read_offset, tracked.changed);
         let unix = clock::wall().as_secs();
         // It is asked anew: a copy may have been made since the last examination.
-        let stat = self.readers.get(&file).and_then(|reader| reader.stat().ok());
+        let stat = self.readers.get(&file).and_then(|reader| reader.stat_truncated().ok());
         let gone_at = stat.and_then(|stat| match stat.size < old_offset {
             true => judge::gone_at(stat.changed, changed_before),
             false => Some(stat.changed),
@@ -80,7 +80,8 @@ impl Collector {
     /// on as it is: a copy is closed, because its original has the bytes.
     fn judge_again(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
         let Some(tracked) = self.registry.get_mut(file) else { return Ok(false) };
-        let (path, resolved) = (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
+        let (path, resolved) =
+            (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
         let (waiting, state) = (unopened(tracked), tracked.state);
         let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
         let origin = self.origin_of_unknown(&resolved, &reader);

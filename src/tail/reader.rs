@@ -123,6 +123,17 @@ impl Reader {
         Ok(stat)
     }
 
+    /// Examines the file when a truncation that is under way is over. The size goes first, and the time
+    /// of change follows; a search for data waits for the lock of the file that is held meanwhile (ext4,
+    /// tmpfs).
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn stat_truncated(&self) -> io::Result<Stat> {
+        let _ = rustix::fs::seek(&self.file, SeekFrom::Data(0));
+        self.stat()
+    }
+
     /// Where a file ends that had `size` bytes.
     fn end_from(&self, size: u64) -> io::Result<u64> {
         if let Some(gzip) = self.gzip() {
