@@ -40,8 +40,9 @@ const TABLE: &[(Level, &str)] = &[
     // Edges: each the only door to one part of the system.
     (Level::Edge, "handoff signals"),
     (Level::Edge, "checkpoint::error checkpoint::files checkpoint::hold checkpoint::parked"),
-    (Level::Edge, "checkpoint::store"),
+    (Level::Edge, "checkpoint::store checkpoint::keep"),
     (Level::Edge, "limit::cgroup enrich::host"),
+    (Level::Edge, "tail::os tail::os::kernel"),
     (Level::Edge, "tail::own tail::trace tail::walk tail::walk::links tail::discover tail::watch"),
     (Level::Edge, "tail::gzip tail::reader tail::remembered tail::unseen"),
     (Level::Edge, "send::watched send::credentials send::tls send::lookup send::http send::brake"),

@@ -18,6 +18,7 @@ pub mod error;
 mod files;
 pub mod format;
 mod hold;
+pub mod keep;
 pub mod logtail;
 mod murmur3;
 pub mod parked;

@@ -24,6 +24,7 @@ pub mod crowd;
 pub mod discover;
 pub mod filled;
 pub mod gzip;
+pub mod os;
 mod own;
 pub mod pattern;
 pub mod reader;
