@@ -22,7 +22,7 @@ use crate::base::report::CollectorReport;
 use crate::checkpoint::error::StoreError;
 use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{self, Loaded, Store};
-use crate::collector::{self, Collector, fruitless};
+use crate::collector::{self, fruitless};
 use crate::config::Config;
 use crate::handoff::{SenderEnd, handoff};
 use crate::send::Sender;
@@ -30,6 +30,7 @@ use crate::send::http::ClientError;
 use crate::shutdown::{self, Shutdown};
 use crate::signals::Signals;
 use crate::tail::discover::Patterns;
+use crate::tail::os::kernel::Kernel;
 use crate::tail::pattern::PatternError;
 use crate::{access, admin, plan, send};
 
@@ -97,7 +98,7 @@ pub fn notes(config: &Config) -> Vec<String> {
     });
     let exposed = access::explain_exposed_state(dir);
     let mut patterns = patterns(config).ok();
-    let among = patterns.as_ref().and_then(|patterns| patterns.base_above(dir));
+    let among = patterns.as_ref().and_then(|patterns| patterns.base_above(&Kernel, dir));
     let among = among.map(|base| {
         format!(
             "the state directory {} is below {}, where logs are looked for: an app that can write there \
@@ -106,8 +107,9 @@ pub fn notes(config: &Config) -> Vec<String> {
             base.display()
         )
     });
-    let scan = patterns.as_mut().map(Patterns::scan).unwrap_or_default();
-    let fruitless = scan.fruitless.iter().map(|found| fruitless::describe(found).to_string());
+    let scan = patterns.as_mut().map(|patterns| patterns.scan(&Kernel)).unwrap_or_default();
+    let fruitless =
+        scan.fruitless.iter().map(|found| fruitless::describe(&Kernel, found).to_string());
     let dirs = scan.errors.iter().map(|(path, _)| path);
     let paths = dirs.chain(scan.files.iter().map(|file| &file.path));
     let logs = paths.filter_map(|path| {
@@ -156,6 +158,9 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
+/// The collector of the agent.
+type Collector = collector::Collector<Kernel, Store>;
+
 /// Everything opened, nothing started.
 pub struct App {
     config: Config,
@@ -188,7 +193,7 @@ impl App {
         let mut shutdown = Shutdown::new(signals, config.drain_deadline);
         let patterns =
             patterns(&config).map_err(|(pattern, error)| StartError::Pattern(pattern, error))?;
-        if let Some(pattern) = patterns.own_file() {
+        if let Some(pattern) = patterns.own_file(&Kernel) {
             return Err(StartError::OwnLog(pattern.to_owned()));
         }
         let (collector_end, end) = handoff(config.memory.handoff_bytes_max)?;
@@ -235,7 +240,7 @@ impl App {
             once: config.exactly_once.then_some(config.send.concurrency_max),
             collection: plan::DEFAULT.into(),
         };
-        let collector = Collector::new(options, patterns, store, loaded, collector_end)?;
+        let collector = Collector::new(Kernel, store, options, patterns, loaded, collector_end)?;
         drop(context);
         Ok(Self { config, runtime, collector, sender, end, admin, facts, shutdown })
     }

@@ -2,11 +2,10 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use super::left::{self, Beyond, Unopened};
 use super::said::Kind;
@@ -14,12 +13,13 @@ use super::timers::Timer;
 use super::{
     Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening,
 };
-use crate::base::clock;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::names;
 use crate::tail::crowd::{Crowd, Met};
 use crate::tail::discover::{Found, Host, Patterns, Permission, Refused, Room, Scan};
+use crate::tail::os::{Facts, Os};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
 use crate::tail::watch::Hints;
@@ -108,7 +108,7 @@ pub(super) struct Unwatched {
     bytes: u128,
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Takes the events; discovers and examines as they and the clock ask for.
     pub(super) fn look(&mut self, now: Instant) {
         let hints = self.heed_hints(now);
@@ -207,21 +207,21 @@ impl Collector {
     /// Opens what stands under a path, unless that takes more to decide: the file is known, or the
     /// path is a link.
     fn open_birth(&mut self, path: &Path, now: Instant) -> io::Result<Option<(u64, u64)>> {
-        let metadata = fs::symlink_metadata(path)?;
-        let (device, inode) = (metadata.dev(), metadata.ino());
+        let facts = self.os.lstat(path)?;
+        let (device, inode) = facts.id();
         let found = Found {
             path: path.to_owned(),
             device,
             inode,
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            size: facts.size,
+            modified: facts.modified,
         };
         let is_known = || {
             self.registry.find(device, inode).is_some()
                 || self.remembered.get(device, inode).is_some()
                 || self.aside.is_copy((device, inode))
         };
-        if !metadata.is_file() || is_known() {
+        if !facts.is_file() || is_known() {
             return Ok(None);
         }
         self.open_found(&found, now)
@@ -253,9 +253,9 @@ impl Collector {
         if known.any(|name| self.patterns.may_find(name)) {
             return true;
         }
-        match fs::symlink_metadata(path) {
+        match self.os.lstat(path) {
             Ok(found) if found.is_file() => {
-                let (device, inode) = (found.dev(), found.ino());
+                let (device, inode) = found.id();
                 self.registry.find(device, inode).is_some()
                     || self.remembered.get(device, inode).is_some()
             }
@@ -274,10 +274,10 @@ impl Collector {
         // What has trouble now: what is not among it any more is news when it comes back.
         self.troubled.turn();
         let (mut found, mut is_all) = (HashSet::new(), false);
-        let (looked_at, began) = (opening::stamp(), clock::now());
+        let (looked_at, began) = (opening::stamp(&self.os), self.os.now());
         let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
-        let (used, opened) = (clock::thread_cpu(), self.counters.files_opened);
-        self.breath = Breath::new(clock::now() + BREATH_PERIOD);
+        let (used, opened) = (self.os.thread_cpu(), self.counters.files_opened);
+        self.breath = Breath::new(self.os.now() + BREATH_PERIOD);
         let (first, is_none_left) = (self.registry.next_key(), self.unopened.count() == 0);
         let is_first = !self.is_ready;
         for _ in 0..SCANS_AT_ONCE_MAX {
@@ -288,10 +288,10 @@ impl Collector {
             self.note_beyond(Beyond { files: scan.left_files, dirs: scan.left_dirs });
             self.note_refused(&scan.refused);
             self.note_odd(&scan.odd);
-            self.fruitless.note(scan.fruitless, now);
+            self.fruitless.note(&self.os, scan.fruitless, now);
             for (path, error) in scan.errors.iter() {
                 if self.may_hold_logs(path) {
-                    self.unopened.add_failed(path, error);
+                    self.unopened.add_failed(&self.os, path, error);
                 }
                 self.trouble(path, "look at", error);
             }
@@ -300,7 +300,7 @@ impl Collector {
             self.counters.file_errors += unnamed;
             self.said.count(Kind::Trouble, scan.errors.unnamed_news());
             // What comes while files are opened is to be told of.
-            let is_new = self.watch.watch(&scan.dirs, since);
+            let is_new = self.watch.watch(&self.os, &scan.dirs, since);
             self.reopen_stale(&scan.files);
             found = self.open_all(&scan.files, now);
             if scan.left_dirs > 0 {
@@ -343,7 +343,7 @@ impl Collector {
         self.news.on_discovered(self.is_short.then_some(news_from));
         let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long, and hardly ever finds what no notification told.
-        let (ended, used) = (clock::now(), clock::thread_cpu().saturating_sub(used));
+        let (ended, used) = (self.os.now(), self.os.thread_cpu().saturating_sub(used));
         let used = used.saturating_sub(self.breath.used);
         let took = (ended - now).saturating_sub(self.breath.took);
         // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
@@ -430,7 +430,8 @@ impl Collector {
         // What is done meanwhile does not ask for the patterns.
         let mut patterns = std::mem::replace(&mut self.patterns, Patterns::none());
         self.is_walking = true;
-        let scan = patterns.scan_for(self, room);
+        let os = self.os.clone();
+        let scan = patterns.scan_for(&os, self, room);
         self.is_walking = false;
         self.patterns = patterns;
         scan
@@ -457,13 +458,14 @@ impl Collector {
     /// Does what cannot wait for the end of a discovery, if it is time: takes mail, reads what has
     /// grown, and keeps to the CPU limit.
     pub(super) fn breathe(&mut self) {
-        let began = clock::now();
+        let began = self.os.now();
         if began < self.breath.at {
             return;
         }
-        let (used, truncated) = (clock::thread_cpu(), self.counters.files_truncated);
+        let (used, truncated) = (self.os.thread_cpu(), self.counters.files_truncated);
         loop {
-            let now = clock::now();
+            let now = self.os.now();
+            self.said.begin(now);
             let mail = self.handoff.take_mail();
             self.on_mail(mail, now);
             if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) {
@@ -474,7 +476,7 @@ impl Collector {
             self.turn(now);
             self.save(now, false);
             self.publish(now, false);
-            let now = clock::now();
+            let now = self.os.now();
             match self
                 .timers
                 .get(Timer::ReadFrom)
@@ -489,9 +491,9 @@ impl Collector {
             // Which file stood where is not what it was.
             self.aside.begin();
         }
-        let ended = clock::now();
+        let ended = self.os.now();
         self.breath.at = ended + BREATH_PERIOD;
-        self.breath.used += clock::thread_cpu().saturating_sub(used);
+        self.breath.used += self.os.thread_cpu().saturating_sub(used);
         self.breath.took += ended - began;
     }
 
@@ -500,8 +502,8 @@ impl Collector {
     fn still_there(&self) -> Vec<(u64, u64)> {
         let stands = |tracked: &Tracked| {
             let inode = (tracked.opened.device, tracked.opened.inode);
-            let is_it = |found: fs::Metadata| (found.dev(), found.ino()) == inode;
-            (tracked.state == State::Active && fs::metadata(&tracked.found_at).is_ok_and(is_it))
+            let is_it = |found: Facts| found.id() == inode;
+            (tracked.state == State::Active && self.os.stat(&tracked.found_at).is_ok_and(is_it))
                 .then_some(inode)
         };
         self.registry.iter().filter_map(|(_, tracked)| stands(tracked)).collect()
@@ -534,7 +536,7 @@ impl Collector {
             // It takes a while: those that are written to go first.
             waiting.sort_by_key(|file| std::cmp::Reverse(file.modified));
         }
-        let opened_until = clock::now() + OPENING_MAX.max(clock::now() - now);
+        let opened_until = self.os.now() + OPENING_MAX.max(self.os.now() - now);
         let opened_least = self.counters.files_opened + OPENED_LEAST;
         for file in first.into_iter().chain(then).chain(waiting) {
             self.breathe();
@@ -558,7 +560,7 @@ impl Collector {
             if self.may_sleep(file) {
                 continue;
             }
-            let is_late = |by: Duration| clock::now() >= opened_until + by;
+            let is_late = |by: Duration| self.os.now() >= opened_until + by;
             // What cannot be opened takes its time too.
             let may_end = self.counters.files_opened >= opened_least || is_late(OPENING_LONGER_MAX);
             if (self.are_names_changed && may_end && is_late(Duration::ZERO)) || self.is_abandoned {
@@ -609,7 +611,7 @@ impl Collector {
         if self.is_short {
             self.unopened.add(path, SHORT);
         } else {
-            self.unopened.add_failed(path, error);
+            self.unopened.add_failed(&self.os, path, error);
         }
     }
 
@@ -686,7 +688,7 @@ impl Collector {
     pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
         if self.troubled.meet(path) == Met::News && self.said.admits(Kind::Trouble) {
-            let error = left::describe(path, error);
+            let error = left::describe(&self.os, path, error);
             tracing::warn!(file = %path.display(), error, "cannot {action} it; trying again");
         }
     }
@@ -855,7 +857,7 @@ impl Collector {
             let has_gone = ended.state == State::Deleted
                 || ended.gone_at != 0
                 || self.registry.find(opened.device, opened.inode).is_some();
-            let checkpoint = self.checkpoint(file, &ended, clock::wall().as_secs());
+            let checkpoint = self.checkpoint(file, &ended, self.os.wall().as_secs());
             self.once.forget(file);
             self.returned.forget_row(file);
             let is_done = ended.left_bytes == 0;
@@ -889,7 +891,7 @@ impl Collector {
         let level = self.registry.get_mut(file).filter(|tracked| tracked.is_delivered());
         let was_delivered = level.is_some();
         if let Some(tracked) = level {
-            tracked.level_unix = clock::wall().as_secs();
+            tracked.level_unix = self.os.wall().as_secs();
         }
         match self.registry.on_stat(file, &stat, now) {
             Change::None => {
@@ -945,7 +947,7 @@ impl Collector {
     }
 }
 
-impl Host for Collector {
+impl<O: Os, K: Keep> Host for Collector<O, K> {
     fn is_known(&self, (device, inode): (u64, u64)) -> bool {
         self.registry.find(device, inode).is_some() || self.remembered.get(device, inode).is_some()
     }

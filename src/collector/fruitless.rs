@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::report::FruitlessPattern;
 use crate::tail::discover::{self, names_in};
+use crate::tail::os::Os;
 
 /// How long a pattern may match nothing before the agent warns: by then an app has its logs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,14 +64,14 @@ struct Known {
 
 impl Fruitless {
     /// Takes what a discovery says, and logs what is news.
-    pub(super) fn note(&mut self, found: Vec<discover::Fruitless>, now: Instant) {
+    pub(super) fn note(&mut self, os: &impl Os, found: Vec<discover::Fruitless>, now: Instant) {
         let mut before = std::mem::take(&mut self.known);
         for found in found {
             let at = before.iter().position(|known| known.found.pattern == found.pattern);
             let known = at.map(|at| before.swap_remove(at));
             let known = match known {
                 Some(known) if known.found == found => known,
-                known => self.begin(found, known, now),
+                known => self.begin(os, found, known, now),
             };
             self.known.push(known);
         }
@@ -92,8 +93,14 @@ impl Fruitless {
     }
 
     /// Notes that a pattern matches nothing from now on, or for another reason than `before`.
-    fn begin(&mut self, found: discover::Fruitless, before: Option<Known>, now: Instant) -> Known {
-        let report = describe(&found);
+    fn begin(
+        &mut self,
+        os: &impl Os,
+        found: discover::Fruitless,
+        before: Option<Known>,
+        now: Instant,
+    ) -> Known {
+        let report = describe(os, &found);
         let FruitlessPattern { pattern, reason, nearest, holds } = &report;
         let told = self.told.entry(pattern.clone()).or_default();
         if let Some(untold) = told.may_tell(now) {
@@ -112,7 +119,7 @@ impl Fruitless {
 
 /// Puts into words why a pattern matches nothing.
 #[must_use]
-pub fn describe(found: &discover::Fruitless) -> FruitlessPattern {
+pub fn describe(os: &impl Os, found: &discover::Fruitless) -> FruitlessPattern {
     let discover::Fruitless { pattern, base, real, nearest, is_left_out, may_be_listed } = found;
     let leads =
         if base == real { String::new() } else { format!(" (it leads to {})", real.display()) };
@@ -127,12 +134,12 @@ pub fn describe(found: &discover::Fruitless) -> FruitlessPattern {
         pattern: pattern.clone(),
         reason,
         nearest: nearest.display().to_string(),
-        holds: if *may_be_listed { holds(nearest) } else { String::new() },
+        holds: if *may_be_listed { holds(os, nearest) } else { String::new() },
     }
 }
 
-fn holds(dir: &Path) -> String {
-    let (names, more) = names_in(dir, NAMES_MAX);
+fn holds(os: &impl Os, dir: &Path) -> String {
+    let (names, more) = names_in(os, dir, NAMES_MAX);
     let cut = |name: &String| name.chars().take(NAME_CHARS_MAX).collect::<String>();
     let names: Vec<String> = names.iter().map(cut).collect();
     match (names.is_empty(), more) {
@@ -147,6 +154,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::tail::os::kernel::Kernel;
 
     fn found(nearest: &str) -> discover::Fruitless {
         discover::Fruitless {
@@ -164,7 +172,7 @@ mod tests {
         let now = crate::base::clock::now();
         let mut fruitless = Fruitless::default();
         let mut is_warned = |at: Duration, found: Vec<discover::Fruitless>| {
-            fruitless.note(found, now + at);
+            fruitless.note(&Kernel, found, now + at);
             fruitless.known.first().map(|known| known.is_warned)
         };
 
@@ -182,8 +190,8 @@ mod tests {
         let now = crate::base::clock::now();
         let mut fruitless = Fruitless::default();
         for _ in 0..1000 {
-            fruitless.note(vec![found("/")], now);
-            fruitless.note(Vec::new(), now);
+            fruitless.note(&Kernel, vec![found("/")], now);
+            fruitless.note(&Kernel, Vec::new(), now);
         }
         let told = |fruitless: &Fruitless| {
             let told = &fruitless.told["/nowhere/logs/*.log"];
@@ -191,13 +199,13 @@ mod tests {
         };
         assert_eq!(told(&fruitless), (TOLD_MAX, 2000 - TOLD_MAX));
 
-        fruitless.note(vec![found("/")], now + TOLD_PAUSE);
+        fruitless.note(&Kernel, vec![found("/")], now + TOLD_PAUSE);
         assert_eq!(told(&fruitless), (TOLD_MAX + 1, 0), "with how many were not told");
     }
 
     #[test]
     fn tells_how_far_the_way_goes() {
-        let text = |found: discover::Fruitless| describe(&found).to_string();
+        let text = |found: discover::Fruitless| describe(&Kernel, &found).to_string();
         assert_eq!(
             text(found("/nowhere")),
             "no file matches /nowhere/logs/*.log: /nowhere/logs is not there yet, or is not mounted \

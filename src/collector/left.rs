@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::access;
 use crate::base::report::FileReport;
+use crate::tail::os::Os;
 
 /// Most files of which the reason is kept.
 pub(super) const NAMED_MAX: usize = 20;
@@ -86,11 +86,11 @@ impl Unopened {
     }
 
     /// Adds a file that an error kept from being opened.
-    pub(super) fn add_failed(&mut self, path: &Path, error: &io::Error) {
+    pub(super) fn add_failed(&mut self, os: &impl Os, path: &Path, error: &io::Error) {
         let is_gone = error.kind() == io::ErrorKind::NotFound;
         self.failed += usize::from(!is_gone);
         self.has_vanished |= is_gone;
-        self.note(path, !is_gone, || describe(path, error).into());
+        self.note(path, !is_gone, || describe(os, path, error).into());
     }
 
     /// Adds files of which nobody has the names, and which an error may keep from being opened.
@@ -138,9 +138,9 @@ impl Unopened {
 }
 
 /// What the system said, and what of that a person can change.
-pub(super) fn describe(path: &Path, error: &io::Error) -> String {
+pub(super) fn describe(os: &impl Os, path: &Path, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::PermissionDenied
-        && let Some(why) = access::explain_log(path)
+        && let Some(why) = os.explain(path)
     {
         return format!("{error}: {why}");
     }

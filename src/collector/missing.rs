@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use super::Collector;
 use super::left::{Left, NAMED_MAX};
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
+use crate::tail::os::Os;
 use crate::tail::remembered;
 
 /// How long a volume, or a link, may be late.
 const LATE_MAX: Duration = Duration::from_secs(60);
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Names the known files that are missing, once the time for that has come; `is_last` says that
     /// the agent ends. While files that were found wait to be opened, one of them may be a missing
     /// one, or hold its bytes.
@@ -28,7 +30,7 @@ impl Collector {
         let is_missing = |saved: &Checkpoint| {
             !refused.has_met(&saved.path)
                 && !unadopted.contains(&(saved.device, saved.inode))
-                && remembered::is_gone_from_its_place(saved)
+                && remembered::is_gone_from_its_place(&self.os, saved)
         };
         let told = self.remembered.tell(is_missing);
         self.is_moved |= !told.is_empty();

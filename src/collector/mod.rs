@@ -39,7 +39,7 @@ mod unpacking;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,18 +52,19 @@ use self::once::Once;
 use self::opening::Aside;
 use self::refused::Refused;
 use self::said::{Kind, Said};
+pub use self::step::{Step, Wait};
 use self::stopping::Drain;
 use self::timers::{Timer, Timers};
 use self::unpacking::Packed;
-use crate::base::clock;
 use crate::base::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
 use crate::base::sealed::{Outcome, Refusal, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
 use crate::checkpoint::parked::Destination;
-use crate::checkpoint::store::{Loaded, Store};
+use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
@@ -73,6 +74,7 @@ use crate::limit::slack::Slack;
 use crate::tail::crowd::Names;
 use crate::tail::discover::Patterns;
 use crate::tail::filled::Filled;
+use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Registry, State, Tracked};
 use crate::tail::remembered::Remembered;
@@ -164,7 +166,8 @@ pub struct Summary {
 }
 
 /// The loop and all that it owns.
-pub struct Collector {
+pub struct Collector<O: Os, K: Keep> {
+    os: O,
     collection: Arc<str>,
     tail: tail::Options,
     files_max: usize,
@@ -175,15 +178,15 @@ pub struct Collector {
     /// The patterns; empty while a walk has them.
     patterns: Patterns,
     is_walking: bool,
-    watch: Watch,
+    watch: Watch<O::Watch>,
     registry: Registry,
     remembered: Remembered,
-    readers: HashMap<FileKey, Reader>,
+    readers: HashMap<FileKey, Reader<O::File>>,
     schedule: Schedule,
     filled: Filled,
     batcher: Batcher,
     handoff: CollectorEnd,
-    store: Store,
+    store: K,
     bucket: Option<Bucket>,
     /// Bytes of a file that may be taken in one turn: a tenth of a second's under a rate limit.
     piece_bytes: usize,
@@ -199,7 +202,7 @@ pub struct Collector {
     counters: CollectorCounters,
     /// Files that discovery finds and that need not be open.
     aside: Aside,
-    packed: Packed,
+    packed: Packed<O::File>,
     said: Said,
     breath: Breath,
     /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
@@ -288,7 +291,7 @@ fn last_look(checkpoints: &[Checkpoint]) -> Option<i64> {
     checkpoints.iter().map(|saved| saved.looked_at).filter(|looked_at| *looked_at != 0).max()
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Puts the collector together; opens no log file yet.
     ///
     /// # Errors
@@ -297,9 +300,10 @@ impl Collector {
     /// # Panics
     /// If the read buffer is smaller than a longest line: the settings see to that.
     pub fn new(
+        os: O,
+        store: K,
         options: Options,
         patterns: Patterns,
-        store: Store,
         loaded: Loaded,
         handoff: CollectorEnd,
     ) -> std::io::Result<Self> {
@@ -307,9 +311,11 @@ impl Collector {
             + crate::base::fingerprint::TAIL_BYTES_MAX;
         let least = least.max(crate::base::fingerprint::HEAD_BYTES_MAX);
         assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
-        let (now, unix) = (clock::now(), clock::wall().as_secs());
+        let (at, mut seed) = (os.times(), [0; 8]);
+        let (now, unix) = (at.now, at.unix());
+        os.random(&mut seed)?;
         // Until the first discovery is over, the last look is that of the run before.
-        let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(opening::stamp);
+        let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(|| opening::stamp(&os));
         let rate = options.limit.bytes_per_second;
         let topic = options.batch.topic.clone();
         let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
@@ -326,7 +332,7 @@ impl Collector {
                 rate => usize::try_from(rate / 10).unwrap_or(usize::MAX).max(PIECE_BYTES_MIN),
             },
             bucket: (rate > 0).then(|| Bucket::new(rate, now)),
-            pacer: Pacer::new(options.limit.cpu_cores, clock::cpu(), now),
+            pacer: Pacer::new(options.limit.cpu_cores, os.cpu(), now),
             limit: options.limit,
             container: cgroup::Limits::default(),
             slack: Slack::new(now),
@@ -342,20 +348,20 @@ impl Collector {
             files_max: options.files_max,
             tags: options.tags,
             shard_hash_keys: options.shard_hash_keys,
-            once: Once::new(options.once),
+            once: Once::new(&os, options.once),
             patterns,
             is_walking: false,
-            watch: Watch::new(),
+            watch: Watch::new(&os),
             registry: Registry::default(),
             readers: HashMap::new(),
             schedule: Schedule::default(),
             filled: Filled::default(),
             handoff,
             store,
-            rng: fastrand::Rng::new(),
+            rng: fastrand::Rng::with_seed(u64::from_le_bytes(seed)),
             aside: Aside::default(),
             packed: Packed::default(),
-            said: Said::default(),
+            said: Said::new(now),
             breath: Breath::new(now),
             looked_at,
             looked_when: now,
@@ -395,6 +401,7 @@ impl Collector {
             drain: Drain::new(options.stop, now),
             is_drain_asked: false,
             is_abandoned: false,
+            os,
         })
     }
 
@@ -424,7 +431,7 @@ impl Collector {
 
     /// The time as the service has it, as far as is known.
     fn server_unix(&self) -> i64 {
-        let unix = i64::try_from(clock::wall().as_secs()).unwrap_or(i64::MAX);
+        let unix = i64::try_from(self.os.wall().as_secs()).unwrap_or(i64::MAX);
         unix.saturating_add(self.clock_offset)
     }
 
@@ -449,7 +456,7 @@ impl Collector {
     /// and of parts of those.
     fn hand_over(&mut self, batch: SealedBatch) {
         let payload_bytes = batch.payload.len();
-        match self.once.on_batch(batch) {
+        match self.once.on_batch(&self.os, batch) {
             Some(batch) => self.handoff.push(batch),
             None => self.handoff.reserve(payload_bytes),
         }
@@ -500,8 +507,8 @@ impl Collector {
 
     /// Says whether the CPU limit asks for a pause.
     fn pace(&mut self) -> bool {
-        let now = clock::now();
-        let rest = self.pacer.on_turn(clock::cpu(), now);
+        let now = self.os.now();
+        let rest = self.pacer.on_turn(self.os.cpu(), now);
         if rest.is_zero() {
             return false;
         }
@@ -517,7 +524,7 @@ impl Collector {
             return;
         }
         self.timers.set(Timer::Quota, now + CONTAINER_PERIOD);
-        let before = std::mem::replace(&mut self.container, cgroup::Limits::read(Path::new("/")));
+        let before = std::mem::replace(&mut self.container, self.os.limits());
         let set = self.limit.cpu_cores_max;
         let cores = self.container.cpu_cores.filter(|quota| *quota > 0.0);
         let cores = cores.map_or(set, |quota| quota.min(set));
@@ -557,7 +564,7 @@ impl Collector {
         if let Err(error) = self.batcher.slim() {
             tracing::debug!(%error, "the compressor stays as it is");
         }
-        logferry_trim::trim();
+        self.os.trim_memory();
     }
 
     fn is_rate_limited(&mut self, now: Instant) -> bool {
@@ -629,9 +636,9 @@ impl Collector {
         if !(is_fast_due || is_durable_due || is_assigning || is_last) {
             return;
         }
-        let started = clock::now();
+        let started = self.os.now();
         let is_durable = is_durable_due || is_assigning || is_last;
-        let unix = clock::wall().as_secs();
+        let unix = self.os.wall().as_secs();
         let (count, written) = self.save_all(unix, is_durable);
         match written {
             Ok(()) => {
@@ -666,7 +673,7 @@ impl Collector {
             }
         }
         self.is_moved = false;
-        let ended = clock::now();
+        let ended = self.os.now();
         if count > SAVES_PACED_FROM {
             let took = ended - started;
             let fair = took.div_f64(self.limit.cpu_cores * SAVES_SHARE_OF_CPU);
@@ -730,9 +737,9 @@ impl Collector {
             return;
         }
         self.timers.clear(Timer::Publish);
-        let used = clock::thread_cpu();
+        let used = self.os.thread_cpu();
         let files = self.file_sums();
-        let used = clock::thread_cpu().saturating_sub(used);
+        let used = self.os.thread_cpu().saturating_sub(used);
         self.publish_period = PUBLISH_PERIOD.max(used * PUBLISH_PAUSE_FACTOR);
         self.handoff.publish(CollectorReport {
             ready: self.is_ready && self.stage == Stage::Running,
@@ -754,7 +761,7 @@ impl Collector {
     }
 
     fn file_sums(&self) -> FileSums {
-        let unix = clock::wall().as_secs();
+        let unix = self.os.wall().as_secs();
         let saved = self.aside.asleep() as u64;
         let failing = self.unopened.failed() as u64;
         let left = self.beyond.files;
@@ -778,7 +785,7 @@ impl Collector {
 
     /// Publishes the list of files, for somebody who wants to see each of them.
     fn publish_files(&self) {
-        let made_unix = clock::wall().as_secs();
+        let made_unix = self.os.wall().as_secs();
         let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));
         let mut files: Vec<FileReport> = files.chain(self.unopened.reports()).collect();
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));

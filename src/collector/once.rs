@@ -59,13 +59,12 @@
 //! `logferry parked list` shows: before and behind a replay there is no id.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::File;
-use std::io::Read as _;
 
 use crate::base::fingerprint::Fingerprint;
 use crate::base::sealed::{Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use crate::checkpoint::format::{Range, RangeState};
+use crate::tail::os::Os;
 
 /// Least number of leading bits that say in which part of the space of hash keys a key is. The
 /// service may cut the space finer, by a power of two.
@@ -147,17 +146,17 @@ impl Id {
     }
 
     /// An id that is used once.
-    fn fresh() -> Self {
-        Self { key: random_key(), sequence: 1 }
+    fn fresh(os: &impl Os) -> Self {
+        Self { key: random_key(os), sequence: 1 }
     }
 }
 
 impl Once {
     /// Makes the ids of a run. `slots` is how many requests may be under way; `None` if lines need
     /// not arrive exactly once.
-    pub(super) fn new(slots: Option<usize>) -> Self {
+    pub(super) fn new(os: &impl Os, slots: Option<usize>) -> Self {
         let count = slots.unwrap_or(0);
-        let base = if count > 0 { random_key() } else { 0 };
+        let base = if count > 0 { random_key(os) } else { 0 };
         let slot = |index| Slot { key: slot_key(base, index, count), sequence: 0 };
         Self {
             slots: (0..count).map(slot).collect(),
@@ -198,7 +197,7 @@ impl Once {
 
     /// Takes a batch that is to be handed over, and returns it if it may go at once. Otherwise the
     /// batch waits here, for an id or until a save holds its id.
-    pub(super) fn on_batch(&mut self, mut batch: SealedBatch) -> Option<SealedBatch> {
+    pub(super) fn on_batch(&mut self, os: &impl Os, mut batch: SealedBatch) -> Option<SealedBatch> {
         let known = self.files.get_mut(&batch.span.file);
         let Some(range) = known.and_then(|known| known.sealed.get_mut(&batch.span.start)) else {
             return Some(batch);
@@ -207,7 +206,7 @@ impl Once {
         let part = match range.parts.iter().position(is_it) {
             Some(index) => &mut range.parts[index],
             None => {
-                let (freed, index) = range.split(batch.first, batch.lines);
+                let (freed, index) = range.split(os, batch.first, batch.lines);
                 self.set_free(freed);
                 let range =
                     self.files.get_mut(&batch.span.file)?.sealed.get_mut(&batch.span.start)?;
@@ -412,7 +411,7 @@ impl Known {
 impl SealedRange {
     /// Makes a part of its own of these records, because what they were part of was refused. The
     /// id of that, and the place of the part.
-    fn split(&mut self, first: u32, records: u32) -> (Option<Id>, usize) {
+    fn split(&mut self, os: &impl Os, first: u32, records: u32) -> (Option<Id>, usize) {
         let end = first.saturating_add(records);
         let holds = |part: &Part| part.first <= first && end <= part.first + part.records;
         let whole = self.parts.iter().position(holds).expect("a part is of what was sealed");
@@ -422,7 +421,7 @@ impl SealedRange {
         let piece = |(start, end)| Part {
             first: start,
             records: end - start,
-            state: State::Reserved(Id::fresh()),
+            state: State::Reserved(Id::fresh(os)),
         };
         self.parts.splice(whole..whole, pieces.map(piece));
         let freed = match state {
@@ -457,16 +456,16 @@ fn slot_key(base: u128, index: usize, count: usize) -> u128 {
 
 /// A random key that nobody else has. If two agents had one key, each would take the other's lines
 /// for its own.
-fn random_key() -> u128 {
+fn random_key(os: &impl Os) -> u128 {
     let mut bytes = [0; 16];
-    let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
-    read.map_or_else(|_| fastrand::u128(..), |()| u128::from_le_bytes(bytes))
+    os.random(&mut bytes).map_or_else(|_| fastrand::u128(..), |()| u128::from_le_bytes(bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::sealed::BatchId;
+    use crate::tail::os::kernel::Kernel;
     use logferry_wire::Compression;
 
     const FILE: FileKey = FileKey(1);
@@ -490,7 +489,7 @@ mod tests {
     fn seal(once: &mut Once, start: u64, lines: u32) {
         let batch = batch(start, 0, lines);
         once.on_sealed(&batch, TAIL, 100);
-        assert!(once.on_batch(batch).is_none());
+        assert!(once.on_batch(&Kernel, batch).is_none());
     }
 
     fn sent(once: &mut Once) -> Vec<SealedBatch> {
@@ -507,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_slot_has_one_batch_at_a_time() {
-        let mut once = Once::new(Some(2));
+        let mut once = Once::new(&Kernel, Some(2));
         (0..3).for_each(|index| seal(&mut once, index * 10, 1));
 
         let first = sent(&mut once);
@@ -527,7 +526,7 @@ mod tests {
 
     #[test]
     fn what_is_assigned_is_saved_until_the_watermark_has_passed_it() {
-        let mut once = Once::new(Some(2));
+        let mut once = Once::new(&Kernel, Some(2));
         (0..3).for_each(|index| seal(&mut once, index * 10, 1));
         assert!(once.ranges(FILE, 0).is_empty(), "what waits has not been sent");
         assert!(once.assign());
@@ -546,7 +545,7 @@ mod tests {
 
     #[test]
     fn what_is_done_behind_one_that_is_not_is_one_range() {
-        let mut once = Once::new(Some(3));
+        let mut once = Once::new(&Kernel, Some(3));
         seal(&mut once, 0, 1);
         let stuck = sent(&mut once).remove(0);
         for start in (10..10_000).step_by(20) {
@@ -568,7 +567,7 @@ mod tests {
 
     #[test]
     fn after_a_failed_save_ids_stay_and_nothing_goes() {
-        let mut once = Once::new(Some(1));
+        let mut once = Once::new(&Kernel, Some(1));
         seal(&mut once, 0, 1);
         assert!(once.assign());
         once.has_failed = true;
@@ -580,25 +579,25 @@ mod tests {
 
     #[test]
     fn parts_of_a_refused_batch_replace_its_id_all_at_once() {
-        let mut once = Once::new(Some(1));
+        let mut once = Once::new(&Kernel, Some(1));
         seal(&mut once, 0, 5);
         let whole = sent(&mut once).remove(0);
-        assert!(once.on_batch(whole.clone()).is_some(), "with other times it is the same");
+        assert!(once.on_batch(&Kernel, whole.clone()).is_some(), "with other times it is the same");
 
-        assert!(once.on_batch(batch(0, 0, 2)).is_none());
+        assert!(once.on_batch(&Kernel, batch(0, 0, 2)).is_none());
         let ranges = once.ranges(FILE, 0);
         assert_eq!(
             [(0, 2), (2, 3)],
             [0, 1].map(|at: usize| (ranges[at].first, ranges[at].records))
         );
         assert!(ranges.iter().all(|range| range.state != whole_state(&whole)));
-        assert!(once.on_batch(batch(0, 2, 3)).is_none());
+        assert!(once.on_batch(&Kernel, batch(0, 2, 3)).is_none());
         assert_eq!(once.ranges(FILE, 0), ranges, "the second one keeps its place");
 
         seal(&mut once, 10, 1);
         let parts = sent(&mut once);
         assert_eq!(parts.iter().map(sequence).collect::<Vec<_>>(), [1, 1, 2], "the slot is free");
-        assert!(once.on_batch(batch(0, 3, 1)).is_none(), "and again");
+        assert!(once.on_batch(&Kernel, batch(0, 3, 1)).is_none(), "and again");
         let firsts: Vec<u32> = once.ranges(FILE, 0).iter().map(|range| range.first).collect();
         assert_eq!(firsts, [0, 2, 3, 4, 0]);
     }
@@ -621,7 +620,7 @@ mod tests {
             tail: TAIL,
             state: RangeState::Done,
         };
-        let mut once = Once::new(None);
+        let mut once = Once::new(&Kernel, None);
         let ranges = vec![
             range(5, 15, 0, 1),
             range(10, 20, 1, 1),

@@ -12,27 +12,27 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map};
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
-use std::{fs, io};
+use std::time::{Duration, Instant};
 
 use super::files::LATER;
 use super::said::Kind;
 use super::timers::Timer;
 use super::{Collector, Stage};
-use crate::base::clock;
 use crate::base::fingerprint::Fingerprint;
 use crate::base::sealed::Route;
 use crate::base::span::FileKey;
 use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
 use crate::enrich;
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::discover::{Found, Permission};
+use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, Opened, ROTATED_QUIET, Registry, State, Tracked};
 use crate::tail::remembered::{self, Original, Remembered, Seeker, Suspect};
@@ -275,7 +275,7 @@ impl Aside {
     }
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
     pub(super) fn expect_unseen(&mut self) {
         if let [first, ..] = self.remembered.foreign() {
@@ -287,7 +287,7 @@ impl Collector {
             );
         }
         let mut known = Places::with_capacity(self.remembered.checkpoints().count());
-        let now = wall_nanoseconds();
+        let now = wall_nanoseconds(&self.os);
         for saved in self.remembered.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
@@ -337,7 +337,7 @@ impl Collector {
     pub(super) fn expect_renamed(&mut self, file: &Found, found: &mut HashSet<(u64, u64)>) {
         found.remove(&(file.device, file.inode));
         let seen = self.looked_at();
-        let dir = file.path.parent().and_then(|dir| self.patterns.enter(dir));
+        let dir = file.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
         if let (Some(dir), Some(name)) = (dir, file.path.file_name()) {
             let one = Known { path: file.path.clone(), seen, born: None, copied: None };
             let known = self.aside.known.entry(dir.join(name).into()).or_insert(one);
@@ -348,8 +348,8 @@ impl Collector {
     /// When the last discovery began, by the clock as it is set now: it may have been set back
     /// since.
     fn looked_at(&self) -> i64 {
-        let age = nanoseconds(clock::now().saturating_duration_since(self.looked_when));
-        self.looked_at.min(stamp().saturating_sub(age))
+        let age = nanoseconds(self.os.now().saturating_duration_since(self.looked_when));
+        self.looked_at.min(stamp(&self.os).saturating_sub(age))
     }
 
     fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
@@ -435,7 +435,7 @@ impl Collector {
             return;
         }
         self.said.hush(Some(Kind::Shipping));
-        let until = clock::now() + WAKING_MAX;
+        let until = self.os.now() + WAKING_MAX;
         while let Some(found) = self.aside.asleep.pop_front() {
             let inode = (found.device, found.inode);
             if self.stage != Stage::Running {
@@ -457,7 +457,7 @@ impl Collector {
                 // It was replaced or cannot be opened: a discovery takes care of it.
                 None => self.is_scan_wanted |= !matches!(outcome, Ok(Some(same)) if same == inode),
             }
-            if clock::now() >= until {
+            if self.os.now() >= until {
                 break;
             }
         }
@@ -517,7 +517,8 @@ impl Collector {
     pub(super) fn look_at_renamed(&mut self, now: Instant) {
         let mut changed = Vec::new();
         self.aside.renamed.retain(|inode, (place, found_as, since)| {
-            let is_same = look_at(place).is_some_and(|found| found == (*inode, *found_as));
+            let is_same =
+                look_at(&self.os, place).is_some_and(|found| found == (*inode, *found_as));
             if !is_same {
                 changed.push((*inode, place.clone()));
             }
@@ -538,20 +539,19 @@ impl Collector {
         if is_full || self.remembered.get(found.device, found.inode).is_some() {
             return;
         }
-        let Ok(metadata) = fs::metadata(&found.path) else { return };
-        let dir = found.path.parent().and_then(|dir| self.patterns.enter(dir));
+        let Ok(facts) = self.os.stat(&found.path) else { return };
+        let dir = found.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
         let (Some(dir), Some(name)) = (dir, found.path.file_name()) else { return };
-        if (metadata.dev(), metadata.ino()) != inode {
+        if facts.id() != inode {
             return;
         }
-        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let waiting = Checkpoint {
             path: found.path.clone(),
             resolved: dir.join(name),
             device: found.device,
             inode: found.inode,
-            born: born.map_or(0, nanoseconds),
-            seen_unix: clock::wall().as_secs(),
+            born: facts.born,
+            seen_unix: self.os.wall().as_secs(),
             rest: Some(found.size),
             ..Checkpoint::default()
         };
@@ -579,7 +579,7 @@ impl Collector {
         now: Instant,
     ) -> io::Result<Option<(u64, u64)>> {
         self.make_descriptor_room(now)?;
-        let mut reader = Reader::open(&found.path)?;
+        let mut reader = Reader::open(&self.os, &found.path)?;
         let stat = reader.stat()?;
         if !stat.is_file {
             return Ok(None);
@@ -590,8 +590,8 @@ impl Collector {
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
-        let told = reader.whereabouts(&found.path)?;
-        let Some(resolved) = self.patterns.place(&found.path, &told, inode) else {
+        let told = reader.whereabouts(&self.os, &found.path)?;
+        let Some(resolved) = self.patterns.place(&self.os, &found.path, &told, inode) else {
             let why = format!("it leads out of the allowed directories: {}", told.display());
             return Err(io::Error::other(why));
         };
@@ -612,7 +612,7 @@ impl Collector {
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(of, is_untouched) => {
                 let owner = Some(Arc::clone(&self.collection));
-                let done = Checkpoint { owner, ..done(&reader, &found.path, &resolved)? };
+                let done = Checkpoint { owner, ..done(&self.os, &reader, &found.path, &resolved)? };
                 let done = self.proved(of, &reader, done)?;
                 let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
                 let copy = Copy { found_as: found_as(found), of, done, own_at };
@@ -704,7 +704,7 @@ impl Collector {
     /// goes through all files.
     fn next_restable(&mut self, now: Instant) -> Option<FileKey> {
         // A discovery may last, and what is opened in it is delivered meanwhile.
-        let now = now.max(clock::now());
+        let now = now.max(self.os.now());
         loop {
             while let Some(file) = self.aside.restable.pop_front() {
                 let tracked = self.registry.get(file);
@@ -731,7 +731,7 @@ impl Collector {
             State::Active => _ = self.aside.resting.insert(inode, tracked.found_as),
             State::Rotated => {
                 let place = tracked.opened.resolved.to_path_buf();
-                if let Some((found, found_as)) = look_at(&place)
+                if let Some((found, found_as)) = look_at(&self.os, &place)
                     && found == inode
                 {
                     self.aside.renamed.insert(inode, (place, found_as, tracked.grown_at));
@@ -745,9 +745,14 @@ impl Collector {
         self.settle();
     }
 
-    fn origin(&mut self, path: &Path, resolved: &Path, reader: &Reader) -> io::Result<Origin> {
+    fn origin(
+        &mut self,
+        path: &Path,
+        resolved: &Path,
+        reader: &Reader<O::File>,
+    ) -> io::Result<Origin> {
         let stat = reader.stat()?;
-        match self.remembered.claim(path, reader, stat)? {
+        match self.remembered.claim(&self.os, path, reader, stat)? {
             Some((saved, Match::Resume)) if saved.is_copy && saved.offset < stat.size => {
                 let outcome = self.origin_of_grown_copy(&saved, resolved, reader);
                 if matches!(outcome, Ok(Origin::Later) | Err(_)) {
@@ -784,9 +789,10 @@ impl Collector {
     pub(super) fn origin_of_unknown(
         &mut self,
         resolved: &Path,
-        reader: &Reader,
+        reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
-        let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
+        let suspect =
+            Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
         let is_own = self.aside.own.contains(&(suspect.stat.device, suspect.stat.inode));
         if let Some((file, is_untouched)) = self.original_of(&suspect)?
             && !(is_own && is_untouched)
@@ -812,9 +818,10 @@ impl Collector {
         &mut self,
         saved: &Checkpoint,
         resolved: &Path,
-        reader: &Reader,
+        reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
-        let suspect = Suspect { place: resolved, reader, stat: reader.stat()? };
+        let suspect =
+            Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
         if let Some((original, is_untouched)) = self.original_of(&suspect)? {
             return Ok(Origin::CopyOf(Source::Open(original), is_untouched));
         }
@@ -854,7 +861,7 @@ impl Collector {
 
     /// The file that a suspect is a copy of, if that is open or its last batches are under way;
     /// `true` if the original stands where it was and has its bytes still.
-    fn original_of(&mut self, suspect: &Suspect<'_>) -> io::Result<Option<(FileKey, bool)>> {
+    fn original_of(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Option<(FileKey, bool)>> {
         let Suspect { reader, stat, .. } = suspect;
         for (file, kin) in self.related(suspect)? {
             let tracked = self.registry.get(file).or_else(|| self.registry.get_ended(file));
@@ -893,7 +900,7 @@ impl Collector {
 
     /// The open files that a suspect may be a copy of, as far as heads, names and times say, the nearest
     /// first.
-    fn related(&mut self, suspect: &Suspect<'_>) -> io::Result<Vec<(FileKey, Kin)>> {
+    fn related(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Vec<(FileKey, Kin)>> {
         let registry = &self.registry;
         let originals = self.aside.originals.get_or_insert_with(|| {
             let mut originals = Originals::default();
@@ -927,7 +934,12 @@ impl Collector {
     /// The checkpoint of a copy, up to where its original surely held the same when it was read.
     /// That is all of the copy, unless the original holds other bytes by now and more was read of
     /// it than the copy has.
-    fn proved(&self, of: Source, copy: &Reader, done: Checkpoint) -> io::Result<Checkpoint> {
+    fn proved(
+        &self,
+        of: Source,
+        copy: &Reader<O::File>,
+        done: Checkpoint,
+    ) -> io::Result<Checkpoint> {
         let Source::Open(original) = of else { return Ok(done) };
         let tracked = self.registry.get(original).or_else(|| self.registry.get_ended(original));
         let Some(tracked) = tracked.filter(|one| done.offset < one.read_offset) else {
@@ -949,16 +961,20 @@ impl Collector {
     /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
     /// the agent was away, or left behind by a link that leads elsewhere now.
     pub(super) fn adopt(&mut self, now: Instant) {
-        let found = remembered::whereabouts(self, clock::wall().as_secs());
+        let unix = self.os.wall().as_secs();
+        let found = remembered::whereabouts(self, unix);
         self.unadopted.clear();
         self.not_allowed.turn();
         for saved in found.barred {
-            let permission = self.patterns.permits(&saved.path, &saved.resolved);
+            let permission = self.patterns.permits(&self.os, &saved.path, &saved.resolved);
             match permission {
                 // It may be missing as well: of what is there it is said at a stop that it is left.
-                Permission::Awaited if remembered::is_gone_from_its_place(&saved) => continue,
+                Permission::Awaited if remembered::is_gone_from_its_place(&self.os, &saved) => {
+                    continue;
+                }
                 Permission::Awaited
-                    if saved.rest != Some(0) || remembered::has_grown_in_its_place(&saved) =>
+                    if saved.rest != Some(0)
+                        || remembered::has_grown_in_its_place(&self.os, &saved) =>
                 {
                     self.unopened.add_awaiting(&saved.path);
                 }
@@ -991,20 +1007,20 @@ impl Collector {
     }
 
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
-        let permission = self.patterns.permits(&saved.path, path);
+        let permission = self.patterns.permits(&self.os, &saved.path, path);
         if permission != Permission::Granted {
             self.unadopted.insert((saved.device, saved.inode));
             self.note_left(permission, &saved.path, path.to_owned());
             return Ok(());
         }
         self.make_descriptor_room(now)?;
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open(&self.os, path)?;
         let stat = reader.stat()?;
         if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
             return Ok(());
         }
-        let told = reader.whereabouts(path)?;
-        if self.patterns.place_known(path, &told, (stat.device, stat.inode)).is_none() {
+        let told = reader.whereabouts(&self.os, path)?;
+        if self.patterns.place_known(&self.os, path, &told, (stat.device, stat.inode)).is_none() {
             self.note_left(Permission::LeadsOut, &saved.path, told);
             return Ok(());
         }
@@ -1013,7 +1029,7 @@ impl Collector {
             return Ok(());
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-        let claimed = self.remembered.claim(&saved.path, &reader, reader.stat()?)?;
+        let claimed = self.remembered.claim(&self.os, &saved.path, &reader, reader.stat()?)?;
         // Its disk has another number, and its bytes cannot say that it is the same.
         let is_renumbered = saved.inode == stat.inode && judge::is_born_with(saved, stat.born);
         let claimed = match claimed {
@@ -1111,8 +1127,8 @@ impl Collector {
         self.expect_absent(&mut known, now);
         self.expect_where_others_went(&mut known);
         let (waiting, mut is_learnt) = (self.unopened.count(), false);
-        let may_enter = |dir: &Path| self.patterns.enter(dir).as_deref() == Some(dir);
-        let Search { found, closed, absent } = unseen::unseen(&known, found, may_enter);
+        let may_enter = |dir: &Path| self.patterns.enter(&self.os, dir).as_deref() == Some(dir);
+        let Search { found, closed, absent } = unseen::unseen(&self.os, &known, found, may_enter);
         for (_, one) in found {
             match self.adopt_unseen_one(&one, now) {
                 // Where a copy is others may be.
@@ -1196,7 +1212,8 @@ impl Collector {
     fn expect_absent(&mut self, known: &mut Places, now: Instant) {
         let seen = self.looked_at();
         self.aside.absent.retain(|_, (_, since)| now < *since + ABSENT_TIME);
-        let has_changed = |place: &OsString| unseen::has_changed_since(Path::new(place), seen);
+        let has_changed =
+            |place: &OsString| unseen::has_changed_since(&self.os, Path::new(place), seen);
         for (place, (path, _)) in self.aside.absent.iter().filter(|(place, _)| has_changed(place)) {
             let one = Known { path: path.clone(), seen, born: None, copied: None };
             known.entry(place.clone()).or_insert(one);
@@ -1244,18 +1261,20 @@ impl Collector {
         // What has the name itself may have been taken out of the patterns.
         let is_out = configured == known.path
             && configured.file_name().is_some_and(|name| !self.patterns.may_find(name));
-        if is_out || self.patterns.permits(&known.path, path) != Permission::Granted {
+        if is_out || self.patterns.permits(&self.os, &known.path, path) != Permission::Granted {
             return Ok(false);
         }
         self.make_descriptor_room(now)?;
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open(&self.os, path)?;
         let stat = reader.stat()?;
         // A link may have taken its name since: what that leads to is not what was seen.
-        let told = reader.whereabouts(path)?;
+        let told = reader.whereabouts(&self.os, path)?;
         let inode = (stat.device, stat.inode);
-        let is_it =
-            || told == *path || self.patterns.place(path, &told, inode).as_ref() == Some(path);
-        if !is_it() || self.patterns.place_known(path, &told, inode).is_none() {
+        let is_it = || {
+            told == *path
+                || self.patterns.place(&self.os, path, &told, inode).as_ref() == Some(path)
+        };
+        if !is_it() || self.patterns.place_known(&self.os, path, &told, inode).is_none() {
             return Ok(false);
         }
         if self.registry.has_ended(&stat) {
@@ -1297,7 +1316,7 @@ impl Collector {
         &mut self,
         path: PathBuf,
         resolved: PathBuf,
-        reader: Reader,
+        reader: Reader<O::File>,
         saved: Option<Checkpoint>,
         state: State,
         now: Instant,
@@ -1323,7 +1342,7 @@ impl Collector {
                 offset = opened.offset, bytes = stat.size, state = state.name(), "shipping a file"
             );
         }
-        let unix = clock::wall().as_secs();
+        let unix = self.os.wall().as_secs();
         self.remembered.on_opened(opened.device, opened.inode);
         let file = self.registry.open(opened, now, unix);
         self.once.adopt(file, offset, ranges);
@@ -1361,13 +1380,19 @@ impl Collector {
     }
 }
 
-impl Seeker for Collector {
+impl<O: Os, K: Keep> Seeker for Collector<O, K> {
+    type Os = O;
+
+    fn os(&self) -> O {
+        self.os.clone()
+    }
+
     fn remembered(&mut self) -> &mut Remembered {
         &mut self.remembered
     }
 
     fn enter(&self, dir: &Path) -> Option<PathBuf> {
-        self.patterns.enter(dir)
+        self.patterns.enter(&self.os, dir)
     }
 
     fn pulse(&mut self) {
@@ -1381,22 +1406,21 @@ fn shared(one: &Arc<Path>, path: &Path) -> Arc<Path> {
 }
 
 /// Device and inode of what is at a real path, and its size and time of change.
-fn look_at(place: &Path) -> Option<((u64, u64), FoundAs)> {
-    let found = fs::symlink_metadata(place).ok()?;
-    let found_as = (found.len(), (found.mtime(), found.mtime_nsec()));
-    Some(((found.dev(), found.ino()), found_as))
+fn look_at(os: &impl Os, place: &Path) -> Option<((u64, u64), FoundAs)> {
+    let found = os.lstat(place).ok()?;
+    Some((found.id(), (found.size, found.modified)))
 }
 
 /// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
 /// the bytes that stood in it, all of them that were read or those up to an earlier end.
-fn is_copy_of_lost(
-    copy: &Reader,
-    original: &Reader,
+fn is_copy_of_lost<F: OsFile>(
+    copy: &Reader<F>,
+    original: &Reader<F>,
     tracked: &Tracked,
     is_proof: impl Fn(Fingerprint) -> bool,
 ) -> io::Result<bool> {
     let (head, last) = (tracked.opened.head, (tracked.read_offset, tracked.tail));
-    let has_bytes = |one: &Reader, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
+    let has_bytes = |one: &Reader<F>, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
         Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
     };
     if has_bytes(original, last)? {
@@ -1412,7 +1436,7 @@ fn is_copy_of_lost(
 
 /// Whether `copy` holds the bytes of a file that was closed; of a copy that is not complete yet, the
 /// first of them.
-fn is_copy_of_ended(copy: &Reader, ended: &Tracked) -> io::Result<bool> {
+fn is_copy_of_ended(copy: &Reader<impl OsFile>, ended: &Tracked) -> io::Result<bool> {
     let (head, tail, offset) = (ended.opened.head, ended.tail, ended.read_offset);
     // The text of a compressed file is read forward only: it has nothing but its head to be known by.
     let is_unknown = head.len == 0 && copy.is_unpacked();
@@ -1423,12 +1447,17 @@ fn is_copy_of_ended(copy: &Reader, ended: &Tracked) -> io::Result<bool> {
 }
 
 /// The time that a file born from now on may bear as its time stamp, in nanoseconds since 1970.
-pub(super) fn stamp() -> i64 {
-    wall_nanoseconds().saturating_sub(nanoseconds(STAMP_LAG))
+pub(super) fn stamp(os: &impl Os) -> i64 {
+    wall_nanoseconds(os).saturating_sub(nanoseconds(STAMP_LAG))
 }
 
 /// The checkpoint of a copy of which everything is delivered as it stands.
-fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint> {
+fn done<O: Os>(
+    os: &O,
+    reader: &Reader<O::File>,
+    path: &Path,
+    resolved: &Path,
+) -> io::Result<Checkpoint> {
     let stat = reader.stat()?;
     Ok(Checkpoint {
         path: path.to_owned(),
@@ -1439,7 +1468,7 @@ fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint>
         offset: stat.size,
         head: reader.head(stat.size)?,
         tail: reader.tail(stat.size)?,
-        seen_unix: clock::wall().as_secs(),
+        seen_unix: os.wall().as_secs(),
         is_done: true,
         rest: Some(0),
         is_copy: true,
@@ -1447,8 +1476,8 @@ fn done(reader: &Reader, path: &Path, resolved: &Path) -> io::Result<Checkpoint>
     })
 }
 
-pub(super) fn wall_nanoseconds() -> i64 {
-    nanoseconds(clock::wall())
+pub(super) fn wall_nanoseconds(os: &impl Os) -> i64 {
+    nanoseconds(os.wall())
 }
 
 pub(super) fn nanoseconds(time: Duration) -> i64 {

@@ -18,8 +18,10 @@ use super::said::Kind;
 use crate::base::fingerprint::HEAD_BYTES_MAX;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names;
+use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::Reader;
 use crate::tail::registry::State;
 
@@ -27,7 +29,7 @@ use crate::tail::registry::State;
 /// are controls that no text has; of text in any encoding hardly any byte is one.
 const TEXT_BYTES_PER_CONTROL: usize = 32;
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Takes a file in which other bytes stand than those that were read, and that is not shorter:
     /// either the file begins anew, or it holds no log any more.
     pub(super) fn on_other_bytes(&mut self, file: FileKey, now: Instant) {
@@ -70,7 +72,7 @@ impl Collector {
         &mut self,
         saved: &Checkpoint,
         path: &Path,
-        reader: &Reader,
+        reader: &Reader<O::File>,
         stat: &Stat,
     ) -> bool {
         // Where births are not known it may be another file with the same inode.
@@ -108,7 +110,7 @@ fn is_archive(path: &Path) -> bool {
 }
 
 /// Whether the first bytes of a file are no text.
-fn begins_with_noise(reader: &Reader) -> bool {
+fn begins_with_noise(reader: &Reader<impl OsFile>) -> bool {
     let mut buffer = [0; HEAD_BYTES_MAX];
     reader.read_once(&mut buffer, 0).is_ok_and(is_noise)
 }

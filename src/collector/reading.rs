@@ -10,31 +10,32 @@ use super::opening::Origin;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
 use super::said::Kind;
-use crate::base::clock;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
 use crate::tail::catalog::judge::{self, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip;
+use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Begins a new incarnation of a file that was truncated or rewritten; the old one ends.
     pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
         let Some(tracked) = self.registry.get(file) else { return };
         let (old_offset, changed_before) = (tracked.read_offset, tracked.changed);
-        let unix = clock::wall().as_secs();
+        let unix = self.os.wall().as_secs();
         // It is asked anew: a copy may have been made since the last examination.
         let stat = self.readers.get(&file).and_then(|reader| reader.stat_truncated().ok());
         let gone_at = stat.and_then(|stat| match stat.size < old_offset {
             true => judge::gone_at(stat.changed, changed_before),
             false => Some(stat.changed),
         });
-        let gone_at = gone_at.unwrap_or_else(super::opening::wall_nanoseconds);
+        let gone_at = gone_at.unwrap_or_else(|| super::opening::wall_nanoseconds(&self.os));
         let may_be_copy = self.may_be_copied_over(file);
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
         self.aside.end();
@@ -82,7 +83,7 @@ impl Collector {
         let Some(tracked) = self.registry.get_mut(file) else { return Ok(false) };
         let (path, resolved) =
             (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
-        let (waiting, state) = (unopened(tracked), tracked.state);
+        let (waiting, state) = (unopened(tracked, self.os.wall().as_secs()), tracked.state);
         let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
         let origin = self.origin_of_unknown(&resolved, &reader);
         let saved = match origin {
@@ -495,7 +496,7 @@ impl Collector {
 }
 
 /// The checkpoint of an open file as if nothing had been read of it.
-fn unopened(tracked: &Tracked) -> Checkpoint {
+fn unopened(tracked: &Tracked, unix: u64) -> Checkpoint {
     let opened = &tracked.opened;
     Checkpoint {
         path: opened.path.to_path_buf(),
@@ -503,7 +504,7 @@ fn unopened(tracked: &Tracked) -> Checkpoint {
         device: opened.device,
         inode: opened.inode,
         born: opened.born,
-        seen_unix: clock::wall().as_secs(),
+        seen_unix: unix,
         rest: Some(tracked.size),
         ..Checkpoint::default()
     }

@@ -23,12 +23,13 @@ use std::time::{Duration, Instant};
 use super::said::Kind;
 use super::timers::Timer;
 use super::{Collector, DURABLE_PERIOD};
-use crate::base::clock;
 use crate::base::sealed::{BatchId, Refusal, SealedBatch};
 use crate::base::span::FileKey;
 use crate::batch::rewrite;
+use crate::checkpoint::keep::Keep;
 use crate::checkpoint::parked::Destination;
 use crate::limit::repeat::{Repeat, Say};
+use crate::tail::os::Os;
 use logferry_wire::Compression;
 
 /// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
@@ -79,7 +80,7 @@ impl Refused {
     }
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Decides what becomes of a refused batch.
     pub(super) fn on_refused(&mut self, batch: SealedBatch, refusal: Refusal) {
         let can_help = match &refusal {
@@ -171,7 +172,7 @@ impl Collector {
     fn park(&mut self, now: Instant) {
         let mut unparked = std::mem::take(&mut self.unparked).into_iter();
         while let Some((batch, refusal)) = unparked.next() {
-            let unix = clock::wall().as_secs();
+            let unix = self.os.wall().as_secs();
             match self.store.park(&batch, &self.returned.destination, &refusal, unix) {
                 Ok(parked) => {
                     self.counters.batches_parked += 1;

@@ -11,20 +11,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 use super::Collector;
 use super::said::Kind;
-use crate::base::clock;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::{Match, Seen, Stat, compare};
 use crate::tail::discover::{Found, Permission};
+use crate::tail::os::{Os, OsEntry as _};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{State, Tracked};
 
@@ -45,7 +44,7 @@ pub(super) fn is_stale(error: &io::Error) -> bool {
     STALE.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Asks files that a look does not find any more whether their descriptors are stale, or whether
     /// they are found on another device, before what stands in their places is taken for new.
     pub(super) fn reopen_stale(&mut self, found: &[Found]) {
@@ -118,7 +117,7 @@ impl Collector {
     fn replace(
         &mut self,
         file: FileKey,
-        reader: Reader,
+        reader: Reader<O::File>,
         stat: Stat,
         place: &Path,
     ) -> io::Result<()> {
@@ -128,7 +127,7 @@ impl Collector {
         let found_as = reader.gzip().map(|gzip| gzip.as_of());
         if let (Some(found_as), Some(tracked)) = (found_as, self.registry.get_mut(file)) {
             tracked.found_as = found_as;
-            tracked.unpacked_unix = Some(clock::wall().as_secs());
+            tracked.unpacked_unix = Some(self.os.wall().as_secs());
         }
         self.readers.insert(file, reader);
         self.schedule.mark(file);
@@ -137,7 +136,11 @@ impl Collector {
     }
 
     /// Finds the file of this name or inode again, if it may be read and is the same.
-    fn find_again(&self, tracked: &Tracked, old: &Reader) -> io::Result<(Reader, Stat, PathBuf)> {
+    fn find_again(
+        &self,
+        tracked: &Tracked,
+        old: &Reader<O::File>,
+    ) -> io::Result<(Reader<O::File>, Stat, PathBuf)> {
         let opened = &tracked.opened;
         let mut last = Err(Errno::NOENT.into());
         for path in self.candidates(&opened.resolved, opened.inode) {
@@ -153,11 +156,14 @@ impl Collector {
     /// that have its inode number. (What a served file system lists may have other inode numbers
     /// than its files.)
     fn candidates(&self, place: &Path, inode: u64) -> Vec<PathBuf> {
-        let dir = place.parent().and_then(|dir| self.patterns.enter(dir));
-        let entries = dir.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten();
-        let names = entries.flatten().map(|entry| entry.path()).take(NAMES_MAX);
+        let dir = place.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
+        let names = dir.iter().flat_map(|dir| {
+            let entries = self.os.list(dir).into_iter().flatten().flatten();
+            entries.map(|entry| dir.join(entry.name()))
+        });
+        let names = names.take(NAMES_MAX);
         let renamed = names.filter(|path| {
-            path != place && fs::symlink_metadata(path).is_ok_and(|found| found.ino() == inode)
+            path != place && self.os.lstat(path).is_ok_and(|found| found.inode == inode)
         });
         [place.to_owned()].into_iter().chain(renamed).collect()
     }
@@ -165,19 +171,19 @@ impl Collector {
     fn open_again(
         &self,
         tracked: &Tracked,
-        old: &Reader,
+        old: &Reader<O::File>,
         path: &Path,
-    ) -> io::Result<(Reader, Stat, PathBuf)> {
+    ) -> io::Result<(Reader<O::File>, Stat, PathBuf)> {
         let opened = &tracked.opened;
         let forbidden = || io::Error::other("it is not among the files to ship now");
         let other = || io::Error::other("another file stands in its place");
-        if self.patterns.permits(&opened.path, path) != Permission::Granted {
+        if self.patterns.permits(&self.os, &opened.path, path) != Permission::Granted {
             return Err(forbidden());
         }
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open(&self.os, path)?;
         let stat = reader.stat()?;
-        let told = reader.whereabouts(path)?;
-        let place = self.patterns.place(path, &told, (stat.device, stat.inode));
+        let told = reader.whereabouts(&self.os, path)?;
+        let place = self.patterns.place(&self.os, path, &told, (stat.device, stat.inode));
         let place = place.filter(|_| stat.is_file).ok_or_else(forbidden)?;
         let known = Checkpoint {
             device: opened.device,

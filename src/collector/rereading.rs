@@ -18,8 +18,10 @@ use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
 use crate::batch::rewrite::part;
 use crate::checkpoint::format::{Range, RangeState};
+use crate::checkpoint::keep::Keep;
 use crate::line::split;
 use crate::pipeline::Input;
+use crate::tail::os::Os;
 
 /// How far a turn may read, and how.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +59,7 @@ impl Within {
     }
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Says how far the next turn of a file may read. Its bytes before the offset are known to be
     /// the right ones. *Cost*: nothing, unless there are ranges to be read again.
     pub(super) fn ahead(&mut self, file: FileKey) -> io::Result<Ahead> {

@@ -6,7 +6,6 @@
 
 use std::time::Instant;
 
-use crate::base::clock;
 use crate::limit::flood::Flood;
 
 /// The kinds of messages that an app can cause.
@@ -72,22 +71,32 @@ impl Kind {
 }
 
 /// The log of the collector.
-#[derive(Default)]
 pub(super) struct Said {
     flood: Flood<Kind>,
+    /// When the present step began.
+    now: Instant,
     /// The kind of which nothing is said at present.
     hushed: Option<Kind>,
 }
 
 impl Said {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { flood: Flood::default(), now, hushed: None }
+    }
+
+    /// Begins a step: what is said from now on is said at this time.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// Whether a message of this kind is to be written. If not, it is counted.
     pub(super) fn admits(&mut self, kind: Kind) -> bool {
-        self.hushed != Some(kind) && self.flood.admit(kind, kind.burst(), clock::now())
+        self.hushed != Some(kind) && self.flood.admit(kind, kind.burst(), self.now)
     }
 
     /// Counts messages of which nobody knows the names any more.
     pub(super) fn count(&mut self, kind: Kind, messages: u64) {
-        self.flood.count(kind, messages, clock::now());
+        self.flood.count(kind, messages, self.now);
     }
 
     /// Says nothing of this kind until it is called with `None`.

@@ -6,18 +6,17 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::timers::Timer;
 use super::{Collector, Stage, Summary};
-use crate::base::clock;
+use crate::checkpoint::keep::Keep;
+use crate::tail::os::{Os, Times};
 
 /// How often events are glanced at between two looks while files are born.
 const GLANCE_PERIOD: Duration = Duration::from_millis(5);
 
 /// One step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub enum Step {
     /// Takes what the sender and the process say: acknowledgements, a wish to stop.
     Mail,
     /// Looks at what events and the clock say may have changed.
@@ -30,38 +29,46 @@ enum Step {
 
 impl Step {
     /// All steps, in the order of the loop.
-    const ALL: [Self; 4] = [Self::Mail, Self::Look, Self::Turn, Self::Save];
+    pub const ALL: [Self; 4] = [Self::Mail, Self::Look, Self::Turn, Self::Save];
 }
 
 /// How long there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wait {
+pub struct Wait {
     /// When the wait ends; for ever without a time.
-    until: Option<Instant>,
+    pub until: Option<Instant>,
     /// Whether an event ends the wait, too. Mail always does.
-    sees_events: bool,
+    pub sees_events: bool,
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Runs until it is told to stop and has done so.
     #[must_use]
     pub fn run(mut self) -> Summary {
-        self.expect_unseen();
+        self.start();
         loop {
-            let now = clock::now();
+            let at = self.os.times();
             for step in Step::ALL {
-                if let Some(summary) = self.step(step, now) {
+                if let Some(summary) = self.step(step, at) {
                     return summary;
                 }
             }
-            let now = clock::now();
-            let wait = self.wait(now);
-            self.sleep(wait, now);
+            let at = self.os.times();
+            let wait = self.wait(at);
+            self.sleep(wait, at.now);
         }
     }
 
+    /// Starts the run; to be called once, before the first step.
+    pub fn start(&mut self) {
+        self.expect_unseen();
+    }
+
     /// Does one step; the last one returns how it ended.
-    fn step(&mut self, step: Step, now: Instant) -> Option<Summary> {
+    #[must_use]
+    pub fn step(&mut self, step: Step, at: Times) -> Option<Summary> {
+        let now = at.now;
+        self.said.begin(now);
         match step {
             Step::Mail => self.take_mail(now),
             Step::Look if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) => {
@@ -116,7 +123,9 @@ impl Collector {
     }
 
     /// How long there is nothing to do, if neither mail nor an event comes.
-    fn wait(&self, now: Instant) -> Wait {
+    #[must_use]
+    pub fn wait(&self, at: Times) -> Wait {
+        let now = at.now;
         let is_wished = self.is_drain_asked && self.stage == Stage::Running;
         if self.is_abandoned || is_wished {
             // The mail that says so was taken in the middle of something else.
@@ -159,9 +168,9 @@ impl Collector {
         if self.are_names_changed {
             deadlines.push(scan_at(&[Timer::NamesFrom]));
         }
-        let sees_events = !timers.holds(Timer::TurnFrom, now) && self.watch.fd().is_some();
+        let sees_events = !timers.holds(Timer::TurnFrom, now) && self.watch.channel().is_some();
         // A turn that is near is waited for without looking at events: they would only wake it.
-        let waits_for_turn = timers.holds(Timer::TurnFrom, now) && self.watch.fd().is_some();
+        let waits_for_turn = timers.holds(Timer::TurnFrom, now) && self.watch.channel().is_some();
         if waits_for_turn || (self.aside.asleep() > 0 && !is_paused) {
             deadlines.push(Some(timers.free_at(&[Timer::TurnFrom], now)));
         }
@@ -171,40 +180,30 @@ impl Collector {
         Wait { until: deadlines.into_iter().flatten().min(), sees_events }
     }
 
+    /// Notes that nothing has happened since the look, as is asked before the sleep: see `News`.
+    pub fn on_rest(&mut self) {
+        // A discovery that is due finds what had happened before.
+        self.news.on_rest(!self.is_scan_wanted);
+    }
+
     /// Sleeps for as long as a wait says.
     fn sleep(&mut self, wait: Wait, now: Instant) {
         let left = wait.until.map(|until| until.saturating_duration_since(now));
         if left == Some(Duration::ZERO) && !wait.sees_events {
             return;
         }
-        let mut polled = vec![PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
-        if let Some(fd) = self.watch.fd().filter(|_| wait.sees_events) {
-            polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            // Whether something has happened since the look is asked before the sleep: see `News`.
-            if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
+        if wait.sees_events {
+            if self.os.wait(self.handoff.wake_fd(), self.watch.channel(), Some(Duration::ZERO)) {
                 return;
             }
-            // A discovery that is due finds what had happened before.
-            self.news.on_rest(!self.is_scan_wanted);
+            self.on_rest();
         }
-        // Interrupted or not: the loop looks at everything again.
-        let _ = poll(&mut polled, left.map(timespec).as_ref());
+        let watch = self.watch.channel().filter(|_| wait.sees_events);
+        self.os.wait(self.handoff.wake_fd(), watch, left);
     }
 
     /// Sleeps until there is mail, but no longer than `time`.
     pub(super) fn doze(&self, time: Duration) {
-        let mut polled = [PollFd::from_borrowed_fd(self.handoff.wake_fd(), PollFlags::IN)];
-        // Interrupted or not: the caller looks whether it is time.
-        let _ = poll(&mut polled, Some(&timespec(time)));
-    }
-}
-
-/// A duration as the system takes it, rounded up to a whole millisecond, so that a deadline has
-/// passed when the wait for it is over.
-fn timespec(duration: Duration) -> Timespec {
-    let rounded = duration + Duration::from_nanos(999_999);
-    Timespec {
-        tv_sec: i64::try_from(rounded.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(rounded.subsec_millis()) * 1_000_000,
+        self.os.wait(self.handoff.wake_fd(), None, Some(time));
     }
 }

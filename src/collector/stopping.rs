@@ -12,7 +12,6 @@
 //! The deadline is nobody's business here: whoever has one tells the collector to abandon.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,9 +19,10 @@ use super::left::{self, Left};
 use super::opening::REST_QUIET;
 use super::timers::Timer;
 use super::{Collector, Stage, Summary};
-use crate::base::clock;
 use crate::base::span::FileKey;
 use crate::batch::policy::Reason;
+use crate::checkpoint::keep::Keep;
+use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
 
@@ -88,8 +88,8 @@ impl Drain {
 
     /// Whether no start is to be expected after this stop: the app has said that it has ended, or the
     /// settings say so.
-    fn is_final(&self) -> bool {
-        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+    fn is_final(&self, os: &impl Os) -> bool {
+        let is_there = |path: &PathBuf| os.lstat(path).is_ok();
         self.options.sends_partial_lines
             || self.is_exit_met
             || self.options.exit_when.as_ref().is_some_and(is_there)
@@ -101,13 +101,13 @@ impl Drain {
     }
 
     /// Whether the file that ends the agent is there; not asked more often than need be.
-    fn is_exit_there(&mut self, now: Instant) -> bool {
+    fn is_exit_there(&mut self, os: &impl Os, now: Instant) -> bool {
         let Some(path) = self.options.exit_when.as_ref().filter(|_| self.exit_look_at <= now)
         else {
             return false;
         };
         self.exit_look_at = now + EXIT_PERIOD;
-        let is_there = fs::symlink_metadata(path).is_ok();
+        let is_there = os.lstat(path).is_ok();
         self.is_exit_met = is_there;
         if is_there {
             tracing::info!(
@@ -119,10 +119,10 @@ impl Drain {
     }
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Begins the drain if that is wished for, by whoever runs the process or by a file.
     pub(super) fn heed_wish(&mut self, is_asked: bool, now: Instant) {
-        if self.stage != Stage::Running || !(is_asked || self.drain.is_exit_there(now)) {
+        if self.stage != Stage::Running || !(is_asked || self.drain.is_exit_there(&self.os, now)) {
             return;
         }
         self.handoff.begin_drain();
@@ -197,8 +197,8 @@ impl Collector {
 
     /// Has unfinished last lines sent that no next start would send. Says whether there are any.
     fn ends_lines(&mut self) -> bool {
-        let is_final = self.drain.is_final();
-        let rests = self.registry.rests_due(Duration::ZERO, clock::now());
+        let is_final = self.drain.is_final(&self.os);
+        let rests = self.registry.rests_due(Duration::ZERO, self.os.now());
         let ends = |file: &FileKey| is_final || self.is_deleted(*file);
         let unfinished: HashSet<FileKey> = rests.into_iter().filter(ends).collect();
         unfinished.iter().for_each(|file| self.schedule.mark(*file));
@@ -291,7 +291,7 @@ impl Collector {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let unix = clock::wall().as_secs();
+        let unix = self.os.wall().as_secs();
         let mut summary = Summary {
             lines: self.counters.lines,
             bytes: self.counters.bytes,
@@ -301,7 +301,7 @@ impl Collector {
         // Of what has ended, batches may still wait here: for an id, or to be set aside.
         let is_under_way = |ended: &&Tracked| ended.watermark.offset() < ended.read_offset;
         let ended = self.registry.ended().map(|(_, ended)| ended).filter(is_under_way);
-        let is_final = self.drain.is_final();
+        let is_final = self.drain.is_final(&self.os);
         // Of a line that no next start sends, nothing is to be left.
         let is_left = |one: &Tracked| {
             let is_final = is_final || one.state == State::Deleted;

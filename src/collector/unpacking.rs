@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use super::said::Kind;
 use super::timers::Timer;
 use super::{Collector, READS_PER_TURN, Stage, opening};
-use crate::base::clock;
 use crate::base::span::FileKey;
+use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip::Gzip;
+use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, Tracked};
 
@@ -31,9 +32,8 @@ const QUIET: Duration = Duration::from_secs(3);
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The compressed files that are not open.
-#[derive(Default)]
-pub(super) struct Packed {
-    measuring: Option<Measuring>,
+pub(super) struct Packed<F> {
+    measuring: Option<Measuring<F>>,
     /// Compressed files that are open: one is read, and the others wait to be delivered.
     open: Vec<FileKey>,
     /// Files with too much text, by device and inode, and when they changed last.
@@ -45,13 +45,13 @@ pub(super) struct Packed {
 }
 
 /// The compressed file whose turn it is.
-struct Measuring {
+struct Measuring<F> {
     /// Device and inode.
     inode: (u64, u64),
     path: PathBuf,
     /// When the file changed last.
     changed: i64,
-    gzip: Gzip,
+    gzip: Gzip<F>,
     /// Whether this discovery has found the file.
     is_found: bool,
 }
@@ -62,7 +62,14 @@ struct Failed {
     why: Option<String>,
 }
 
-impl Packed {
+impl<F> Default for Packed<F> {
+    fn default() -> Self {
+        let (open, oversized, failed) = (Vec::new(), HashMap::new(), HashMap::new());
+        Self { measuring: None, open, oversized, failed, turns: 0 }
+    }
+}
+
+impl<F: OsFile> Packed<F> {
     /// Whether there is something to decode before the next one can be opened.
     pub(super) fn is_measuring(&self) -> bool {
         self.measuring.as_ref().is_some_and(|one| !one.gzip.is_measured())
@@ -108,9 +115,9 @@ impl Packed {
         self.open.push(file);
     }
 
-    fn fail(&mut self, inode: (u64, u64), pause: Duration, why: Option<String>) {
+    fn fail(&mut self, inode: (u64, u64), retry_at: Instant, why: Option<String>) {
         self.turns += 1;
-        self.failed.insert(inode, Failed { retry_at: clock::now() + pause, why });
+        self.failed.insert(inode, Failed { retry_at, why });
     }
 
     /// Why a file is not read yet.
@@ -125,7 +132,7 @@ impl Packed {
     }
 }
 
-impl Collector {
+impl<O: Os, K: Keep> Collector<O, K> {
     /// Whether a compressed file was delivered before and has not changed since.
     pub(super) fn was_delivered(&self, stat: &Stat) -> bool {
         self.remembered.get(stat.device, stat.inode).is_some_and(|saved| {
@@ -139,7 +146,7 @@ impl Collector {
     pub(super) fn is_about_to_be_packed(&mut self, stat: &Stat, path: &Path) -> bool {
         let is_it = stat.size == 0
             && path.extension().is_some_and(|extension| extension == "gz")
-            && is_young(stat)
+            && is_young(&self.os, stat)
             && self.stage == Stage::Running;
         if is_it {
             self.unopened.add(path, "it is empty, and may be about to be compressed text");
@@ -151,7 +158,7 @@ impl Collector {
     /// being measured, or waits for another one.
     pub(super) fn unpack(
         &mut self,
-        reader: &mut Reader,
+        reader: &mut Reader<O::File>,
         stat: &Stat,
         path: &Path,
     ) -> io::Result<bool> {
@@ -179,11 +186,18 @@ impl Collector {
             && self.packed.open.iter().all(|&file| self.is_released(file) || is_failing(file))
     }
 
-    fn unpack_next(&mut self, reader: &mut Reader, stat: &Stat, path: &Path) -> io::Result<bool> {
+    fn unpack_next(
+        &mut self,
+        reader: &mut Reader<O::File>,
+        stat: &Stat,
+        path: &Path,
+    ) -> io::Result<bool> {
         let mut next = match self.packed.measuring.take() {
             Some(next) if next.gzip.change()?.is_none() => next,
             // Asked to end, there is no time to wait: it is whole if it unpacks.
-            Some(_) | None if is_young(stat) && self.stage == Stage::Running => return Ok(false),
+            Some(_) | None if is_young(&self.os, stat) && self.stage == Stage::Running => {
+                return Ok(false);
+            }
             Some(_) | None => match self.begin_measuring(reader, stat, path)? {
                 Some(next) => next,
                 None => return Ok(false),
@@ -194,8 +208,8 @@ impl Collector {
             self.packed.measuring = Some(next);
             return Ok(false);
         }
-        if next.gzip.damage().is_some() && is_young(stat) {
-            self.packed.fail(next.inode, QUIET, None);
+        if next.gzip.damage().is_some() && is_young(&self.os, stat) {
+            self.packed.fail(next.inode, self.os.now() + QUIET, None);
             return Ok(false);
         }
         self.packed.turns += 1;
@@ -207,10 +221,10 @@ impl Collector {
     /// under way: what is acknowledged of that is to be known first.
     fn begin_measuring(
         &self,
-        reader: &Reader,
+        reader: &Reader<O::File>,
         stat: &Stat,
         path: &Path,
-    ) -> io::Result<Option<Measuring>> {
+    ) -> io::Result<Option<Measuring<O::File>>> {
         let inode = (stat.device, stat.inode);
         let mut gzip = reader.unpack()?;
         let place = reader.path().unwrap_or_else(|| path.to_owned());
@@ -266,7 +280,7 @@ impl Collector {
             self.packed.turns += 1;
         } else {
             let inode = one.inode;
-            self.packed.fail(inode, FAILED_PAUSE, Some(error.to_string()));
+            self.packed.fail(inode, self.os.now() + FAILED_PAUSE, Some(error.to_string()));
         }
         self.packed.measuring = None;
         self.is_scan_wanted = true;
@@ -312,7 +326,7 @@ impl Collector {
         if change.is_none() {
             return Ok(());
         }
-        if is_young(&reader.stat()?) && self.stage == Stage::Running {
+        if is_young(&self.os, &reader.stat()?) && self.stage == Stage::Running {
             let path = reader.path().unwrap_or_default();
             self.unopened.add(&path, "it is compressed, and somebody writes over it");
             return Ok(());
@@ -324,7 +338,7 @@ impl Collector {
         let found_as = reader.measure_again()?;
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.found_as = found_as;
-            tracked.unpacked_unix = Some(clock::wall().as_secs());
+            tracked.unpacked_unix = Some(self.os.wall().as_secs());
         }
         self.schedule.mark(file);
         Ok(())
@@ -388,7 +402,7 @@ impl Collector {
     }
 }
 
-fn is_young(stat: &Stat) -> bool {
-    let age = opening::wall_nanoseconds().saturating_sub(stat.changed);
+fn is_young(os: &impl Os, stat: &Stat) -> bool {
+    let age = opening::wall_nanoseconds(os).saturating_sub(stat.changed);
     (0..opening::nanoseconds(QUIET)).contains(&age)
 }

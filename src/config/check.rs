@@ -19,6 +19,7 @@ use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
 use crate::send::CredentialsSource;
 use crate::tail::discover;
+use crate::tail::os::kernel::Kernel;
 use crate::{batch, limit, send, tail};
 use logferry_wire::{Compression, GROUP_BYTES_MAX};
 
@@ -225,7 +226,9 @@ fn check_group_fits(meanings: &Meanings, mistakes: &mut Mistakes) {
 /// shipped, but for the agent's own files.
 fn check_state_apart(meanings: &Meanings, mistakes: &mut Mistakes) {
     let dir = meanings.state_dir();
-    let Some((pattern, real)) = discover::within(&meanings.patterns("paths"), &dir) else { return };
+    let Some((pattern, real)) = discover::within(&Kernel, &meanings.patterns("paths"), &dir) else {
+        return;
+    };
     let advice = format!(
         "the files of {} (from {}) lie in it, at {}, and the agent's own must lie apart; give the state \
          a directory of its own: in a pod a volume, or a subPath of one, that the app does not mount",

@@ -13,13 +13,13 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobSet, GlobSetBuilder};
 
 use super::crowd::{Crowd, Names};
+use super::os::{Os, OsEntry as _};
 use super::own::{self, Own, Private};
 use super::pattern::{self, Part, Pattern, PatternError};
 use super::roots::LinkRoots;
@@ -237,14 +237,14 @@ impl Patterns {
 
     /// The pattern of one file, if there is one, that stands for one of our own.
     #[must_use]
-    pub fn own_file(&self) -> Option<&str> {
-        let own = Own::look(&self.own, None, &[], &[]);
+    pub fn own_file(&self, os: &impl Os) -> Option<&str> {
+        let own = Own::look(os, &self.own, None, &[], &[]);
         let is_own = |pattern: &Pattern| {
             let [Part::Literal(name)] = pattern.parts.as_slice() else { return false };
             let path = pattern.base.join(name);
             // An app's link to it keeps nobody from starting.
-            let is_plain = trace::path(&path).links.is_empty();
-            is_plain && own::inode(&path).is_some_and(|inode| own.is_ours(inode))
+            let is_plain = trace::path(os, &path).links.is_empty();
+            is_plain && own::inode(os, &path).is_some_and(|inode| own.is_ours(inode))
         };
         let mut pairs = self.patterns.iter().zip(&self.texts);
         pairs.find(|(pattern, _)| is_own(pattern)).map(|(_, text)| text.as_str())
@@ -267,27 +267,27 @@ impl Patterns {
 
     /// The directory in which files are looked for and that a path is in, as written or really.
     #[must_use]
-    pub fn base_above(&self, path: &Path) -> Option<PathBuf> {
-        let real = trace::path(path).real;
+    pub fn base_above(&self, os: &impl Os, path: &Path) -> Option<PathBuf> {
+        let real = trace::path(os, path).real;
         let is_above =
-            |base: &PathBuf| path.starts_with(base) || real.starts_with(trace::path(base).real);
+            |base: &PathBuf| path.starts_with(base) || real.starts_with(trace::path(os, base).real);
         self.patterns.iter().map(Pattern::root).find(is_above)
     }
 
     /// Walks all patterns, and learns where links may lead from the bases that it meets for the
     /// first time.
     #[must_use]
-    pub fn scan(&mut self) -> Scan {
-        self.scan_for(&mut Nobody, Room::ANY)
+    pub fn scan(&mut self, os: &impl Os) -> Scan {
+        self.scan_for(os, &mut Nobody, Room::ANY)
     }
 
     /// Walks all patterns as [`Self::scan`] does, and holds no more than there is room for.
     #[must_use]
-    pub fn scan_for(&mut self, host: &mut dyn Host, room: Room) -> Scan {
+    pub fn scan_for(&mut self, os: &impl Os, host: &mut dyn Host, room: Room) -> Scan {
         let bases: Vec<&Path> = self.patterns.iter().map(|one| one.base.as_path()).collect();
-        let own = Own::look(&self.own, self.private.as_ref(), &self.named, &bases);
+        let own = Own::look(os, &self.own, self.private.as_ref(), &self.named, &bases);
         self.roots.resolve(|dir| {
-            let trace = trace::path(dir);
+            let trace = trace::path(os, dir);
             let links = trace.links.into_iter().map(|link| link.path).collect();
             matches!(trace.end, End::There).then_some((trace.real, links))
         });
@@ -295,7 +295,7 @@ impl Patterns {
         for pattern in &self.patterns {
             let mut unused = (Scan::default(), Noted::default());
             let (scan, noted) = (&mut unused.0, &mut unused.1);
-            let ground = Ground { exclude: &self.exclude, own: &own, room, host: &mut Nobody };
+            let ground = Ground { os, exclude: &self.exclude, own: &own, room, host: &mut Nobody };
             Walk::new(pattern, ground, &mut self.roots, noted, scan).learn();
         }
         for names in [&mut self.noted.refused, &mut self.noted.odd, &mut self.noted.errors] {
@@ -305,12 +305,12 @@ impl Patterns {
         let mut seen = HashMap::new();
         for (pattern, text) in self.patterns.iter().zip(&self.texts) {
             let (left_out, left) = (scan.left_out, scan.left_files + scan.left_dirs);
-            let ground = Ground { exclude: &self.exclude, own: &own, room, host };
+            let ground = Ground { os, exclude: &self.exclude, own: &own, room, host };
             let walk = Walk::new(pattern, ground, &mut self.roots, &mut self.noted, &mut scan);
             let files = walk.run();
             if files.is_empty() && scan.left_files + scan.left_dirs == left {
                 let is_left_out = scan.left_out > left_out;
-                scan.fruitless.push(Fruitless::new(text, pattern, is_left_out, &self.roots));
+                scan.fruitless.push(Fruitless::new(os, text, pattern, is_left_out, &self.roots));
             }
             for file in files {
                 let inode = (file.device, file.inode);
@@ -357,34 +357,41 @@ impl Patterns {
     /// it is at `told`. To be called for each opened file, because links can change between the
     /// walk and the opening.
     #[must_use]
-    pub fn place(&self, found: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
-        if self.own_now.keeps(told, inode).is_some() || self.leads_to_private(found, told) {
+    pub fn place(
+        &self,
+        os: &impl Os,
+        found: &Path,
+        told: &Path,
+        inode: (u64, u64),
+    ) -> Option<PathBuf> {
+        let is_kept = self.own_now.keeps(os, told, inode).is_some();
+        if is_kept || self.leads_to_private(os, found, told) {
             return None;
         }
         if self.roots.allows(told) {
             return Some(told.to_owned());
         }
-        let real = trace::path(found).real;
-        let is_it = self.roots.allows(&real) && trace::is_behind_kernel(&real, told, inode);
+        let real = trace::path(os, found).real;
+        let is_it = self.roots.allows(&real) && trace::is_behind_kernel(os, &real, told, inode);
         is_it.then_some(real)
     }
 
     /// Whether a file stands right in the private directory, and was not found by the path of that.
-    fn leads_to_private(&self, found: &Path, told: &Path) -> bool {
+    fn leads_to_private(&self, os: &impl Os, found: &Path, told: &Path) -> bool {
         let Some(private) = &self.private else { return false };
-        let is_told = told.parent().is_some_and(|dir| self.own_now.is_private_dir(dir));
+        let is_told = told.parent().is_some_and(|dir| self.own_now.is_private_dir(os, dir));
         is_told && found.parent() != Some(&private.dir)
     }
 
     /// Where a directory really is in which files of an earlier run are looked for, if it may be
     /// looked into.
     #[must_use]
-    pub fn enter(&self, dir: &Path) -> Option<PathBuf> {
+    pub fn enter(&self, os: &impl Os, dir: &Path) -> Option<PathBuf> {
         if self.has_flaw() {
             return Some(dir.to_owned());
         }
-        let real = trace::path(dir).real;
-        let may = self.roots.allows(&real) && self.own_now.keeps_dir(&real).is_none();
+        let real = trace::path(os, dir).real;
+        let may = self.roots.allows(&real) && self.own_now.keeps_dir(os, &real).is_none();
         may.then_some(real)
     }
 
@@ -397,20 +404,20 @@ impl Patterns {
     /// Whether a file that an earlier run knew as `known`, and that stands at `place` now, may be
     /// read on. A checkpoint is no permission: the settings must find the path by which it was known.
     #[must_use]
-    pub fn permits(&self, known: &Path, place: &Path) -> Permission {
+    pub fn permits(&self, os: &impl Os, known: &Path, place: &Path) -> Permission {
         if self.has_flaw() {
             return Permission::Granted;
         }
         let dir = known.parent().unwrap_or_else(|| Path::new("/"));
         // Its present path as the settings would name it.
-        let now = match place.strip_prefix(trace::path(dir).real) {
+        let now = match place.strip_prefix(trace::path(os, dir).real) {
             Ok(below) => dir.join(below),
             Err(_) => known.with_file_name(place.file_name().unwrap_or_default()),
         };
         if !self.finds(known) || self.is_left_out(&now) || self.is_left_out(place) {
             return Permission::NotConfigured;
         }
-        let real = trace::path(place).real;
+        let real = trace::path(os, place).real;
         match self.roots.allows(&real) {
             true => Permission::Granted,
             false if self.roots.are_awaited() => Permission::Awaited,
@@ -420,11 +427,17 @@ impl Patterns {
 
     /// Where an opened file of an earlier run really is, if it may be read on: as [`Self::place`].
     #[must_use]
-    pub fn place_known(&self, place: &Path, told: &Path, inode: (u64, u64)) -> Option<PathBuf> {
+    pub fn place_known(
+        &self,
+        os: &impl Os,
+        place: &Path,
+        told: &Path,
+        inode: (u64, u64),
+    ) -> Option<PathBuf> {
         if self.has_flaw() {
             return Some(told.to_owned());
         }
-        self.place(place, told, inode)
+        self.place(os, place, told, inode)
     }
 
     /// Whether a checkpoint is a permission, unless the operator says what is allowed. The test of
@@ -456,11 +469,11 @@ impl Patterns {
 /// far as that can be seen now. Over links, which an app may have made, only if all of them do: no app
 /// keeps the files of others from being shipped.
 #[must_use]
-pub fn within(paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
-    let real_dir = trace::path(dir).real;
+pub fn within(os: &impl Os, paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
+    let real_dir = trace::path(os, dir).real;
     let leads = |text: &String| {
         let base = Pattern::new(text).ok()?.base;
-        let real = trace::path(&base).real;
+        let real = trace::path(os, &base).real;
         let is_within = real.starts_with(&real_dir);
         Some((text.clone(), base, real, is_within))
     };
@@ -473,11 +486,11 @@ pub fn within(paths: &[String], dir: &Path) -> Option<(String, PathBuf)> {
 /// The first of the names in a directory, in order, and how many more there are; none if it cannot be
 /// read.
 #[must_use]
-pub fn names_in(dir: &Path, names_max: usize) -> (Vec<String>, usize) {
+pub fn names_in(os: &impl Os, dir: &Path, names_max: usize) -> (Vec<String>, usize) {
     /// Most names of a directory that are looked at.
     const LOOKED_AT_MAX: usize = 1000;
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(LOOKED_AT_MAX);
-    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    let entries = os.list(dir).into_iter().flatten().flatten().take(LOOKED_AT_MAX);
+    let mut names: Vec<_> = entries.map(|entry| entry.name()).collect();
     names.sort_unstable();
     let more = names.len().saturating_sub(names_max);
     names.truncate(names_max);
@@ -485,9 +498,15 @@ pub fn names_in(dir: &Path, names_max: usize) -> (Vec<String>, usize) {
 }
 
 impl Fruitless {
-    fn new(text: &str, pattern: &Pattern, is_left_out: bool, roots: &LinkRoots) -> Self {
-        let (base, trace) = (pattern.base.clone(), trace::path(&pattern.base));
-        let is_dir = |dir: &&Path| trace::stat(dir).is_ok_and(|metadata| metadata.is_dir());
+    fn new(
+        os: &impl Os,
+        text: &str,
+        pattern: &Pattern,
+        is_left_out: bool,
+        roots: &LinkRoots,
+    ) -> Self {
+        let (base, trace) = (pattern.base.clone(), trace::path(os, &pattern.base));
+        let is_dir = |dir: &&Path| trace::stat(os, dir).is_ok_and(|found| found.is_dir());
         let nearest =
             trace.real.ancestors().find(is_dir).unwrap_or_else(|| Path::new("/")).to_owned();
         let may_be_listed = base.starts_with(&nearest) || roots.allows(&nearest);

@@ -1,6 +1,8 @@
+use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::*;
+use crate::tail::os::kernel::Kernel;
 
 /// A tree of files, each holding its own name.
 struct Tree {
@@ -46,7 +48,7 @@ impl Tree {
     }
 
     fn scan(&self, paths: &[&str]) -> Scan {
-        self.patterns(paths, &[], &[]).scan()
+        self.patterns(paths, &[], &[]).scan(&Kernel)
     }
 
     fn below(&self, path: &Path) -> String {
@@ -58,7 +60,7 @@ impl Tree {
     }
 
     fn check(&self, paths: &[&str], exclude: &[&str], expected: &[&str]) {
-        let scan = self.patterns(paths, exclude, &[]).scan();
+        let scan = self.patterns(paths, exclude, &[]).scan(&Kernel);
         assert_eq!(self.files(&scan), expected, "{paths:?}");
     }
 
@@ -130,7 +132,7 @@ mod matching {
     fn a_directory_of_which_all_is_excluded_is_not_entered() {
         let tree = Tree::new(&["logs/a.log", "logs/old/x.log"]);
         tree.link("/etc", "logs/etc");
-        let scan = tree.patterns(&["logs/**/*.log"], &["logs/{old,etc}/**"], &[]).scan();
+        let scan = tree.patterns(&["logs/**/*.log"], &["logs/{old,etc}/**"], &[]).scan(&Kernel);
         tree.expect(&scan, &["logs/a.log"], &[], &["logs"]);
     }
 
@@ -240,7 +242,7 @@ mod names {
             }
         }
         for exclude in [&[][..], &["logs/none.log"]] {
-            let scan = tree.patterns(&["logs/**/*.log"], exclude, &[]).scan();
+            let scan = tree.patterns(&["logs/**/*.log"], exclude, &[]).scan(&Kernel);
             assert_eq!(scan.files.len(), names.len());
             assert_eq!(tree.files(&scan)[0], "logs/10/app.log");
             for file in &scan.files {
@@ -264,7 +266,7 @@ mod oddities {
         tree.link("/dev/null", "logs/device.log");
         tree.link("pipe.log", "logs/other.txt");
         let odd = |paths: &[&str], exclude: &[&str]| -> Vec<String> {
-            let scan = tree.patterns(paths, exclude, &[]).scan();
+            let scan = tree.patterns(paths, exclude, &[]).scan(&Kernel);
             assert_eq!(tree.files(&scan)[0], "logs/a.log");
             assert!(scan.errors.is_empty() && scan.refused.is_empty());
             scan.odd.iter().map(|(path, kind)| format!("{}: {kind}", tree.below(path))).collect()
@@ -288,7 +290,7 @@ mod oddities {
     /// Nobody may write to `/` for a test; `/tmp`, which is no file, stands for one.
     #[test]
     fn one_file_of_the_root_directory_is_looked_for() {
-        let scan = Patterns::new(&["/tmp".to_owned()], &[], vec![], &[]).unwrap().scan();
+        let scan = Patterns::new(&["/tmp".to_owned()], &[], vec![], &[]).unwrap().scan(&Kernel);
         assert_eq!(scan.odd.iter().collect::<Vec<_>>(), [&(PathBuf::from("/tmp"), "directory")]);
         assert!(scan.refused.is_empty());
         assert_eq!(scan.dirs.keys().collect::<Vec<_>>(), [Path::new("/")]);
@@ -299,7 +301,8 @@ mod oddities {
         let dir = format!("logs{}", "/d".repeat(400));
         let tree = Tree::new(&[&format!("{dir}/deepest.log")]);
         let mut patterns = tree.patterns(&["logs/**/*.log"], &[], &[]);
-        let walk = std::thread::Builder::new().stack_size(96 << 10).spawn(move || patterns.scan());
+        let walk =
+            std::thread::Builder::new().stack_size(96 << 10).spawn(move || patterns.scan(&Kernel));
         let scan = walk.unwrap().join().unwrap();
         assert_eq!(tree.files(&scan), [format!("{dir}/deepest.log")]);
     }
@@ -319,7 +322,7 @@ mod oddities {
                 }
             });
             for _ in 0..300 {
-                let scan = patterns.scan();
+                let scan = patterns.scan(&Kernel);
                 assert_eq!(tree.files(&scan)[0], "logs/a/stays.log");
                 assert!(scan.errors.is_empty() && scan.refused.is_empty(), "{scan:?}");
             }
@@ -339,7 +342,7 @@ mod oddities {
 
         mode(0);
         let shut = std::thread::scope(|scope| {
-            scope.spawn(|| (without_privileges(), patterns.scan()).1).join().unwrap()
+            scope.spawn(|| (without_privileges(), patterns.scan(&Kernel)).1).join().unwrap()
         });
         mode(0o755);
 
@@ -349,7 +352,7 @@ mod oddities {
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(shut.dirs.keys().map(|dir| tree.below(dir)).collect::<Vec<_>>(), ["logs"]);
         tree.expect(
-            &patterns.scan(),
+            &patterns.scan(&Kernel),
             &["logs/a.log", "logs/shut/b.log"],
             &[],
             &["logs", "logs/shut"],
@@ -463,11 +466,11 @@ mod links {
         tree.link("../secret/app.log", "logs/now.log");
         let mut patterns = tree.patterns(&["logs/*.log"], &[], &[]);
         let refused = ["logs/now.log -> secret/app.log"];
-        tree.expect(&patterns.scan(), &[], &refused, &["logs"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &refused, &["logs"]);
         tree.link("v1/app.log", "logs/now.log");
-        tree.expect(&patterns.scan(), &["logs/now.log"], &[], &["logs", "logs/v1"]);
+        tree.expect(&patterns.scan(&Kernel), &["logs/now.log"], &[], &["logs", "logs/v1"]);
         tree.link("../secret/app.log", "logs/now.log");
-        tree.expect(&patterns.scan(), &[], &refused, &["logs"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &refused, &["logs"]);
     }
 
     /// The way may pass elsewhere, as long as it ends where it may.
@@ -489,17 +492,17 @@ mod links {
         let tree =
             Tree::new(&["data/pod-1/logs/app.log", "data/pod-2/logs/app.log", "home/app.log"]);
         let mut patterns = tree.patterns(&["share/logs/**/*.log"], &[], &[]);
-        tree.expect(&patterns.scan(), &[], &[], &[""]);
+        tree.expect(&patterns.scan(&Kernel), &[], &[], &[""]);
         tree.link("../data/pod-0/logs", "share/logs");
-        tree.expect(&patterns.scan(), &[], &[], &["data", "share"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &[], &["data", "share"]);
         let found = ["share/logs/app.log"];
         for pod in ["pod-1", "pod-2"] {
             tree.link(&format!("../data/{pod}/logs"), "share/logs");
-            tree.expect(&patterns.scan(), &found, &[], &["share", "share/logs"]);
+            tree.expect(&patterns.scan(&Kernel), &found, &[], &["share", "share/logs"]);
         }
         let is_allowed = |patterns: &Patterns, told: &str| {
             let path = tree.path("share/logs/app.log");
-            patterns.place(&path, &tree.path(told), (0, 0)).is_some()
+            patterns.place(&Kernel, &path, &tree.path(told), (0, 0)).is_some()
         };
         assert!(is_allowed(&patterns, "data/pod-3/logs/app.log"));
         assert!(!is_allowed(&patterns, "home/app.log"));
@@ -508,12 +511,17 @@ mod links {
             [("../home", "home"), ("/", "/"), ("../home/not/there", "home/not/there")]
         {
             tree.link(target, "share/logs");
-            tree.expect(&patterns.scan(), &[], &[&format!("share/logs -> {real}")], &["share"]);
+            tree.expect(
+                &patterns.scan(&Kernel),
+                &[],
+                &[&format!("share/logs -> {real}")],
+                &["share"],
+            );
         }
         tree.link("../data/pod-3/logs", "share/logs");
-        tree.expect(&patterns.scan(), &[], &[], &["data", "share"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &[], &["data", "share"]);
         tree.link("../data/pod-1/logs", "share/logs");
-        tree.expect(&patterns.scan(), &found, &[], &["share", "share/logs"]);
+        tree.expect(&patterns.scan(&Kernel), &found, &[], &["share", "share/logs"]);
     }
 
     #[test]
@@ -523,26 +531,26 @@ mod links {
         tree.link("pod-1", "data/now");
         let mut patterns = tree.patterns(&["share/now/logs/*.log"], &[], &[]);
         let dirs = ["", "data", "share/now/logs"];
-        tree.expect(&patterns.scan(), &["share/now/logs/app.log"], &[], &dirs);
+        tree.expect(&patterns.scan(&Kernel), &["share/now/logs/app.log"], &[], &dirs);
         tree.link("../home", "data/now");
         let refused = ["share/now -> home/logs"];
-        tree.expect(&patterns.scan(), &[], &refused, &["", "data"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &refused, &["", "data"]);
         tree.link("home", "share");
         tree.link("logs", "home/now");
         let refused = ["share -> home/logs/logs"];
-        tree.expect(&patterns.scan(), &[], &refused, &[""]);
+        tree.expect(&patterns.scan(&Kernel), &[], &refused, &[""]);
     }
 
     #[test]
     fn a_base_that_was_a_directory_is_not_let_out_later() {
         let tree = Tree::new(&["share/logs/app.log", "secret/app.log"]);
         let mut patterns = tree.patterns(&["share/logs/*.log"], &[], &[]);
-        tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share/logs"]);
+        tree.expect(&patterns.scan(&Kernel), &["share/logs/app.log"], &[], &["share/logs"]);
         fs::rename(tree.path("share/logs"), tree.path("share/old")).unwrap();
         tree.link("../secret", "share/logs");
-        tree.expect(&patterns.scan(), &[], &["share/logs -> secret"], &["share"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &["share/logs -> secret"], &["share"]);
         tree.link("old", "share/logs");
-        tree.expect(&patterns.scan(), &[], &["share/logs -> share/old"], &["share"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &["share/logs -> share/old"], &["share"]);
     }
 
     #[test]
@@ -550,9 +558,14 @@ mod links {
         let tree = Tree::new(&["data/logs/app.log"]);
         tree.link("../data/logs", "share/logs");
         let mut patterns = tree.patterns(&["share/logs/*.log"], &[], &[]);
-        tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
+        tree.expect(
+            &patterns.scan(&Kernel),
+            &["share/logs/app.log"],
+            &[],
+            &["share", "share/logs"],
+        );
         tree.link("logs", "share/logs");
-        let scan = patterns.scan();
+        let scan = patterns.scan(&Kernel);
         assert_eq!((scan.errors.count(), scan.refused.count()), (1, 0), "{scan:?}");
         assert!(scan.dirs.contains_key(&tree.path("share")));
     }
@@ -562,9 +575,14 @@ mod links {
     fn a_base_is_met_when_it_is_a_directory() {
         let tree = Tree::new(&["share/logs", "data/pod/logs/app.log"]);
         let mut patterns = tree.patterns(&["share/logs/*.log"], &[], &[]);
-        tree.expect(&patterns.scan(), &[], &[], &["share"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &[], &["share"]);
         tree.link("../data/pod/logs", "share/logs");
-        tree.expect(&patterns.scan(), &["share/logs/app.log"], &[], &["share", "share/logs"]);
+        tree.expect(
+            &patterns.scan(&Kernel),
+            &["share/logs/app.log"],
+            &[],
+            &["share", "share/logs"],
+        );
     }
 
     /// Whatever the order of the patterns: what one of them allows is known before any is walked.
@@ -578,7 +596,7 @@ mod links {
         tree.file("data/v1/z.log");
         for patterns in [&["first/*.log", "share/*.log"], &["first/*.log", "first/z.log"]] {
             let mut patterns = tree.patterns(patterns, &[], &[]);
-            let scan = patterns.scan();
+            let scan = patterns.scan(&Kernel);
             assert_eq!(tree.files(&scan)[..2], ["first/x.log", "first/z.log"]);
             assert!(scan.refused.is_empty(), "{:?}", scan.refused);
         }
@@ -589,22 +607,22 @@ mod links {
         let tree = Tree::new(&["data/v1/app.log", "data/v2/app.log", "secret/v1/app.log"]);
         let mut patterns = tree.patterns(&["logs/app.log"], &[], &[]);
         tree.link("../data/v0/app.log", "logs/app.log");
-        tree.expect(&patterns.scan(), &[], &[], &["data", "logs"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &[], &["data", "logs"]);
         for version in ["v1", "v2"] {
             tree.link(&format!("../data/{version}/app.log"), "logs/app.log");
             let dirs = [&format!("data/{version}"), "logs"];
-            tree.expect(&patterns.scan(), &["logs/app.log"], &[], &dirs);
+            tree.expect(&patterns.scan(&Kernel), &["logs/app.log"], &[], &dirs);
         }
         tree.link("../secret/v1/app.log", "logs/app.log");
         let refused = ["logs/app.log -> secret/v1/app.log"];
-        tree.expect(&patterns.scan(), &[], &refused, &["logs"]);
+        tree.expect(&patterns.scan(&Kernel), &[], &refused, &["logs"]);
 
         // The directory of the file may be the link.
         tree.link("data/v1", "now");
         let mut patterns = tree.patterns(&["now/app.log"], &[], &[]);
-        tree.expect(&patterns.scan(), &["now/app.log"], &[], &["", "now"]);
+        tree.expect(&patterns.scan(&Kernel), &["now/app.log"], &[], &["", "now"]);
         tree.link("data/v2", "now");
-        tree.expect(&patterns.scan(), &["now/app.log"], &[], &["", "now"]);
+        tree.expect(&patterns.scan(&Kernel), &["now/app.log"], &[], &["", "now"]);
     }
 
     #[test]
@@ -628,23 +646,23 @@ mod links {
 
         let mut none = tree.patterns(&paths, &[], &["elsewhere"]);
         let refused = [evil, "share/logs -> data/pod-1"];
-        tree.expect(&none.scan(), &["logs/app.log"], &refused, &["logs", "share"]);
+        tree.expect(&none.scan(&Kernel), &["logs/app.log"], &refused, &["logs", "share"]);
         let mut all = tree.patterns(&paths, &[], &["data", "secret"]);
         let found = ["share/logs/app.log", "logs/app.log", "logs/evil.log"];
         let dirs = ["logs", "secret", "share", "share/logs"];
-        tree.expect(&all.scan(), &found, &[], &dirs);
+        tree.expect(&all.scan(&Kernel), &found, &[], &dirs);
 
         // A root that is a link itself stands for where it leads now.
         tree.link("data/pod-1", "root");
         let mut linked = tree.patterns(&paths, &[], &["root"]);
         let (found, dirs) =
             (["share/logs/app.log", "logs/app.log"], ["logs", "share", "share/logs"]);
-        tree.expect(&linked.scan(), &found, &[evil], &dirs);
+        tree.expect(&linked.scan(&Kernel), &found, &[evil], &dirs);
         tree.link("data/pod-2", "root");
         let refused = [evil, "share/logs -> data/pod-1"];
-        tree.expect(&linked.scan(), &["logs/app.log"], &refused, &["logs", "share"]);
+        tree.expect(&linked.scan(&Kernel), &["logs/app.log"], &refused, &["logs", "share"]);
         tree.link("../data/pod-2", "share/logs");
-        tree.expect(&linked.scan(), &found, &[evil], &dirs);
+        tree.expect(&linked.scan(&Kernel), &found, &[evil], &dirs);
     }
 }
 
@@ -669,13 +687,13 @@ mod named {
         ]);
         fs::hard_link(tree.path("logs/keys/id.log"), tree.path("logs/hard.log")).unwrap();
         let mut patterns = tree.naming(&["logs/**/*.log"], &["logs/keys/id.log"]);
-        let scan = patterns.scan();
+        let scan = patterns.scan(&Kernel);
         assert_eq!(tree.files(&scan), ["logs/app.log", "logs/keys/a/x.log"]);
 
         let place = |name: &str| {
             let path = tree.path(name);
             let found = fs::metadata(&path).unwrap();
-            patterns.place(&path, &path, (found.dev(), found.ino()))
+            patterns.place(&Kernel, &path, &path, (found.dev(), found.ino()))
         };
         assert_eq!(place("logs/app.log"), Some(tree.path("logs/app.log")));
         for name in ["logs/keys/id.log", "logs/keys/other.log", "logs/hard.log"] {
@@ -686,7 +704,7 @@ mod named {
     #[test]
     fn in_a_directory_that_a_pattern_names_only_the_file_itself_is_left_out() {
         let tree = Tree::new(&["logs/app.log", "logs/key.log"]);
-        let scan = tree.naming(&["logs/*.log"], &["logs/key.log"]).scan();
+        let scan = tree.naming(&["logs/*.log"], &["logs/key.log"]).scan(&Kernel);
         assert_eq!(tree.files(&scan), ["logs/app.log"]);
     }
 
@@ -702,14 +720,14 @@ mod named {
             let target = tree.path(link).to_str().unwrap().to_owned();
             tree.link(&target, "share/logs");
             let mut patterns = tree.naming(&["share/logs/**/*.log"], &["agent/keys/id"]);
-            let scan = patterns.scan();
+            let scan = patterns.scan(&Kernel);
             assert_eq!(tree.files(&scan), [""; 0], "{link}");
             assert_eq!(scan.refused.count(), 1, "{link}: {:?}", scan.refused);
             assert!(!patterns.roots().contains("agent"), "{link}: {}", patterns.roots());
 
             tree.file("data/pod/logs/app.log");
             tree.link(tree.path("data/pod/logs").to_str().unwrap(), "share/logs");
-            let scan = patterns.scan();
+            let scan = patterns.scan(&Kernel);
             assert_eq!(tree.files(&scan), ["share/logs/app.log"], "{link}");
             assert!(scan.refused.is_empty(), "{link}");
         }
@@ -721,7 +739,7 @@ mod named {
         tree.link(tree.path("data/logs").to_str().unwrap(), "share/logs");
         tree.link(tree.path("data/agent/key").to_str().unwrap(), "data/logs/key.log");
         tree.link(tree.path("data/agent").to_str().unwrap(), "data/logs/dir");
-        let scan = tree.naming(&["share/logs/**/*"], &["data/agent/id"]).scan();
+        let scan = tree.naming(&["share/logs/**/*"], &["data/agent/id"]).scan(&Kernel);
         assert_eq!(tree.files(&scan), ["share/logs/app.log"]);
         let refused: Vec<_> = scan.refused.iter().map(|one| tree.below(&one.link)).collect();
         assert_eq!(refused, ["share/logs/dir", "share/logs/key.log"]);
@@ -736,11 +754,11 @@ fn a_checkpoint_is_no_permission() {
     tree.link(tree.path("secret").to_str().unwrap(), "data/pod/sub");
     let mut patterns = tree.patterns(&["share/logs/**/*.log"], &["share/logs/**/*.2"], &[]);
     let permits = |patterns: &Patterns, known: &str, place: &str| {
-        patterns.permits(&tree.path(known), &tree.path(place))
+        patterns.permits(&Kernel, &tree.path(known), &tree.path(place))
     };
     let app = "share/logs/app.log";
     assert_eq!(permits(&patterns, app, "data/pod/logs/app.log"), Permission::Awaited);
-    let _ = patterns.scan();
+    let _ = patterns.scan(&Kernel);
     for (known, place, expected) in [
         (app, "data/pod/logs/app.log", Permission::Granted),
         (app, "data/pod/logs/app.log.1", Permission::Granted),
@@ -752,9 +770,12 @@ fn a_checkpoint_is_no_permission() {
     ] {
         assert_eq!(permits(&patterns, known, place), expected, "{known} at {place}");
     }
-    assert_eq!(patterns.enter(&tree.path("data/pod/logs")), Some(tree.path("data/pod/logs")));
-    assert_eq!(patterns.enter(&tree.path("data/pod/sub")), None, "a link leads out");
-    assert_eq!(patterns.enter(&tree.path("own")), None);
+    assert_eq!(
+        patterns.enter(&Kernel, &tree.path("data/pod/logs")),
+        Some(tree.path("data/pod/logs"))
+    );
+    assert_eq!(patterns.enter(&Kernel, &tree.path("data/pod/sub")), None, "a link leads out");
+    assert_eq!(patterns.enter(&Kernel, &tree.path("own")), None);
 }
 mod room {
     use super::*;
@@ -789,7 +810,7 @@ mod room {
             (metadata.dev(), metadata.ino())
         };
         let mut host = Knows(known.iter().map(inode).collect());
-        let scan = tree.patterns(&["logs/*.log"], &[], &[]).scan_for(&mut host, room);
+        let scan = tree.patterns(&["logs/*.log"], &[], &[]).scan_for(&Kernel, &mut host, room);
         assert_eq!((tree.files(&scan), scan.left_files), (to_owned(expected), left), "{room:?}");
     }
 
@@ -822,7 +843,8 @@ mod room {
         let names: Vec<String> = (0..20).map(|number| format!("logs/{number:02}/a.log")).collect();
         let tree = Tree::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let room = Room { dirs: 6, ..Room::ANY };
-        let scan = tree.patterns(&["logs/**/*.log"], &[], &[]).scan_for(&mut Knows(vec![]), room);
+        let scan =
+            tree.patterns(&["logs/**/*.log"], &[], &[]).scan_for(&Kernel, &mut Knows(vec![]), room);
         assert!(scan.dirs.len() <= 7, "{:?}", scan.dirs);
         assert_eq!(scan.files.len() as u64 + scan.left_dirs, 20);
     }

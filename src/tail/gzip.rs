@@ -14,13 +14,12 @@
 //! and what stands before the marks.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::os::OsFile;
 use super::registry::FoundAs;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
@@ -37,12 +36,12 @@ const TEXT_BYTES_MAX: u64 = 16 << 30;
 
 /// An open gzip file.
 #[derive(Debug)]
-pub struct Gzip {
-    file: Arc<File>,
+pub struct Gzip<F> {
+    file: Arc<F>,
     /// Size and time of change of the file when its measuring began.
     as_of: FoundAs,
     /// The decoder; `None` while nothing is to be decoded: then the position is 0.
-    decoder: Option<Decoder>,
+    decoder: Option<Decoder<F>>,
     /// Position in the text of the next byte that the decoder gives.
     position: u64,
     /// The text that was decoded last and is still wanted; it ends at `position`.
@@ -57,18 +56,18 @@ pub struct Gzip {
     damage: Option<String>,
 }
 
-type Decoder = MultiGzDecoder<BufReader<Source>>;
+type Decoder<F> = MultiGzDecoder<BufReader<Source<F>>>;
 
 /// The compressed bytes, read by position: the descriptor's own offset belongs to nobody.
 #[derive(Debug)]
-struct Source {
-    file: Arc<File>,
+struct Source<F> {
+    file: Arc<F>,
     offset: u64,
     /// Bytes that may still be read in this slice.
     left: u64,
 }
 
-impl Read for Source {
+impl<F: OsFile> Read for Source<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -86,14 +85,14 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-impl Gzip {
+impl<F: OsFile> Gzip<F> {
     /// Opens a gzip file and decodes the head of its text.
     ///
     /// # Errors
     /// As pread(2), and if a slice of the file does not hold a head.
-    pub fn open(file: &Arc<File>) -> io::Result<Self> {
+    pub fn open(file: &Arc<F>) -> io::Result<Self> {
         let mut gzip = Self {
-            as_of: as_of(file)?,
+            as_of: as_of(&**file)?,
             decoder: None,
             file: Arc::clone(file),
             position: 0,
@@ -169,7 +168,7 @@ impl Gzip {
     /// # Errors
     /// As fstat(2) and pread(2).
     pub fn measure_again(&mut self) -> io::Result<FoundAs> {
-        let as_of = as_of(&self.file)?;
+        let as_of = as_of(&*self.file)?;
         self.rewind();
         (self.as_of, self.is_measured, self.damage) = (as_of, false, None);
         self.head.clear();
@@ -206,7 +205,7 @@ impl Gzip {
     /// # Errors
     /// As fstat(2).
     pub fn change(&self) -> io::Result<Option<Change>> {
-        let now = as_of(&self.file)?;
+        let now = as_of(&*self.file)?;
         Ok(match now {
             _ if now == self.as_of => None,
             _ if now.0 > self.as_of.0 => Some(Change::Grew),
@@ -232,7 +231,7 @@ impl Gzip {
     }
 
     /// The file itself.
-    pub(super) fn file(&self) -> Arc<File> {
+    pub(super) fn file(&self) -> Arc<F> {
         Arc::clone(&self.file)
     }
 
@@ -365,7 +364,7 @@ impl Gzip {
         self.last.drain(..count.min(self.last.len()));
     }
 
-    fn decoder(&mut self) -> &mut Decoder {
+    fn decoder(&mut self) -> &mut Decoder<F> {
         self.decoder.get_or_insert_with(|| decoder(&self.file))
     }
 
@@ -385,12 +384,12 @@ pub enum Change {
     Rewritten,
 }
 
-fn as_of(file: &File) -> io::Result<FoundAs> {
-    let metadata = file.metadata()?;
-    Ok((metadata.size(), (metadata.mtime(), metadata.mtime_nsec())))
+fn as_of(file: &impl OsFile) -> io::Result<FoundAs> {
+    let facts = file.facts()?;
+    Ok((facts.size, facts.modified))
 }
 
-fn decoder(file: &Arc<File>) -> Decoder {
+fn decoder<F: OsFile>(file: &Arc<F>) -> Decoder<F> {
     // To make a decoder reads a header already.
     let source = Source { file: Arc::clone(file), offset: 0, left: SLICE_BYTES_PACKED };
     MultiGzDecoder::new(BufReader::with_capacity(STEP_BYTES, source))
@@ -405,6 +404,7 @@ fn is_damage(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Seek as _, Write as _};
 
     use flate2::Compression;
@@ -424,7 +424,7 @@ mod tests {
         Arc::new(file)
     }
 
-    fn opened(bytes: &[u8]) -> Gzip {
+    fn opened(bytes: &[u8]) -> Gzip<File> {
         let mut gzip = Gzip::open(&file(bytes)).unwrap();
         while !gzip.measure().unwrap() {}
         gzip
@@ -435,7 +435,7 @@ mod tests {
     }
 
     /// Reads, with as many calls as it takes.
-    fn read(gzip: &mut Gzip, offset: u64, len: usize) -> Vec<u8> {
+    fn read(gzip: &mut Gzip<File>, offset: u64, len: usize) -> Vec<u8> {
         let mut buffer = vec![0; len];
         loop {
             match gzip.read_at(&mut buffer, offset) {

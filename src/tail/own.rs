@@ -16,9 +16,9 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use super::os::Os;
 
 /// Name of the link in the root of an orchestrator's volume that leads to the version in force.
 const VOLUME: &str = "..data";
@@ -73,26 +73,27 @@ impl Own {
     /// Looks at all files that are never logs. `bases` are the directories of the patterns, as
     /// written.
     pub(super) fn look(
+        os: &impl Os,
         ours: &[PathBuf],
         private: Option<&Private>,
         named: &[PathBuf],
         bases: &[&Path],
     ) -> Self {
         let mut own = Self {
-            private: private.and_then(|one| Some((inode(&one.dir)?, one.is_own))),
-            ours: ours.iter().filter_map(|path| inode(path)).collect(),
-            named: named.iter().filter_map(|path| inode(path)).collect(),
+            private: private.and_then(|one| Some((inode(os, &one.dir)?, one.is_own))),
+            ours: ours.iter().filter_map(|path| inode(os, path)).collect(),
+            named: named.iter().filter_map(|path| inode(os, path)).collect(),
             ..Self::default()
         };
         for file in named {
-            let real = fs::canonicalize(file).ok();
-            let dir = file.parent().and_then(|dir| fs::canonicalize(dir).ok());
+            let real = os.real(file).ok();
+            let dir = file.parent().and_then(|dir| os.real(dir).ok());
             let real_dir = real.as_deref().and_then(Path::parent).map(Path::to_owned);
             own.paths.extend(real);
             for dir in dir.into_iter().chain(real_dir) {
                 let is_base = bases.iter().any(|base| *base == dir || Some(*base) == file.parent());
-                let Some(found) = inode(&dir).filter(|_| !is_base) else { continue };
-                let is_volume = dir.join(VOLUME).is_symlink();
+                let Some(found) = inode(os, &dir).filter(|_| !is_base) else { continue };
+                let is_volume = os.lstat(&dir.join(VOLUME)).is_ok_and(|found| found.is_link());
                 if is_volume { &mut own.named } else { &mut own.beside }.insert(found);
             }
         }
@@ -126,7 +127,7 @@ impl Own {
 
     /// Whose a file is, with this real path. *Cost*: a `stat` for each directory above, unless the
     /// file before stood in the same one.
-    pub(super) fn keeps(&self, real: &Path, inode: Inode) -> Option<Kept> {
+    pub(super) fn keeps(&self, os: &impl Os, real: &Path, inode: Inode) -> Option<Kept> {
         if self.is_ours(inode) {
             return Some(Kept::Ours);
         }
@@ -134,7 +135,7 @@ impl Own {
             return Some(Kept::Named);
         }
         let (dir, name) = (real.parent()?, real.file_name()?);
-        match self.recall(dir) {
+        match self.recall(os, dir) {
             Dir::Free => None,
             Dir::Private => self.is_private_name(name).then_some(Kept::Ours),
             Dir::Kept(kept) => Some(kept),
@@ -143,18 +144,18 @@ impl Own {
 
     /// Whose a file or directory is to which a link leads, with this real path: none leads to what
     /// stands right in the private directory.
-    pub(super) fn keeps_target(&self, real: &Path, inode: Inode) -> Option<Kept> {
+    pub(super) fn keeps_target(&self, os: &impl Os, real: &Path, inode: Inode) -> Option<Kept> {
         let is_in_private =
-            || matches!(real.parent().map(|dir| self.judge(dir)), Some(Dir::Private));
-        self.keeps(real, inode).or_else(|| is_in_private().then_some(Kept::Ours))
+            || matches!(real.parent().map(|dir| self.judge(os, dir)), Some(Dir::Private));
+        self.keeps(os, real, inode).or_else(|| is_in_private().then_some(Kept::Ours))
     }
 
     /// Whose a directory is to which a link leads, with this real path.
-    pub(super) fn keeps_dir(&self, real: &Path) -> Option<Kept> {
+    pub(super) fn keeps_dir(&self, os: &impl Os, real: &Path) -> Option<Kept> {
         if self.is_empty() {
             return None;
         }
-        match self.judge(real) {
+        match self.judge(os, real) {
             Dir::Kept(kept) => Some(kept),
             Dir::Private => Some(Kept::Ours),
             Dir::Free => None,
@@ -162,30 +163,30 @@ impl Own {
     }
 
     /// Whether a real path is that of the private directory.
-    pub(super) fn is_private_dir(&self, real: &Path) -> bool {
-        matches!(self.recall(real), Dir::Private)
+    pub(super) fn is_private_dir(&self, os: &impl Os, real: &Path) -> bool {
+        matches!(self.recall(os, real), Dir::Private)
     }
 
     /// What a directory means, as [`Self::judge`] says. The answer is kept for files that stand
     /// beside each other.
-    fn recall(&self, dir: &Path) -> Dir {
+    fn recall(&self, os: &impl Os, dir: &Path) -> Dir {
         let mut last = self.last.borrow_mut();
         let known = last.as_ref().filter(|(asked, _)| asked == dir).map(|(_, known)| *known);
         known.unwrap_or_else(|| {
-            let found = self.judge(dir);
+            let found = self.judge(os, dir);
             *last = Some((dir.to_owned(), found));
             found
         })
     }
 
-    fn judge(&self, dir: &Path) -> Dir {
+    fn judge(&self, os: &impl Os, dir: &Path) -> Dir {
         if self.is_empty() {
             return Dir::Free;
         }
         let mut below: Option<&OsStr> = None;
         for dir in dir.ancestors() {
             let name = std::mem::replace(&mut below, dir.file_name());
-            let Some(found) = inode(dir) else { continue };
+            let Some(found) = inode(os, dir) else { continue };
             match name {
                 _ if self.is_ours(found) => return Dir::Kept(Kept::Ours),
                 _ if self.is_named(found) => return Dir::Kept(Kept::Named),
@@ -209,6 +210,6 @@ impl Own {
 }
 
 /// Device and inode of what a path leads to.
-pub(super) fn inode(path: &Path) -> Option<Inode> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+pub(super) fn inode(os: &impl Os, path: &Path) -> Option<Inode> {
+    os.stat(path).ok().map(|found| found.id())
 }

@@ -5,25 +5,20 @@
 //! descriptor and no memory of its own.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, SeekFrom, openat2};
 use rustix::io::Errno;
 
 use super::catalog::judge::Stat;
 use super::gzip::{self, Gzip};
+use super::os::{self, Os, OsFile};
 use super::registry::FoundAs;
 use super::served;
 use super::trace;
-use crate::base::clock;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
 
@@ -32,10 +27,10 @@ const NULS_READ_MAX: usize = 64 << 20;
 
 /// A file that was opened for reading.
 #[derive(Debug)]
-pub struct Reader {
-    file: Arc<File>,
+pub struct Reader<F> {
+    file: Arc<F>,
     /// The text of a file that is compressed: what is read and measured is the text.
-    gzip: Option<Box<RefCell<Gzip>>>,
+    gzip: Option<Box<RefCell<Gzip<F>>>>,
     /// What the last examination has shown.
     last: Cell<Option<Stat>>,
 }
@@ -43,16 +38,13 @@ pub struct Reader {
 /// Age from which on a time of change stands for one change only: kernels count in ticks.
 const TICK: Duration = Duration::from_millis(50);
 
-impl Reader {
+impl<F: OsFile> Reader<F> {
     /// Opens a file, without waiting: what was a file a moment ago may be a pipe now.
     ///
     /// # Errors
     /// As open(2).
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let flags = i32::try_from(flags.bits()).expect("flags of open(2) are an int");
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        Ok(Self { file: Arc::new(file), gzip: None, last: Cell::new(None) })
+    pub fn open(os: &impl Os<File = F>, path: &Path) -> io::Result<Self> {
+        Ok(Self { file: Arc::new(os.open(path)?), gzip: None, last: Cell::new(None) })
     }
 
     /// Whether the file is compressed.
@@ -69,19 +61,19 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Gzip::open`].
-    pub fn unpack(&self) -> io::Result<Gzip> {
+    pub fn unpack(&self) -> io::Result<Gzip<F>> {
         Gzip::open(&self.file)
     }
 
     /// Reads and measures this text from now on; the file that is open is `gzip`'s.
-    pub fn show(&mut self, gzip: Gzip) {
+    pub fn show(&mut self, gzip: Gzip<F>) {
         self.file = gzip.file();
         self.gzip = Some(Box::new(RefCell::new(gzip)));
     }
 
     /// What is known of the text of a compressed file.
     #[must_use]
-    pub fn gzip(&self) -> Option<Ref<'_, Gzip>> {
+    pub fn gzip(&self) -> Option<Ref<'_, Gzip<F>>> {
         self.gzip.as_ref().map(|gzip| gzip.borrow())
     }
 
@@ -130,7 +122,7 @@ impl Reader {
     /// # Errors
     /// As fstat(2).
     pub fn stat_truncated(&self) -> io::Result<Stat> {
-        let _ = rustix::fs::seek(&self.file, SeekFrom::Data(0));
+        let _ = self.file.data_after(0);
         self.stat()
     }
 
@@ -149,20 +141,18 @@ impl Reader {
     }
 
     fn examine(&self) -> io::Result<Stat> {
-        let metadata = self.file.metadata()?;
-        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let modified = since_1970(metadata.mtime(), metadata.mtime_nsec());
-        let now = nanoseconds(clock::wall());
+        let (facts, now) = self.file.dated_facts()?;
+        let (modified, now) = (os::nanoseconds(facts.modified), nanoseconds(now));
         let is_settled = !(now.saturating_sub(nanoseconds(TICK))..=now).contains(&modified);
         Ok(Stat {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            born: born.map_or(0, nanoseconds),
-            size: self.gzip.as_ref().map_or_else(|| metadata.size(), |gzip| gzip.borrow().len()),
+            device: facts.device,
+            inode: facts.inode,
+            born: facts.born,
+            size: self.gzip.as_ref().map_or(facts.size, |gzip| gzip.borrow().len()),
             modified: is_settled.then_some(modified),
-            changed: since_1970(metadata.ctime(), metadata.ctime_nsec()),
-            links: metadata.nlink(),
-            is_file: metadata.is_file(),
+            changed: os::nanoseconds(facts.changed),
+            links: facts.links,
+            is_file: facts.is_file(),
         })
     }
 
@@ -181,9 +171,9 @@ impl Reader {
     /// the file's owner, or `CAP_LEASE`, and a file system whose writers this kernel knows.
     #[must_use]
     pub fn is_open_for_writing(&self) -> Option<bool> {
-        let told = rustix::fs::fstatfs(&self.file).ok()?;
-        let is_open = logferry_lease::is_open_for_writing(self.file.as_fd()).ok()?;
-        (is_open || served::knows_writers(served::magic(told.f_type))).then_some(is_open)
+        let file_system = self.file.file_system()?;
+        let is_open = self.file.is_open_for_writing()?;
+        (is_open || served::knows_writers(file_system)).then_some(is_open)
     }
 
     /// The name that the file has now; `None` when it has none any more.
@@ -198,18 +188,16 @@ impl Reader {
     ///
     /// # Errors
     /// If that is not known, or `path` leads to another file by now: it may not be read.
-    pub fn whereabouts(&self, path: &Path) -> io::Result<PathBuf> {
+    pub fn whereabouts(&self, os: &impl Os<File = F>, path: &Path) -> io::Result<PathBuf> {
         if let Some((path, _)) = self.place() {
             return Ok(path);
         }
-        let real = trace::path(path).real;
-        let (flags, follow) = (OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::NO_SYMLINKS);
-        let why =
-            |error| io::Error::other(format!("without /proc it is not known where it is: {error}"));
-        let there = File::from(openat2(CWD, &real, flags, Mode::empty(), follow).map_err(why)?);
-        let (there, this) = (there.metadata()?, self.file.metadata()?);
-        if (there.dev(), there.ino()) != (this.dev(), this.ino()) {
-            return Err(why(Errno::STALE));
+        let real = trace::path(os, path).real;
+        let why = |error: io::Error| {
+            io::Error::other(format!("without /proc it is not known where it is: {error}"))
+        };
+        if os.stat_without_links(&real).map_err(why)?.id() != self.file.facts()?.id() {
+            return Err(why(Errno::STALE.into()));
         }
         Ok(real)
     }
@@ -218,12 +206,7 @@ impl Reader {
     /// `/proc/PID/fd`). `None` where there is no `/proc`.
     #[must_use]
     pub fn place(&self) -> Option<(PathBuf, bool)> {
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let path = std::fs::read_link(link).ok()?;
-        match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
-            Some(was) => Some((OsStr::from_bytes(was).into(), true)),
-            None => Some((path, false)),
-        }
+        self.file.place()
     }
 
     /// Reads once from `offset`; returns the bytes that are there. One call, so that they are all of
@@ -271,14 +254,14 @@ impl Reader {
         let mut buffer = vec![0; 64 << 10];
         let (mut at, mut nuls) = (offset, 0);
         while nuls < NULS_READ_MAX {
-            at = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
-                _ if self.is_unpacked() => at,
-                Ok(data) => data,
-                Err(Errno::NXIO) => return Ok(None),
-                // A file system without holes.
-                Err(Errno::INVAL | Errno::NOTSUP) => at,
-                Err(error) => return Err(error.into()),
-            };
+            if !self.is_unpacked() {
+                at = match self.file.data_after(at) {
+                    Ok(Some(data)) => data,
+                    Ok(None) => return Ok(None),
+                    Err(error) if has_no_holes(&error) => at,
+                    Err(error) => return Err(error),
+                };
+            }
             let bytes = self.read_once(&mut buffer, at)?;
             if bytes.is_empty() {
                 return Ok(None);
@@ -373,8 +356,9 @@ impl Reader {
     }
 }
 
-fn since_1970(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+/// Whether an error says that the file system knows no holes.
+fn has_no_holes(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 fn nanoseconds(time: Duration) -> i64 {
@@ -386,7 +370,7 @@ fn nanoseconds(time: Duration) -> i64 {
 ///
 /// # Errors
 /// As pread(2).
-pub fn is_copy_so_far(copy: &Reader, original: &Reader) -> io::Result<bool> {
+pub fn is_copy_so_far<F: OsFile>(copy: &Reader<F>, original: &Reader<F>) -> io::Result<bool> {
     let size = copy.stat()?.size;
     if size > original.stat()?.size {
         return Ok(false);
@@ -404,14 +388,18 @@ pub fn is_copy_so_far(copy: &Reader, original: &Reader) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
+    use crate::tail::os::kernel::Kernel;
 
     #[test]
     fn knows_heads_and_tails_of_a_file_that_grew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
-        let reader = Reader::open(&path).unwrap();
+        let reader = Reader::open(&Kernel, &path).unwrap();
 
         assert_eq!(reader.stat().unwrap().size, 14);
         assert!(reader.has_head(Fingerprint::of_head(b"one\n")).unwrap());
@@ -428,7 +416,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
-        let reader = Reader::open(&path).unwrap();
+        let reader = Reader::open(&Kernel, &path).unwrap();
         let starts = |line_bytes_max| {
             [0, 2, 4, 6, 13, 14].map(|offset| reader.line_start(offset, line_bytes_max).unwrap())
         };
@@ -442,7 +430,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = |name: &str, text: &[u8]| {
             std::fs::write(dir.path().join(name), text).unwrap();
-            Reader::open(&dir.path().join(name)).unwrap()
+            Reader::open(&Kernel, &dir.path().join(name)).unwrap()
         };
         let text: Vec<u8> = (0..5000_u32).flat_map(|n| n.to_le_bytes()).collect();
         let original = open("app.log", &text);
@@ -464,7 +452,7 @@ mod tests {
         file.write_all_at(b"one\n", 0).unwrap();
         file.write_all_at(b"two\n", (5 << 30) + 100).unwrap();
         file.set_len(6 << 30).unwrap();
-        let reader = Reader::open(&path).unwrap();
+        let reader = Reader::open(&Kernel, &path).unwrap();
 
         assert_eq!(reader.text_after(2).unwrap(), Some(2));
         assert_eq!(reader.text_after(4).unwrap(), Some((5 << 30) + 100));
@@ -478,6 +466,6 @@ mod tests {
         let path = dir.path().join("pipe");
         let status = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(status.success());
-        assert!(!Reader::open(&path).unwrap().stat().unwrap().is_file);
+        assert!(!Reader::open(&Kernel, &path).unwrap().stat().unwrap().is_file);
     }
 }

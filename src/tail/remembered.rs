@@ -13,14 +13,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map};
 use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
-use std::{fs, io};
 
 use super::catalog::judge::{self, Match, Seen, Stat, compare};
 use super::catalog::names::{self, Kin};
+use super::os::{Kind, Os, OsEntry as _};
 use super::reader::Reader;
 use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::Checkpoint;
@@ -115,21 +114,23 @@ pub struct Whereabouts {
 }
 
 /// A file that may be a copy of a known one.
-pub struct Suspect<'a> {
+pub struct Suspect<'a, O: Os> {
+    /// The system that the suspect is a file of.
+    pub os: O,
     /// Where the suspect really is.
     pub place: &'a Path,
     /// Reads the suspect's bytes.
-    pub reader: &'a Reader,
+    pub reader: &'a Reader<O::File>,
     /// What fstat(2) says of the suspect.
     pub stat: Stat,
 }
 
-impl Suspect<'_> {
+impl<O: Os> Suspect<'_, O> {
     /// Whether no log of this name is in the suspect's directory.
     #[must_use]
     pub fn is_alone_here(&self, log: &Path) -> bool {
         let log = log.file_name().map(|name| self.place.with_file_name(name));
-        log.is_some_and(|log| fs::symlink_metadata(log).is_err_and(|error| is_absence(&error)))
+        log.is_some_and(|log| self.os.lstat(&log).is_err_and(|error| is_absence(&error)))
     }
 
     /// Whether the suspect can be a copy of bytes that had gone away by `gone_at`.
@@ -164,6 +165,12 @@ struct Candidate {
 
 /// The one who has files looked for.
 pub trait Seeker {
+    /// The system in which they are looked for.
+    type Os: Os;
+
+    /// A handle on the system.
+    fn os(&self) -> Self::Os;
+
     /// The checkpoints whose files are looked for.
     fn remembered(&mut self) -> &mut Remembered;
 
@@ -187,8 +194,9 @@ struct Search {
 /// directory is searched again only when a name in it changed, under whichever path it is known.
 /// `unix` is now, in seconds.
 pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
+    let os = &seeker.os();
     let (mut paths, mut missing, mut barred) = (Vec::new(), Vec::new(), Vec::new());
-    let mut by_dir: HashMap<PathBuf, Vec<u64>> = HashMap::new();
+    let mut by_dir: BTreeMap<PathBuf, Vec<u64>> = BTreeMap::new();
     seeker.remembered().barred.clear();
     for (dir, numbers) in seeker.remembered().wanted_by_dir() {
         seeker.pulse();
@@ -206,7 +214,7 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     let mut listed = HashSet::new();
     for (dir, numbers) in &by_dir {
         seeker.pulse();
-        let search = match seeker.remembered().begin_search(dir, numbers, unix) {
+        let search = match seeker.remembered().begin_search(os, dir, numbers, unix) {
             Ok(Some(search)) => search,
             Err(error) if is_absence(&error) => {
                 let remembered = seeker.remembered();
@@ -218,7 +226,7 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
             }
             Ok(None) | Err(_) => continue,
         };
-        let Ok((files, _)) = entries(dir, &search.inodes, &mut || seeker.pulse()) else {
+        let Ok((files, _)) = entries(os, dir, &search.inodes, &mut || seeker.pulse()) else {
             // The right to look may come without a change of the names.
             seeker.remembered().searched.remove(dir);
             continue;
@@ -226,12 +234,12 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
         listed.insert(dir.as_path());
         let remembered = seeker.remembered();
         // What was renamed while the names were read may have been missed.
-        let are_all = state_of(dir).is_ok_and(|state| state == search.state);
+        let are_all = state_of(os, dir).is_ok_and(|state| state == search.state);
         if !are_all {
             remembered.searched.remove(dir);
         }
-        remembered.compare_names(numbers, &files, are_all.then_some(unix), &mut paths);
-        paths.extend(remembered.copied(dir, numbers, search.state.0, &files));
+        remembered.compare_names(os, numbers, &files, are_all.then_some(unix), &mut paths);
+        paths.extend(remembered.copied(os, dir, numbers, search.state.0, &files));
     }
     for numbers in by_dir.values_mut() {
         let remembered = seeker.remembered();
@@ -243,7 +251,7 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
     }
     by_dir.retain(|_, numbers| !numbers.is_empty());
     search_around(seeker, &by_dir, unix, &mut paths);
-    seeker.remembered().forget_missing(missing, unix);
+    seeker.remembered().forget_missing(os, missing, unix);
     Whereabouts { paths, barred }
 }
 
@@ -254,15 +262,16 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
 /// once.
 fn search_around(
     seeker: &mut impl Seeker,
-    by_dir: &HashMap<PathBuf, Vec<u64>>,
+    by_dir: &BTreeMap<PathBuf, Vec<u64>>,
     unix: u64,
     paths: &mut Vec<(PathBuf, Checkpoint)>,
 ) {
+    let os = &seeker.os();
     let numbers: Vec<u64> = by_dir.values().flatten().copied().collect();
-    if numbers.is_empty() || seeker.remembered().is_searched_around(&numbers, unix) {
+    if numbers.is_empty() || seeker.remembered().is_searched_around(os, &numbers, unix) {
         return;
     }
-    let wanted: HashMap<u64, Vec<u64>> = seeker.remembered().by_inode_of(&numbers);
+    let wanted: BTreeMap<u64, Vec<u64>> = seeker.remembered().by_inode_of(&numbers);
     let mut scout = Scout { wanted: wanted.keys().copied().collect(), ..Scout::default() };
     let dirs: BTreeSet<&Path> = by_dir.keys().map(PathBuf::as_path).collect();
     let above: BTreeSet<&Path> = dirs.iter().filter_map(|dir| dir.parent()).collect();
@@ -294,7 +303,7 @@ fn search_around(
     for (inode, numbers) in wanted {
         for number in numbers {
             let saved = remembered.saved(number);
-            let is_it = |path: &&PathBuf| saved.is_some_and(|saved| may_be_at(saved, path));
+            let is_it = |path: &&PathBuf| saved.is_some_and(|saved| may_be_at(os, saved, path));
             match (scout.files.get(&inode).filter(is_it), saved) {
                 (Some(path), Some(saved)) => {
                     paths.push((path.clone(), saved.clone()));
@@ -302,7 +311,7 @@ fn search_around(
                 }
                 (None, Some(saved)) if remembered.vanished.contains(&number) && !is_partial => {
                     // Not every file system tells the right inodes along with the names.
-                    if !is_in_its_place(saved)
+                    if !is_in_its_place(os, saved)
                         && let Some(saved) = remembered.take(number)
                     {
                         remembered.put_lost(saved, unix);
@@ -343,10 +352,11 @@ impl Scout {
         }
         self.tries += 1;
         seeker.pulse();
-        let state = state_of(dir).ok().filter(|_| seeker.enter(dir).as_deref() == Some(dir));
+        let os = &seeker.os();
+        let state = state_of(os, dir).ok().filter(|_| seeker.enter(dir).as_deref() == Some(dir));
         let Some(state) = state else { return Vec::new() };
         self.dirs.push((dir.to_owned(), state));
-        let found = entries(dir, &self.wanted, &mut || seeker.pulse());
+        let found = entries(os, dir, &self.wanted, &mut || seeker.pulse());
         self.is_partial |= found.is_err();
         let (files, below) = found.unwrap_or_default();
         self.files.extend(files);
@@ -359,9 +369,9 @@ impl Scout {
 /// nanoseconds.
 type DirState = (u64, u64, i64, i64);
 
-fn state_of(dir: &Path) -> io::Result<DirState> {
-    let metadata = fs::metadata(dir)?;
-    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+fn state_of(os: &impl Os, dir: &Path) -> io::Result<DirState> {
+    let found = os.stat(dir)?;
+    Ok((found.device, found.inode, found.modified.0, found.modified.1))
 }
 
 impl Remembered {
@@ -654,10 +664,11 @@ impl Remembered {
     ///
     /// # Errors
     /// As reading the file.
-    pub fn claim(
+    pub fn claim<O: Os>(
         &mut self,
+        os: &O,
         path: &Path,
-        reader: &Reader,
+        reader: &Reader<O::File>,
         stat: Stat,
     ) -> io::Result<Option<(Checkpoint, Match)>> {
         let kinship = |saved: &Checkpoint| match (
@@ -669,7 +680,7 @@ impl Remembered {
             (true, true, _) => Some(0),
             (false, true, _) => Some(1),
             // Copied with all else it stands where it was, and what has only its path now is another.
-            (false, false, true) if is_place_taken(saved, &stat) => None,
+            (false, false, true) if is_place_taken(os, saved, &stat) => None,
             (false, false, true) => Some(2),
             (true, false, _) | (false, false, false) => None,
         };
@@ -718,7 +729,7 @@ impl Remembered {
     /// As reading the suspect.
     pub fn original_of(
         &mut self,
-        suspect: &Suspect<'_>,
+        suspect: &Suspect<'_, impl Os>,
         from: u64,
     ) -> io::Result<Option<Original>> {
         let mut candidates = self.candidates(suspect, from)?;
@@ -761,7 +772,7 @@ impl Remembered {
     }
 
     /// The places up to which a suspect may be a copy of known files, as far as its head says.
-    fn candidates(&self, suspect: &Suspect<'_>, from: u64) -> io::Result<Vec<Candidate>> {
+    fn candidates(&self, suspect: &Suspect<'_, impl Os>, from: u64) -> io::Result<Vec<Candidate>> {
         let name = suspect.place.file_name().unwrap_or_default();
         let bases = names::bases(name.as_bytes());
         let bases = bases.iter().map(|base| suspect.place.with_file_name(OsStr::from_bytes(base)));
@@ -788,7 +799,7 @@ impl Remembered {
         &self,
         number: u64,
         saved: &Checkpoint,
-        suspect: &Suspect<'_>,
+        suspect: &Suspect<'_, impl Os>,
         from: u64,
     ) -> Vec<Candidate> {
         let kin = names::kin(suspect.place, &[&saved.path, &saved.resolved]);
@@ -821,7 +832,7 @@ impl Remembered {
     }
 
     /// The checkpoints whose files are looked for, by the directories where they stood.
-    fn wanted_by_dir(&self) -> HashMap<PathBuf, Vec<u64>> {
+    fn wanted_by_dir(&self) -> Vec<(PathBuf, Vec<u64>)> {
         let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
         for (&number, saved) in &self.checkpoints {
             let is_wanted = saved.inode != 0 && !self.asleep.contains(&number);
@@ -829,6 +840,9 @@ impl Remembered {
                 by_dir.entry(dir).or_default().push(number);
             }
         }
+        // In an order that does not change from run to run.
+        let mut by_dir: Vec<_> = by_dir.into_iter().collect();
+        by_dir.sort_unstable_by_key(|(dir, _)| dir.as_os_str());
         by_dir.into_iter().map(|(dir, numbers)| (dir.to_owned(), numbers)).collect()
     }
 
@@ -841,11 +855,12 @@ impl Remembered {
     /// Begins the search in a directory, unless no name in it has changed since it was searched.
     fn begin_search(
         &mut self,
+        os: &impl Os,
         dir: &Path,
         numbers: &[u64],
         unix: u64,
     ) -> io::Result<Option<Search>> {
-        let state = state_of(dir).inspect_err(|_| {
+        let state = state_of(os, dir).inspect_err(|_| {
             self.searched.remove(dir);
         })?;
         if self.searched.insert(dir.to_owned(), state) == Some(state) {
@@ -861,18 +876,18 @@ impl Remembered {
 
     /// Whether the files of all of these were searched for around their places, and no name has
     /// changed there since.
-    fn is_searched_around(&self, numbers: &[u64], unix: u64) -> bool {
+    fn is_searched_around(&self, os: &impl Os, numbers: &[u64], unix: u64) -> bool {
         let is_done =
             |number| self.searched_for.contains(number) || self.located.contains_key(number);
         let is_same =
-            |(dir, state): &(PathBuf, DirState)| state_of(dir).is_ok_and(|now| now == *state);
+            |(dir, state): &(PathBuf, DirState)| state_of(os, dir).is_ok_and(|now| now == *state);
         // Of many directories some name changes all the time.
         numbers.iter().all(is_done) && (unix < self.around_from || self.around.iter().all(is_same))
     }
 
     /// Sorts these numbers of checkpoints by the inodes of their files.
-    fn by_inode_of(&self, numbers: &[u64]) -> HashMap<u64, Vec<u64>> {
-        let mut by_inode: HashMap<u64, Vec<u64>> = HashMap::new();
+    fn by_inode_of(&self, numbers: &[u64]) -> BTreeMap<u64, Vec<u64>> {
+        let mut by_inode: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for &number in numbers {
             let inode = self.saved(number).map(|saved| saved.inode);
             inode.into_iter().for_each(|inode| by_inode.entry(inode).or_default().push(number));
@@ -882,7 +897,7 @@ impl Remembered {
 
     /// Keeps only some of the checkpoints whose directories are not there. None of them is dropped
     /// as long as its directory, or the volume that it is on, may only be late.
-    fn forget_missing(&mut self, missing: Vec<(PathBuf, Vec<u64>)>, unix: u64) {
+    fn forget_missing(&mut self, os: &impl Os, missing: Vec<(PathBuf, Vec<u64>)>, unix: u64) {
         let before = std::mem::take(&mut self.missing);
         let mut away = Vec::new();
         for (dir, numbers) in missing {
@@ -898,7 +913,7 @@ impl Remembered {
         let mut removed: Vec<_> = away
             .into_iter()
             .filter_map(|number| Some((number, self.saved(number)?)))
-            .filter(|(_, saved)| nearest_device(&saved.resolved) == Some(saved.device))
+            .filter(|(_, saved)| nearest_device(os, &saved.resolved) == Some(saved.device))
             .map(|(number, saved)| (saved.seen_unix, number))
             .collect();
         removed.sort_unstable();
@@ -913,6 +928,7 @@ impl Remembered {
     /// time `are_all`, in Unix seconds.
     fn compare_names(
         &mut self,
+        os: &impl Os,
         numbers: &[u64],
         entries: &HashMap<u64, PathBuf>,
         are_all: Option<u64>,
@@ -929,7 +945,7 @@ impl Remembered {
                 None if saved.is_done => {
                     // Not every file system tells the right inodes along with the names.
                     if let Some(unix) = are_all
-                        && !is_in_its_place(saved)
+                        && !is_in_its_place(os, saved)
                         && let Some(saved) = self.take(number)
                     {
                         self.put_lost(saved, unix);
@@ -954,6 +970,7 @@ impl Remembered {
     /// for their bytes to say.
     fn copied<'a>(
         &'a self,
+        os: &'a impl Os,
         dir: &'a Path,
         numbers: &'a [u64],
         device: u64,
@@ -964,7 +981,7 @@ impl Remembered {
             elsewhere.filter_map(|saved| Some((dir.join(saved.resolved.file_name()?), saved)));
         places
             .filter(|(place, saved)| entries.get(&saved.inode) != Some(place))
-            .filter(|(place, _)| place.symlink_metadata().is_ok_and(|found| found.is_file()))
+            .filter(|(place, _)| os.lstat(place).is_ok_and(|found| found.is_file()))
             .map(|(place, saved)| (place, saved.clone()))
     }
 
@@ -991,23 +1008,23 @@ fn is_absence(error: &io::Error) -> bool {
 
 /// The device of the nearest directory above a path that is there. If a volume is not mounted, the
 /// device is another one than the volume's.
-fn nearest_device(path: &Path) -> Option<u64> {
+fn nearest_device(os: &impl Os, path: &Path) -> Option<u64> {
     let mut above = path.ancestors().skip(1);
-    above.find_map(|dir| fs::metadata(dir).ok()).map(|metadata| metadata.dev())
+    above.find_map(|dir| os.stat(dir).ok()).map(|found| found.device)
 }
 
 /// Whether another file than this one stands in the place of a known file, on the same disk.
-fn is_place_taken(saved: &Checkpoint, this: &Stat) -> bool {
-    fs::metadata(&saved.resolved).is_ok_and(|found| {
-        found.is_file() && found.dev() == this.device && found.ino() != this.inode
+fn is_place_taken(os: &impl Os, saved: &Checkpoint, this: &Stat) -> bool {
+    os.stat(&saved.resolved).is_ok_and(|found| {
+        found.is_file() && found.device == this.device && found.inode != this.inode
     })
 }
 
 /// Whether a file does not stand where it was last, as far as that can be seen.
 #[must_use]
-pub fn is_gone_from_its_place(saved: &Checkpoint) -> bool {
-    match fs::symlink_metadata(&saved.resolved) {
-        Ok(_) => !is_in_its_place(saved),
+pub fn is_gone_from_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
+    match os.lstat(&saved.resolved) {
+        Ok(_) => !is_in_its_place(os, saved),
         Err(error) => is_absence(&error),
     }
 }
@@ -1015,46 +1032,42 @@ pub fn is_gone_from_its_place(saved: &Checkpoint) -> bool {
 /// Whether a file that stands where it was last has more bytes than were delivered. The text of a
 /// compressed file is longer than the file.
 #[must_use]
-pub fn has_grown_in_its_place(saved: &Checkpoint) -> bool {
-    is_in_its_place(saved)
-        && fs::symlink_metadata(&saved.resolved).is_ok_and(|found| found.len() > saved.offset)
+pub fn has_grown_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
+    is_in_its_place(os, saved)
+        && os.lstat(&saved.resolved).is_ok_and(|found| found.size > saved.offset)
 }
 
 /// Whether what has the inode number of a known file may be that file, by its device and birth.
-fn may_be_at(saved: &Checkpoint, path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| {
-        let born = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let born = born.and_then(|born| i64::try_from(born.as_nanos()).ok()).unwrap_or(0);
-        match found.dev() == saved.device {
-            true => !judge::is_used_inode(saved, born),
-            // Its disk may have another number now.
-            false => judge::is_born_with(saved, born),
-        }
+fn may_be_at(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
+    os.lstat(path).is_ok_and(|found| match found.device == saved.device {
+        true => !judge::is_used_inode(saved, found.born),
+        // Its disk may have another number now.
+        false => judge::is_born_with(saved, found.born),
     })
 }
 
-fn is_in_its_place(saved: &Checkpoint) -> bool {
-    fs::symlink_metadata(&saved.resolved).is_ok_and(|found| {
-        (found.dev(), found.ino()) == (saved.device, saved.inode) && found.is_file()
-    })
+fn is_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
+    os.lstat(&saved.resolved)
+        .is_ok_and(|found| found.id() == (saved.device, saved.inode) && found.is_file())
 }
 
 /// The files in a directory with these inodes, and the directories, all of them or none. Nothing
 /// else: a link may have got the inode of a file that is gone.
 fn entries(
+    os: &impl Os,
     dir: &Path,
     wanted: &HashSet<u64>,
     pulse: &mut impl FnMut(),
 ) -> io::Result<(HashMap<u64, PathBuf>, Vec<PathBuf>)> {
     let (mut files, mut dirs) = (HashMap::new(), Vec::new());
-    for entry in fs::read_dir(dir)? {
+    for entry in os.list(dir)? {
         pulse();
         let entry = entry?;
-        match entry.file_type() {
-            Ok(kind) if kind.is_file() && wanted.contains(&entry.ino()) => {
-                files.insert(entry.ino(), entry.path());
+        match entry.kind() {
+            Ok(Kind::File) if wanted.contains(&entry.inode()) => {
+                files.insert(entry.inode(), dir.join(entry.name()));
             }
-            Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
+            Ok(Kind::Dir) => dirs.push(dir.join(entry.name())),
             Ok(_) | Err(_) => {}
         }
     }

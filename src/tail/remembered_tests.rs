@@ -1,4 +1,8 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
+use crate::tail::os::kernel::Kernel;
 
 fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
     let metadata = fs::metadata(path).unwrap();
@@ -16,10 +20,10 @@ fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
 }
 
 fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
-    let reader = Reader::open(path).unwrap();
+    let reader = Reader::open(&Kernel, path).unwrap();
     let stat = reader.stat().unwrap();
     let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
-    let found = remembered.claim("/share/logs/app.log".as_ref(), &reader, stat).unwrap();
+    let found = remembered.claim(&Kernel, "/share/logs/app.log".as_ref(), &reader, stat).unwrap();
     assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
     found.map(|(_, found)| found)
 }
@@ -32,6 +36,12 @@ struct Anywhere {
 }
 
 impl Seeker for Anywhere {
+    type Os = Kernel;
+
+    fn os(&self) -> Kernel {
+        Kernel
+    }
+
     fn remembered(&mut self) -> &mut Remembered {
         &mut self.remembered
     }
@@ -47,8 +57,9 @@ impl Seeker for Anywhere {
 
 /// What an opened file is a copy of, if at least `from` bytes of that were delivered.
 fn original_of(remembered: &mut Remembered, path: &Path, from: u64) -> Option<Original> {
-    let reader = Reader::open(path).unwrap();
-    let suspect = Suspect { place: path, reader: &reader, stat: reader.stat().unwrap() };
+    let reader = Reader::open(&Kernel, path).unwrap();
+    let suspect =
+        Suspect { os: Kernel, place: path, reader: &reader, stat: reader.stat().unwrap() };
     remembered.original_of(&suspect, from).unwrap()
 }
 
@@ -90,9 +101,10 @@ fn a_file_takes_its_own_checkpoint_only() {
     );
     let short = saved(&path, &text, 255);
     let elsewhere = Checkpoint { device: own.device + 1, ..short };
-    let reader = Reader::open(&path).unwrap();
+    let reader = Reader::open(&Kernel, &path).unwrap();
     let mut remembered = Remembered::new(vec![elsewhere], 1000, "default");
-    let found = remembered.claim("/share/logs/app.log".as_ref(), &reader, reader.stat().unwrap());
+    let found =
+        remembered.claim(&Kernel, "/share/logs/app.log".as_ref(), &reader, reader.stat().unwrap());
     let (found, meaning) = found.unwrap().unwrap();
     assert_eq!((found.offset, meaning), (0, Match::Again), "few bytes prove nothing there");
     assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
@@ -296,9 +308,9 @@ fn a_file_whose_directory_was_away_is_known() {
     fs::rename(&aside, &dir).unwrap();
 
     assert_eq!(whereabouts(&mut remembered, u64::MAX), [(path.clone(), checkpoint)]);
-    let reader = Reader::open(&path).unwrap();
+    let reader = Reader::open(&Kernel, &path).unwrap();
     let stat = reader.stat().unwrap();
-    let (_, found) = remembered.claim(&path, &reader, stat).unwrap().unwrap();
+    let (_, found) = remembered.claim(&Kernel, &path, &reader, stat).unwrap().unwrap();
     assert_eq!(found, Match::Resume);
 }
 
@@ -426,7 +438,7 @@ fn what_is_in_its_place_is_not_gone() {
     remembered.put_done(saved(&path, "one\n", 4));
     let listed = HashMap::from([(u64::from(u32::MAX), path)]);
 
-    remembered.compare_names(&[0], &listed, Some(1), &mut Vec::new());
+    remembered.compare_names(&Kernel, &[0], &listed, Some(1), &mut Vec::new());
 
     assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
 }
@@ -442,9 +454,9 @@ fn what_is_put_back_is_still_told_of() {
     let mut remembered = Remembered::new(vec![known], 1000, "default");
     assert_eq!(remembered.tell(|_| true).len(), 1);
     let claim = |remembered: &mut Remembered| {
-        let reader = Reader::open(&path).unwrap();
+        let reader = Reader::open(&Kernel, &path).unwrap();
         let stat = reader.stat().unwrap();
-        remembered.claim("/share/logs/app.log".as_ref(), &reader, stat).unwrap().unwrap().0
+        remembered.claim(&Kernel, "/share/logs/app.log".as_ref(), &reader, stat).unwrap().unwrap().0
     };
 
     let taken = claim(&mut remembered);

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+
+use super::os::{Facts, Os};
 
 /// Most links that are followed in one path before it is called a loop, as path_resolution(7) has
 /// it.
@@ -56,33 +56,28 @@ pub(super) enum End {
 }
 
 /// Follows an absolute path.
-pub(super) fn path(path: &Path) -> Trace {
+pub(super) fn path(os: &impl Os, path: &Path) -> Trace {
     let names = components(path).into_iter().skip(1);
-    follow(Path::new("/"), Path::new("/"), names)
+    follow(os, Path::new("/"), Path::new("/"), names)
 }
 
 /// Follows one name in the directory that really is `real` and is called `dir`. *Cost*: a `lstat`
 /// and a `readlink`, and a `lstat` for each component of the target.
-pub(super) fn name(real: &Path, dir: &Path, name: &OsStr) -> Trace {
-    follow(real, dir, [name.to_owned()].into_iter())
+pub(super) fn name(os: &impl Os, real: &Path, dir: &Path, name: &OsStr) -> Trace {
+    follow(os, real, dir, [name.to_owned()].into_iter())
 }
 
 /// Examines what is at a real path. What was no link when the path was followed may be one now, and
 /// is not followed.
-pub(super) fn stat(real: &Path) -> io::Result<Metadata> {
-    if real.starts_with(KERNEL) { fs::metadata(real) } else { fs::symlink_metadata(real) }
+pub(super) fn stat(os: &impl Os, real: &Path) -> io::Result<Facts> {
+    if real.starts_with(KERNEL) { os.stat(real) } else { os.lstat(real) }
 }
 
-/// Whether a file system is mounted at this directory. A kernel that does not tell (before 5.8) knows
-/// only of another device than that of the directory above.
-pub(super) fn is_mount(dir: &Path) -> bool {
-    let mask = StatxFlags::BASIC_STATS;
-    let told = statx(CWD, dir, AtFlags::SYMLINK_NOFOLLOW, mask).ok().and_then(|found| {
-        let is_told = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
-        is_told.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-    });
-    told.unwrap_or_else(|| {
-        let device = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.dev());
+/// Whether a file system is mounted at this directory. A kernel that does not tell knows only of another
+/// device than that of the directory above.
+pub(super) fn is_mount(os: &impl Os, dir: &Path) -> bool {
+    os.is_mount(dir).unwrap_or_else(|| {
+        let device = |path: &Path| os.lstat(path).ok().map(|found| found.device);
         dir.parent().is_some_and(|above| device(above) != device(dir))
     })
 }
@@ -90,22 +85,27 @@ pub(super) fn is_mount(dir: &Path) -> bool {
 /// Whether an opened file of this device and inode, of which the kernel says that it is at `told`
 /// (proc(5), `/proc/PID/fd`), is the one at this real path, which is behind a link of the kernel:
 /// there `told` is a path as another process sees it.
-pub(super) fn is_behind_kernel(real: &Path, told: &Path, inode: (u64, u64)) -> bool {
-    let is_link = |path: &&Path| path.is_symlink();
+pub(super) fn is_behind_kernel(os: &impl Os, real: &Path, told: &Path, inode: (u64, u64)) -> bool {
+    let is_link = |path: &&Path| os.lstat(path).is_ok_and(|found| found.is_link());
     let Some(link) = real.ancestors().skip(1).find(is_link) else { return false };
-    let Ok(target) = fs::read_link(link) else { return false };
+    let Ok(target) = os.read_link(link) else { return false };
     let is_told = real.strip_prefix(link).is_ok_and(|rest| target.join(rest) == told);
-    let is_it = |metadata: Metadata| (metadata.dev(), metadata.ino()) == inode;
-    link.starts_with(KERNEL) && is_told && fs::symlink_metadata(real).is_ok_and(is_it)
+    let is_it = |found: Facts| found.id() == inode;
+    link.starts_with(KERNEL) && is_told && os.lstat(real).is_ok_and(is_it)
 }
 
 /// Whether a link is one of the kernel's. Behind one there may be others that are not.
-fn is_kernels(path: &Path, link: &Metadata) -> bool {
+fn is_kernels(os: &impl Os, path: &Path, link: &Facts) -> bool {
     path.starts_with(KERNEL)
-        && fs::symlink_metadata(KERNEL).is_ok_and(|kernel| kernel.dev() == link.dev())
+        && os.lstat(Path::new(KERNEL)).is_ok_and(|kernel| kernel.device == link.device)
 }
 
-fn follow(real: &Path, dir: &Path, mut names: impl Iterator<Item = OsString>) -> Trace {
+fn follow(
+    os: &impl Os,
+    real: &Path,
+    dir: &Path,
+    mut names: impl Iterator<Item = OsString>,
+) -> Trace {
     let mut trace =
         Trace { real: real.to_owned(), links: Vec::new(), dirs: BTreeSet::new(), end: End::There };
     let mut at = dir.to_owned();
@@ -113,7 +113,7 @@ fn follow(real: &Path, dir: &Path, mut names: impl Iterator<Item = OsString>) ->
     while let Some(name) = names.next() {
         at.push(&name);
         let (dir, links_before) = (trace.real.clone(), links_left);
-        if let Err(end) = trace.step(name, &mut links_left) {
+        if let Err(end) = trace.step(os, name, &mut links_left) {
             trace.end = end;
         }
         if links_left < links_before {
@@ -129,12 +129,12 @@ fn follow(real: &Path, dir: &Path, mut names: impl Iterator<Item = OsString>) ->
 
 impl Trace {
     /// Goes one component further, and on to where it leads if it is a link.
-    fn step(&mut self, name: OsString, links_left: &mut usize) -> Result<(), End> {
+    fn step(&mut self, os: &impl Os, name: OsString, links_left: &mut usize) -> Result<(), End> {
         let mut names = VecDeque::from([name]);
         while let Some(name) = names.pop_front() {
             match name.as_encoded_bytes() {
                 b"/" => self.real = PathBuf::from("/"),
-                b".." if self.is_unknown() => {
+                b".." if self.is_unknown(os) => {
                     let why = "what is above the end of a link of /proc is not known";
                     return Err(End::Failed(io::Error::other(why)));
                 }
@@ -143,7 +143,7 @@ impl Trace {
                 }
                 _ => {
                     let next = self.real.join(&name);
-                    match self.link(&next, links_left) {
+                    match self.link(os, &next, links_left) {
                         Ok(None) => self.real = next,
                         Ok(Some(target)) => {
                             for name in components(&target).into_iter().rev() {
@@ -164,20 +164,25 @@ impl Trace {
     }
 
     /// Whether the trace has come to a link that is not followed.
-    fn is_unknown(&self) -> bool {
-        let is_link = |metadata: Metadata| metadata.is_symlink();
-        self.real.starts_with(KERNEL) && fs::symlink_metadata(&self.real).is_ok_and(is_link)
+    fn is_unknown(&self, os: &impl Os) -> bool {
+        let is_link = |found: Facts| found.is_link();
+        self.real.starts_with(KERNEL) && os.lstat(&self.real).is_ok_and(is_link)
     }
 
     /// The target of a link; `None` if the path is no link.
-    fn link(&mut self, path: &Path, links_left: &mut usize) -> io::Result<Option<PathBuf>> {
-        let metadata = fs::symlink_metadata(path)?;
-        if !metadata.is_symlink() || is_kernels(path, &metadata) {
+    fn link(
+        &mut self,
+        os: &impl Os,
+        path: &Path,
+        links_left: &mut usize,
+    ) -> io::Result<Option<PathBuf>> {
+        let found = os.lstat(path)?;
+        if !found.is_link() || is_kernels(os, path, &found) {
             return Ok(None);
         }
         self.dirs.insert(self.real.clone());
-        *links_left = links_left.checked_sub(1).ok_or(rustix::io::Errno::LOOP)?;
-        fs::read_link(path).map(Some)
+        *links_left = links_left.checked_sub(1).ok_or(Errno::LOOP)?;
+        os.read_link(path).map(Some)
     }
 
     /// Ends the trace where there is nothing to go on to in `real`: says why, and where to wait for
@@ -218,9 +223,11 @@ fn components(path: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;
+    use crate::tail::os::kernel::Kernel;
 
     fn tree(links: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -237,7 +244,7 @@ mod tests {
     /// Expects the path to lead `to`, with changes in `dirs` to be watched for.
     fn check(links: &[(&str, &str)], from: &str, to: &str, is_there: bool, dirs: &[&str]) {
         let (_dir, root) = tree(links);
-        let trace = path(&root.join(from));
+        let trace = path(&Kernel, &root.join(from));
         let below = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
         assert_eq!(below(&trace.real), to, "{from}");
         assert_eq!(matches!(trace.end, End::There), is_there, "{from}: {:?}", trace.end);
@@ -276,7 +283,7 @@ mod tests {
     fn names_the_links_of_the_path_with_their_targets() {
         let (_dir, root) = tree(&[("../data/now", "share/pod"), ("pod", "data/now")]);
         symlink("logs", root.join("data/pod/current")).unwrap();
-        let trace = path(&root.join("share/pod/current"));
+        let trace = path(&Kernel, &root.join("share/pod/current"));
         let links: Vec<_> = trace.links.iter().map(|l| (&l.path, &l.dir, &l.target)).collect();
         assert_eq!(
             links,
@@ -294,7 +301,7 @@ mod tests {
     #[test]
     fn a_loop_ends() {
         let (_dir, root) = tree(&[("b", "data/a"), ("a", "data/b")]);
-        let trace = path(&root.join("data/a/x"));
+        let trace = path(&Kernel, &root.join("data/a/x"));
         let End::Failed(error) = trace.end else { panic!("{:?}", trace.end) };
         assert_eq!(error.kind(), fs::metadata(root.join("data/a")).unwrap_err().kind());
         assert_eq!(trace.dirs, BTreeSet::from([root.join("data")]));
@@ -309,25 +316,25 @@ mod tests {
         }
         for number in [40, 41] {
             let from = root.join(format!("data/{number}"));
-            assert_eq!(matches!(path(&from).end, End::There), from.exists(), "{number}");
+            assert_eq!(matches!(path(&Kernel, &from).end, End::There), from.exists(), "{number}");
         }
     }
 
     #[test]
     fn the_kernels_own_links_are_not_followed() {
         let (_dir, root) = tree(&[("/proc/self/root/data", "share/logs")]);
-        assert_eq!(path(&root.join("share/logs")).real, Path::new("/proc/self/root/data"));
+        assert_eq!(path(&Kernel, &root.join("share/logs")).real, Path::new("/proc/self/root/data"));
         // What is above their end is not what is above their name.
         let out =
             Path::new("/proc/self/cwd").join("../../..").join(root.strip_prefix("/").unwrap());
         symlink(&out, root.join("share/out")).unwrap();
-        let out = path(&root.join("share/out"));
+        let out = path(&Kernel, &root.join("share/out"));
         assert!(matches!(out.end, End::Failed(_)), "{out:?}");
         // Links behind them are links like others.
         symlink("/etc", root.join("data/etc")).unwrap();
         let behind = Path::new("/proc/self/root").join(root.strip_prefix("/").unwrap());
-        assert_eq!(path(&behind.join("data/etc/x")).real, Path::new("/etc/x"));
-        assert!(stat(Path::new("/proc/self/root")).unwrap().is_dir());
+        assert_eq!(path(&Kernel, &behind.join("data/etc/x")).real, Path::new("/etc/x"));
+        assert!(stat(&Kernel, Path::new("/proc/self/root")).unwrap().is_dir());
     }
 
     #[test]
@@ -337,11 +344,11 @@ mod tests {
             |path: &Path| Path::new("/proc/self/root").join(path.strip_prefix("/").unwrap());
         let (file, link) = (root.join("data/file"), root.join("data/link"));
         let inode = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).unwrap();
-        assert!(is_behind_kernel(&behind(&file), &file, inode(&file)));
-        assert!(!is_behind_kernel(&behind(&file), &root.join("data/other"), inode(&file)));
-        assert!(!is_behind_kernel(&behind(&file), &file, inode(&root)));
-        assert!(!is_behind_kernel(&behind(&link), Path::new("/etc/passwd"), inode(&link)));
-        assert!(!is_behind_kernel(&behind(&link), &link, inode(&link)));
-        assert!(!is_behind_kernel(&file, &file, inode(&file)));
+        assert!(is_behind_kernel(&Kernel, &behind(&file), &file, inode(&file)));
+        assert!(!is_behind_kernel(&Kernel, &behind(&file), &root.join("data/other"), inode(&file)));
+        assert!(!is_behind_kernel(&Kernel, &behind(&file), &file, inode(&root)));
+        assert!(!is_behind_kernel(&Kernel, &behind(&link), Path::new("/etc/passwd"), inode(&link)));
+        assert!(!is_behind_kernel(&Kernel, &behind(&link), &link, inode(&link)));
+        assert!(!is_behind_kernel(&Kernel, &file, &file, inode(&file)));
     }
 }

@@ -14,15 +14,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
 
 use super::catalog::names;
+use super::os::{Facts, Kind, Os, OsEntry as _, nanoseconds};
 
 /// How many levels are searched around the directory of a known file.
 const LEVELS: usize = 2;
@@ -114,6 +112,7 @@ pub struct Search<'k> {
 /// *Cost*: reads each directory once; examines what bears the name of a generation.
 #[must_use]
 pub fn unseen<'k>(
+    os: &impl Os,
     known: &'k Places,
     met: &HashSet<(u64, u64)>,
     may_enter: impl Fn(&Path) -> bool,
@@ -132,7 +131,7 @@ pub fn unseen<'k>(
             search.closed.insert((*dir).to_owned());
             continue;
         }
-        let listed = match list(dir) {
+        let listed = match list(os, dir) {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 search.closed.insert((*dir).to_owned());
@@ -142,7 +141,7 @@ pub fn unseen<'k>(
             Err(_) => continue,
         };
         for name in &listed.names {
-            search.found.extend(examine(dir, name, family, met, Where::Beside));
+            search.found.extend(examine(os, dir, name, family, met, Where::Beside));
         }
         let absent = family.keys().filter(|name| !listed.has(OsStr::from_bytes(name)));
         search.absent.extend(absent.map(|name| dir.join(OsStr::from_bytes(name)).into()));
@@ -163,7 +162,7 @@ pub fn unseen<'k>(
         if by_dir.contains_key(dir.as_path()) || !may_enter(&dir) {
             continue;
         }
-        let listed = list(&dir).unwrap_or_default();
+        let listed = list(os, &dir).unwrap_or_default();
         for Plan { family, ways, levels } in plans {
             // A log of that name has its own generations here.
             let has_home = ways == Where::Below
@@ -175,7 +174,7 @@ pub fn unseen<'k>(
                 family
             };
             for name in &listed.names {
-                search.found.extend(examine(&dir, name, &family, met, ways));
+                search.found.extend(examine(os, &dir, name, &family, met, ways));
             }
             listed.dirs.iter().for_each(|below| {
                 around.plan(dir.join(below), &family, ways, levels - 1);
@@ -239,12 +238,12 @@ impl Listed {
     }
 }
 
-fn list(dir: &Path) -> io::Result<Listed> {
+fn list(os: &impl Os, dir: &Path) -> io::Result<Listed> {
     let mut listed = Listed::default();
-    for entry in fs::read_dir(dir)?.flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => listed.dirs.push(entry.file_name()),
-            Ok(_) | Err(_) => listed.names.push(entry.file_name()),
+    for entry in os.list(dir)?.flatten() {
+        match entry.kind() {
+            Ok(Kind::Dir) => listed.dirs.push(entry.name()),
+            Ok(_) | Err(_) => listed.names.push(entry.name()),
         }
     }
     listed.names.sort_unstable();
@@ -254,14 +253,15 @@ fn list(dir: &Path) -> io::Result<Listed> {
 /// Whether a name beside this place may have changed since a look. The directory says when a name
 /// did, a little late.
 #[must_use]
-pub fn has_changed_since(place: &Path, seen: i64) -> bool {
-    let changed = place.parent().map(fs::metadata);
-    let changed = changed.and_then(|found| found.ok()).map(|found| modified(&found));
+pub fn has_changed_since(os: &impl Os, place: &Path, seen: i64) -> bool {
+    let changed = place.parent().map(|dir| os.stat(dir));
+    let changed = changed.and_then(|found| found.ok()).map(|found| nanoseconds(found.modified));
     changed.is_none_or(|changed| changed > seen.saturating_sub(DIR_STAMP_LAG))
 }
 
 /// When a file of this name was born, in nanoseconds since 1970, if it is one that nobody has seen.
 fn examine<'k>(
+    os: &impl Os,
     dir: &Path,
     name: &OsStr,
     family: &Names<'k>,
@@ -281,35 +281,35 @@ fn examine<'k>(
     }
     let path = dir.join(name);
     // Links are not followed: what they lead to has a name of its own.
-    let metadata = fs::symlink_metadata(&path).ok()?;
-    let born = born(&metadata);
-    let is_met = met.contains(&(metadata.dev(), metadata.ino()));
-    let modified = modified(&metadata);
+    let facts = os.lstat(&path).ok()?;
+    let born = born(&facts);
+    let is_met = met.contains(&facts.id());
+    let modified = nanoseconds(facts.modified);
     let is_it = |known: &&Known| known.is_younger(born, modified) || known.may_be_copied(modified);
     let same = same.filter(|known| ways == Where::Beside && born > known.seen);
     let known = same.or_else(|| beside.into_iter().find(is_it))?;
-    let is_it = metadata.is_file() && !is_met;
+    let is_it = facts.is_file() && !is_met;
     let is_copy = ways == Where::Around || born <= known.seen;
     is_it.then_some((born, Unseen { path, known, is_copy }))
 }
 
 /// When a file was made, in nanoseconds since 1970; where that is not known, when its bytes changed
 /// last.
-fn born(metadata: &Metadata) -> i64 {
-    let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    match born {
-        Some(born) => i64::try_from(born.as_nanos()).unwrap_or(i64::MAX),
-        None => modified(metadata),
+fn born(facts: &Facts) -> i64 {
+    match facts.born {
+        0 => nanoseconds(facts.modified),
+        born => born,
     }
-}
-
-fn modified(metadata: &Metadata) -> i64 {
-    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::time::UNIX_EPOCH;
+
     use super::*;
+    use crate::tail::os::kernel::Kernel;
 
     /// A directory around which there is nothing else.
     fn logs() -> (tempfile::TempDir, PathBuf) {
@@ -343,7 +343,7 @@ mod tests {
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
         let paths = |seen| -> Vec<PathBuf> {
             let known = known(seen, None);
-            let search = unseen(&known, &met, |_| true);
+            let search = unseen(&Kernel, &known, &met, |_| true);
             assert_eq!(search.absent, [place.as_os_str()]);
             search.found.into_iter().map(|(_, one)| one.path).collect()
         };
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(paths(0), [dir.join("app.log.1")]);
         assert!(paths(i64::MAX).is_empty());
         let waits = known(i64::MAX, Some(0));
-        let copies = unseen(&waits, &met, |_| true);
+        let copies = unseen(&Kernel, &waits, &met, |_| true);
         assert_eq!(copies.found.len(), 1);
         let (_, copy) = &copies.found[0];
         assert!(copy.is_copy && copy.path == dir.join("app.log.1"));
@@ -372,7 +372,7 @@ mod tests {
 
         fs::write(dir.join("app.log"), "").unwrap();
 
-        let Search { found, absent, .. } = unseen(&known, &HashSet::new(), |_| true);
+        let Search { found, absent, .. } = unseen(&Kernel, &known, &HashSet::new(), |_| true);
 
         assert!(absent.is_empty());
         let found: Vec<_> = found.into_iter().map(|(_, one)| (one.path, one.is_copy)).collect();

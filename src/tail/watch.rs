@@ -10,23 +10,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
-
+use super::os::{Event, Os, OsWatch, WatchId, What, nanoseconds};
 use super::served;
 use crate::base::span::FileKey;
 
 /// The watches of this process.
-pub struct Watch {
-    inotify: Option<Inotify>,
+pub struct Watch<W> {
+    /// The channel; `None` where there is none.
+    channel: Option<W>,
     by_dir: HashMap<PathBuf, Watched>,
     /// Directories of log files through which nothing leads elsewhere, by their watch: a name in one
     /// of them matters only as the name of a file.
-    plain: HashMap<WatchDescriptor, PathBuf>,
+    plain: HashMap<WatchId, PathBuf>,
     /// Which file stands under which name, by a key of directory and name. Made anew after each
     /// discovery.
     names: HashMap<u64, FileKey>,
@@ -35,7 +33,6 @@ pub struct Watch {
     /// Makes the keys of names: thousands of names are large. Two names that share a key would be
     /// the same hint.
     hasher: RandomState,
-    buffer: Vec<u8>,
     /// Why files are polled for good; `None` while notifications can be had and trusted.
     trouble: Option<String>,
     /// Why a directory could not be watched the last time.
@@ -52,7 +49,7 @@ pub struct Watch {
 #[derive(Default)]
 struct Births {
     /// Directories that hold files and are no plain ones: in the plain ones names are known.
-    ways: HashMap<WatchDescriptor, PathBuf>,
+    ways: HashMap<WatchId, PathBuf>,
     /// Paths that came, with the key of directory and name, in the order of coming.
     came: Vec<(u64, PathBuf)>,
     /// Paths that came and have gone again.
@@ -60,21 +57,21 @@ struct Births {
 }
 
 impl Births {
-    fn on_event(&mut self, event: &Event<&OsStr>, key: u64, dir: Option<&PathBuf>) {
-        let Some((dir, name)) = dir.or_else(|| self.ways.get(&event.wd)).zip(event.name) else {
+    fn on_event(&mut self, event: &Event<'_>, key: u64, dir: Option<&PathBuf>) {
+        let Some((dir, name)) = dir.or_else(|| self.ways.get(&event.dir)).zip(event.name) else {
             return;
         };
-        if event.mask.contains(EventMask::ISDIR) || event.mask.contains(EventMask::ATTRIB) {
+        if event.is_dir || event.what == What::Attributes {
             return;
         }
         let before = self.came.iter().position(|(other, _)| *other == key);
         let before = before.map(|index| self.came.remove(index).1);
         // One that was renamed is born under its next name.
-        let is_gone = !event.mask.contains(EventMask::MOVED_FROM);
+        let is_gone = event.what != What::MovedFrom;
         if self.gone.len() < BIRTHS_MAX {
             self.gone.extend(before.filter(|_| is_gone));
         }
-        let is_come = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
+        let is_come = matches!(event.what, What::Created | What::MovedTo);
         if is_come && self.came.len() < BIRTHS_MAX {
             self.came.push((key, dir.join(name)));
         }
@@ -82,7 +79,7 @@ impl Births {
 }
 
 struct Watched {
-    descriptor: WatchDescriptor,
+    id: WatchId,
     holds_files: bool,
     /// The kind of the directory's file system, if it does not tell of all that happens.
     served: Option<&'static str>,
@@ -92,30 +89,29 @@ struct Watched {
 #[derive(Default)]
 struct Untold {
     /// Directories in which files were born without an event in earlier discoveries.
-    before: HashSet<WatchDescriptor>,
+    before: HashSet<WatchId>,
     /// Directories in which a file was born without an event in this discovery.
-    now: HashSet<WatchDescriptor>,
+    now: HashSet<WatchId>,
     /// Directories of which an event has told names since the last discovery.
-    told: HashSet<WatchDescriptor>,
+    told: HashSet<WatchId>,
 }
 
 impl Untold {
-    fn on_event(&mut self, dir: &WatchDescriptor) {
-        if !self.told.contains(dir) {
-            self.before.remove(dir);
-            self.now.remove(dir);
-            self.told.insert(dir.clone());
+    fn on_event(&mut self, dir: WatchId) {
+        if self.told.insert(dir) {
+            self.before.remove(&dir);
+            self.now.remove(&dir);
         }
     }
 
     /// Notes that a file was born in a directory since the last discovery. Returns whether that has
     /// been so twice without an event.
-    fn on_birth(&mut self, dir: &WatchDescriptor) -> bool {
-        if self.told.contains(dir) {
+    fn on_birth(&mut self, dir: WatchId) -> bool {
+        if self.told.contains(&dir) {
             return false;
         }
-        self.now.insert(dir.clone());
-        self.before.contains(dir)
+        self.now.insert(dir);
+        self.before.contains(&dir)
     }
 
     fn on_discovered(&mut self) {
@@ -142,8 +138,6 @@ pub struct Hints {
     pub overflowed: bool,
 }
 
-/// Size of the buffer for events in bytes: 64 KiB hold some 2,000 events.
-const EVENTS_BYTES: usize = 64 * 1024;
 /// Most paths that came of which the caller is asked whether they are news; more are taken for
 /// news.
 const CAME_MAX: usize = 1024;
@@ -155,12 +149,12 @@ const IDLE_MAX: usize = 4096;
 /// (16,384 events).
 const READS_MAX: usize = 16;
 
-impl Watch {
+impl<W: OsWatch> Watch<W> {
     /// Opens the notification channel; without one (limit of instances) the agent polls.
     #[must_use]
-    pub fn new() -> Self {
-        let (inotify, trouble) = match Inotify::init() {
-            Ok(inotify) => (Some(inotify), None),
+    pub fn new(os: &impl Os<Watch = W>) -> Self {
+        let (channel, trouble) = match os.watch() {
+            Ok(channel) => (Some(channel), None),
             Err(error) => {
                 let hint = match error.raw_os_error() {
                     // EMFILE
@@ -171,13 +165,12 @@ impl Watch {
             }
         };
         Self {
-            inotify,
+            channel,
             by_dir: HashMap::new(),
             plain: HashMap::new(),
             idle: HashSet::new(),
             hasher: RandomState::new(),
             names: HashMap::new(),
-            buffer: vec![0; EVENTS_BYTES],
             trouble,
             unwatched: None,
             untold: Untold::default(),
@@ -186,10 +179,10 @@ impl Watch {
         }
     }
 
-    /// The descriptor that is readable when there are events.
+    /// The channel, if there is one: events can be waited for.
     #[must_use]
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inotify.as_ref().map(|inotify| inotify.as_fd())
+    pub fn channel(&self) -> Option<&W> {
+        self.channel.as_ref()
     }
 
     /// Why files are polled, if they are.
@@ -206,24 +199,27 @@ impl Watch {
     /// Watches exactly these directories (`true`: also for writes). Returns whether discovery must
     /// run again: a watch is new, and in that directory a name may have changed after `since`
     /// (nanoseconds since 1970), when discovery began.
-    pub fn watch(&mut self, dirs: &BTreeMap<PathBuf, bool>, since: i64) -> bool {
-        let Some(inotify) = &mut self.inotify else { return false };
-        let mut watches = inotify.watches();
+    pub fn watch(
+        &mut self,
+        os: &impl Os<Watch = W>,
+        dirs: &BTreeMap<PathBuf, bool>,
+        since: i64,
+    ) -> bool {
+        let Some(channel) = &mut self.channel else { return false };
         self.by_dir.retain(|dir, watched| {
             let is_wanted = dirs.contains_key(dir);
             if !is_wanted {
-                // Fails when the kernel has removed it with its directory; the same in the end.
-                let _ = watches.remove(watched.descriptor.clone());
+                channel.remove(watched.id);
             }
             is_wanted
         });
         let mut has_new = false;
         self.unwatched = None;
         for (dir, &holds_files) in dirs {
-            match watches.add(dir, mask(holds_files)) {
-                Ok(descriptor) => {
-                    let before = self.by_dir.get(dir).filter(|old| old.descriptor == descriptor);
-                    let served = before.map_or_else(|| served_kind(dir), |old| old.served);
+            match channel.add(dir, holds_files) {
+                Ok(id) => {
+                    let before = self.by_dir.get(dir).filter(|old| old.id == id);
+                    let served = before.map_or_else(|| served_kind(os, dir), |old| old.served);
                     if let Some(kind) = served {
                         self.unwatched.get_or_insert_with(|| {
                             let dir = dir.display();
@@ -232,15 +228,15 @@ impl Watch {
                             )
                         });
                     }
-                    let watched = Watched { descriptor, holds_files, served };
+                    let watched = Watched { id, holds_files, served };
                     match self.by_dir.insert(dir.clone(), watched) {
-                        Some(old) if old.descriptor != self.by_dir[dir].descriptor => {
+                        Some(old) if old.id != id => {
                             // The path leads elsewhere now.
-                            let _ = watches.remove(old.descriptor);
+                            channel.remove(old.id);
                             has_new = true;
                         }
                         Some(old) => has_new |= holds_files && !old.holds_files,
-                        None => has_new |= is_changed(dir, since),
+                        None => has_new |= is_changed(os, dir, since),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => has_new = true,
@@ -265,11 +261,11 @@ impl Watch {
         let Some(watched) = path.parent().and_then(|dir| self.by_dir.get(dir)) else {
             return false;
         };
-        if self.untold.on_birth(&watched.descriptor) {
+        if self.untold.on_birth(watched.id) {
             let why = || format!("{} was made without notifications", path.display());
             self.trouble.get_or_insert_with(why);
         }
-        self.untold.now.contains(&watched.descriptor)
+        self.untold.now.contains(&watched.id)
     }
 
     /// Says in which of the directories any name may matter: a link leads through them, or is to.
@@ -277,13 +273,13 @@ impl Watch {
         let is_way = |dir: &PathBuf, watched: &Watched| !watched.holds_files || ways.contains(dir);
         self.plain.clear();
         for (dir, watched) in &self.by_dir {
-            self.plain.insert(watched.descriptor.clone(), dir.clone());
+            self.plain.insert(watched.id, dir.clone());
         }
         self.births.ways.clear();
         for (dir, way) in self.by_dir.iter().filter(|(dir, watched)| is_way(dir, watched)) {
-            self.plain.remove(&way.descriptor);
+            self.plain.remove(&way.id);
             if way.holds_files {
-                self.births.ways.insert(way.descriptor.clone(), dir.clone());
+                self.births.ways.insert(way.id, dir.clone());
             }
         }
     }
@@ -307,7 +303,7 @@ impl Watch {
                 last = self.by_dir.get(dir).map(|watched| (dir, watched));
             }
             if let Some((_, watched)) = last {
-                self.names.insert(key(&self.hasher, &watched.descriptor, name), file);
+                self.names.insert(key(&self.hasher, watched.id, name), file);
             }
         }
     }
@@ -319,7 +315,7 @@ impl Watch {
         if self.idle.len() >= IDLE_MAX {
             self.idle.clear();
         }
-        self.idle.insert(key(&self.hasher, &watched.descriptor, name));
+        self.idle.insert(key(&self.hasher, watched.id, name));
     }
 
     /// Takes the paths under which files may have been born since it was last called, and those
@@ -340,54 +336,58 @@ impl Watch {
         let mut hints = std::mem::take(&mut self.glanced);
         let mut ended = HashSet::new();
         let mut came = HashMap::new();
-        let Some(inotify) = &mut self.inotify else { return hints };
+        let Some(channel) = &mut self.channel else { return hints };
+        let (untold, births) = (&mut self.untold, &mut self.births);
         let mut names = Names {
             plain: &self.plain,
             names: &self.names,
             idle: &mut self.idle,
             hasher: &self.hasher,
         };
+        let mut take = |event: Event<'_>| match event.what {
+            What::Overflow => {
+                hints.overflowed = true;
+                *untold = Untold::default();
+            }
+            What::Written => {
+                let key = key(names.hasher, event.dir, event.name.unwrap_or_default());
+                match names.names.get(&key) {
+                    Some(file) if hints.written.last() == Some(file) => {}
+                    Some(file) => hints.written.push(*file),
+                    None => hints.unknown_written |= !names.idle.contains(&key),
+                }
+            }
+            What::Ended => _ = ended.insert(event.dir),
+            _ => {
+                if let Some(file) = names.is_touched(&event) {
+                    if hints.touched.last() != Some(&file) {
+                        hints.touched.push(file);
+                    }
+                    return;
+                }
+                untold.on_event(event.dir);
+                if let Some(name) = event.name {
+                    let key = key(names.hasher, event.dir, name);
+                    births.on_event(&event, key, names.plain.get(&event.dir));
+                }
+                hints.names_changed |= names.is_changed_by(&event, &mut came);
+            }
+        };
         for _ in 0..READS_MAX {
-            let events = match inotify.read_events(&mut self.buffer) {
-                Ok(events) => events,
+            match channel.read(&mut take) {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     self.trouble.get_or_insert_with(|| format!("inotify cannot be read: {error}"));
                     break;
                 }
-            };
-            for event in events {
-                if event.mask.contains(EventMask::Q_OVERFLOW) {
-                    hints.overflowed = true;
-                    self.untold = Untold::default();
-                } else if event.mask.contains(EventMask::MODIFY) {
-                    let key = key(names.hasher, &event.wd, event.name.unwrap_or_default());
-                    match names.names.get(&key) {
-                        Some(file) if hints.written.last() == Some(file) => {}
-                        Some(file) => hints.written.push(*file),
-                        None => hints.unknown_written |= !names.idle.contains(&key),
-                    }
-                } else if let Some(file) = names.is_touched(&event) {
-                    if hints.touched.last() != Some(&file) {
-                        hints.touched.push(file);
-                    }
-                } else if event.mask.contains(EventMask::IGNORED) {
-                    ended.insert(event.wd);
-                } else {
-                    self.untold.on_event(&event.wd);
-                    if let Some(name) = event.name {
-                        let key = key(names.hasher, &event.wd, name);
-                        self.births.on_event(&event, key, names.plain.get(&event.wd));
-                    }
-                    hints.names_changed |= names.is_changed_by(&event, &mut came);
-                }
             }
         }
         hints.came.extend(came.into_values());
         if !ended.is_empty() {
             let known = self.by_dir.len();
-            self.by_dir.retain(|_, watched| !ended.contains(&watched.descriptor));
+            self.by_dir.retain(|_, watched| !ended.contains(&watched.id));
             // The echo of a watch that we removed ourselves is no news.
             hints.names_changed |= self.by_dir.len() < known;
         }
@@ -399,15 +399,9 @@ impl Watch {
     }
 }
 
-impl Default for Watch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What is known of the names in the watched directories.
 struct Names<'a> {
-    plain: &'a HashMap<WatchDescriptor, PathBuf>,
+    plain: &'a HashMap<WatchId, PathBuf>,
     names: &'a HashMap<u64, FileKey>,
     idle: &'a mut HashSet<u64>,
     hasher: &'a RandomState,
@@ -416,21 +410,21 @@ struct Names<'a> {
 impl Names<'_> {
     /// The open file of which only the attributes have changed: the file is the same, under the
     /// same name.
-    fn is_touched(&self, event: &Event<&OsStr>) -> Option<FileKey> {
-        let name = event.name.filter(|_| event.mask == EventMask::ATTRIB)?;
-        self.names.get(&key(self.hasher, &event.wd, name)).copied()
+    fn is_touched(&self, event: &Event<'_>) -> Option<FileKey> {
+        let name = event.name.filter(|_| event.what == What::Attributes && !event.is_dir)?;
+        self.names.get(&key(self.hasher, event.dir, name)).copied()
     }
 
     /// Whether an event is news of the names for sure. Puts a path that may be news into `came`, by
     /// its key, and takes out one that has gone again.
-    fn is_changed_by(&mut self, event: &Event<&OsStr>, came: &mut HashMap<u64, PathBuf>) -> bool {
-        let Some((dir, name)) = self.plain.get(&event.wd).zip(event.name) else { return true };
-        let key = key(self.hasher, &event.wd, name);
-        if event.mask.contains(EventMask::ISDIR) || self.names.contains_key(&key) {
+    fn is_changed_by(&mut self, event: &Event<'_>, came: &mut HashMap<u64, PathBuf>) -> bool {
+        let Some((dir, name)) = self.plain.get(&event.dir).zip(event.name) else { return true };
+        let key = key(self.hasher, event.dir, name);
+        if event.is_dir || self.names.contains_key(&key) {
             return true;
         }
         let is_idle = self.idle.contains(&key);
-        if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
+        if matches!(event.what, What::Created | What::MovedTo) {
             // It is something else now.
             self.idle.remove(&key);
             if came.len() >= CAME_MAX {
@@ -438,7 +432,7 @@ impl Names<'_> {
             }
             came.insert(key, dir.join(name));
             false
-        } else if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
+        } else if matches!(event.what, What::Deleted | What::MovedFrom) {
             came.remove(&key).is_none() && !is_idle
         } else {
             !is_idle && !came.contains_key(&key)
@@ -447,43 +441,28 @@ impl Names<'_> {
 }
 
 /// A key that stands for a name in a directory.
-fn key(hasher: &RandomState, dir: &WatchDescriptor, name: &OsStr) -> u64 {
+fn key(hasher: &RandomState, dir: WatchId, name: &OsStr) -> u64 {
     hasher.hash_one((dir, name))
 }
 
 /// Whether a name in a directory may have changed after `since`, which was taken from our clock with
 /// a margin for that of the file system.
-fn is_changed(dir: &Path, since: i64) -> bool {
-    fs::metadata(dir).map_or(true, |found| {
-        found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec()) >= since
-    })
+fn is_changed(os: &impl Os, dir: &Path, since: i64) -> bool {
+    os.stat(dir).map_or(true, |found| nanoseconds(found.changed) >= since)
 }
 
 /// The kind of the file system of a directory, if another machine or process serves it.
-fn served_kind(dir: &Path) -> Option<&'static str> {
-    let told = rustix::fs::statfs(dir).ok()?;
-    served::kind(served::magic(told.f_type))
-}
-
-fn mask(holds_files: bool) -> WatchMask {
-    let names = WatchMask::CREATE
-        | WatchMask::MOVED_TO
-        | WatchMask::MOVED_FROM
-        | WatchMask::DELETE
-        | WatchMask::DELETE_SELF
-        | WatchMask::MOVE_SELF
-        | WatchMask::ATTRIB
-        | WatchMask::ONLYDIR
-        // One directory may be watched under two paths.
-        | WatchMask::MASK_ADD;
-    if holds_files { names | WatchMask::MODIFY } else { names }
+fn served_kind(os: &impl Os, dir: &Path) -> Option<&'static str> {
+    served::kind(os.file_system(dir)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::tail::os::kernel::{Inotify, Kernel};
 
     fn dirs(dir: &Path, holds_files: bool) -> BTreeMap<PathBuf, bool> {
         BTreeMap::from([(dir.to_owned(), holds_files)])
@@ -494,9 +473,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let known = dir.path().join("a.log");
         fs::write(&known, "").unwrap();
-        let mut watch = Watch::new();
-        assert!(watch.watch(&dirs(dir.path(), true), 0), "the watch is new");
-        assert!(!watch.watch(&dirs(dir.path(), true), 0), "it is there already");
+        let mut watch = Watch::new(&Kernel);
+        assert!(watch.watch(&Kernel, &dirs(dir.path(), true), 0), "the watch is new");
+        assert!(!watch.watch(&Kernel, &dirs(dir.path(), true), 0), "it is there already");
         watch.set_names([(known.as_path(), FileKey(3))].into_iter());
         assert_eq!(watch.take(), Hints::default());
 
@@ -513,8 +492,8 @@ mod tests {
     fn files_that_are_born_look_after_look_without_an_event_are_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let mut watch = Watch::new();
-        watch.watch(&dirs(dir.path(), true), 0);
+        let mut watch = Watch::new(&Kernel);
+        watch.watch(&Kernel, &dirs(dir.path(), true), 0);
         let mut look = |is_told: bool| {
             if is_told {
                 fs::write(&path, "").unwrap();
@@ -536,11 +515,11 @@ mod tests {
     fn a_directory_of_names_is_not_watched_for_writes() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.log"), "").unwrap();
-        let mut watch = Watch::new();
-        watch.watch(&dirs(dir.path(), false), 0);
+        let mut watch = Watch::new(&Kernel);
+        watch.watch(&Kernel, &dirs(dir.path(), false), 0);
         fs::write(dir.path().join("a.log"), "line\n").unwrap();
         assert_eq!(watch.take(), Hints::default());
-        assert!(watch.watch(&dirs(dir.path(), true), 0), "now it is, and that is new");
+        assert!(watch.watch(&Kernel, &dirs(dir.path(), true), 0), "now it is, and that is new");
     }
 
     #[test]
@@ -548,13 +527,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("sub");
         fs::create_dir(&sub).unwrap();
-        let mut watch = Watch::new();
-        watch.watch(&dirs(&sub, true), 0);
+        let mut watch = Watch::new(&Kernel);
+        watch.watch(&Kernel, &dirs(&sub, true), 0);
         fs::remove_dir(&sub).unwrap();
         assert!(watch.take().names_changed);
-        assert!(watch.watch(&dirs(&sub, true), 0), "missing: look again");
+        assert!(watch.watch(&Kernel, &dirs(&sub, true), 0), "missing: look again");
         fs::create_dir(&sub).unwrap();
-        assert!(watch.watch(&dirs(&sub, true), 0));
+        assert!(watch.watch(&Kernel, &dirs(&sub, true), 0));
         fs::write(sub.join("x"), "").unwrap();
         assert!(watch.take().names_changed);
         assert_eq!(watch.trouble(), None);
@@ -564,8 +543,12 @@ mod tests {
     fn a_new_watch_on_what_has_not_changed_needs_no_second_look() {
         let dir = tempfile::tempdir().unwrap();
         let changed = fs::metadata(dir.path()).unwrap().ctime() * 1_000_000_000;
-        assert!(Watch::new().watch(&dirs(dir.path(), true), changed));
-        assert!(!Watch::new().watch(&dirs(dir.path(), true), changed + 1_000_000_000));
+        assert!(Watch::new(&Kernel).watch(&Kernel, &dirs(dir.path(), true), changed));
+        assert!(!Watch::new(&Kernel).watch(
+            &Kernel,
+            &dirs(dir.path(), true),
+            changed + 1_000_000_000
+        ));
     }
 
     #[test]
@@ -573,8 +556,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("a.log"), "").unwrap();
-        let mut watch = Watch::new();
-        watch.watch(&dirs(dir.path(), true), 0);
+        let mut watch = Watch::new(&Kernel);
+        watch.watch(&Kernel, &dirs(dir.path(), true), 0);
         watch.set_ways(&BTreeSet::new());
         watch.set_names([(path("a.log").as_path(), FileKey(3))].into_iter());
 
@@ -608,8 +591,9 @@ mod tests {
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         let other = tempfile::tempdir().unwrap();
         fs::create_dir(&one).unwrap();
-        let watch_until_known = |watch: &mut Watch, dirs: &BTreeMap<PathBuf, bool>| {
-            let rounds = (1..9).find(|_| !watch.watch(dirs, 0) && !watch.take().names_changed);
+        let watch_until_known = |watch: &mut Watch<Inotify>, dirs: &BTreeMap<PathBuf, bool>| {
+            let rounds =
+                (1..9).find(|_| !watch.watch(&Kernel, dirs, 0) && !watch.take().names_changed);
             assert!(rounds.is_some_and(|rounds| rounds <= 4), "{rounds:?}");
             assert_eq!(watch.by_dir.len(), dirs.len());
             fs::write(one.join("x"), "").unwrap();
@@ -617,7 +601,7 @@ mod tests {
             fs::remove_file(one.join("x")).unwrap();
         };
         for target in [other.path(), &one] {
-            let mut watch = Watch::new();
+            let mut watch = Watch::new(&Kernel);
             let _ = fs::remove_file(&two);
             std::os::unix::fs::symlink(&one, &two).unwrap();
             let both = BTreeMap::from([(one.clone(), true), (two.clone(), true)]);
@@ -637,13 +621,13 @@ mod tests {
     fn no_watch_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let paths: Vec<_> = (0..20).map(|number| dir.path().join(number.to_string())).collect();
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(&Kernel);
         for round in 0..6 {
             paths.iter().for_each(|path| fs::create_dir(path).unwrap());
-            watch.watch(&paths.iter().map(|path| (path.clone(), true)).collect(), 0);
+            watch.watch(&Kernel, &paths.iter().map(|path| (path.clone(), true)).collect(), 0);
             assert_eq!(kernel_watches(&watch), paths.len());
             if round % 2 == 0 {
-                watch.watch(&dirs(&paths[0], true), 0);
+                watch.watch(&Kernel, &dirs(&paths[0], true), 0);
                 assert_eq!(kernel_watches(&watch), 1);
             }
             for (number, path) in paths.iter().enumerate() {
@@ -655,14 +639,14 @@ mod tests {
             }
             assert!(watch.take().names_changed);
         }
-        watch.watch(&BTreeMap::new(), 0);
+        watch.watch(&Kernel, &BTreeMap::new(), 0);
         watch.take();
         assert_eq!((kernel_watches(&watch), watch.by_dir.len()), (0, 0));
     }
 
-    fn kernel_watches(watch: &Watch) -> usize {
-        use std::os::fd::AsRawFd as _;
-        let number = watch.fd().unwrap().as_raw_fd();
+    fn kernel_watches(watch: &Watch<Inotify>) -> usize {
+        use std::os::fd::{AsFd as _, AsRawFd as _};
+        let number = watch.channel().unwrap().as_fd().as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
         info.lines().filter(|line| line.starts_with("inotify ")).count()
     }

@@ -20,6 +20,8 @@ use crate::checkpoint::logtail::{self, Entry, SIGNATURE_BYTES_MAX, Unusable};
 use crate::command::table::{printable, size};
 use crate::config::Kept;
 use crate::tail::catalog::judge::Stat;
+use crate::tail::os::OsFile;
+use crate::tail::os::kernel::Kernel;
 use crate::tail::reader::Reader;
 
 /// The most files that logtail remembers take less.
@@ -160,7 +162,7 @@ impl Takeover {
         let places: Vec<&Path> = entry.places.iter().map(AsRef::as_ref).collect();
         let found = self.finder.find(&places, entry.inode).map_err(|error| error.to_string())?;
         let cannot = |error: io::Error| format!("cannot read {}: {error}", found.path.display());
-        let reader = Reader::open(&found.path).map_err(cannot)?;
+        let reader = Reader::open(&Kernel, &found.path).map_err(cannot)?;
         let stat = reader.stat().map_err(cannot)?;
         if !stat.is_file || stat.inode != entry.inode {
             return Err("it was replaced a moment ago".to_owned());
@@ -188,7 +190,7 @@ impl Takeover {
 
     /// What becomes of an entry whose file has a checkpoint already: one with the same inode, and
     /// the same device or the same first bytes.
-    fn find_known(&self, reader: &Reader, stat: Stat) -> io::Result<Option<Outcome>> {
+    fn find_known(&self, reader: &Reader<impl OsFile>, stat: Stat) -> io::Result<Option<Outcome>> {
         for &index in self.by_inode.get(&stat.inode).into_iter().flatten() {
             let one = &self.checkpoints[index];
             let is_it =
@@ -205,7 +207,7 @@ impl Takeover {
 }
 
 /// As many as a signature may cover, or as there are.
-fn first_bytes(reader: &Reader) -> io::Result<Vec<u8>> {
+fn first_bytes(reader: &Reader<impl OsFile>) -> io::Result<Vec<u8>> {
     let mut buffer = [0; SIGNATURE_BYTES_MAX];
     Ok(reader.read_once(&mut buffer, 0)?.to_vec())
 }
@@ -231,7 +233,7 @@ fn prove(entry: &Entry, is_moved: bool, stat: Stat, head: &[u8]) -> Result<(), S
 }
 
 /// The fingerprint of the bytes just before `offset`, all of which must be there.
-fn whole_tail(reader: &Reader, offset: u64) -> io::Result<Fingerprint> {
+fn whole_tail(reader: &Reader<impl OsFile>, offset: u64) -> io::Result<Fingerprint> {
     let tail = reader.tail(offset)?;
     if u64::from(tail.len) == offset.min(TAIL_BYTES_MAX as u64) {
         Ok(tail)

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{
     DirEntryExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
@@ -80,7 +80,7 @@ impl Os for Kernel {
         let time = at_most.map(timespec);
         let came = match watch {
             Some(watch) => {
-                let events = PollFd::from_borrowed_fd(watch.channel.as_fd(), PollFlags::IN);
+                let events = PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN);
                 poll(&mut [mail, events], time.as_ref())
             }
             None => poll(&mut [mail], time.as_ref()),
@@ -206,6 +206,12 @@ impl OsEntry for fs::DirEntry {
 pub struct Inotify {
     channel: OwnedFd,
     buffer: Vec<MaybeUninit<u8>>,
+}
+
+impl AsFd for Inotify {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
 }
 
 impl OsWatch for Inotify {

@@ -4,12 +4,14 @@
 //! leads to no more is asked than what it is; only the directory that holds the link is watched.
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Place, Walk, inode};
+use rustix::io::Errno;
+
+use super::{Place, Walk};
 use crate::tail::discover::Refused;
+use crate::tail::os::{Facts, Os};
 use crate::tail::own::Kept;
 use crate::tail::trace::{self, End, Link, Trace};
 
@@ -24,21 +26,22 @@ struct Met<'a> {
     parts: Vec<usize>,
 }
 
-impl Walk<'_> {
+impl<O: Os> Walk<'_, O> {
     /// Follows the base of the pattern, which may lead through links.
     pub(super) fn base(&mut self) -> Option<Place> {
         let base = &self.pattern.base;
-        let trace = trace::path(base);
+        let (os, trace) = (self.ground.os, trace::path(self.ground.os, base));
         if let End::Failed(error) = trace.end {
             self.watch(trace.links.into_iter().next().map(|link| link.dir));
             self.note(base, error);
             return None;
         }
-        let kept = self.ground.own.keeps_dir(&trace.real);
+        let kept = self.ground.own.keeps_dir(os, &trace.real);
         let leads_to_own = !trace.links.is_empty() && kept.is_some();
-        if !leads_to_own && trace::stat(&trace.real).is_ok_and(|metadata| metadata.is_dir()) {
+        if !leads_to_own && trace::stat(os, &trace.real).is_ok_and(|found| found.is_dir()) {
             let targets = trace.links.iter().map(|link| link.target.as_path());
-            self.roots.learn(base, &trace.real, targets, trace::is_mount);
+            let is_mount = |dir: &Path| trace::is_mount(os, dir);
+            self.roots.learn(base, &trace.real, targets, is_mount);
         }
         if leads_to_own || !self.roots.allows_base(base, &trace.real) {
             self.refuse_base(&trace);
@@ -90,12 +93,12 @@ impl Walk<'_> {
             self.scan.ways.insert(place.path.clone());
         }
         let met = Met { place, name, path, is_match, parts };
-        let mut trace = trace::name(&place.real, &place.path, name);
+        let mut trace = trace::name(self.ground.os, &place.real, &place.path, name);
         // This directory is watched under its own name.
         trace.dirs.remove(&place.real);
         match trace.end {
-            End::There => match fs::metadata(&met.path) {
-                Ok(metadata) => self.arrive(met, trace, &metadata, dirs),
+            End::There => match self.ground.os.stat(&met.path) {
+                Ok(facts) => self.arrive(met, trace, &facts, dirs),
                 Err(error) => self.note_link(&met, error),
             },
             End::Missing => self.await_target(met, trace),
@@ -104,16 +107,16 @@ impl Walk<'_> {
     }
 
     /// Takes what is at the end of a link.
-    fn arrive(&mut self, met: Met<'_>, trace: Trace, metadata: &Metadata, dirs: &mut Vec<Place>) {
-        if self.ground.own.is_ours(inode(metadata)) {
+    fn arrive(&mut self, met: Met<'_>, trace: Trace, facts: &Facts, dirs: &mut Vec<Place>) {
+        if self.ground.own.is_ours(facts.id()) {
             return;
         }
         let Met { place, name, path, is_match, parts } = met;
-        if is_match && !metadata.is_file() {
-            self.pass_over(place, name, path.clone(), metadata.file_type());
+        if is_match && !facts.is_file() {
+            self.pass_over(place, name, path.clone(), facts.kind);
         }
-        let is_dir = metadata.is_dir() && !parts.is_empty();
-        let is_file = metadata.is_file() && is_match;
+        let is_dir = facts.is_dir() && !parts.is_empty();
+        let is_file = facts.is_file() && is_match;
         if !is_dir && !is_file {
             return;
         }
@@ -121,16 +124,18 @@ impl Walk<'_> {
         let is_literal = self.pattern.is_literal();
         let may_follow = is_literal || self.roots.allows(&trace.real);
         let kept = may_follow
-            .then(|| self.ground.own.keeps_target(&trace.real, inode(metadata)))
+            .then(|| self.ground.own.keeps_target(self.ground.os, &trace.real, facts.id()))
             .flatten();
         let kept = match kept {
             Some(Kept::Ours) => return,
-            None if is_dir && self.ground.own.is_beside(inode(metadata)) => Some(Kept::Named),
+            None if is_dir && self.ground.own.is_beside(facts.id()) => Some(Kept::Named),
             kept => kept,
         };
         if is_literal && kept.is_none() {
             let targets = Some(trace.real.as_path());
-            self.roots.learn(&path, &trace.real, targets, trace::is_mount);
+            let os = self.ground.os;
+            let is_mount = |dir: &Path| trace::is_mount(os, dir);
+            self.roots.learn(&path, &trace.real, targets, is_mount);
         }
         if kept.is_some() || !self.may_lead(&path, &trace.real) {
             return self.refuse(path, trace.real);
@@ -146,7 +151,7 @@ impl Walk<'_> {
             self.scan.ways.insert(dir.to_owned());
             self.scan.dirs.insert(dir.to_owned(), true);
         }
-        self.take(place, name, path, metadata, true);
+        self.take(place, name, path, facts, true);
     }
 
     /// Watches where the missing end of a link may come, if it may.
@@ -161,7 +166,7 @@ impl Walk<'_> {
     /// Notes a link that leads nowhere for ever, unless only `**` has met it.
     fn note_link(&mut self, met: &Met<'_>, error: io::Error) {
         let asks = |&part: &usize| self.pattern.parts[part].is_match(met.name);
-        let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+        let is_loop = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
         if !is_loop || met.place.parts.iter().any(asks) {
             self.note(&met.path, error);
         }

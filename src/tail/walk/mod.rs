@@ -12,13 +12,12 @@ mod links;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{self, FileType, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::discover::{ALIASES_MAX, Exclude, Found, Host, Noted, Room, Scan};
+use super::os::{Facts, Kind, Os, OsEntry as _};
 use super::own::Own;
 use super::pattern::{Part, Pattern};
 use super::roots::LinkRoots;
@@ -29,7 +28,8 @@ use super::trace;
 const NAMES_MAX: u8 = 8;
 
 /// The state that the walks of all patterns share.
-pub(super) struct Ground<'a> {
+pub(super) struct Ground<'a, O: Os> {
+    pub(super) os: &'a O,
     pub(super) exclude: &'a Exclude,
     pub(super) own: &'a Own,
     pub(super) room: Room,
@@ -37,9 +37,9 @@ pub(super) struct Ground<'a> {
 }
 
 /// One pattern's walk.
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, O: Os> {
     pattern: &'a Pattern,
-    ground: Ground<'a>,
+    ground: Ground<'a, O>,
     roots: &'a mut LinkRoots,
     noted: &'a mut Noted,
     scan: &'a mut Scan,
@@ -117,11 +117,11 @@ impl Above {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a, O: Os> Walk<'a, O> {
     /// Prepares the walk of one pattern.
     pub(super) fn new(
         pattern: &'a Pattern,
-        ground: Ground<'a>,
+        ground: Ground<'a, O>,
         roots: &'a mut LinkRoots,
         noted: &'a mut Noted,
         scan: &'a mut Scan,
@@ -169,15 +169,15 @@ impl<'a> Walk<'a> {
 
     /// Looks for names in a directory, if it is one.
     fn enter(&mut self, place: Place) {
-        let metadata = match trace::stat(&place.real) {
-            Ok(metadata) => metadata,
+        let facts = match trace::stat(self.ground.os, &place.real) {
+            Ok(facts) => facts,
             Err(error) => return self.note(&place.path, error),
         };
-        if !metadata.is_dir() {
+        if !facts.is_dir() {
             // Only a base is not known to be a directory yet. It may become one.
             return self.watch(place.real.parent().map(Path::to_owned));
         }
-        let inode = inode(&metadata);
+        let inode = facts.id();
         if self.is_own(inode) {
             return;
         }
@@ -240,8 +240,8 @@ impl<'a> Walk<'a> {
         let pattern = self.pattern;
         for &part in &place.parts {
             let Part::Literal(name) = &pattern.parts[part] else { continue };
-            match fs::symlink_metadata(place.real.join(name)) {
-                Ok(found) => self.see(place, name, found.file_type(), || Ok(found), dirs),
+            match self.ground.os.lstat(&place.real.join(name)) {
+                Ok(found) => self.see(place, name, found.kind, || Ok(found), dirs),
                 Err(error) => self.note(&place.path.join(name), error),
             }
         }
@@ -250,7 +250,7 @@ impl<'a> Walk<'a> {
     /// Looks at all names in a directory.
     fn list(&mut self, place: &Place, dirs: &mut Vec<Place>) -> io::Result<()> {
         let before = self.found.len();
-        for entry in fs::read_dir(&place.real)? {
+        for entry in self.ground.os.list(&place.real)? {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -260,9 +260,9 @@ impl<'a> Walk<'a> {
                 }
             };
             self.ground.host.pulse();
-            let name = entry.file_name();
-            match entry.file_type() {
-                Ok(kind) => self.see(place, &name, kind, || entry.metadata(), dirs),
+            let name = entry.name();
+            match entry.kind() {
+                Ok(kind) => self.see(place, &name, kind, || entry.facts(), dirs),
                 Err(error) => self.note(&place.path.join(name), error),
             }
         }
@@ -279,17 +279,17 @@ impl<'a> Walk<'a> {
         &mut self,
         place: &Place,
         name: &OsStr,
-        kind: FileType,
-        metadata: impl FnOnce() -> io::Result<Metadata>,
+        kind: Kind,
+        facts: impl FnOnce() -> io::Result<Facts>,
         dirs: &mut Vec<Place>,
     ) {
         if place.has_own && self.ground.own.is_private_name(name) {
             return;
         }
-        if kind.is_symlink() {
+        if kind == Kind::Link {
             return self.follow(place, name, dirs);
         }
-        if kind.is_dir() {
+        if kind == Kind::Dir {
             let parts = self.parts_below(place, name);
             if !parts.is_empty() {
                 self.plan(dirs, || place.below(name, place.real.join(name), parts));
@@ -303,15 +303,17 @@ impl<'a> Walk<'a> {
             self.scan.left_out += 1;
             return;
         }
-        if !kind.is_file() {
+        if kind != Kind::File {
             return self.pass_over(place, name, path, kind);
         }
-        match metadata() {
-            Ok(metadata) if metadata.is_file() => {
+        match facts() {
+            Ok(facts) if facts.is_file() => {
                 if self.pattern.is_literal() {
-                    self.roots.learn(&path, &place.real.join(name), None, trace::is_mount);
+                    let os = self.ground.os;
+                    let is_mount = |dir: &Path| trace::is_mount(os, dir);
+                    self.roots.learn(&path, &place.real.join(name), None, is_mount);
                 }
-                self.take(place, name, path, &metadata, false);
+                self.take(place, name, path, &facts, false);
             }
             // Something else has taken its name: the next walk sees it.
             Ok(_) => {}
@@ -320,19 +322,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes a file that matches, found by its own name or behind a link.
-    fn take(
-        &mut self,
-        place: &Place,
-        name: &OsStr,
-        path: PathBuf,
-        metadata: &Metadata,
-        is_link: bool,
-    ) {
-        if self.is_own(inode(metadata)) {
+    fn take(&mut self, place: &Place, name: &OsStr, path: PathBuf, facts: &Facts, is_link: bool) {
+        let inode = facts.id();
+        if self.is_own(inode) {
             return;
         }
-        let inode = inode(metadata);
-        if (is_link || metadata.nlink() > 1) && !self.several.insert(inode) {
+        if (is_link || facts.links > 1) && !self.several.insert(inode) {
             if self.further >= ALIASES_MAX {
                 return;
             }
@@ -340,10 +335,10 @@ impl<'a> Walk<'a> {
         }
         let file = Found {
             path,
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            device: facts.device,
+            inode: facts.inode,
+            size: facts.size,
+            modified: facts.modified,
         };
         let is_known = self.ground.host.is_known(inode);
         let is_hidden = place.is_hidden || is_hidden(name);
@@ -399,11 +394,11 @@ impl<'a> Walk<'a> {
 
     /// Names what matches and is no regular file. A directory is only named if the pattern asks for
     /// more than any name.
-    fn pass_over(&mut self, place: &Place, name: &OsStr, path: PathBuf, kind: FileType) {
+    fn pass_over(&mut self, place: &Place, name: &OsStr, path: PathBuf, kind: Kind) {
         let is_asked_for = |&part: &usize| {
             !matches!(self.pattern.parts[part], Part::AnyName) && self.matches_last(part, name)
         };
-        if !kind.is_dir() || place.parts.iter().any(is_asked_for) {
+        if kind != Kind::Dir || place.parts.iter().any(is_asked_for) {
             let met = self.noted.odd.meet(&path);
             self.scan.odd.add(met, || (path, kind_name(kind)));
         }
@@ -448,25 +443,19 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn inode(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
-}
-
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
 /// What something that is no regular file is, for people.
-fn kind_name(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "directory"
-    } else if kind.is_fifo() {
-        "named pipe"
-    } else if kind.is_socket() {
-        "socket"
-    } else if kind.is_block_device() {
-        "block device"
-    } else {
-        "character device"
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "regular file",
+        Kind::Dir => "directory",
+        Kind::Link => "link",
+        Kind::Pipe => "named pipe",
+        Kind::Socket => "socket",
+        Kind::BlockDevice => "block device",
+        Kind::CharDevice => "character device",
     }
 }
