@@ -9,7 +9,7 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map};
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -73,7 +73,7 @@ pub(super) struct Aside {
     resting: HashMap<(u64, u64), FoundAs>,
     /// Files that were delivered, renamed and closed, with where they are: somebody may write to
     /// them for a while.
-    renamed: HashMap<(u64, u64), (PathBuf, FoundAs, Instant)>,
+    renamed: BTreeMap<(u64, u64), (PathBuf, FoundAs, Instant)>,
     /// Files that could not be opened yet when they were found, by device and inode.
     waiting: HashSet<(u64, u64)>,
     /// Delivered files that the first discovery left closed, and that are to be opened soon.
@@ -82,14 +82,14 @@ pub(super) struct Aside {
     /// renamed before they can be opened.
     changed: HashSet<(u64, u64)>,
     /// Copies of files that have their bytes still, by device and inode.
-    copies: HashMap<(u64, u64), Copy>,
+    copies: BTreeMap<(u64, u64), Copy>,
     /// Files that equal others and turned out to be files of their own, by device and inode.
     own: HashSet<(u64, u64)>,
     /// Known files beside which others may have been born while nobody looked.
     known: Places,
     /// Names of known files that stood for nothing at the last look, with their paths, and since
     /// when.
-    absent: HashMap<OsString, (PathBuf, Instant)>,
+    absent: BTreeMap<OsString, (PathBuf, Instant)>,
     /// Whether not all of what was known at the start has been looked for.
     is_first_search: bool,
     /// Older files beside known ones that turned out to be no copies, by device and inode.
@@ -1172,13 +1172,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects unknown files in directories where generations of a known file were found.
     fn expect_where_others_went(&self, known: &mut Places) {
-        let homes: HashMap<&Path, (&OsStr, &Path)> = known
+        let mut homes: Vec<(&Path, (&OsStr, &Path))> = known
             .iter()
             .filter_map(|(place, one)| {
                 let dir = Path::new(place).parent()?;
                 Some((one.path.as_path(), (place.as_os_str(), dir)))
             })
             .collect();
+        // Of several with one path the same counts in every run.
+        homes.sort_unstable();
+        let homes: HashMap<_, _> = homes.into_iter().collect();
         let open = self.registry.iter().chain(self.registry.ended());
         let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
         let closed = self.remembered.checkpoints();
@@ -1224,7 +1227,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn note_absent(&mut self, mut absent: Vec<OsString>, known: &Places, now: Instant) {
         let mut before = std::mem::take(&mut self.aside.absent);
         // Where nothing was searched for, nothing is known to be otherwise.
-        self.aside.absent = before.extract_if(|place, _| !known.contains_key(place)).collect();
+        self.aside.absent = before.extract_if(.., |place, _| !known.contains_key(place)).collect();
         let seen = |place: &OsString| known.get(place).map(|one| one.seen);
         absent.sort_by_cached_key(|place| {
             std::cmp::Reverse((before.contains_key(place), seen(place)))

@@ -11,7 +11,7 @@
 //!
 //! The deadline is nobody's business here: whoever has one tells the collector to abandon.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ pub(super) struct Drain {
     /// Looks in a row in which a file was gone when it was to be opened.
     vanished: u8,
     /// Files whose unfinished last lines are to be sent with their next reading.
-    unfinished: HashSet<FileKey>,
+    unfinished: BTreeSet<FileKey>,
 }
 
 /// How far the opening of files has come: files that were opened, turns of compressed ones. What is
@@ -82,7 +82,7 @@ impl Drain {
             fruitless: None,
             look_at: None,
             vanished: 0,
-            unfinished: HashSet::new(),
+            unfinished: BTreeSet::new(),
         }
     }
 
@@ -200,7 +200,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_final = self.drain.is_final(&self.os);
         let rests = self.registry.rests_due(Duration::ZERO, self.os.now());
         let ends = |file: &FileKey| is_final || self.is_deleted(*file);
-        let unfinished: HashSet<FileKey> = rests.into_iter().filter(ends).collect();
+        let unfinished: BTreeSet<FileKey> = rests.into_iter().filter(ends).collect();
         unfinished.iter().for_each(|file| self.schedule.mark(*file));
         self.drain.unfinished = unfinished;
         !self.drain.unfinished.is_empty()

@@ -7,6 +7,7 @@
 //! says so once. statfs(2) names most of the latter. The others show: files are born in them, look after
 //! look, and no event tells of any.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
@@ -206,13 +207,10 @@ impl<W: OsWatch> Watch<W> {
         since: i64,
     ) -> bool {
         let Some(channel) = &mut self.channel else { return false };
-        self.by_dir.retain(|dir, watched| {
-            let is_wanted = dirs.contains_key(dir);
-            if !is_wanted {
-                channel.remove(watched.id);
-            }
-            is_wanted
-        });
+        let unwanted = self.by_dir.extract_if(|dir, _| !dirs.contains_key(dir));
+        let mut unwanted: Vec<WatchId> = unwanted.map(|(_, watched)| watched.id).collect();
+        unwanted.sort_unstable();
+        unwanted.into_iter().for_each(|id| channel.remove(id));
         let mut has_new = false;
         self.unwatched = None;
         for (dir, &holds_files) in dirs {
@@ -273,13 +271,13 @@ impl<W: OsWatch> Watch<W> {
         let is_way = |dir: &PathBuf, watched: &Watched| !watched.holds_files || ways.contains(dir);
         self.plain.clear();
         for (dir, watched) in &self.by_dir {
-            self.plain.insert(watched.id, dir.clone());
+            insert_first(&mut self.plain, watched.id, dir);
         }
         self.births.ways.clear();
         for (dir, way) in self.by_dir.iter().filter(|(dir, watched)| is_way(dir, watched)) {
             self.plain.remove(&way.id);
             if way.holds_files {
-                self.births.ways.insert(way.id, dir.clone());
+                insert_first(&mut self.births.ways, way.id, dir);
             }
         }
     }
@@ -385,6 +383,7 @@ impl<W: OsWatch> Watch<W> {
             }
         }
         hints.came.extend(came.into_values());
+        hints.came.sort_unstable();
         if !ended.is_empty() {
             let known = self.by_dir.len();
             self.by_dir.retain(|_, watched| !ended.contains(&watched.id));
@@ -437,6 +436,15 @@ impl Names<'_> {
         } else {
             !is_idle && !came.contains_key(&key)
         }
+    }
+}
+
+/// Inserts the path of a directory; of several paths to one directory the first in order stays.
+fn insert_first(dirs: &mut HashMap<WatchId, PathBuf>, id: WatchId, dir: &PathBuf) {
+    match dirs.entry(id) {
+        Entry::Vacant(free) => _ = free.insert(dir.clone()),
+        Entry::Occupied(mut known) if dir < known.get() => known.get_mut().clone_from(dir),
+        Entry::Occupied(_) => {}
     }
 }
 
