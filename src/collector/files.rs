@@ -221,7 +221,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 || self.remembered.get(device, inode).is_some()
                 || self.aside.is_copy((device, inode))
         };
-        if !facts.is_file() || is_known() {
+        if !facts.is_regular() || is_known() {
             return Ok(None);
         }
         self.open_found(&found, now)
@@ -254,7 +254,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return true;
         }
         match self.os.lstat(path) {
-            Ok(found) if found.is_file() => {
+            Ok(found) if found.is_regular() => {
                 let (device, inode) = found.id();
                 self.registry.find(device, inode).is_some()
                     || self.remembered.get(device, inode).is_some()

@@ -506,7 +506,7 @@ impl Fruitless {
         roots: &LinkRoots,
     ) -> Self {
         let (base, trace) = (pattern.base.clone(), trace::path(os, &pattern.base));
-        let is_dir = |dir: &&Path| trace::stat(os, dir).is_ok_and(|found| found.is_dir());
+        let is_dir = |dir: &&Path| trace::stat(os, dir).is_ok_and(|found| found.is_directory());
         let nearest =
             trace.real.ancestors().find(is_dir).unwrap_or_else(|| Path::new("/")).to_owned();
         let may_be_listed = base.starts_with(&nearest) || roots.allows(&nearest);

@@ -152,7 +152,7 @@ impl<F: OsFile> Reader<F> {
             modified: is_settled.then_some(modified),
             changed: os::nanoseconds(facts.changed),
             links: facts.links,
-            is_file: facts.is_file(),
+            is_file: facts.is_regular(),
         })
     }
 

@@ -981,7 +981,7 @@ impl Remembered {
             elsewhere.filter_map(|saved| Some((dir.join(saved.resolved.file_name()?), saved)));
         places
             .filter(|(place, saved)| entries.get(&saved.inode) != Some(place))
-            .filter(|(place, _)| os.lstat(place).is_ok_and(|found| found.is_file()))
+            .filter(|(place, _)| os.lstat(place).is_ok_and(|found| found.is_regular()))
             .map(|(place, saved)| (place, saved.clone()))
     }
 
@@ -1016,7 +1016,7 @@ fn nearest_device(os: &impl Os, path: &Path) -> Option<u64> {
 /// Whether another file than this one stands in the place of a known file, on the same disk.
 fn is_place_taken(os: &impl Os, saved: &Checkpoint, this: &Stat) -> bool {
     os.stat(&saved.resolved).is_ok_and(|found| {
-        found.is_file() && found.device == this.device && found.inode != this.inode
+        found.is_regular() && found.device == this.device && found.inode != this.inode
     })
 }
 
@@ -1048,7 +1048,7 @@ fn may_be_at(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
 
 fn is_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
     os.lstat(&saved.resolved)
-        .is_ok_and(|found| found.id() == (saved.device, saved.inode) && found.is_file())
+        .is_ok_and(|found| found.id() == (saved.device, saved.inode) && found.is_regular())
 }
 
 /// The files in a directory with these inodes, and the directories, all of them or none. Nothing

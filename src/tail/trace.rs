@@ -88,7 +88,7 @@ pub(super) fn is_mount(os: &impl Os, dir: &Path) -> bool {
 pub(super) fn is_behind_kernel(os: &impl Os, real: &Path, told: &Path, inode: (u64, u64)) -> bool {
     let is_link = |path: &&Path| os.lstat(path).is_ok_and(|found| found.is_link());
     let Some(link) = real.ancestors().skip(1).find(is_link) else { return false };
-    let Ok(target) = os.read_link(link) else { return false };
+    let Ok(target) = os.link_target(link) else { return false };
     let is_told = real.strip_prefix(link).is_ok_and(|rest| target.join(rest) == told);
     let is_it = |found: Facts| found.id() == inode;
     link.starts_with(KERNEL) && is_told && os.lstat(real).is_ok_and(is_it)
@@ -182,7 +182,7 @@ impl Trace {
         }
         self.dirs.insert(self.real.clone());
         *links_left = links_left.checked_sub(1).ok_or(Errno::LOOP)?;
-        os.read_link(path).map(Some)
+        os.link_target(path).map(Some)
     }
 
     /// Ends the trace where there is nothing to go on to in `real`: says why, and where to wait for
@@ -334,7 +334,7 @@ mod tests {
         symlink("/etc", root.join("data/etc")).unwrap();
         let behind = Path::new("/proc/self/root").join(root.strip_prefix("/").unwrap());
         assert_eq!(path(&Kernel, &behind.join("data/etc/x")).real, Path::new("/etc/x"));
-        assert!(stat(&Kernel, Path::new("/proc/self/root")).unwrap().is_dir());
+        assert!(stat(&Kernel, Path::new("/proc/self/root")).unwrap().is_directory());
     }
 
     #[test]

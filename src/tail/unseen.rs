@@ -288,7 +288,7 @@ fn examine<'k>(
     let is_it = |known: &&Known| known.is_younger(born, modified) || known.may_be_copied(modified);
     let same = same.filter(|known| ways == Where::Beside && born > known.seen);
     let known = same.or_else(|| beside.into_iter().find(is_it))?;
-    let is_it = facts.is_file() && !is_met;
+    let is_it = facts.is_regular() && !is_met;
     let is_copy = ways == Where::Around || born <= known.seen;
     is_it.then_some((born, Unseen { path, known, is_copy }))
 }

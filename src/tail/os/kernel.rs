@@ -112,7 +112,7 @@ impl Os for Kernel {
         fs::read_dir(dir)
     }
 
-    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+    fn link_target(&self, path: &Path) -> io::Result<PathBuf> {
         fs::read_link(path)
     }
 

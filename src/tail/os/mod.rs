@@ -66,13 +66,13 @@ impl Facts {
 
     /// Whether it is a regular file.
     #[must_use]
-    pub fn is_file(&self) -> bool {
+    pub fn is_regular(&self) -> bool {
         self.kind == Kind::File
     }
 
     /// Whether it is a directory.
     #[must_use]
-    pub fn is_dir(&self) -> bool {
+    pub fn is_directory(&self) -> bool {
         self.kind == Kind::Dir
     }
 
@@ -233,7 +233,7 @@ pub trait Os: Clone {
     ///
     /// # Errors
     /// As readlink(2).
-    fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
+    fn link_target(&self, path: &Path) -> io::Result<PathBuf>;
 
     /// Where a path leads, all links followed.
     ///

@@ -38,7 +38,7 @@ impl<O: Os> Walk<'_, O> {
         }
         let kept = self.ground.own.keeps_dir(os, &trace.real);
         let leads_to_own = !trace.links.is_empty() && kept.is_some();
-        if !leads_to_own && trace::stat(os, &trace.real).is_ok_and(|found| found.is_dir()) {
+        if !leads_to_own && trace::stat(os, &trace.real).is_ok_and(|found| found.is_directory()) {
             let targets = trace.links.iter().map(|link| link.target.as_path());
             let is_mount = |dir: &Path| trace::is_mount(os, dir);
             self.roots.learn(base, &trace.real, targets, is_mount);
@@ -112,11 +112,11 @@ impl<O: Os> Walk<'_, O> {
             return;
         }
         let Met { place, name, path, is_match, parts } = met;
-        if is_match && !facts.is_file() {
+        if is_match && !facts.is_regular() {
             self.pass_over(place, name, path.clone(), facts.kind);
         }
-        let is_dir = facts.is_dir() && !parts.is_empty();
-        let is_file = facts.is_file() && is_match;
+        let is_dir = facts.is_directory() && !parts.is_empty();
+        let is_file = facts.is_regular() && is_match;
         if !is_dir && !is_file {
             return;
         }

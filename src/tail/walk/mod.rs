@@ -173,7 +173,7 @@ impl<'a, O: Os> Walk<'a, O> {
             Ok(facts) => facts,
             Err(error) => return self.note(&place.path, error),
         };
-        if !facts.is_dir() {
+        if !facts.is_directory() {
             // Only a base is not known to be a directory yet. It may become one.
             return self.watch(place.real.parent().map(Path::to_owned));
         }
@@ -307,7 +307,7 @@ impl<'a, O: Os> Walk<'a, O> {
             return self.pass_over(place, name, path, kind);
         }
         match facts() {
-            Ok(facts) if facts.is_file() => {
+            Ok(facts) if facts.is_regular() => {
                 if self.pattern.is_literal() {
                     let os = self.ground.os;
                     let is_mount = |dir: &Path| trace::is_mount(os, dir);
