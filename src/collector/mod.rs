@@ -68,7 +68,7 @@ use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
 use crate::limit::bucket::Bucket;
-use crate::limit::cgroup;
+use crate::limit::cgroup::Limits;
 use crate::limit::pacer::Pacer;
 use crate::limit::slack::Slack;
 use crate::tail::crowd::Names;
@@ -193,7 +193,7 @@ pub struct Collector<O: Os, K: Keep> {
     pacer: Pacer,
     limit: limit::Options,
     /// What the container's limits allowed when they were read last.
-    container: cgroup::Limits,
+    container: Limits,
     slack: Slack,
     rng: fastrand::Rng,
     /// The buffer that all files are read into; empty after memory was given back.
@@ -334,7 +334,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             bucket: (rate > 0).then(|| Bucket::new(rate, now)),
             pacer: Pacer::new(options.limit.cpu_cores, os.cpu(), now),
             limit: options.limit,
-            container: cgroup::Limits::default(),
+            container: Limits::default(),
             slack: Slack::new(now),
             buffer: Vec::new(),
             read_bytes: options.read_bytes,

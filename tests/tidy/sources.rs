@@ -82,6 +82,15 @@ impl Sources {
         modules.filter(|module| *module != source.module).collect()
     }
 
+    /// What a file names of the modules that are `wanted`.
+    pub(crate) fn names_of(&self, source: &Source, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let is_wanted = |path: &Names| {
+            let module = self.module_of(path, 0).filter(|module| *module != source.module);
+            module.is_some_and(&wanted)
+        };
+        source.named().filter(is_wanted).map(|path| path.join("::")).collect()
+    }
+
     /// The module that has what a path names; `None` where another crate has it.
     fn module_of(&self, path: &[String], depth: usize) -> Option<&str> {
         assert!(depth < 8, "{path:?} is handed on in a circle");
