@@ -313,7 +313,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         assert!(options.read_bytes >= least, "the read buffer holds a longest line and a head");
         let (at, mut seed) = (os.times(), [0; 8]);
         let (now, unix) = (at.now, at.unix());
-        os.random(&mut seed)?;
+        if os.random(&mut seed).is_err() {
+            seed = fastrand::u64(..).to_le_bytes();
+        }
         // Until the first discovery is over, the last look is that of the run before.
         let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(|| opening::stamp(&os));
         let rate = options.limit.bytes_per_second;
