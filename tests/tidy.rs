@@ -52,7 +52,10 @@ const TABLE: &[(Level, &str)] = &[
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Pure, "collector::timers collector::news"),
     (Level::Pure, "collector::said"),
-    (Level::Asks, "collector::fruitless collector::left collector::once collector"),
+    (
+        Level::Asks,
+        "collector::fruitless collector::left collector::once collector::drain collector",
+    ),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (
         Level::Asks,
@@ -94,7 +97,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("collector", "collector::files"),
     ("collector", "collector::opening"),
     ("collector", "collector::refused"),
-    ("collector", "collector::stopping"),
     ("collector", "collector::unpacking"),
     ("collector::opening", "collector::files"),
 ];

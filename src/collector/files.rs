@@ -11,7 +11,7 @@ use super::left::{self, Beyond, Unopened};
 use super::said::Kind;
 use super::timers::Timer;
 use super::{
-    Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, Stage, opening,
+    Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening,
 };
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
@@ -185,7 +185,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.born_at = Some(now);
         self.begin_births(now);
         for path in came {
-            if self.is_short || self.beyond != Beyond::default() || self.is_abandoned {
+            if self.is_short || self.beyond != Beyond::default() || self.drain.is_abandoned() {
                 return;
             }
             match self.open_birth(&path, now) {
@@ -468,7 +468,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.said.begin(now);
             let mail = self.handoff.take_mail();
             self.on_mail(mail, now);
-            if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) {
+            if self.drain.is_looking() && !self.timers.holds(Timer::TurnFrom, now) {
                 let hints = self.heed_hints(now);
                 self.are_names_changed |= !hints.came.is_empty();
                 self.is_unknown_written |= hints.unknown_written;
@@ -480,7 +480,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             match self
                 .timers
                 .get(Timer::ReadFrom)
-                .filter(|until| now < *until && !self.is_abandoned)
+                .filter(|until| now < *until && !self.drain.is_abandoned())
             {
                 Some(until) => self.doze(until - now),
                 None if self.can_go_on() && now < began + BREATH_PERIOD => {}
@@ -512,7 +512,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Whether a turn would read what has grown.
     fn can_go_on(&self) -> bool {
         let is_held_up = self.is_blocked || !self.unparked.is_empty();
-        self.stage != Stage::Closed && !is_held_up && self.schedule.has_grown()
+        !self.drain.is_closed() && !is_held_up && self.schedule.has_grown()
     }
 
     /// Opens the files that were found and are not open. Returns device and inode of all of them.
@@ -563,7 +563,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let is_late = |by: Duration| self.os.now() >= opened_until + by;
             // What cannot be opened takes its time too.
             let may_end = self.counters.files_opened >= opened_least || is_late(OPENING_LONGER_MAX);
-            if (self.are_names_changed && may_end && is_late(Duration::ZERO)) || self.is_abandoned {
+            if (self.are_names_changed && may_end && is_late(Duration::ZERO))
+                || self.drain.is_abandoned()
+            {
                 // What is new goes before what is only waiting. (And who is to end has no time.)
                 (self.is_scan_wanted, self.is_opening_cut) = (true, true);
                 self.packed.on_waits((file.device, file.inode));

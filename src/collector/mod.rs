@@ -19,6 +19,7 @@
 //! Told to drain, the loop goes on until nothing is left and the files have been quiet (`stopping`).
 //! Told to abandon, it saves what is known and ends.
 
+mod drain;
 mod files;
 pub mod fruitless;
 mod left;
@@ -43,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::drain::Drain;
 use self::files::{Breath, Unwatched};
 use self::fruitless::Fruitless;
 pub use self::left::Left;
@@ -53,7 +55,6 @@ use self::opening::Aside;
 use self::refused::Refused;
 use self::said::{Kind, Said};
 pub use self::step::{Step, Wait};
-use self::stopping::Drain;
 use self::timers::{Timer, Timers};
 use self::unpacking::Packed;
 use crate::base::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
@@ -268,22 +269,7 @@ pub struct Collector<O: Os, K: Keep> {
     is_list_wanted: bool,
     /// How long what changes may wait to be published.
     publish_period: Duration,
-    stage: Stage,
     drain: Drain,
-    /// Whether the collector is told to drain.
-    is_drain_asked: bool,
-    /// Whether the collector is told to end at once.
-    is_abandoned: bool,
-}
-
-/// How far the stopping has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Running,
-    /// The collector reads to the end, and waits until all of it is acknowledged.
-    Draining,
-    /// All is delivered, and nothing more is read.
-    Closed,
 }
 
 /// When the run before looked last, as far as its checkpoints tell.
@@ -399,10 +385,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             checkpoint_error: String::new(),
             is_list_wanted: false,
             publish_period: PUBLISH_PERIOD,
-            stage: Stage::Running,
             drain: Drain::new(options.stop, now),
-            is_drain_asked: false,
-            is_abandoned: false,
             os,
         })
     }
@@ -411,8 +394,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     fn on_mail(&mut self, mail: Mail, now: Instant) {
         self.clock_offset = mail.clock_offset;
-        self.is_drain_asked |= mail.drain;
-        self.is_abandoned |= mail.abandon;
+        self.drain.on_wish(mail.drain, mail.abandon);
         self.is_list_wanted |= mail.wants_files;
         if !mail.acks.is_empty() {
             self.is_blocked = false;
@@ -467,7 +449,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     // === turn
 
     fn turn(&mut self, now: Instant) {
-        if self.stage == Stage::Closed {
+        if self.drain.is_closed() {
             return;
         }
         self.seal_due(now);
@@ -744,7 +726,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let used = self.os.thread_cpu().saturating_sub(used);
         self.publish_period = PUBLISH_PERIOD.max(used * PUBLISH_PAUSE_FACTOR);
         self.handoff.publish(CollectorReport {
-            ready: self.is_ready && self.stage == Stage::Running,
+            ready: self.is_ready && self.drain.is_running(),
             polling: self.watch.trouble().is_some(),
             files,
             is_state_taken: false,

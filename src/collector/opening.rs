@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Collector;
 use super::files::LATER;
 use super::said::Kind;
 use super::timers::Timer;
-use super::{Collector, Stage};
 use crate::base::fingerprint::Fingerprint;
 use crate::base::sealed::Route;
 use crate::base::span::FileKey;
@@ -403,7 +403,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Leaves a file closed for the moment, so that the first discovery of thousands is soon over: it
     /// is as long as it was delivered. Its bytes are compared when it is opened, a moment later.
     pub(super) fn may_sleep(&mut self, found: &Found) -> bool {
-        let is_first = !self.is_ready && self.stage == Stage::Running;
+        let is_first = !self.is_ready && self.drain.is_running();
         if !is_first || self.counters.files_opened < AWAKE_MAX {
             return false;
         }
@@ -438,7 +438,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let until = self.os.now() + WAKING_MAX;
         while let Some(found) = self.aside.asleep.pop_front() {
             let inode = (found.device, found.inode);
-            if self.stage != Stage::Running {
+            if !self.drain.is_running() {
                 self.aside.asleep = VecDeque::new();
                 break;
             }
@@ -987,7 +987,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.note_left(why, &saved.path, saved.resolved);
         }
         for (path, saved) in found.paths {
-            if self.is_abandoned {
+            if self.drain.is_abandoned() {
                 self.unopened.add(&path, LATER);
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::timers::Timer;
-use super::{Collector, Stage, Summary};
+use super::{Collector, Summary};
 use crate::checkpoint::keep::Keep;
 use crate::tail::os::{Os, Times};
 
@@ -71,18 +71,18 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.said.begin(now);
         match step {
             Step::Mail => self.take_mail(now),
-            Step::Look if self.is_looking() && !self.timers.holds(Timer::TurnFrom, now) => {
+            Step::Look if self.drain.is_looking() && !self.timers.holds(Timer::TurnFrom, now) => {
                 let written_from = self.news.on_look(now);
                 self.schedule.looked(written_from);
                 self.look(now);
             }
-            Step::Look if self.is_looking() && self.expects_births(now) => self.glance(now),
+            Step::Look if self.drain.is_looking() && self.expects_births(now) => self.glance(now),
             Step::Look => {}
             Step::Turn => {
                 self.turn(now);
                 self.finish_drain(now);
                 self.settle();
-                if self.is_abandoned {
+                if self.drain.is_abandoned() {
                     self.take_stock(now);
                 }
             }
@@ -99,14 +99,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.on_acknowledged(now);
         }
         self.heed_container(now);
-        self.heed_wish(self.is_drain_asked, now);
+        self.heed_wish(now);
     }
 
     fn keep(&mut self, now: Instant) -> Option<Summary> {
-        let is_delivered = self.stage == Stage::Closed
+        let is_delivered = self.drain.is_closed()
             && self.handoff.outstanding_bytes() == 0
             && self.unparked.is_empty();
-        let is_over = self.is_abandoned || is_delivered;
+        let is_over = self.drain.is_abandoned() || is_delivered;
         if is_over {
             // What was refused may have come again until now.
             self.handoff.close();
@@ -126,12 +126,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
     #[must_use]
     pub fn wait(&self, at: Times) -> Wait {
         let now = at.now;
-        let is_wished = self.is_drain_asked && self.stage == Stage::Running;
-        if self.is_abandoned || is_wished {
+        if self.drain.is_wish_new() {
             // The mail that says so was taken in the middle of something else.
             return Wait { until: Some(now), sees_events: false };
         }
-        let is_reading = self.stage != Stage::Closed;
+        let is_reading = !self.drain.is_closed();
         let is_paused = self.timers.is_set(Timer::ReadFrom);
         let can_read = is_reading && !is_paused && !self.is_blocked && self.unparked.is_empty();
         let can_measure = is_reading && !is_paused && self.packed.is_measuring();
@@ -154,7 +153,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if self.handoff.has_room() {
             deadlines.push(self.batcher.deadline());
         }
-        if !self.is_looking() {
+        if !self.drain.is_looking() {
             return Wait { until: deadlines.into_iter().flatten().min(), sees_events: false };
         }
         let scan_at = |held_by: &[Timer]| {

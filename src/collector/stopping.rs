@@ -12,13 +12,14 @@
 //! The deadline is nobody's business here: whoever has one tells the collector to abandon.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use super::drain::Options;
+use super::drain::{LastLook, Progress, Prospect};
 use super::left::{self, Left};
 use super::opening::REST_QUIET;
 use super::timers::Timer;
-use super::{Collector, Stage, Summary};
+use super::{Collector, Summary};
 use crate::base::span::FileKey;
 use crate::batch::policy::Reason;
 use crate::checkpoint::keep::Keep;
@@ -26,108 +27,17 @@ use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
 
-/// How often the file that ends the agent is looked for.
-const EXIT_PERIOD: Duration = Duration::from_millis(500);
 /// Longest time that groups wait once the end is near. What is under way when the deadline comes is
 /// sent again by the next start.
 const LINGER_MAX: Duration = Duration::from_millis(200);
 
-/// How often in a row the agent looks again for a file that is gone whenever it is to be opened.
-const VANISHED_MAX: u8 = 5;
-
-/// When a drain begins by itself, and when it may end.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// How long no file must have grown before a drain may end.
-    pub quiet: Duration,
-    /// Whether a drain that a signal has begun sends unfinished last lines too.
-    pub sends_partial_lines: bool,
-    /// Path at which something must be for a drain to begin.
-    pub exit_when: Option<PathBuf>,
-}
-
-/// How far a drain has come, beside its [`Stage`].
-pub(super) struct Drain {
-    options: Options,
-    /// When the file of `exit_when` is looked for next.
-    exit_look_at: Instant,
-    /// Whether the file of `exit_when` was there.
-    is_exit_met: bool,
-    /// When the drain began.
-    asked_at: Instant,
-    /// The growth after which a last look was taken.
-    looked_after: Option<Instant>,
-    /// How far the opening of files had come when a look for more of them led to nothing.
-    fruitless: Option<Progress>,
-    /// When files that could not be opened are looked for again.
-    look_at: Option<Instant>,
-    /// Looks in a row in which a file was gone when it was to be opened.
-    vanished: u8,
-    /// Files whose unfinished last lines are to be sent with their next reading.
-    unfinished: BTreeSet<FileKey>,
-}
-
-/// How far the opening of files has come: files that were opened, turns of compressed ones. What is
-/// not open has another chance whenever it moves.
-type Progress = (u64, u64);
-
-impl Drain {
-    pub(super) fn new(options: Options, now: Instant) -> Self {
-        Self {
-            options,
-            exit_look_at: now,
-            is_exit_met: false,
-            asked_at: now,
-            looked_after: None,
-            fruitless: None,
-            look_at: None,
-            vanished: 0,
-            unfinished: BTreeSet::new(),
-        }
-    }
-
-    /// Whether no start is to be expected after this stop: the app has said that it has ended, or the
-    /// settings say so.
-    fn is_final(&self, os: &impl Os) -> bool {
-        let is_there = |path: &PathBuf| os.lstat(path).is_ok();
-        self.options.sends_partial_lines
-            || self.is_exit_met
-            || self.options.exit_when.as_ref().is_some_and(is_there)
-    }
-
-    /// Whether the unfinished last line of a file is to be sent with this reading.
-    pub(super) fn ends_line_of(&mut self, file: FileKey) -> bool {
-        self.unfinished.remove(&file)
-    }
-
-    /// Whether the file that ends the agent is there; not asked more often than need be.
-    fn is_exit_there(&mut self, os: &impl Os, now: Instant) -> bool {
-        let Some(path) = self.options.exit_when.as_ref().filter(|_| self.exit_look_at <= now)
-        else {
-            return false;
-        };
-        self.exit_look_at = now + EXIT_PERIOD;
-        let is_there = os.lstat(path).is_ok();
-        self.is_exit_met = is_there;
-        if is_there {
-            tracing::info!(
-                file = %path.display(),
-                "stopping: what LOGFERRY_EXIT_WHEN names is there; delivering what is left"
-            );
-        }
-        is_there
-    }
-}
-
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Begins the drain if that is wished for, by whoever runs the process or by a file.
-    pub(super) fn heed_wish(&mut self, is_asked: bool, now: Instant) {
-        if self.stage != Stage::Running || !(is_asked || self.drain.is_exit_there(&self.os, now)) {
+    pub(super) fn heed_wish(&mut self, now: Instant) {
+        if !self.drain.begins(&self.os, now) {
             return;
         }
         self.handoff.begin_drain();
-        self.stage = Stage::Draining;
-        self.drain.asked_at = now;
         self.batcher.lower_linger(LINGER_MAX);
         self.timers.set(Timer::Publish, now);
         self.discover(now);
@@ -137,49 +47,27 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
-    /// Whether files are looked at: while running, and while they may still be written.
-    pub(super) fn is_looking(&self) -> bool {
-        match self.stage {
-            Stage::Running => true,
-            Stage::Draining => !self.drain.options.quiet.is_zero(),
-            Stage::Closed => false,
-        }
-    }
-
     /// When there may be something to do for the stopping that nothing else calls for.
     pub(super) fn stop_deadline(&self, now: Instant) -> Option<Instant> {
-        match self.stage {
-            Stage::Running => {
-                self.drain.options.exit_when.as_ref().map(|_| self.drain.exit_look_at)
-            }
-            Stage::Draining => {
-                let quiet_at = self.quiet_at();
-                // What is read, or on its way, has wake-ups of its own.
-                let is_idle = !self.is_reading() && self.is_acknowledged();
-                let look_at = self.drain.look_at.filter(|_| is_idle);
-                let look_at = look_at.map(|at| at.max(quiet_at));
-                Some(quiet_at).filter(|at| *at > now).into_iter().chain(look_at).min()
-            }
-            Stage::Closed => None,
-        }
+        let is_idle = || !self.is_reading() && self.is_acknowledged();
+        self.drain.deadline(|| self.grown_at(), is_idle, now)
     }
 
     /// The last growth of a file; the beginning of the drain, if none has grown since.
     fn grown_at(&self) -> Instant {
-        let grown = self.registry.iter().map(|(_, tracked)| tracked.grown_at);
-        grown.fold(self.drain.asked_at, Instant::max)
+        self.drain.grown_at(self.registry.iter().map(|(_, tracked)| tracked.grown_at))
     }
 
     /// When the files will have been quiet for long enough, if they stay so.
     fn quiet_at(&self) -> Instant {
-        self.grown_at() + self.drain.options.quiet
+        self.drain.quiet_at(self.grown_at())
     }
 
     /// Ends the drain when all files are read to their end and have been quiet. First what is open
     /// is sealed; when all of it is acknowledged and a last look finds nothing more, the hand-off
     /// is closed.
     pub(super) fn finish_drain(&mut self, now: Instant) {
-        if self.stage != Stage::Draining || self.is_reading() || now < self.quiet_at() {
+        if !self.drain.is_draining() || self.is_reading() || now < self.quiet_at() {
             return;
         }
         while let Some((_, file)) = self.batcher.oldest() {
@@ -192,7 +80,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return;
         }
         self.handoff.close();
-        self.stage = Stage::Closed;
+        self.drain.close();
     }
 
     /// Has unfinished last lines sent that no next start would send. Says whether there are any.
@@ -202,8 +90,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let ends = |file: &FileKey| is_final || self.is_deleted(*file);
         let unfinished: BTreeSet<FileKey> = rests.into_iter().filter(ends).collect();
         unfinished.iter().for_each(|file| self.schedule.mark(*file));
-        self.drain.unfinished = unfinished;
-        !self.drain.unfinished.is_empty()
+        let are_any = !unfinished.is_empty();
+        self.drain.end_lines_of(unfinished);
+        are_any
     }
 
     /// Whether a file is deleted by now: with a `quiet` of zero nobody has looked since the wish.
@@ -226,36 +115,36 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// is delivered, one archive after the other, and a file that is being written when it is
     /// whole.)
     fn finds_more(&mut self, now: Instant) -> bool {
-        let grown_at = self.grown_at();
-        let is_news = self.are_names_changed || self.drain.looked_after != Some(grown_at);
-        // What was read asks for it: the rest of a file may be in its copy.
-        let is_unsure = self.is_scan_wanted || (self.is_looking() && is_news);
-        let waits = self.has_chance();
-        if !(is_unsure || waits) {
-            return false;
+        let (grown_at, prospect) = (self.grown_at(), self.prospect());
+        // What was read asks for a discovery: the rest of a file may be in its copy.
+        let (is_scan_wanted, are_names_changed) = (self.is_scan_wanted, self.are_names_changed);
+        match self.drain.last_look(is_scan_wanted, are_names_changed, grown_at, &prospect, now) {
+            LastLook::Done => return false,
+            LastLook::Later => return true,
+            LastLook::Now => {}
         }
-        if !is_unsure && self.drain.look_at.is_some_and(|at| now < at) {
-            return true;
-        }
-        self.drain.looked_after = Some(grown_at);
+        self.drain.on_look(grown_at);
         self.rest_unpacked();
         self.settle();
         let before = self.progress();
         self.discover(now);
-        self.note_look(before, now);
+        let (prospect, has_vanished) = (self.prospect(), self.unopened.has_vanished());
+        self.drain.on_looked(before, &prospect, has_vanished, self.packed.is_idle(), now);
         // It may have read some of it already.
         let is_begun = self.batcher.oldest().is_some() || !self.is_acknowledged();
-        is_begun || self.has_chance() || !self.schedule.is_empty() || now < self.quiet_at()
+        is_begun
+            || self.drain.has_chance(&prospect)
+            || !self.schedule.is_empty()
+            || now < self.quiet_at()
     }
 
     fn progress(&self) -> Progress {
         (self.counters.files_opened, self.packed.turns())
     }
 
-    /// Whether one more look may lead to a file that is not open.
-    fn has_chance(&self) -> bool {
-        let is_fruitless = self.drain.fruitless == Some(self.progress());
-        self.unopened.count() > 0 && (!is_fruitless || self.retry_at().is_some())
+    fn prospect(&self) -> Prospect {
+        let is_any_unopened = self.unopened.count() > 0;
+        Prospect { progress: self.progress(), is_any_unopened, retry_at: self.retry_at() }
     }
 
     /// When a look may lead on although the last one did not. By then a file that was being written
@@ -268,24 +157,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.packed.retry_at().into_iter().chain(rest_at).min()
     }
 
-    /// Decides whether and when another look for more files follows.
-    fn note_look(&mut self, before: Progress, now: Instant) {
-        self.drain.vanished = match self.unopened.has_vanished() {
-            true => self.drain.vanished.saturating_add(1),
-            false => 0,
-        };
-        // What was renamed just then is found under its new name.
-        let is_renamed = (1..=VANISHED_MAX).contains(&self.drain.vanished);
-        let is_fruitless = self.progress() == before && self.packed.is_idle() && !is_renamed;
-        self.drain.fruitless = is_fruitless.then_some(before);
-        let next = if is_fruitless { self.retry_at() } else { Some(now) };
-        self.drain.look_at = next.filter(|_| self.has_chance());
-    }
-
     /// Looks at the sizes a last time when the agent is told to end at once. What was written since
     /// is not delivered, and must not be taken for it.
     pub(super) fn take_stock(&mut self, now: Instant) {
-        if self.stage != Stage::Closed {
+        if !self.drain.is_closed() {
             self.examine_where(now, |_| true);
         }
     }

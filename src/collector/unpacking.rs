@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::said::Kind;
 use super::timers::Timer;
-use super::{Collector, READS_PER_TURN, Stage, opening};
+use super::{Collector, READS_PER_TURN, opening};
 use crate::base::span::FileKey;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::Stat;
@@ -147,7 +147,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_it = stat.size == 0
             && path.extension().is_some_and(|extension| extension == "gz")
             && is_young(&self.os, stat)
-            && self.stage == Stage::Running;
+            && self.drain.is_running();
         if is_it {
             self.unopened.add(path, "it is empty, and may be about to be compressed text");
         }
@@ -195,7 +195,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let mut next = match self.packed.measuring.take() {
             Some(next) if next.gzip.change()?.is_none() => next,
             // Asked to end, there is no time to wait: it is whole if it unpacks.
-            Some(_) | None if is_young(&self.os, stat) && self.stage == Stage::Running => {
+            Some(_) | None if is_young(&self.os, stat) && self.drain.is_running() => {
                 return Ok(false);
             }
             Some(_) | None => match self.begin_measuring(reader, stat, path)? {
@@ -326,7 +326,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if change.is_none() {
             return Ok(());
         }
-        if is_young(&self.os, &reader.stat()?) && self.stage == Stage::Running {
+        if is_young(&self.os, &reader.stat()?) && self.drain.is_running() {
             let path = reader.path().unwrap_or_default();
             self.unopened.add(&path, "it is compressed, and somebody writes over it");
             return Ok(());
