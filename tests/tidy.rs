@@ -54,7 +54,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "collector::said"),
     (
         Level::Asks,
-        "collector::fruitless collector::left collector::once collector::drain collector",
+        "collector::fruitless collector::left collector::once collector::drain collector::intake collector",
     ),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (

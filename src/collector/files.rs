@@ -269,7 +269,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn discover(&mut self, now: Instant) {
         (self.is_scan_wanted, self.are_names_changed) = (false, false);
         let news_from = self.news.on_discovery(self.watch.trouble().is_none(), now);
-        self.schedule.looked(news_from);
+        self.intake.looked(news_from);
         self.packed.on_discovery(now);
         // What has trouble now: what is not among it any more is news when it comes back.
         self.troubled.turn();
@@ -347,7 +347,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let used = used.saturating_sub(self.breath.used);
         let took = (ended - now).saturating_sub(self.breath.took);
         // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
-        let fair = used.div_f64(self.limit.cpu_cores) * 2;
+        let fair = used.div_f64(self.intake.cpu_cores()) * 2;
         // (Who was frozen meanwhile has not worked that long.)
         let took = took.clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
         self.timers.set(Timer::ScanFrom, ended + took);
@@ -511,8 +511,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Whether a turn would read what has grown.
     fn can_go_on(&self) -> bool {
-        let is_held_up = self.is_blocked || !self.unparked.is_empty();
-        !self.drain.is_closed() && !is_held_up && self.schedule.has_grown()
+        !self.drain.is_closed() && self.unparked.is_empty() && self.intake.has_grown()
     }
 
     /// Opens the files that were found and are not open. Returns device and inode of all of them.
@@ -899,7 +898,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Change::None => {
                 // The same size can be other bytes: written to, so look at them.
                 if is_announced {
-                    self.schedule.mark(file);
+                    self.intake.mark(file);
                 }
             }
             Change::Grew => {
@@ -907,14 +906,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 if was_delivered {
                     self.timers.start(Timer::Durable, now + DURABLE_PERIOD);
                 }
-                self.schedule.mark_grown(file);
+                self.intake.mark_grown(file);
                 self.note_announced(file, is_announced);
             }
-            Change::Unread => self.schedule.mark_grown(file),
-            Change::Touched => self.schedule.mark(file),
+            Change::Unread => self.intake.mark_grown(file),
+            Change::Touched => self.intake.mark(file),
             Change::Cut(bytes) => {
                 self.on_cut(file, bytes);
-                self.schedule.mark(file);
+                self.intake.mark(file);
             }
             Change::Shrank => self.on_shrunk(file, now),
         }

@@ -22,6 +22,7 @@
 mod drain;
 mod files;
 pub mod fruitless;
+mod intake;
 mod left;
 mod missing;
 mod news;
@@ -47,6 +48,7 @@ use std::time::{Duration, Instant};
 use self::drain::Drain;
 use self::files::{Breath, Unwatched};
 use self::fruitless::Fruitless;
+use self::intake::Intake;
 pub use self::left::Left;
 use self::left::{Beyond, Unopened};
 use self::news::News;
@@ -68,18 +70,12 @@ use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
-use crate::limit::bucket::Bucket;
-use crate::limit::cgroup::Limits;
-use crate::limit::pacer::Pacer;
-use crate::limit::slack::Slack;
 use crate::tail::crowd::Names;
 use crate::tail::discover::Patterns;
-use crate::tail::filled::Filled;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Registry, State, Tracked};
 use crate::tail::remembered::Remembered;
-use crate::tail::schedule::Schedule;
 use crate::tail::watch::Watch;
 use crate::{batch, limit, tail};
 
@@ -99,8 +95,6 @@ const SAVES_PACED_FROM: usize = 256;
 const SAVE_PAUSE_FACTOR: u32 = 20;
 /// Most of a CPU limit that large saves may take, as a share of 1.
 const SAVES_SHARE_OF_CPU: f64 = 0.25;
-/// Least time between two readings of the container's limits.
-const CONTAINER_PERIOD: Duration = Duration::from_secs(30);
 /// Least time between two reports.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
 /// Pause after a report, in multiples of the CPU time that it took. Of very many files it takes
@@ -108,9 +102,6 @@ const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
 const PUBLISH_PAUSE_FACTOR: u32 = 500;
 /// Most pieces of files that one turn reads before the loop looks at mail and events again.
 const READS_PER_TURN: usize = 8;
-/// Least bytes of a file that a turn takes under a rate limit.
-const PIECE_BYTES_MIN: usize = 4096;
-
 /// What the collector is built from.
 pub struct Options {
     /// Which files, and how to read them.
@@ -183,23 +174,11 @@ pub struct Collector<O: Os, K: Keep> {
     registry: Registry,
     remembered: Remembered,
     readers: HashMap<FileKey, Reader<O::File>>,
-    schedule: Schedule,
-    filled: Filled,
+    intake: Intake,
     batcher: Batcher,
     handoff: CollectorEnd,
     store: K,
-    bucket: Option<Bucket>,
-    /// Bytes of a file that may be taken in one turn: a tenth of a second's under a rate limit.
-    piece_bytes: usize,
-    pacer: Pacer,
-    limit: limit::Options,
-    /// What the container's limits allowed when they were read last.
-    container: Limits,
-    slack: Slack,
     rng: fastrand::Rng,
-    /// The buffer that all files are read into; empty after memory was given back.
-    buffer: Vec<u8>,
-    read_bytes: usize,
     counters: CollectorCounters,
     /// Files that discovery finds and that need not be open.
     aside: Aside,
@@ -259,8 +238,6 @@ pub struct Collector<O: Os, K: Keep> {
     are_names_changed: bool,
     timers: Timers,
     news: News,
-    /// Whether the last turn ended because the hand-off was full.
-    is_blocked: bool,
     /// Whether something changed that a checkpoint must hold.
     is_moved: bool,
     checkpoint_saved_unix: u64,
@@ -304,28 +281,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         // Until the first discovery is over, the last look is that of the run before.
         let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(|| opening::stamp(&os));
-        let rate = options.limit.bytes_per_second;
         let topic = options.batch.topic.clone();
         let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
         if options.once.is_some() {
             batcher.end_groups_with_partial_lines();
         }
         let mut timers = Timers::default();
-        timers.set(Timer::Quota, now + CONTAINER_PERIOD);
+        let intake = Intake::new(&os, options.limit, options.read_bytes, &mut timers, now);
         Ok(Self {
             topic,
             batcher,
-            piece_bytes: match rate {
-                0 => usize::MAX,
-                rate => usize::try_from(rate / 10).unwrap_or(usize::MAX).max(PIECE_BYTES_MIN),
-            },
-            bucket: (rate > 0).then(|| Bucket::new(rate, now)),
-            pacer: Pacer::new(options.limit.cpu_cores, os.cpu(), now),
-            limit: options.limit,
-            container: Limits::default(),
-            slack: Slack::new(now),
-            buffer: Vec::new(),
-            read_bytes: options.read_bytes,
             counters: CollectorCounters {
                 checkpoint_damaged: loaded.damaged.len() as u64,
                 ..CollectorCounters::default()
@@ -342,8 +307,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             watch: Watch::new(&os),
             registry: Registry::default(),
             readers: HashMap::new(),
-            schedule: Schedule::default(),
-            filled: Filled::default(),
+            intake,
             handoff,
             store,
             rng: fastrand::Rng::with_seed(u64::from_le_bytes(seed)),
@@ -379,7 +343,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             are_names_changed: false,
             timers,
             news: News::new(now),
-            is_blocked: false,
             is_moved: false,
             checkpoint_saved_unix: 0,
             checkpoint_error: String::new(),
@@ -397,7 +360,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.drain.on_wish(mail.drain, mail.abandon);
         self.is_list_wanted |= mail.wants_files;
         if !mail.acks.is_empty() {
-            self.is_blocked = false;
+            self.intake.unblock();
             self.touch(now);
         }
         for ack in mail.acks {
@@ -459,18 +422,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.timers.clear(Timer::ReadFrom);
         self.counters.turns += 1;
         self.measure();
-        for file in self.filled.take_due(now) {
-            self.schedule.mark_grown(file);
-        }
+        self.intake.mark_filled(now);
         let flush = self.registry.rests_due(self.tail.partial_line_timeout, now);
         for &file in &flush {
-            self.schedule.mark(file);
+            self.intake.mark(file);
         }
         for _ in 0..READS_PER_TURN {
             if !self.may_read(now) {
                 break;
             }
-            let Some(file) = self.schedule.next_file() else { break };
+            let Some(file) = self.intake.next_file() else { break };
             let ends_line = flush.contains(&file) || self.drain.ends_line_of(file);
             self.read(file, ends_line, now);
             // A turn of several reads would be too much at once for a small limit.
@@ -485,66 +446,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn may_read(&mut self, now: Instant) -> bool {
         // Refused batches that cannot be set aside have given their room back: read no more.
         // What is acknowledged is to be saved before more is read.
-        let is_held_up = self.is_blocked || !self.unparked.is_empty() || self.handoff.has_mail();
+        let is_held_up =
+            self.intake.is_blocked() || !self.unparked.is_empty() || self.handoff.has_mail();
         !is_held_up && !self.is_rate_limited(now) && self.make_room()
     }
 
     /// Says whether the CPU limit asks for a pause.
     fn pace(&mut self) -> bool {
-        let now = self.os.now();
-        let rest = self.pacer.on_turn(self.os.cpu(), now);
-        if rest.is_zero() {
-            return false;
-        }
-        self.counters.cpu_pauses += 1;
-        self.pause(now + rest);
-        true
-    }
-
-    /// Reads the limits of the container again, which may change while the agent runs. Called when
-    /// the loop is awake anyway.
-    fn heed_container(&mut self, now: Instant) {
-        if !self.timers.is_due(Timer::Quota, now) {
-            return;
-        }
-        self.timers.set(Timer::Quota, now + CONTAINER_PERIOD);
-        let before = std::mem::replace(&mut self.container, self.os.limits());
-        let set = self.limit.cpu_cores_max;
-        let cores = self.container.cpu_cores.filter(|quota| *quota > 0.0);
-        let cores = cores.map_or(set, |quota| quota.min(set));
-        if (cores - self.limit.cpu_cores).abs() > f64::EPSILON {
-            tracing::info!(
-                cores,
-                before = self.limit.cpu_cores,
-                "the container's CPU quota has changed; keeping within it"
-            );
-            self.limit.cpu_cores = cores;
-            self.pacer.set_cores(cores);
-            self.touch(now);
-        }
-        let limit_bytes = self.limit.memory_bytes;
-        if let Some(bytes) = self.container.memory_bytes
-            && bytes < limit_bytes
-            && before.memory_bytes != Some(bytes)
-        {
-            tracing::warn!(
-                bytes,
-                limit_bytes,
-                hint =
-                    "restart the agent to divide the memory anew, or raise the container's limit",
-                "the container's memory limit is now lower than what the agent was started for"
-            );
-        }
+        self.intake.pace(&self.os, &mut self.timers, &mut self.counters)
     }
 
     /// Gives back to the system, after a burst, the memory that it has used.
     fn give_back(&mut self, now: Instant) {
         let held = self.handoff.outstanding_bytes() + self.batcher.open_bytes();
-        self.slack.on_level(held, now);
-        if !self.slack.is_due(now) {
+        if !self.intake.trims(held, now) {
             return;
         }
-        self.buffer = Vec::new();
         if let Err(error) = self.batcher.slim() {
             tracing::debug!(%error, "the compressor stays as it is");
         }
@@ -552,27 +469,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn is_rate_limited(&mut self, now: Instant) -> bool {
-        let Some(bucket) = &self.bucket else { return false };
-        let ready_at = bucket.ready_at(now);
-        if ready_at <= now {
-            return false;
-        }
-        if !self.schedule.is_empty() {
-            self.counters.rate_pauses += 1;
-            self.pause(ready_at);
-        }
-        true
-    }
-
-    fn pause(&mut self, until: Instant) {
-        self.timers.defer(Timer::ReadFrom, until);
+        self.intake.is_rate_limited(&mut self.timers, &mut self.counters, now)
     }
 
     /// Keeps all open groups together under their limit. Says whether there is room for more.
     fn make_room(&mut self) -> bool {
         while self.batcher.is_over() {
             if !self.handoff.has_room() {
-                self.is_blocked = true;
+                self.intake.block();
                 return false;
             }
             let Some((_, file)) = self.batcher.oldest() else { break };
@@ -660,7 +564,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let ended = self.os.now();
         if count > SAVES_PACED_FROM {
             let took = ended - started;
-            let fair = took.div_f64(self.limit.cpu_cores * SAVES_SHARE_OF_CPU);
+            let fair = took.div_f64(self.intake.cpu_cores() * SAVES_SHARE_OF_CPU);
             // A disk that hung once, or a process that was frozen, is no reason to save no more.
             let pause = (took * SAVE_PAUSE_FACTOR).max(fair).min(DURABLE_PERIOD);
             self.timers.set(Timer::SaveFrom, ended + pause);
@@ -737,8 +641,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             handoff_bytes_max: self.handoff.bytes_max() as u64,
             open_bytes: self.batcher.open_bytes() as u64,
             held_deleted_bytes: self.registry.held_deleted_bytes(),
-            cpu_limit_cores: self.limit.cpu_cores,
-            memory_limit_bytes: self.limit.memory_bytes,
+            cpu_limit_cores: self.intake.cpu_cores(),
+            memory_limit_bytes: self.intake.memory_bytes(),
             checkpoint_saved_unix: self.checkpoint_saved_unix,
             checkpoint_error: self.checkpoint_error.clone(),
         });

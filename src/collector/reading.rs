@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
+use super::intake::PIECE_BYTES_MIN;
 use super::opening::Origin;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
@@ -55,7 +56,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.drop_stages(file);
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
-        self.schedule.mark_grown(restarted.file);
+        self.intake.mark_grown(restarted.file);
         self.is_moved = true;
         self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0);
         // Notifications must lead to the new key before the next discovery.
@@ -113,8 +114,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Drops the stages of a file: no more bytes of it come to them.
     pub(super) fn drop_stages(&mut self, file: FileKey) {
         self.batcher.end(file);
-        self.schedule.on_end(file);
-        self.filled.forget(file);
+        self.intake.forget(file);
     }
 
     /// Takes a file that has fewer bytes than were read. What an examination showed before was its
@@ -172,23 +172,20 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let gzip = self.readers.get(&file).and_then(Reader::gzip);
         let is_whole = gzip.is_some_and(|gzip| gzip.is_measured() && gzip.damage().is_none());
         let flush_partial = is_whole || (flush_partial && change != Change::Grew);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        if buffer.is_empty() {
-            buffer = vec![0; self.read_bytes];
-        }
+        let mut buffer = self.intake.take_buffer();
         let outcome = self.read_into(&mut buffer, file, stat, flush_partial, now);
-        self.buffer = buffer;
+        self.intake.put_buffer(buffer);
         match outcome {
             Ok(Piece::Done) => self.release_unpacked(file),
-            Ok(Piece::More) => self.schedule.mark_grown(file),
+            Ok(Piece::More) => self.intake.mark_grown(file),
             Ok(Piece::Blocked) => {
-                self.is_blocked = true;
-                self.schedule.mark_grown(file);
+                self.intake.block();
+                self.intake.mark_grown(file);
             }
             Ok(Piece::Packed) => self.on_packed(file),
             // A compressed file: the text up to there is decoded in slices.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.schedule.mark_grown(file);
+                self.intake.mark_grown(file);
             }
             Ok(Piece::Rewritten) => self.on_other_bytes(file, now),
             Err(error) => drop(self.on_file_error(file, "read", &error)),
@@ -225,7 +222,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         if (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < stat.size {
-            let head = reader.head(self.filled.settled_end(file, now).max(offset))?;
+            let head = reader.head(self.intake.filled().settled_end(file, now).max(offset))?;
             if let Some(tracked) = self.registry.get_mut(file) {
                 tracked.opened.head = head;
             }
@@ -249,17 +246,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
             flush_partial: flush_partial && is_to_end,
             is_range_end: false,
         };
-        let since = self.schedule.waits_since(file, offset, stat.size, now);
+        let since = self.intake.waits_since(file, offset, stat.size, now);
         self.feed(file, input, is_to_end, is_held, within, since)
     }
 
     /// Whether the next byte of a file is a NUL that may still be filled.
     fn awaits_filling(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
-        let Some(at) = self.filled.awaited(file, now) else { return Ok(false) };
+        let Some(at) = self.intake.filled().awaited(file, now) else { return Ok(false) };
         let Some(reader) = self.readers.get(&file) else { return Ok(false) };
         let is_nul = reader.is_nul_at(at)?;
         if !is_nul {
-            self.filled.on_filled(file);
+            self.intake.filled().on_filled(file);
         }
         Ok(is_nul)
     }
@@ -280,7 +277,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(bytes);
         };
         let (offset, new) = (tracked.read_offset, &bytes[lead..]);
-        let known = self.filled.settled_end(file, now).saturating_sub(offset);
+        let known = self.intake.filled().settled_end(file, now).saturating_sub(offset);
         let known = usize::try_from(known).unwrap_or(usize::MAX).min(new.len());
         let nul = memchr::memchr(0, &new[known..]).filter(|_| !reader.is_unpacked());
         let Some(nul) = nul.map(|nul| known + nul) else { return Ok(bytes) };
@@ -293,7 +290,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if end <= at {
             return Ok(bytes);
         }
-        self.filled.await_at(file, at, end, now);
+        self.intake.filled().await_at(file, at, end, now);
         Ok(&bytes[..lead + nul])
     }
 
@@ -313,7 +310,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         // Under a rate limit a turn takes a piece of it, unless a single line is longer. The end
         // of a piece is not the end of the file, so nothing unfinished is sent there.
         let (whole, whole_is_to_end, whole_is_held) = (input, is_to_end, is_held);
-        let piece = input.lead.saturating_add(self.piece_bytes);
+        let piece = input.lead.saturating_add(self.intake.piece_bytes());
         if piece < whole.bytes.len() {
             input.bytes = &whole.bytes[..piece];
             (input.flush_partial, input.is_range_end) = (false, false);
@@ -329,15 +326,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.counters.bytes += progress.consumed as u64;
             self.counters.lines_split += progress.cut - u64::from(progress.sent_partial);
             self.counters.lines_partial += u64::from(progress.sent_partial);
-            if let Some(bucket) = &mut self.bucket {
-                bucket.take(progress.consumed as u64, input.now);
-            }
+            self.intake.take(progress.consumed as u64, input.now);
             let left = &input.bytes[input.lead..];
             let is_at_end = is_to_end && progress.stop == Stop::NeedsBytes;
             let is_idle = split::is_idle(left);
             self.registry.on_read(file, input.offset, progress.tail, is_at_end, is_idle);
             if is_at_end && (left.is_empty() || is_idle) {
-                self.schedule.on_end(file);
+                self.intake.on_end(file);
             }
             self.note_hole(file, before, progress.hole_bytes as u64);
             if let Some(tracked) = self.registry.get_mut(file) {
@@ -356,7 +351,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             match progress.stop {
                 // A single line is longer than the piece: twice as much, until that holds it.
                 Stop::NeedsBytes if is_stuck => {
-                    let piece = (input.bytes.len() - input.lead).max(super::PIECE_BYTES_MIN);
+                    let piece = (input.bytes.len() - input.lead).max(PIECE_BYTES_MIN);
                     let piece = input.lead + 2 * piece;
                     if let Some(bytes) = whole.bytes.get(..piece) {
                         input.bytes = bytes;
@@ -429,8 +424,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             return Ok(Piece::Done);
         };
-        if self.filled.settled_end(file, now) <= offset && !reader.is_unpacked() {
-            self.filled.await_at(file, offset, text + 1, now);
+        if self.intake.filled().settled_end(file, now) <= offset && !reader.is_unpacked() {
+            self.intake.filled().await_at(file, offset, text + 1, now);
             return Ok(Piece::Done);
         }
         let text = within.end.map_or(text, |end| text.min(end));

@@ -120,7 +120,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let Some((batch, refusal)) = self.returned.waiting.pop() else { break };
             self.handoff.free(batch.payload.len());
             // No acknowledgement follows if it is set aside.
-            self.is_blocked = false;
+            self.intake.unblock();
             self.change(batch, refusal);
             self.park(now);
         }

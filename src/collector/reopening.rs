@@ -130,7 +130,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             tracked.unpacked_unix = Some(self.os.wall().as_secs());
         }
         self.readers.insert(file, reader);
-        self.schedule.mark(file);
+        self.intake.mark(file);
         self.is_moved = true;
         Ok(())
     }

@@ -190,8 +190,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn make_room_to_read_again(&mut self, file: FileKey) {
         let longest = self.once.longest_line(file);
         let least = split::lookahead(longest) + TAIL_BYTES_MAX;
-        if longest > 0 && self.buffer.len() < least {
-            self.buffer.resize(least, 0);
+        if longest > 0 {
+            self.intake.widen_buffer(least);
         }
     }
 }

@@ -73,7 +73,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Step::Mail => self.take_mail(now),
             Step::Look if self.drain.is_looking() && !self.timers.holds(Timer::TurnFrom, now) => {
                 let written_from = self.news.on_look(now);
-                self.schedule.looked(written_from);
+                self.intake.looked(written_from);
                 self.look(now);
             }
             Step::Look if self.drain.is_looking() && self.expects_births(now) => self.glance(now),
@@ -98,7 +98,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if has_acks {
             self.on_acknowledged(now);
         }
-        self.heed_container(now);
+        if self.intake.reload_quota(&self.os, &mut self.timers, now) {
+            self.touch(now);
+        }
         self.heed_wish(now);
     }
 
@@ -132,14 +134,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let is_reading = !self.drain.is_closed();
         let is_paused = self.timers.is_set(Timer::ReadFrom);
-        let can_read = is_reading && !is_paused && !self.is_blocked && self.unparked.is_empty();
+        let can_read =
+            is_reading && !is_paused && !self.intake.is_blocked() && self.unparked.is_empty();
         let can_measure = is_reading && !is_paused && self.packed.is_measuring();
-        if can_measure || (can_read && !self.schedule.is_empty()) {
+        if can_measure || (can_read && self.intake.has_turns()) {
             return Wait { until: Some(now), sees_events: false };
         }
         let timers = &self.timers;
         let mut deadlines = vec![timers.get(Timer::Durable), timers.get(Timer::Publish)];
-        deadlines.extend([self.slack.deadline(), self.said.deadline(), self.stop_deadline(now)]);
+        deadlines.extend([
+            self.intake.trim_deadline(),
+            self.said.deadline(),
+            self.stop_deadline(now),
+        ]);
         if self.is_moved {
             deadlines.push(Some(timers.free_at(&[Timer::SaveFrom], now)));
         }
@@ -148,7 +155,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         if can_read {
             deadlines.push(self.registry.rest_deadline(self.tail.partial_line_timeout));
-            deadlines.push(self.filled.deadline());
+            deadlines.push(self.intake.filled_deadline());
         }
         if self.handoff.has_room() {
             deadlines.push(self.batcher.deadline());

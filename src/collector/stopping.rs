@@ -43,7 +43,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.discover(now);
         let files: Vec<FileKey> = self.registry.iter().map(|(file, _)| file).collect();
         for file in files {
-            self.schedule.mark(file);
+            self.intake.mark(file);
         }
     }
 
@@ -89,7 +89,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let rests = self.registry.rests_due(Duration::ZERO, self.os.now());
         let ends = |file: &FileKey| is_final || self.is_deleted(*file);
         let unfinished: BTreeSet<FileKey> = rests.into_iter().filter(ends).collect();
-        unfinished.iter().for_each(|file| self.schedule.mark(*file));
+        unfinished.iter().for_each(|file| self.intake.mark(*file));
         let are_any = !unfinished.is_empty();
         self.drain.end_lines_of(unfinished);
         are_any
@@ -102,7 +102,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn is_reading(&self) -> bool {
-        !self.schedule.is_empty() || self.packed.is_measuring() || self.filled.is_waiting()
+        self.intake.is_waiting() || self.packed.is_measuring()
     }
 
     /// Whether nothing is on its way, or waits to be set aside.
@@ -134,7 +134,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_begun = self.batcher.oldest().is_some() || !self.is_acknowledged();
         is_begun
             || self.drain.has_chance(&prospect)
-            || !self.schedule.is_empty()
+            || self.intake.has_turns()
             || now < self.quiet_at()
     }
 

@@ -340,7 +340,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             tracked.found_as = found_as;
             tracked.unpacked_unix = Some(self.os.wall().as_secs());
         }
-        self.schedule.mark(file);
+        self.intake.mark(file);
         Ok(())
     }
 
