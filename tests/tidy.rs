@@ -54,8 +54,9 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "collector::said"),
     (
         Level::Asks,
-        "collector::fruitless collector::left collector::once collector::drain collector::intake collector",
+        "collector::fruitless collector::left collector::once collector::drain collector::intake",
     ),
+    (Level::Asks, "collector::stamp collector::aside collector"),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (
         Level::Asks,
@@ -95,10 +96,8 @@ const CIRCLES: &[(&str, &str)] = &[
     ("tail::walk", "tail::discover"),
     ("tail::walk::links", "tail::discover"),
     ("collector", "collector::files"),
-    ("collector", "collector::opening"),
     ("collector", "collector::refused"),
     ("collector", "collector::unpacking"),
-    ("collector::opening", "collector::files"),
 ];
 
 /// Who never hears of whom, wherever they stand in the table.

@@ -7,12 +7,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::left::{self, Beyond, Unopened};
+use super::left::{self, Beyond, LATER, Unopened};
 use super::said::Kind;
+use super::stamp::{nanoseconds, stamp};
 use super::timers::Timer;
-use super::{
-    Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT, opening,
-};
+use super::{Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
@@ -66,8 +65,6 @@ const OPENING_MAX: Duration = Duration::from_millis(500);
 const OPENED_LEAST: u64 = 64;
 /// How much longer than [`OPENING_MAX`] the opening of [`OPENED_LEAST`] files may take.
 const OPENING_LONGER_MAX: Duration = Duration::from_secs(2);
-/// Why a file is not open yet where there are very many.
-pub(super) const LATER: &str = "it waits for its turn";
 /// Why a file is not open where descriptors are few.
 const SHORT: &str = "it waits for a descriptor";
 /// How long a discovery works before it does what cannot wait for its end.
@@ -274,8 +271,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         // What has trouble now: what is not among it any more is news when it comes back.
         self.troubled.turn();
         let (mut found, mut is_all) = (HashSet::new(), false);
-        let (looked_at, began) = (opening::stamp(&self.os), self.os.now());
-        let since = looked_at.saturating_sub(opening::nanoseconds(STAMP_MARGIN));
+        let (looked_at, began) = (stamp(&self.os), self.os.now());
+        let since = looked_at.saturating_sub(nanoseconds(STAMP_MARGIN));
         let (used, opened) = (self.os.thread_cpu(), self.counters.files_opened);
         self.breath = Breath::new(self.os.now() + BREATH_PERIOD);
         let (first, is_none_left) = (self.registry.next_key(), self.unopened.count() == 0);

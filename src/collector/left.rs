@@ -12,6 +12,9 @@ use crate::tail::os::Os;
 /// Most files of which the reason is kept.
 pub(super) const NAMED_MAX: usize = 20;
 
+/// Why a file is not open yet where there are very many.
+pub(super) const LATER: &str = "it waits for its turn";
+
 /// A file that is left, and why.
 #[derive(Clone, Debug)]
 pub struct Left {

@@ -19,6 +19,7 @@
 //! Told to drain, the loop goes on until nothing is left and the files have been quiet (`stopping`).
 //! Told to abandon, it saves what is known and ends.
 
+mod aside;
 mod drain;
 mod files;
 pub mod fruitless;
@@ -34,6 +35,7 @@ mod refused;
 mod reopening;
 mod rereading;
 mod said;
+mod stamp;
 mod step;
 pub mod stopping;
 mod timers;
@@ -45,6 +47,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::aside::Aside;
 use self::drain::Drain;
 use self::files::{Breath, Unwatched};
 use self::fruitless::Fruitless;
@@ -53,7 +56,6 @@ pub use self::left::Left;
 use self::left::{Beyond, Unopened};
 use self::news::News;
 use self::once::Once;
-use self::opening::Aside;
 use self::refused::Refused;
 use self::said::{Kind, Said};
 pub use self::step::{Step, Wait};
@@ -280,7 +282,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             seed = fastrand::u64(..).to_le_bytes();
         }
         // Until the first discovery is over, the last look is that of the run before.
-        let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(|| opening::stamp(&os));
+        let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(|| stamp::stamp(&os));
         let topic = options.batch.topic.clone();
         let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
         if options.once.is_some() {

@@ -11,6 +11,7 @@ use super::opening::Origin;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
 use super::said::Kind;
+use super::stamp::wall_nanoseconds;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
@@ -36,7 +37,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             true => judge::gone_at(stat.changed, changed_before),
             false => Some(stat.changed),
         });
-        let gone_at = gone_at.unwrap_or_else(|| super::opening::wall_nanoseconds(&self.os));
+        let gone_at = gone_at.unwrap_or_else(|| wall_nanoseconds(&self.os));
         let may_be_copy = self.may_be_copied_over(file);
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
         self.aside.end();

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::said::Kind;
+use super::stamp::{nanoseconds, wall_nanoseconds};
 use super::timers::Timer;
-use super::{Collector, READS_PER_TURN, opening};
+use super::{Collector, READS_PER_TURN};
 use crate::base::span::FileKey;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::Stat;
@@ -403,6 +404,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
 }
 
 fn is_young(os: &impl Os, stat: &Stat) -> bool {
-    let age = opening::wall_nanoseconds(os).saturating_sub(stat.changed);
-    (0..opening::nanoseconds(QUIET)).contains(&age)
+    let age = wall_nanoseconds(os).saturating_sub(stat.changed);
+    (0..nanoseconds(QUIET)).contains(&age)
 }
