@@ -50,13 +50,13 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Edge, "send::watched send::credentials send::tls send::lookup send::http send::brake"),
     (Level::Edge, "send::journal send send::connect send::replay"),
     // Loops: they meet in `handoff` and nowhere else.
-    (Level::Pure, "collector::timers collector::news"),
+    (Level::Pure, "collector::timers collector::news collector::refusals"),
     (Level::Pure, "collector::said"),
     (
         Level::Asks,
         "collector::fruitless collector::left collector::once collector::drain collector::intake",
     ),
-    (Level::Asks, "collector::stamp collector::aside collector"),
+    (Level::Asks, "collector::stamp collector::aside collector::ledger collector"),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (
         Level::Asks,
@@ -96,7 +96,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("tail::walk", "tail::discover"),
     ("tail::walk::links", "tail::discover"),
     ("collector", "collector::files"),
-    ("collector", "collector::refused"),
     ("collector", "collector::unpacking"),
 ];
 

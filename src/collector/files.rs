@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::ledger::Ledger;
 use super::left::{self, Beyond, LATER, Unopened};
 use super::said::Kind;
 use super::stamp::{nanoseconds, stamp};
 use super::timers::Timer;
-use super::{Collector, DURABLE_PERIOD, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT};
+use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
@@ -365,9 +366,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             () => SCAN_PERIOD_POLLING,
         };
         self.timers.set(Timer::Scan, ended + period);
-        if self.store.needs_save() {
-            self.timers.start(Timer::Durable, now);
-        }
+        self.ledger.check(&mut self.timers, now);
         self.timers.set(Timer::Publish, now);
     }
 
@@ -508,7 +507,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Whether a turn would read what has grown.
     fn can_go_on(&self) -> bool {
-        !self.drain.is_closed() && self.unparked.is_empty() && self.intake.has_grown()
+        !self.drain.is_closed() && !self.ledger.refusals.has_unparked() && self.intake.has_grown()
     }
 
     /// Opens the files that were found and are not open. Returns device and inode of all of them.
@@ -716,7 +715,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 && *path != *tracked.opened.resolved
             {
                 tracked.opened.resolved = path.into();
-                self.is_moved = true;
+                self.ledger.note(true);
             }
         }
     }
@@ -810,14 +809,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let left = self.registry.end(file).unwrap_or(0);
         self.drop_stages(file);
         self.readers.remove(&file);
-        self.is_moved = true;
+        self.ledger.note(true);
         left
     }
 
     /// Closes a file of which nothing was read, as if it had never been opened.
     pub(super) fn let_go(&mut self, file: FileKey) {
         self.counters.skipped_truncated_bytes += self.registry.forget(file);
-        self.once.forget(file);
+        self.ledger.once.forget(file);
         self.drop_stages(file);
         self.readers.remove(&file);
     }
@@ -855,9 +854,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let has_gone = ended.state == State::Deleted
                 || ended.gone_at != 0
                 || self.registry.find(opened.device, opened.inode).is_some();
-            let checkpoint = self.checkpoint(file, &ended, self.os.wall().as_secs());
-            self.once.forget(file);
-            self.returned.forget_row(file);
+            let unix = self.os.wall().as_secs();
+            let checkpoint = self.ledger.checkpoint(self.looked_at, file, &ended, unix);
+            self.ledger.forget(file);
             let is_done = ended.left_bytes == 0;
             self.on_original_ended(file, &ended, has_gone);
             if has_gone {
@@ -866,7 +865,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 self.remembered.put_done(checkpoint);
             }
             self.is_scan_wanted |= self.aside.has_copies();
-            self.is_moved = true;
+            self.ledger.note(true);
         }
     }
 
@@ -901,7 +900,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Change::Grew => {
                 // After a kill, too, it is to be known that not all of it was delivered.
                 if was_delivered {
-                    self.timers.start(Timer::Durable, now + DURABLE_PERIOD);
+                    Ledger::<K>::save_soon(&mut self.timers, now);
                 }
                 self.intake.mark_grown(file);
                 self.note_announced(file, is_announced);

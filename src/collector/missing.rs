@@ -33,7 +33,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 && remembered::is_gone_from_its_place(&self.os, saved)
         };
         let told = self.remembered.tell(is_missing);
-        self.is_moved |= !told.is_empty();
+        self.ledger.note(!told.is_empty());
         for saved in told.iter().take(NAMED_MAX) {
             tracing::warn!(
                 file = %saved.path.display(), resolved = %saved.resolved.display(),

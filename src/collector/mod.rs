@@ -24,6 +24,7 @@ mod drain;
 mod files;
 pub mod fruitless;
 mod intake;
+mod ledger;
 mod left;
 mod missing;
 mod news;
@@ -31,6 +32,7 @@ mod once;
 mod opening;
 mod overwritten;
 mod reading;
+mod refusals;
 mod refused;
 mod reopening;
 mod rereading;
@@ -41,7 +43,6 @@ pub mod stopping;
 mod timers;
 mod unpacking;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,17 +53,17 @@ use self::drain::Drain;
 use self::files::{Breath, Unwatched};
 use self::fruitless::Fruitless;
 use self::intake::Intake;
+use self::ledger::{Known, Ledger, Told};
 pub use self::left::Left;
 use self::left::{Beyond, Unopened};
 use self::news::News;
 use self::once::Once;
-use self::refused::Refused;
-use self::said::{Kind, Said};
+use self::said::Said;
 pub use self::step::{Step, Wait};
 use self::timers::{Timer, Timers};
 use self::unpacking::Packed;
 use crate::base::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
-use crate::base::sealed::{Outcome, Refusal, Route, SealedBatch};
+use crate::base::sealed::{Outcome, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
@@ -88,15 +89,6 @@ const SCAN_PERIOD: Duration = Duration::from_secs(5);
 const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
 /// Time between two discoveries while files wait for descriptors that others give up.
 const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
-/// Least time between two saves that are written through to the disk.
-const DURABLE_PERIOD: Duration = Duration::from_secs(5);
-/// Most files whose checkpoint is saved without a pause. With more, a save is large, and the next
-/// one waits.
-const SAVES_PACED_FROM: usize = 256;
-/// Pause after a large save, in multiples of the time that it took.
-const SAVE_PAUSE_FACTOR: u32 = 20;
-/// Most of a CPU limit that large saves may take, as a share of 1.
-const SAVES_SHARE_OF_CPU: f64 = 0.25;
 /// Least time between two reports.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
 /// Pause after a report, in multiples of the CPU time that it took. Of very many files it takes
@@ -162,13 +154,12 @@ pub struct Summary {
 /// The loop and all that it owns.
 pub struct Collector<O: Os, K: Keep> {
     os: O,
-    collection: Arc<str>,
     tail: tail::Options,
     files_max: usize,
     topic: String,
     tags: TagPlan,
     shard_hash_keys: Vec<String>,
-    once: Once,
+    ledger: Ledger<K>,
     /// The patterns; empty while a walk has them.
     patterns: Patterns,
     is_walking: bool,
@@ -179,7 +170,6 @@ pub struct Collector<O: Os, K: Keep> {
     intake: Intake,
     batcher: Batcher,
     handoff: CollectorEnd,
-    store: K,
     rng: fastrand::Rng,
     counters: CollectorCounters,
     /// Files that discovery finds and that need not be open.
@@ -227,9 +217,6 @@ pub struct Collector<O: Os, K: Keep> {
     started: Instant,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
-    /// Refused records that could not be set aside yet.
-    unparked: Vec<(SealedBatch, Refusal)>,
-    returned: Refused,
     /// Whether it was logged that files are polled.
     is_polling_logged: bool,
     /// Whether the first discovery is done.
@@ -240,10 +227,6 @@ pub struct Collector<O: Os, K: Keep> {
     are_names_changed: bool,
     timers: Timers,
     news: News,
-    /// Whether something changed that a checkpoint must hold.
-    is_moved: bool,
-    checkpoint_saved_unix: u64,
-    checkpoint_error: String,
     /// Whether somebody waits for the list of files.
     is_list_wanted: bool,
     /// How long what changes may wait to be published.
@@ -290,6 +273,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let mut timers = Timers::default();
         let intake = Intake::new(&os, options.limit, options.read_bytes, &mut timers, now);
+        let once = Once::new(&os, options.once);
+        let remembered = Remembered::new(loaded.checkpoints, unix, &options.collection);
+        let ledger = Ledger::new(store, options.collection, options.destination, once);
         Ok(Self {
             topic,
             batcher,
@@ -297,13 +283,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 checkpoint_damaged: loaded.damaged.len() as u64,
                 ..CollectorCounters::default()
             },
-            remembered: Remembered::new(loaded.checkpoints, unix, &options.collection),
-            collection: options.collection,
+            remembered,
             tail: options.tail,
             files_max: options.files_max,
             tags: options.tags,
             shard_hash_keys: options.shard_hash_keys,
-            once: Once::new(&os, options.once),
+            ledger,
             patterns,
             is_walking: false,
             watch: Watch::new(&os),
@@ -311,7 +296,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             readers: HashMap::new(),
             intake,
             handoff,
-            store,
             rng: fastrand::Rng::with_seed(u64::from_le_bytes(seed)),
             aside: Aside::default(),
             packed: Packed::default(),
@@ -337,17 +321,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             unadopted: HashSet::new(),
             started: now,
             clock_offset: 0,
-            unparked: Vec::new(),
-            returned: Refused::new(options.destination),
             is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
             are_names_changed: false,
             timers,
             news: News::new(now),
-            is_moved: false,
-            checkpoint_saved_unix: 0,
-            checkpoint_error: String::new(),
             is_list_wanted: false,
             publish_period: PUBLISH_PERIOD,
             drain: Drain::new(options.stop, now),
@@ -366,10 +345,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.touch(now);
         }
         for ack in mail.acks {
-            self.returned.on_ended(ack.id);
+            self.ledger.refusals.on_ended(ack.id);
             match ack.outcome {
                 Outcome::Delivered => {
-                    self.returned.forget_row(ack.span.file);
+                    self.ledger.refusals.forget_row(ack.span.file);
                     self.on_done(ack.span, ack.lines, ack.route);
                 }
                 Outcome::Refused { batch, refusal } => self.on_refused(batch, refusal),
@@ -386,29 +365,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Takes the news that so many records of a batch with this route are delivered, or set aside.
     fn on_done(&mut self, span: Span, records: u32, route: Route) {
-        let (acknowledged, is_moved) = self.registry.on_ack(span, records);
-        self.counters.acknowledged_bytes += acknowledged;
-        self.is_moved |= is_moved;
-        self.is_moved |= self.once.on_done(span, route);
-        if is_moved {
-            self.on_watermark(span.file);
-        }
+        let done = (span, records, route);
+        self.ledger.on_done(&mut self.registry, &mut self.counters, done);
     }
 
-    fn on_watermark(&mut self, file: FileKey) {
-        if let Some(watermark) = self.registry.watermark_mut(file) {
-            self.once.on_watermark(file, watermark.offset());
-        }
-    }
-
-    /// The only way to the sender: of batches that were sealed, of refused ones that were changed,
-    /// and of parts of those.
     fn hand_over(&mut self, batch: SealedBatch) {
-        let payload_bytes = batch.payload.len();
-        match self.once.on_batch(&self.os, batch) {
-            Some(batch) => self.handoff.push(batch),
-            None => self.handoff.reserve(payload_bytes),
-        }
+        self.ledger.hand_over(&self.os, &mut self.handoff, batch);
     }
 
     // === turn
@@ -448,8 +410,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn may_read(&mut self, now: Instant) -> bool {
         // Refused batches that cannot be set aside have given their room back: read no more.
         // What is acknowledged is to be saved before more is read.
-        let is_held_up =
-            self.intake.is_blocked() || !self.unparked.is_empty() || self.handoff.has_mail();
+        let is_held_up = self.intake.is_blocked()
+            || self.ledger.refusals.has_unparked()
+            || self.handoff.has_mail();
         !is_held_up && !self.is_rate_limited(now) && self.make_room()
     }
 
@@ -509,105 +472,23 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if let Some(watermark) = self.registry.watermark_mut(file) {
             watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
-        let again = self.once.take_saved(file, batch.span.start);
+        let again = self.ledger.once.take_saved(file, batch.span.start);
         if !again.is_empty() {
             return self.hand_over_again(batch, tail, again);
         }
-        self.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+        self.ledger.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
         self.hand_over(batch);
     }
 
     // === checkpoint
 
     fn save(&mut self, now: Instant, is_last: bool) {
-        let is_durable_due = self.timers.is_due(Timer::Durable, now);
-        let is_fast_due = self.is_moved && !self.timers.holds(Timer::SaveFrom, now);
-        let is_assigning = self.once.assign();
-        if !(is_fast_due || is_durable_due || is_assigning || is_last) {
-            return;
-        }
-        let started = self.os.now();
-        let is_durable = is_durable_due || is_assigning || is_last;
-        let unix = self.os.wall().as_secs();
-        let (count, written) = self.save_all(unix, is_durable);
-        match written {
-            Ok(()) => {
-                if is_durable {
-                    let batches = self.once.on_saved();
-                    batches.into_iter().for_each(|batch| self.handoff.send(batch));
-                }
-                self.counters.checkpoint_saves += 1;
-                self.checkpoint_saved_unix = unix;
-                if !self.checkpoint_error.is_empty() && self.unparked.is_empty() {
-                    if self.said.admits(Kind::Saving) {
-                        tracing::info!("the checkpoint can be saved again");
-                    }
-                    self.checkpoint_error.clear();
-                }
-                // What could not be set aside is tried again in the same rhythm.
-                if is_durable && self.unparked.is_empty() {
-                    self.timers.clear(Timer::Durable);
-                } else if !self.timers.holds(Timer::Durable, now) {
-                    self.timers.set(Timer::Durable, now + DURABLE_PERIOD);
-                }
-            }
-            Err(error) => {
-                let meanwhile = if self.once.is_on() {
-                    "nothing more is sent until that is possible"
-                } else {
-                    "shipping goes on, and a restart would repeat what was sent since"
-                };
-                self.once.has_failed = true;
-                self.note_checkpoint_error("save the checkpoint", meanwhile, &error);
-                self.timers.set(Timer::Durable, now + DURABLE_PERIOD);
-            }
-        }
-        self.is_moved = false;
-        let ended = self.os.now();
-        if count > SAVES_PACED_FROM {
-            let took = ended - started;
-            let fair = took.div_f64(self.intake.cpu_cores() * SAVES_SHARE_OF_CPU);
-            // A disk that hung once, or a process that was frozen, is no reason to save no more.
-            let pause = (took * SAVE_PAUSE_FACTOR).max(fair).min(DURABLE_PERIOD);
-            self.timers.set(Timer::SaveFrom, ended + pause);
-        }
-    }
-
-    /// Saves what is known of all files; there may be very many, so one is made after the other. Says
-    /// how many they are.
-    fn save_all(&mut self, unix: u64, is_durable: bool) -> (usize, std::io::Result<()>) {
-        let Self { registry, remembered, aside, once, looked_at, store, collection, .. } = self;
-        let known = |file, tracked: &Tracked| Checkpoint {
-            owner: Some(Arc::clone(collection)),
-            ..saved(once, *looked_at, file, tracked, unix)
-        };
-        let open = registry.iter().map(|(file, tracked)| Cow::Owned(known(file, tracked)));
-        // Of what has ended only a copy can be met again.
-        let gone = |file, ended: &Tracked| Checkpoint { inode: 0, ..known(file, ended) };
-        let ended = registry.ended().map(|(file, ended)| Cow::Owned(gone(file, ended)));
-        let copies = aside.delivered_copies(registry).map(Cow::Borrowed);
-        let foreign = remembered.foreign().iter().map(Cow::Borrowed);
-        let closed = remembered.checkpoints().map(|saved| aside.for_next_start(saved));
-        let count = registry.iter().count()
-            + registry.ended().count()
-            + aside.delivered_copies(registry).count()
-            + remembered.checkpoints().count()
-            + remembered.foreign().len();
-        let all = open.chain(ended).chain(copies).chain(closed).chain(foreign);
-        (count, store.save_each(count, all, is_durable))
-    }
-
-    fn checkpoint(&self, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
-        let owner = Some(Arc::clone(&self.collection));
-        Checkpoint { owner, ..saved(&self.once, self.looked_at, file, tracked, unix) }
-    }
-
-    fn note_checkpoint_error(&mut self, action: &str, meanwhile: &str, error: &std::io::Error) {
-        self.counters.checkpoint_errors += 1;
-        if self.checkpoint_error.is_empty() && self.said.admits(Kind::Saving) {
-            tracing::error!(error = %error, "cannot {action}; {meanwhile}");
-        }
-        self.checkpoint_error = format!("{action}: {error}");
+        let Self { registry, remembered, aside, counters, said, timers, .. } = self;
+        let known = Known { registry, remembered, aside, looked_at: self.looked_at };
+        let mut told = Told { counters, said, timers };
+        let cores = self.intake.cpu_cores();
+        let when = (now, is_last);
+        self.ledger.save(&self.os, &known, &mut self.handoff, cores, &mut told, when);
     }
 
     // === report
@@ -631,6 +512,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let files = self.file_sums();
         let used = self.os.thread_cpu().saturating_sub(used);
         self.publish_period = PUBLISH_PERIOD.max(used * PUBLISH_PAUSE_FACTOR);
+        let (checkpoint_saved_unix, checkpoint_error) = self.ledger.saved();
         self.handoff.publish(CollectorReport {
             ready: self.is_ready && self.drain.is_running(),
             polling: self.watch.trouble().is_some(),
@@ -645,8 +527,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             held_deleted_bytes: self.registry.held_deleted_bytes(),
             cpu_limit_cores: self.intake.cpu_cores(),
             memory_limit_bytes: self.intake.memory_bytes(),
-            checkpoint_saved_unix: self.checkpoint_saved_unix,
-            checkpoint_error: self.checkpoint_error.clone(),
+            checkpoint_saved_unix,
+            checkpoint_error: checkpoint_error.to_owned(),
         });
     }
 
@@ -681,12 +563,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.handoff.publish_files(FileList { made_unix, files });
     }
-}
-
-/// What a checkpoint remembers of a file.
-fn saved(once: &Once, looked_at: i64, file: FileKey, tracked: &Tracked, unix: u64) -> Checkpoint {
-    let ranges = once.ranges(file, tracked.watermark.offset());
-    Checkpoint { looked_at, ranges, ..tracked.checkpoint(unix) }
 }
 
 /// Bytes of a file that are not acknowledged, and for how many seconds that has been so.

@@ -408,7 +408,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(of, is_untouched) => {
-                let owner = Some(Arc::clone(&self.collection));
+                let owner = self.ledger.owner();
                 let done = Checkpoint { owner, ..done(&self.os, &reader, &found.path, &resolved)? };
                 let done = self.proved(of, &reader, done)?;
                 let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
@@ -955,7 +955,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if is_searched {
             self.aside.strangers.clear();
             if std::mem::take(&mut self.aside.is_first_search) {
-                self.is_moved |= self.remembered.on_copies_searched();
+                self.ledger.note(self.remembered.on_copies_searched());
             }
         }
         // What was opened may be expected to have others beside it.
@@ -1145,7 +1145,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let unix = self.os.wall().as_secs();
         self.remembered.on_opened(opened.device, opened.inode);
         let file = self.registry.open(opened, now, unix);
-        self.once.adopt(file, offset, ranges);
+        self.ledger.once.adopt(file, offset, ranges);
         self.make_room_to_read_again(file);
         if let Some(tracked) = self.registry.get_mut(file) {
             (tracked.state, tracked.was_found) = (state, state == State::Active);
@@ -1161,7 +1161,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.packed.on_opened(file);
         }
         self.readers.insert(file, reader);
-        self.is_moved = true;
+        self.ledger.note(true);
         Ok(file)
     }
 

@@ -62,7 +62,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let skipped = self.registry.end(file).unwrap_or(0);
         self.drop_stages(file);
         self.readers.remove(&file);
-        self.is_moved = true;
+        self.ledger.note(true);
         self.note_overwritten(&path, inode, offset, skipped);
     }
 

@@ -58,7 +58,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, reader);
         self.intake.mark_grown(restarted.file);
-        self.is_moved = true;
+        self.ledger.note(true);
         self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0);
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names_of(restarted.file);
@@ -394,7 +394,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if let Some(watermark) = self.registry.watermark_mut(file) {
             watermark.on_passed(start, end, tail, hole_bytes);
             self.counters.acknowledged_bytes += end - start - hole_bytes;
-            self.is_moved = true;
+            self.ledger.note(true);
         }
     }
 

@@ -17,68 +17,17 @@
 //! apart only when few parts are under way: the last refused first, so that one batch is dealt with
 //! before the next. While a record cannot be set aside nothing is taken apart and nothing is read.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
+use super::Collector;
+use super::ledger::{Ledger, Told};
 use super::said::Kind;
-use super::timers::Timer;
-use super::{Collector, DURABLE_PERIOD};
-use crate::base::sealed::{BatchId, Refusal, SealedBatch};
-use crate::base::span::FileKey;
+use crate::base::sealed::{Refusal, SealedBatch};
 use crate::batch::rewrite;
 use crate::checkpoint::keep::Keep;
-use crate::checkpoint::parked::Destination;
-use crate::limit::repeat::{Repeat, Say};
 use crate::tail::os::Os;
 use logferry_wire::Compression;
-
-/// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
-const PARTS_MAX: usize = 32;
-/// How many pieces of a file are set aside in a row before its batches are not taken apart any
-/// more.
-const PARKED_IN_A_ROW_MAX: u32 = 32;
-/// Least time between two words on what is set aside.
-const SAY_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The refused batches.
-pub(super) struct Refused {
-    destination: Destination,
-    /// Batches to be changed and sent again, the last refused first.
-    waiting: Vec<(SealedBatch, Refusal)>,
-    /// Batches that were made of refused ones, and are under way.
-    trying: HashSet<BatchId>,
-    /// How many malformed pieces of a file were set aside since something of it was delivered.
-    in_a_row: HashMap<FileKey, u32>,
-    parked: Repeat<()>,
-}
-
-impl Refused {
-    pub(super) fn new(destination: Destination) -> Self {
-        Self {
-            destination,
-            waiting: Vec::new(),
-            trying: HashSet::new(),
-            in_a_row: HashMap::new(),
-            parked: Repeat::new(SAY_INTERVAL),
-        }
-    }
-
-    /// Notes that a batch has ended, one way or the other.
-    pub(super) fn on_ended(&mut self, id: BatchId) {
-        self.trying.remove(&id);
-    }
-
-    /// Begins the count of a file's set-aside pieces anew: something of the file was delivered, or
-    /// nothing more of it will come.
-    pub(super) fn forget_row(&mut self, file: FileKey) {
-        self.in_a_row.remove(&file);
-    }
-
-    /// Whether no record is to blame for what is refused of this file.
-    fn is_hopeless(&self, file: FileKey) -> bool {
-        self.in_a_row.get(&file).is_some_and(|count| *count >= PARKED_IN_A_ROW_MAX)
-    }
-}
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Decides what becomes of a refused batch.
@@ -95,9 +44,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         if can_help {
             self.handoff.reserve(batch.payload.len());
-            self.returned.waiting.push((batch, refusal));
+            self.ledger.refusals.wait(batch, refusal);
         } else {
-            self.unparked.push((batch, refusal));
+            self.ledger.refusals.give_up(batch, refusal);
         }
     }
 
@@ -113,11 +62,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Sets aside what must be, and sends what was made of the others.
     pub(super) fn treat_refused(&mut self, now: Instant) {
-        if !self.unparked.is_empty() {
+        if self.ledger.refusals.has_unparked() {
             self.park(now);
         }
-        while self.unparked.is_empty() && self.returned.trying.len() < PARTS_MAX {
-            let Some((batch, refusal)) = self.returned.waiting.pop() else { break };
+        while let Some((batch, refusal)) = self.ledger.refusals.next() {
             self.handoff.free(batch.payload.len());
             // No acknowledgement follows if it is set aside.
             self.intake.unblock();
@@ -127,7 +75,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn change(&mut self, batch: SealedBatch, refusal: Refusal) {
-        let is_hopeless = self.returned.is_hopeless(batch.span.file);
+        let is_hopeless = self.ledger.refusals.is_hopeless(batch.span.file);
         let parts = match refusal {
             Refusal::Malformed { .. } if is_hopeless => None,
             Refusal::Compression => self.recompressed(&batch).map(|batch| vec![batch]),
@@ -139,7 +87,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         let Some(parts) = parts else {
             // Or made by this program and not understood by it: kept as it is.
-            self.unparked.push((batch, refusal));
+            self.ledger.refusals.give_up(batch, refusal);
             return;
         };
         for part in parts {
@@ -149,7 +97,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             );
             // A part that only seems too large may never end: it must not keep others from being cut.
             if refusal != Refusal::SeemsTooLarge {
-                self.returned.trying.insert(part.id);
+                self.ledger.refusals.on_tried(part.id);
             }
             self.hand_over(part);
         }
@@ -170,46 +118,37 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Sets refused records aside. What cannot be written stays, and its watermark with it.
     fn park(&mut self, now: Instant) {
-        let mut unparked = std::mem::take(&mut self.unparked).into_iter();
+        let mut unparked = self.ledger.refusals.take_unparked().into_iter();
         while let Some((batch, refusal)) = unparked.next() {
             let unix = self.os.wall().as_secs();
-            match self.store.park(&batch, &self.returned.destination, &refusal, unix) {
-                Ok(parked) => {
-                    self.counters.batches_parked += 1;
-                    self.counters.lines_parked += u64::from(batch.lines);
-                    if matches!(refusal, Refusal::Malformed { .. }) {
-                        *self.returned.in_a_row.entry(batch.span.file).or_default() += 1;
-                    }
-                    self.say_parked(&batch, &refusal, &parked.display().to_string(), now);
-                    self.on_done(batch.span, batch.lines, batch.route);
+            let (counters, said, timers) = (&mut self.counters, &mut self.said, &mut self.timers);
+            let mut told = Told { counters, said, timers };
+            let Some(parked) = self.ledger.park(&batch, &refusal, unix, &mut told) else {
+                // The others would fare the same.
+                for (batch, refusal) in [(batch, refusal)].into_iter().chain(unparked) {
+                    self.ledger.refusals.give_up(batch, refusal);
                 }
-                Err(error) => {
-                    let meanwhile = "nothing more is read until that is possible";
-                    self.note_checkpoint_error("set a refused batch aside", meanwhile, &error);
-                    self.unparked.push((batch, refusal));
-                    // The others would fare the same.
-                    self.unparked.extend(unparked);
-                    self.timers.start(Timer::Durable, now + DURABLE_PERIOD);
-                    return;
-                }
+                Ledger::<K>::save_soon(&mut self.timers, now);
+                return;
+            };
+            self.counters.batches_parked += 1;
+            self.counters.lines_parked += u64::from(batch.lines);
+            if let Some(times) = self.ledger.refusals.on_parked(batch.span.file, &refusal, now) {
+                say_parked(&batch, &refusal, &parked, times);
             }
+            self.on_done(batch.span, batch.lines, batch.route);
         }
     }
+}
 
-    fn say_parked(&mut self, batch: &SealedBatch, refusal: &Refusal, parked: &str, now: Instant) {
-        let Some(say) = self.returned.parked.on_fault((), now) else { return };
-        let (code, reason) = refusal.words();
-        let times = match say {
-            Say::First => 1,
-            Say::Again { count, .. } => count,
-        };
-        tracing::error!(
-            file = %batch.path, offset = batch.span.start, record = batch.first,
-            records = batch.lines, code, reason, parked, times,
-            hint = "logferry parked list",
-            "the service refuses records for good; what it refuses is set aside"
-        );
-    }
+fn say_parked(batch: &SealedBatch, refusal: &Refusal, parked: &Path, times: u64) {
+    let (code, reason) = refusal.words();
+    tracing::error!(
+        file = %batch.path, offset = batch.span.start, record = batch.first,
+        records = batch.lines, code, reason, parked = %parked.display(), times,
+        hint = "logferry parked list",
+        "the service refuses records for good; what it refuses is set aside"
+    );
 }
 
 /// The compression that every era of the service takes.

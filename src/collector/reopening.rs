@@ -131,7 +131,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.readers.insert(file, reader);
         self.intake.mark(file);
-        self.is_moved = true;
+        self.ledger.note(true);
         Ok(())
     }
 

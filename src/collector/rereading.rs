@@ -63,14 +63,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Says how far the next turn of a file may read. Its bytes before the offset are known to be
     /// the right ones. *Cost*: nothing, unless there are ranges to be read again.
     pub(super) fn ahead(&mut self, file: FileKey) -> io::Result<Ahead> {
-        let (free, offset) = match (self.once.saved(file), self.registry.get(file)) {
+        let (free, offset) = match (self.ledger.once.saved(file), self.registry.get(file)) {
             (Some(_), Some(tracked)) => (self.tail.line_bytes_max, tracked.read_offset),
             _ => {
                 let line_bytes_max = self.tail.line_bytes_max;
                 return Ok(Ahead::Read(Within { end: None, line_bytes_max }));
             }
         };
-        while let Some(&range) = self.once.saved(file) {
+        while let Some(&range) = self.ledger.once.saved(file) {
             let Range { start, end, tail, .. } = range;
             let within =
                 |end, line_bytes_max| Ahead::Read(Within { end: Some(end), line_bytes_max });
@@ -91,7 +91,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             if self.batcher.is_open(file) {
                 return Ok(if self.end_range(file) { Ahead::Passed } else { Ahead::Full });
             }
-            if self.once.is_saved_done(file) {
+            if self.ledger.once.is_saved_done(file) {
                 self.pass_range(file, range);
                 return Ok(Ahead::Passed);
             }
@@ -112,8 +112,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         } else if self.batcher.is_held(file) {
             // There was no record in it.
             self.batcher.seal(file, Reason::Full);
-            if let Some(&Range { start, .. }) = self.once.saved(file) {
-                self.once.take_saved(file, start);
+            if let Some(&Range { start, .. }) = self.ledger.once.saved(file) {
+                self.ledger.once.take_saved(file, start);
             }
         }
         true
@@ -121,7 +121,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     fn give_up_range(&mut self, file: FileKey, range: Range) {
         let Range { start, end, .. } = range;
-        self.once.take_saved(file, start);
+        self.ledger.once.take_saved(file, start);
         let Some(tracked) = self.registry.get(file) else { return };
         if self.said.admits(Kind::NotAgain) {
             tracing::warn!(
@@ -135,11 +135,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Passes over a range of which all has arrived.
     fn pass_range(&mut self, file: FileKey, range: Range) {
         let Range { start, end, tail, .. } = range;
-        let parts = self.once.take_saved(file, start);
-        self.once.on_read_again(Span::new(file, start, end), &parts);
+        let parts = self.ledger.once.take_saved(file, start);
+        self.ledger.once.on_read_again(Span::new(file, start, end), &parts);
         self.registry.on_read(file, end, tail, false, false);
         self.pass(file, start, end, tail, 0);
-        self.on_watermark(file);
+        self.ledger.on_watermark(&mut self.registry, file);
     }
 
     /// Hands over the parts of a range that was read again, or as much of it as is still there:
@@ -167,10 +167,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     "other lines stand where some of a refused batch may have arrived; sending all"
                 );
             }
-            self.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+            self.ledger.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
             return self.hand_over(batch);
         }
-        self.once.on_read_again(batch.span, &parts);
+        self.ledger.once.on_read_again(batch.span, &parts);
         if let [_] = &parts[..] {
             return self.hand_over(batch);
         }
@@ -188,7 +188,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Makes the read buffer large enough for what is to be read again: its lines may be longer
     /// than the present settings allow.
     pub(super) fn make_room_to_read_again(&mut self, file: FileKey) {
-        let longest = self.once.longest_line(file);
+        let longest = self.ledger.once.longest_line(file);
         let least = split::lookahead(longest) + TAIL_BYTES_MAX;
         if longest > 0 {
             self.intake.widen_buffer(least);

@@ -107,7 +107,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn keep(&mut self, now: Instant) -> Option<Summary> {
         let is_delivered = self.drain.is_closed()
             && self.handoff.outstanding_bytes() == 0
-            && self.unparked.is_empty();
+            && !self.ledger.refusals.has_unparked();
         let is_over = self.drain.is_abandoned() || is_delivered;
         if is_over {
             // What was refused may have come again until now.
@@ -134,8 +134,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let is_reading = !self.drain.is_closed();
         let is_paused = self.timers.is_set(Timer::ReadFrom);
-        let can_read =
-            is_reading && !is_paused && !self.intake.is_blocked() && self.unparked.is_empty();
+        let can_read = is_reading
+            && !is_paused
+            && !self.intake.is_blocked()
+            && !self.ledger.refusals.has_unparked();
         let can_measure = is_reading && !is_paused && self.packed.is_measuring();
         if can_measure || (can_read && self.intake.has_turns()) {
             return Wait { until: Some(now), sees_events: false };
@@ -147,7 +149,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.said.deadline(),
             self.stop_deadline(now),
         ]);
-        if self.is_moved {
+        if self.ledger.is_moved() {
             deadlines.push(Some(timers.free_at(&[Timer::SaveFrom], now)));
         }
         if is_reading {

@@ -107,7 +107,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Whether nothing is on its way, or waits to be set aside.
     fn is_acknowledged(&self) -> bool {
-        self.handoff.outstanding_bytes() == 0 && self.unparked.is_empty()
+        self.handoff.outstanding_bytes() == 0 && !self.ledger.refusals.has_unparked()
     }
 
     /// Looks once more: for growth that nothing told of, and for files that could not be opened.
