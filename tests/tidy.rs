@@ -56,7 +56,8 @@ const TABLE: &[(Level, &str)] = &[
         Level::Asks,
         "collector::fruitless collector::left collector::once collector::drain collector::intake",
     ),
-    (Level::Asks, "collector::stamp collector::aside collector::ledger collector"),
+    (Level::Asks, "collector::stamp collector::aside collector::ledger collector::notices"),
+    (Level::Asks, "collector::readers collector"),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (
         Level::Asks,

@@ -49,11 +49,6 @@ pub(super) struct Aside {
     pub(super) is_first_search: bool,
     /// Older files beside known ones that turned out to be no copies, by device and inode.
     pub(super) strangers: HashSet<(u64, u64)>,
-    /// Files that may give their descriptors up, as they were when they were last looked for.
-    pub(super) restable: VecDeque<FileKey>,
-    /// Time before which this discovery looks for no other files that may give their descriptors
-    /// up.
-    pub(super) restable_from: Option<Instant>,
     /// The originals, by what a copy has of them; made when the first copy is suspected in a
     /// discovery.
     pub(super) originals: Option<Originals>,
@@ -168,12 +163,6 @@ impl Aside {
     /// How many files are to be opened that are as they were delivered.
     pub(super) fn asleep(&self) -> usize {
         self.asleep.len()
-    }
-
-    /// Begins a discovery.
-    pub(super) fn begin(&mut self) {
-        self.originals = None;
-        self.restable_from = None;
     }
 
     /// The checkpoint of a closed file, as it is saved for the next start. Somebody may write to

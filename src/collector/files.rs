@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
-use super::left::{self, Beyond, LATER, Unopened};
+use super::left::{Beyond, LATER, Unopened};
+use super::notices::note_odd;
 use super::said::Kind;
 use super::stamp::{nanoseconds, stamp};
 use super::timers::Timer;
@@ -17,8 +18,7 @@ use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::names;
-use crate::tail::crowd::{Crowd, Met};
-use crate::tail::discover::{Found, Host, Patterns, Permission, Refused, Room, Scan};
+use crate::tail::discover::{Found, Host, Patterns, Permission, Room, Scan};
 use crate::tail::os::{Facts, Os};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
@@ -183,7 +183,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.born_at = Some(now);
         self.begin_births(now);
         for path in came {
-            if self.is_short || self.beyond != Beyond::default() || self.drain.is_abandoned() {
+            if self.readers.are_short()
+                || self.notices.beyond() != Beyond::default()
+                || self.drain.is_abandoned()
+            {
                 return;
             }
             match self.open_birth(&path, now) {
@@ -269,8 +272,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let news_from = self.news.on_discovery(self.watch.trouble().is_none(), now);
         self.intake.looked(news_from);
         self.packed.on_discovery(now);
-        // What has trouble now: what is not among it any more is news when it comes back.
-        self.troubled.turn();
+        self.notices.begin();
         let (mut found, mut is_all) = (HashSet::new(), false);
         let (looked_at, began) = (stamp(&self.os), self.os.now());
         let since = looked_at.saturating_sub(nanoseconds(STAMP_MARGIN));
@@ -282,11 +284,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let scan = self.walk();
             is_all = scan.is_all();
             self.unopened = Unopened::default();
-            self.is_short = false;
-            self.note_beyond(Beyond { files: scan.left_files, dirs: scan.left_dirs });
-            self.note_refused(&scan.refused);
-            self.note_odd(&scan.odd);
-            self.fruitless.note(&self.os, scan.fruitless, now);
+            self.readers.on_scan();
+            let beyond = Beyond { files: scan.left_files, dirs: scan.left_dirs };
+            self.notices.note_beyond(&mut self.said, beyond, self.known_max);
+            self.notices.note_refused(&mut self.said, &self.patterns, &scan.refused);
+            note_odd(&mut self.said, &scan.odd);
+            self.notices.note_fruitless(&self.os, scan.fruitless, now);
             for (path, error) in scan.errors.iter() {
                 if self.may_hold_logs(path) {
                     self.unopened.add_failed(&self.os, path, error);
@@ -337,8 +340,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         // Now all that was found has been looked at since then.
         (self.looked_at, self.looked_when) = (looked_at, began);
         self.keep_within_budget();
-        self.note_polling();
-        self.news.on_discovered(self.is_short.then_some(news_from));
+        self.notices.note_polling(&mut self.said, self.watch.trouble());
+        self.news.on_discovered(self.readers.are_short().then_some(news_from));
         let are_quiet = self.are_quiet(now);
         // Of many files a discovery takes long, and hardly ever finds what no notification told.
         let (ended, used) = (self.os.now(), self.os.thread_cpu().saturating_sub(used));
@@ -358,8 +361,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let period = if is_plain { used * SCAN_PAUSE_FACTOR } else { SCAN_PERIOD };
         let period = match () {
             // Some were opened, and others will be when these are delivered.
-            () if self.is_short && !is_plain => SCAN_PERIOD_SHORT,
-            () if self.is_short => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
+            () if self.readers.are_short() && !is_plain => SCAN_PERIOD_SHORT,
+            () if self.readers.are_short() => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
             () if are_quiet && !is_untold && self.watch.trouble().is_none() => {
                 period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
             }
@@ -374,7 +377,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// had now.
     pub(super) fn on_acknowledged(&mut self, now: Instant) {
         self.rest_unpacked();
-        if self.is_short {
+        if self.readers.are_short() {
             let at = self.timers.free_at(&[Timer::ShortFrom], now);
             self.timers.advance(Timer::Scan, at);
         }
@@ -433,24 +436,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
         scan
     }
 
-    /// Says how much is left for later, when that changes.
-    fn note_beyond(&mut self, beyond: Beyond) {
-        let Beyond { files, dirs } = beyond;
-        let before = std::mem::replace(&mut self.beyond, beyond);
-        if before != beyond && beyond != Beyond::default() && self.said.admits(Kind::Left) {
-            tracing::warn!(
-                files,
-                dirs,
-                known = self.known_max,
-                hint = "raise mem_usage_limit, or remove what is delivered",
-                "more files or directories than fit in mem_usage_limit; these are left for later"
-            );
-        }
-        if before != beyond && beyond == Beyond::default() && self.said.admits(Kind::Left) {
-            tracing::info!("all that is found fits in mem_usage_limit again");
-        }
-    }
-
     /// Does what cannot wait for the end of a discovery, if it is time: takes mail, reads what has
     /// grown, and keeps to the CPU limit.
     pub(super) fn breathe(&mut self) {
@@ -485,7 +470,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         if self.counters.files_truncated != truncated {
             // Which file stood where is not what it was.
-            self.aside.begin();
+            self.begin_opening();
         }
         let ended = self.os.now();
         self.breath.at = ended + BREATH_PERIOD;
@@ -512,7 +497,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Opens the files that were found and are not open. Returns device and inode of all of them.
     fn open_all(&mut self, files: &[Found], now: Instant) -> HashSet<(u64, u64)> {
-        self.aside.begin();
+        self.begin_opening();
         let mut found: HashSet<_> = files.iter().map(|file| (file.device, file.inode)).collect();
         // Those with a checkpoint first, so that no copy takes it.
         let is_remembered = |file: &&Found| {
@@ -568,7 +553,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 self.unopened.add(&file.path, LATER);
                 continue;
             }
-            if self.is_short {
+            if self.readers.are_short() {
                 // Nobody gives up a descriptor in this look who has not for the one before.
                 self.packed.on_waits((file.device, file.inode));
                 self.note_waiting(file);
@@ -587,14 +572,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     if error.kind() == io::ErrorKind::NotFound {
                         self.expect_renamed(file, &mut found);
                     }
-                    if self.is_short {
+                    if self.readers.are_short() {
                         self.packed.on_waits((file.device, file.inode));
                         self.note_waiting(file);
                     }
                     self.note_unopened(&file.path, &error);
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
                     // for each file.
-                    if !self.is_short && error.kind() != io::ErrorKind::NotFound {
+                    if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&file.path, "open", &error);
                     }
                 }
@@ -605,89 +590,21 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Notes that a file could not be opened: for want of a descriptor, or for this error.
     pub(super) fn note_unopened(&mut self, path: &Path, error: &io::Error) {
-        if self.is_short {
+        if self.readers.are_short() {
             self.unopened.add(path, SHORT);
         } else {
             self.unopened.add_failed(&self.os, path, error);
         }
     }
 
-    /// Says of each refused link that it is, once until it has been right again.
-    fn note_refused(&mut self, refused: &Crowd<Refused>) {
-        for one in refused.news() {
-            self.warn_refused(one);
-        }
-        self.said.count(Kind::Refused, refused.unnamed_news());
-        self.links_refused = refused.count();
-    }
-
     /// Says of a file that was shipped before that it may not be any more, once.
     pub(super) fn note_left(&mut self, why: Permission, known: &Path, place: PathBuf) {
-        // As soon as its link is there, it is looked for again.
-        if matches!(why, Permission::Granted | Permission::Awaited)
-            || self.patterns.has_refused(known)
-            || self.not_allowed.meet(known) != Met::News
-        {
-            return;
-        }
-        if why == Permission::LeadsOut {
-            self.warn_refused(&Refused { link: known.to_owned(), target: place });
-        } else if self.said.admits(Kind::NotConfigured) {
-            tracing::warn!(
-                file = %known.display(), resolved = %place.display(),
-                hint = "to have its rest shipped, let LOGFERRY_PATHS find it and LOGFERRY_EXCLUDE not",
-                "a file that was shipped before is not among the patterns now; it is not read on"
-            );
-        }
-    }
-
-    fn warn_refused(&mut self, Refused { link, target }: &Refused) {
-        if self.said.admits(Kind::Refused) {
-            tracing::warn!(
-                file = %link.display(), target = %target.display(), roots = self.patterns.roots(),
-                hint = "if it should be followed, name its directory in LOGFERRY_LINK_ROOTS",
-                "a link leads out of the allowed directories; it is not followed"
-            );
-        }
-    }
-
-    /// Says of all that matches and is no regular file what it is, once while it is.
-    fn note_odd(&mut self, odd: &Crowd<(PathBuf, &'static str)>) {
-        for (path, kind) in odd.news() {
-            if self.said.admits(Kind::Odd) {
-                tracing::warn!(
-                    file = %path.display(), kind,
-                    "it matches the patterns and is no regular file; it is skipped"
-                );
-            }
-        }
-        self.said.count(Kind::Odd, odd.unnamed_news());
-    }
-
-    fn note_polling(&mut self) {
-        match self.watch.trouble() {
-            Some(why) if !self.is_polling_logged => {
-                self.is_polling_logged = true;
-                if self.said.admits(Kind::Polling) {
-                    tracing::warn!(reason = why, "polling files each second");
-                }
-            }
-            None if self.is_polling_logged => {
-                self.is_polling_logged = false;
-                if self.said.admits(Kind::Polling) {
-                    tracing::info!("all directories are watched again");
-                }
-            }
-            Some(_) | None => {}
-        }
+        self.notices.note_left(&mut self.said, &self.patterns, why, known, place);
     }
 
     pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
-        if self.troubled.meet(path) == Met::News && self.said.admits(Kind::Trouble) {
-            let error = left::describe(&self.os, path, error);
-            tracing::warn!(file = %path.display(), error, "cannot {action} it; trying again");
-        }
+        self.notices.trouble(&self.os, &mut self.said, path, action, error);
     }
 
     /// Notes that discovery does not find a file any more. The new name of the file, if it has one,

@@ -26,9 +26,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !is_due || !self.is_ready || waits {
             return;
         }
-        let (refused, unadopted) = (&self.not_allowed, &self.unadopted);
+        let (notices, unadopted) = (&self.notices, &self.unadopted);
         let is_missing = |saved: &Checkpoint| {
-            !refused.has_met(&saved.path)
+            !notices.is_not_allowed(&saved.path)
                 && !unadopted.contains(&(saved.device, saved.inode))
                 && remembered::is_gone_from_its_place(&self.os, saved)
         };

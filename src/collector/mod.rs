@@ -28,9 +28,11 @@ mod ledger;
 mod left;
 mod missing;
 mod news;
+mod notices;
 mod once;
 mod opening;
 mod overwritten;
+mod readers;
 mod reading;
 mod refusals;
 mod refused;
@@ -43,7 +45,7 @@ pub mod stopping;
 mod timers;
 mod unpacking;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,13 +53,14 @@ use std::time::{Duration, Instant};
 use self::aside::Aside;
 use self::drain::Drain;
 use self::files::{Breath, Unwatched};
-use self::fruitless::Fruitless;
 use self::intake::Intake;
 use self::ledger::{Known, Ledger, Told};
 pub use self::left::Left;
-use self::left::{Beyond, Unopened};
+use self::left::Unopened;
 use self::news::News;
+use self::notices::Notices;
 use self::once::Once;
+use self::readers::Readers;
 use self::said::Said;
 pub use self::step::{Step, Wait};
 use self::timers::{Timer, Timers};
@@ -73,10 +76,8 @@ use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
-use crate::tail::crowd::Names;
 use crate::tail::discover::Patterns;
 use crate::tail::os::Os;
-use crate::tail::reader::Reader;
 use crate::tail::registry::{Registry, State, Tracked};
 use crate::tail::remembered::Remembered;
 use crate::tail::watch::Watch;
@@ -155,7 +156,6 @@ pub struct Summary {
 pub struct Collector<O: Os, K: Keep> {
     os: O,
     tail: tail::Options,
-    files_max: usize,
     topic: String,
     tags: TagPlan,
     shard_hash_keys: Vec<String>,
@@ -166,7 +166,7 @@ pub struct Collector<O: Os, K: Keep> {
     watch: Watch<O::Watch>,
     registry: Registry,
     remembered: Remembered,
-    readers: HashMap<FileKey, Reader<O::File>>,
+    readers: Readers<O::File>,
     intake: Intake,
     batcher: Batcher,
     handoff: CollectorEnd,
@@ -185,28 +185,15 @@ pub struct Collector<O: Os, K: Keep> {
     unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
     unwatched: (Unwatched, Instant),
-    /// Whether the last discovery had more files to open than descriptors.
-    is_short: bool,
-    /// Whether it was logged that there were too few descriptors.
-    is_short_logged: bool,
     /// Whether the last discovery left files for later because others were new.
     is_opening_cut: bool,
     /// When a file was last born whose name the patterns find.
     born_at: Option<Instant>,
     /// Whether something that has no known name was written to during a discovery.
     is_unknown_written: bool,
-    /// Paths at which the last discovery met an error: the next error there is not news.
-    troubled: Names,
+    notices: Notices,
     /// Further names of the files that the last discovery found, with device and inode.
     aliases: Vec<(PathBuf, (u64, u64))>,
-    /// How many links the last discovery refused.
-    links_refused: u64,
-    /// The patterns that match nothing, and what was said of them.
-    fruitless: Fruitless,
-    /// Files that an earlier run shipped and this one may not, by their paths as configured.
-    not_allowed: Names,
-    /// What the last discovery has found and left for later.
-    beyond: Beyond,
     /// How many files may be known.
     known_max: usize,
     /// Time from which on a file that was written to is new, in seconds of Unix time.
@@ -217,8 +204,6 @@ pub struct Collector<O: Os, K: Keep> {
     started: Instant,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
-    /// Whether it was logged that files are polled.
-    is_polling_logged: bool,
     /// Whether the first discovery is done.
     is_ready: bool,
     /// Whether discovery runs with the next look.
@@ -285,7 +270,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             },
             remembered,
             tail: options.tail,
-            files_max: options.files_max,
             tags: options.tags,
             shard_hash_keys: options.shard_hash_keys,
             ledger,
@@ -293,7 +277,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             is_walking: false,
             watch: Watch::new(&os),
             registry: Registry::default(),
-            readers: HashMap::new(),
+            readers: Readers::new(options.files_max),
             intake,
             handoff,
             rng: fastrand::Rng::with_seed(u64::from_le_bytes(seed)),
@@ -305,23 +289,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
             looked_when: now,
             unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
-            is_short: false,
-            is_short_logged: false,
             is_opening_cut: false,
             born_at: None,
             is_unknown_written: false,
-            troubled: Names::default(),
+            notices: Notices::default(),
             aliases: Vec::new(),
-            links_refused: 0,
-            fruitless: Fruitless::default(),
-            not_allowed: Names::default(),
-            beyond: Beyond::default(),
             known_max: options.known_max,
             young_from: i64::try_from(unix).unwrap_or(i64::MAX),
             unadopted: HashSet::new(),
             started: now,
             clock_offset: 0,
-            is_polling_logged: false,
             is_ready: false,
             is_scan_wanted: true,
             are_names_changed: false,
@@ -518,8 +495,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             polling: self.watch.trouble().is_some(),
             files,
             is_state_taken: false,
-            links_refused: self.links_refused + self.not_allowed.count() as u64,
-            fruitless: self.fruitless.list(),
+            links_refused: self.notices.links_refused(),
+            fruitless: self.notices.fruitless(),
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,
@@ -536,7 +513,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let unix = self.os.wall().as_secs();
         let saved = self.aside.asleep() as u64;
         let failing = self.unopened.failed() as u64;
-        let left = self.beyond.files;
+        let left = self.notices.beyond().files;
         let (missing, missing_bytes) = self.remembered.missing();
         let mut sums =
             FileSums { saved, left, failing, missing, missing_bytes, ..FileSums::default() };

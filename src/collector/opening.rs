@@ -37,8 +37,6 @@ use crate::tail::registry::{FoundAs, Opened, ROTATED_QUIET, State, Tracked};
 use crate::tail::remembered::{self, Original, Remembered, Seeker, Suspect};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
-/// How long a delivered file must have been quiet to give its descriptor up.
-pub(super) const REST_QUIET: Duration = Duration::from_millis(200);
 /// Most files that the first discovery opens at once although they are as they were delivered. The
 /// agent opens the others after it.
 const AWAKE_MAX: u64 = 64;
@@ -161,7 +159,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Files are born between two discoveries.
     pub(super) fn begin_births(&mut self, now: Instant) {
         if self.aside.births_from.is_none_or(|from| from <= now) {
-            self.aside.begin();
+            self.begin_opening();
             self.aside.births_from = Some(now + BIRTHS_PAUSE);
         }
     }
@@ -239,7 +237,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 self.aside.asleep = VecDeque::new();
                 break;
             }
-            if self.readers.len() >= self.files_max && !self.is_written_since(&found) {
+            if self.readers.are_full() && !self.is_written_since(&found) {
                 continue;
             }
             // It has changed or gone, and was seen to.
@@ -477,47 +475,25 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
+    /// Begins to open files: which are open, and which may be closed, is not what it was.
+    pub(super) fn begin_opening(&mut self) {
+        self.aside.end();
+        self.readers.look_again();
+    }
+
     /// Closes a delivered, quiet file when as many files are open as may be.
     fn make_descriptor_room(&mut self, now: Instant) -> io::Result<()> {
-        if self.readers.len() < self.files_max {
+        if !self.readers.are_full() {
             return Ok(());
         }
-        let Some(file) = self.next_restable(now) else {
-            self.is_short = true;
-            if !std::mem::replace(&mut self.is_short_logged, true) {
-                tracing::warn!(
-                    files = self.files_max,
-                    "as many files are open as the limit of descriptors (RLIMIT_NOFILE) or \
-                     mem_usage_limit allows; others wait until these are delivered"
-                );
-            }
+        // A discovery may last, and what is opened in it is delivered meanwhile.
+        let quiet_by = now.max(self.os.now());
+        let Some(file) = self.readers.next_restable(&self.registry, quiet_by) else {
+            self.readers.run_short();
             return Err(io::Error::other("it waits for a descriptor"));
         };
         self.rest(file);
         Ok(())
-    }
-
-    /// The next file that gives its descriptor up. Such files are looked for together: the search
-    /// goes through all files.
-    fn next_restable(&mut self, now: Instant) -> Option<FileKey> {
-        // A discovery may last, and what is opened in it is delivered meanwhile.
-        let now = now.max(self.os.now());
-        loop {
-            while let Some(file) = self.aside.restable.pop_front() {
-                let tracked = self.registry.get(file);
-                if tracked.is_some_and(|tracked| tracked.can_rest(REST_QUIET, now)) {
-                    return Some(file);
-                }
-            }
-            if self.aside.restable_from.is_some_and(|from| now < from) {
-                return None;
-            }
-            self.aside.restable = self.registry.restable(REST_QUIET, now);
-            self.aside.restable_from = Some(now + REST_QUIET);
-            if self.aside.restable.is_empty() {
-                return None;
-            }
-        }
     }
 
     /// Closes a delivered file. If the patterns find the file, it is opened again when it changes.
@@ -761,7 +737,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let unix = self.os.wall().as_secs();
         let found = remembered::whereabouts(self, unix);
         self.unadopted.clear();
-        self.not_allowed.turn();
+        self.notices.begin_search();
         for saved in found.barred {
             let permission = self.patterns.permits(&self.os, &saved.path, &saved.resolved);
             match permission {
@@ -790,13 +766,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             if let Err(error) = self.adopt_one(&path, &saved, now) {
                 self.unadopted.insert((saved.device, saved.inode));
-                if self.is_short {
+                if self.readers.are_short() {
                     self.packed.on_waits((saved.device, saved.inode));
                 }
                 self.note_unopened(&path, &error);
                 self.remembered.search_again(&path);
                 // Of too few descriptors is told once, and not for each file; what is gone is no trouble.
-                if !self.is_short && error.kind() != io::ErrorKind::NotFound {
+                if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                     self.trouble(&path, "open", &error);
                 }
             }
@@ -932,7 +908,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
                 Err(error) => {
                     self.note_unopened(&one.path, &error);
-                    if !self.is_short && error.kind() != io::ErrorKind::NotFound {
+                    if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&one.path, "open", &error);
                     }
                 }

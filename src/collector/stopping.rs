@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub use super::drain::Options;
 use super::drain::{LastLook, Progress, Prospect};
 use super::left::{self, Left};
-use super::opening::REST_QUIET;
+use super::readers::REST_QUIET;
 use super::timers::Timer;
 use super::{Collector, Summary};
 use crate::base::span::FileKey;
@@ -152,7 +152,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// (Deleted files give theirs up last.)
     fn retry_at(&self) -> Option<Instant> {
         let discovered = self.news.discovered();
-        let is_resting = self.is_short && discovered < self.grown_at() + DELETED_QUIET_SCARCE;
+        let is_resting =
+            self.readers.are_short() && discovered < self.grown_at() + DELETED_QUIET_SCARCE;
         let rest_at = is_resting.then(|| discovered + REST_QUIET);
         self.packed.retry_at().into_iter().chain(rest_at).min()
     }
@@ -208,8 +209,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let doubtful: Vec<Left> = doubtful.collect();
         summary.undelivered_files += doubtful.len();
         summary.undelivered_bytes += doubtful.iter().filter_map(|left| left.bytes).sum::<u64>();
-        let beyond = self.beyond.left(&self.tail.paths);
-        summary.undelivered_files += self.beyond.count();
+        let beyond = self.notices.beyond().left(&self.tail.paths);
+        summary.undelivered_files += self.notices.beyond().count();
         let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.unopened.first());
         let left = left.chain(doubtful);
         summary.left = left::named(left.chain(self.missing().map(|(left, _)| left)));
