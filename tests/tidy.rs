@@ -57,7 +57,7 @@ const TABLE: &[(Level, &str)] = &[
         "collector::fruitless collector::left collector::once collector::drain collector::intake",
     ),
     (Level::Asks, "collector::stamp collector::aside collector::ledger collector::notices"),
-    (Level::Asks, "collector::readers collector"),
+    (Level::Asks, "collector::readers collector::look collector"),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (
         Level::Asks,
@@ -96,7 +96,6 @@ const TABLE: &[(Level, &str)] = &[
 const CIRCLES: &[(&str, &str)] = &[
     ("tail::walk", "tail::discover"),
     ("tail::walk::links", "tail::discover"),
-    ("collector", "collector::files"),
     ("collector", "collector::unpacking"),
 ];
 

@@ -7,18 +7,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::Collector;
 use super::ledger::Ledger;
 use super::left::{Beyond, LATER, Unopened};
+use super::look::{BREATH_PERIOD, Effort, Unwatched};
 use super::notices::note_odd;
 use super::said::Kind;
 use super::stamp::{nanoseconds, stamp};
 use super::timers::Timer;
-use super::{Collector, SCAN_PERIOD, SCAN_PERIOD_POLLING, SCAN_PERIOD_SHORT};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::names;
-use crate::tail::discover::{Found, Host, Patterns, Permission, Room, Scan};
+use crate::tail::discover::{Found, Host, Patterns, Permission, Scan};
 use crate::tail::os::{Facts, Os};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
@@ -30,32 +31,8 @@ const SCANS_AT_ONCE_MAX: usize = 4;
 /// Growths of a file in a row without a notification after which its file system is taken for one
 /// without them.
 const UNANNOUNCED_MAX: u8 = 3;
-/// How long files without notifications are looked at each second while nothing comes of it.
-const FRUITLESS_MAX: Duration = Duration::from_secs(10);
-
-/// Longest time between two discoveries of very many files that nothing asks for.
-const SCAN_PERIOD_MAX: Duration = Duration::from_secs(60);
-/// Pause after a discovery, in multiples of the CPU time that it took, while nothing asks for the
-/// next one. Discoveries so take a five-hundredth of the CPU.
-const SCAN_PAUSE_FACTOR: u32 = 499;
-/// Pause after a discovery, in multiples of the CPU time that it took, while files wait for
-/// descriptors, perhaps for as long as the endpoint is down. Discoveries so take a twentieth of the
-/// CPU.
-const SCARCE_PAUSE_FACTOR: u32 = 19;
-/// Pause after a discovery, in multiples of the CPU time that it took, while batches are
-/// acknowledged, because then files may give descriptors up. Discoveries so take a fourth of the
-/// CPU.
-const SHORT_PAUSE_FACTOR: u32 = 3;
-/// Pause after a discovery, in multiples of the CPU time that it took, if a change of names asks
-/// for the next one. Discoveries so take a tenth of the CPU.
-const NAMES_PAUSE_FACTOR: u32 = 9;
-/// Longest pause before a discovery that a change of names asks for. An app may make and delete a
-/// name every moment, and the agent still examines the files.
-const NAMES_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Most new names that are examined one by one, rather than with a discovery.
 const CAME_MAX: usize = 64;
-/// How long after the birth of a file others are expected.
-const BIRTHS_EXPECTED: Duration = Duration::from_secs(10);
 /// Most files that are opened in the order of their paths. Of more, those go first that were
 /// written to last.
 const OPENED_IN_ORDER_MAX: usize = 1000;
@@ -68,58 +45,19 @@ const OPENED_LEAST: u64 = 64;
 const OPENING_LONGER_MAX: Duration = Duration::from_secs(2);
 /// Why a file is not open where descriptors are few.
 const SHORT: &str = "it waits for a descriptor";
-/// How long a discovery works before it does what cannot wait for its end.
-const BREATH_PERIOD: Duration = Duration::from_millis(10);
-/// Divisor of the files that can be known: an eighth is kept for files that are written to.
-const ROOM_FOR_YOUNG: usize = 8;
-/// Divisor of the files that can be known: a fourth as many directories can be known.
-const FILES_PER_DIR: usize = 4;
-/// Least number of directories that can be known, however few files can be.
-const DIRS_LEAST: usize = 256;
 /// How long a directory must not have changed for its time stamp to say so, whoever's clock made
 /// it.
 const STAMP_MARGIN: Duration = Duration::from_secs(2);
 
-/// What a discovery does meanwhile for those who cannot wait for its end.
-pub(super) struct Breath {
-    /// When the discovery is to do it next.
-    at: Instant,
-    /// CPU time that this discovery has used for others so far.
-    used: Duration,
-    /// Time that this discovery has taken for others so far, pauses for the CPU limit among it.
-    took: Duration,
-}
-
-impl Breath {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { at: now, used: Duration::ZERO, took: Duration::ZERO }
-    }
-}
-
-/// Files of which no notification may tell, to notice that something came of looking at them.
-#[derive(Default, PartialEq, Eq)]
-pub(super) struct Unwatched {
-    unopened: usize,
-    files_opened: u64,
-    files: usize,
-    /// Sizes of the files and how far they are read, all together, in bytes.
-    bytes: u128,
-}
-
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Takes the events; discovers and examines as they and the clock ask for.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(super) fn take_look(&mut self, now: Instant) {
         let hints = self.heed_hints(now);
-        self.are_names_changed |= self.came(&hints.came);
-        let is_periodic = self.timers.is_due(Timer::Scan, now);
-        let is_for_names = self.are_names_changed && !self.timers.holds(Timer::NamesFrom, now);
-        if self.is_scan_wanted || self.are_names_changed {
-            self.news.want_discovery();
-        }
-        let is_due = self.is_scan_wanted || is_periodic || is_for_names;
-        if is_due && !self.timers.holds(Timer::ScanFrom, now) {
+        let are_names_changed = self.came(&hints.came);
+        self.look.want_names_if(are_names_changed);
+        if self.look.is_due(&self.timers, now) {
             self.discover(now);
-        } else if hints.unknown_written || std::mem::take(&mut self.is_unknown_written) {
+        } else if hints.unknown_written || self.look.take_unknown_written() {
             self.examine_where(now, |state| state != State::Active);
         }
         let is_news = hints != Hints::default();
@@ -140,8 +78,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         }
         self.open_births(now);
-        self.is_scan_wanted |= hints.overflowed;
-        self.are_names_changed |= hints.names_changed;
+        self.look.want_scan_if(hints.overflowed);
+        self.look.want_names_if(hints.names_changed);
         for &file in &hints.written {
             self.examine(file, true, now);
         }
@@ -149,7 +87,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.examine(file, false, now);
         }
         // A file that is aside may have been written to.
-        self.are_names_changed |= hints.unknown_written && !self.aside.is_empty();
+        self.look.want_names_if(hints.unknown_written && !self.aside.is_empty());
         hints
     }
 
@@ -162,15 +100,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Whether files have been born lately, and the next one may live for a moment only.
     pub(super) fn expects_births(&self, now: Instant) -> bool {
-        let is_lately = self.born_at.is_some_and(|born_at| now < born_at + BIRTHS_EXPECTED);
-        is_lately && !self.timers.is_set(Timer::ReadFrom)
+        self.look.are_births_lately(now) && !self.timers.is_set(Timer::ReadFrom)
     }
 
     /// Opens files under whose names something came, as far as that needs no discovery: one follows, but
     /// until then they may be gone.
     fn open_births(&mut self, now: Instant) {
         // During a discovery they are found by it, or by the next one.
-        if self.is_walking || !self.is_ready || self.timers.holds(Timer::ReadFrom, now) {
+        if self.patterns.are_none()
+            || !self.look.is_ready()
+            || self.timers.holds(Timer::ReadFrom, now)
+        {
             return;
         }
         let (came, gone) = self.watch.take_births();
@@ -180,7 +120,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if came.is_empty() {
             return;
         }
-        self.born_at = Some(now);
+        self.look.on_birth(now);
         self.begin_births(now);
         for path in came {
             if self.readers.are_short()
@@ -240,7 +180,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Whether a file is looked for that may come back under any name.
     fn waits_for_names(&self) -> bool {
-        self.unopened.expected() > 0
+        self.look.unopened.expected() > 0
             || self.aside.has_copies()
             || self.remembered.unmet().next().is_some()
     }
@@ -268,8 +208,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Finds the files, opens the new ones, watches the directories, examines all.
     pub(super) fn discover(&mut self, now: Instant) {
-        (self.is_scan_wanted, self.are_names_changed) = (false, false);
-        let news_from = self.news.on_discovery(self.watch.trouble().is_none(), now);
+        let news_from = self.look.begin(self.watch.trouble().is_none(), now);
         self.intake.looked(news_from);
         self.packed.on_discovery(now);
         self.notices.begin();
@@ -277,27 +216,26 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let (looked_at, began) = (stamp(&self.os), self.os.now());
         let since = looked_at.saturating_sub(nanoseconds(STAMP_MARGIN));
         let (used, opened) = (self.os.thread_cpu(), self.counters.files_opened);
-        self.breath = Breath::new(self.os.now() + BREATH_PERIOD);
-        let (first, is_none_left) = (self.registry.next_key(), self.unopened.count() == 0);
-        let is_first = !self.is_ready;
+        self.look.begin_breath(self.os.now());
+        let (first, is_none_left) = (self.registry.next_key(), self.look.unopened.count() == 0);
         for _ in 0..SCANS_AT_ONCE_MAX {
             let scan = self.walk();
             is_all = scan.is_all();
-            self.unopened = Unopened::default();
+            self.look.unopened = Unopened::default();
             self.readers.on_scan();
             let beyond = Beyond { files: scan.left_files, dirs: scan.left_dirs };
-            self.notices.note_beyond(&mut self.said, beyond, self.known_max);
+            self.notices.note_beyond(&mut self.said, beyond, self.look.known_max());
             self.notices.note_refused(&mut self.said, &self.patterns, &scan.refused);
             note_odd(&mut self.said, &scan.odd);
             self.notices.note_fruitless(&self.os, scan.fruitless, now);
             for (path, error) in scan.errors.iter() {
                 if self.may_hold_logs(path) {
-                    self.unopened.add_failed(&self.os, path, error);
+                    self.look.unopened.add_failed(&self.os, path, error);
                 }
                 self.trouble(path, "look at", error);
             }
             let unnamed = scan.errors.unnamed();
-            self.unopened.add_unnamed(unnamed, true);
+            self.look.unopened.add_unnamed(unnamed, true);
             self.counters.file_errors += unnamed;
             self.said.count(Kind::Trouble, scan.errors.unnamed_news());
             // What comes while files are opened is to be told of.
@@ -310,13 +248,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             for file in self.registry.on_scan(&found) {
                 self.on_gone(file);
             }
-            self.aliases = scan.aliases;
+            self.look.set_aliases(scan.aliases);
             self.watch.set_ways(&scan.ways);
             if !is_new {
                 break;
             }
         }
-        self.is_ready = true;
+        let is_first = self.look.on_opened();
         if is_first {
             if let files @ 1.. = self.aside.asleep() {
                 tracing::info!(files, "more files are as they were delivered; opening them now");
@@ -337,38 +275,20 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.refresh_names();
         self.close_idle(now);
         self.examine_where(now, |_| true);
-        // Now all that was found has been looked at since then.
-        (self.looked_at, self.looked_when) = (looked_at, began);
         self.keep_within_budget();
         self.notices.note_polling(&mut self.said, self.watch.trouble());
-        self.news.on_discovered(self.readers.are_short().then_some(news_from));
+        self.look.end(looked_at, began, self.readers.are_short().then_some(news_from));
         let are_quiet = self.are_quiet(now);
-        // Of many files a discovery takes long, and hardly ever finds what no notification told.
         let (ended, used) = (self.os.now(), self.os.thread_cpu().saturating_sub(used));
-        let used = used.saturating_sub(self.breath.used);
-        let took = (ended - now).saturating_sub(self.breath.took);
-        // Even if it was wanted again at once it would take half the time, and half of the CPU limit.
-        let fair = used.div_f64(self.intake.cpu_cores()) * 2;
-        // (Who was frozen meanwhile has not worked that long.)
-        let took = took.clamp(fair.min(SCAN_PERIOD), SCAN_PERIOD_MAX);
-        self.timers.set(Timer::ScanFrom, ended + took);
-        let pause = (used * NAMES_PAUSE_FACTOR).min(NAMES_PAUSE_MAX);
-        self.timers.set(Timer::NamesFrom, ended + pause);
-        let pause = SCAN_PERIOD_SHORT.max(used * SHORT_PAUSE_FACTOR);
-        self.timers.set(Timer::ShortFrom, ended + pause);
-        // To open files is no part of looking for them.
-        let is_plain = self.counters.files_opened == opened;
-        let period = if is_plain { used * SCAN_PAUSE_FACTOR } else { SCAN_PERIOD };
-        let period = match () {
-            // Some were opened, and others will be when these are delivered.
-            () if self.readers.are_short() && !is_plain => SCAN_PERIOD_SHORT,
-            () if self.readers.are_short() => SCAN_PERIOD_SHORT.max(used * SCARCE_PAUSE_FACTOR),
-            () if are_quiet && !is_untold && self.watch.trouble().is_none() => {
-                period.clamp(SCAN_PERIOD, SCAN_PERIOD_MAX)
-            }
-            () => SCAN_PERIOD_POLLING,
+        let effort = Effort {
+            ended,
+            own: self.look.own_share(used, ended - now),
+            cores: self.intake.cpu_cores(),
+            is_plain: self.counters.files_opened == opened,
+            is_short: self.readers.are_short(),
+            is_told: are_quiet && !is_untold && self.watch.trouble().is_none(),
         };
-        self.timers.set(Timer::Scan, ended + period);
+        effort.set_pace(&mut self.timers);
         self.ledger.check(&mut self.timers, now);
         self.timers.set(Timer::Publish, now);
     }
@@ -401,7 +321,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_watched =
             |tracked: &Tracked| tracked.state == State::Active && !tracked.waits_idly();
         let mut unwatched = Unwatched {
-            unopened: self.unopened.count(),
+            unopened: self.look.unopened.count(),
             files_opened: self.counters.files_opened,
             ..Unwatched::default()
         };
@@ -409,29 +329,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
             unwatched.files += 1;
             unwatched.bytes += u128::from(tracked.size) + u128::from(tracked.read_offset);
         }
-        let is_same = self.unwatched.0 == unwatched;
-        if !is_same {
-            self.unwatched = (unwatched, now);
-        }
-        let waits = self.unwatched.0.unopened > 0 || self.unwatched.0.files > 0;
-        !waits || (is_same && now >= self.unwatched.1 + FRUITLESS_MAX)
+        self.look.are_quiet(unwatched, now)
     }
 
     /// Walks the patterns. Files beyond those that can be known are left for later: first of all
     /// those that were not written to since the agent started.
     fn walk(&mut self) -> Scan {
-        let room = Room {
-            files: self.known_max,
-            young_files: self.known_max / ROOM_FOR_YOUNG,
-            young_from: self.young_from,
-            dirs: (self.known_max / FILES_PER_DIR).max(DIRS_LEAST),
-        };
         // What is done meanwhile does not ask for the patterns.
         let mut patterns = std::mem::replace(&mut self.patterns, Patterns::none());
-        self.is_walking = true;
         let os = self.os.clone();
+        let room = self.look.room();
         let scan = patterns.scan_for(&os, self, room);
-        self.is_walking = false;
         self.patterns = patterns;
         scan
     }
@@ -440,7 +348,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// grown, and keeps to the CPU limit.
     pub(super) fn breathe(&mut self) {
         let began = self.os.now();
-        if began < self.breath.at {
+        if !self.look.is_breath_due(began) {
             return;
         }
         let (used, truncated) = (self.os.thread_cpu(), self.counters.files_truncated);
@@ -451,8 +359,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.on_mail(mail, now);
             if self.drain.is_looking() && !self.timers.holds(Timer::TurnFrom, now) {
                 let hints = self.heed_hints(now);
-                self.are_names_changed |= !hints.came.is_empty();
-                self.is_unknown_written |= hints.unknown_written;
+                self.look.want_names_if(!hints.came.is_empty());
+                self.look.note_unknown_written(hints.unknown_written);
             }
             self.turn(now);
             self.save(now, false);
@@ -473,9 +381,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.begin_opening();
         }
         let ended = self.os.now();
-        self.breath.at = ended + BREATH_PERIOD;
-        self.breath.used += self.os.thread_cpu().saturating_sub(used);
-        self.breath.took += ended - began;
+        self.look.on_breath(began, ended, self.os.thread_cpu().saturating_sub(used));
     }
 
     /// Device and inode of the open files that stand where they were found: where not all directories
@@ -510,7 +416,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.registry.find(file.device, file.inode).is_none() && !self.aside.is_copy(inode)
         };
         let (mut waiting, then): (Vec<_>, Vec<_>) = then.into_iter().partition(waits);
-        if std::mem::take(&mut self.is_opening_cut) {
+        if self.look.take_opening_cut() {
             waiting = in_turn(waiting);
         } else if waiting.len() > OPENED_IN_ORDER_MAX {
             // It takes a while: those that are written to go first.
@@ -533,7 +439,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             if self.is_aside(file, now) {
                 // As of the look before: what changes from now on is younger.
-                let unix = u64::try_from(self.looked_at / 1_000_000_000).unwrap_or_default();
+                let unix = u64::try_from(self.look.looked_at() / 1_000_000_000).unwrap_or_default();
                 self.remembered.on_met(file.device, file.inode, unix);
                 continue;
             }
@@ -543,21 +449,21 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let is_late = |by: Duration| self.os.now() >= opened_until + by;
             // What cannot be opened takes its time too.
             let may_end = self.counters.files_opened >= opened_least || is_late(OPENING_LONGER_MAX);
-            if (self.are_names_changed && may_end && is_late(Duration::ZERO))
+            if (self.look.are_names_changed() && may_end && is_late(Duration::ZERO))
                 || self.drain.is_abandoned()
             {
                 // What is new goes before what is only waiting. (And who is to end has no time.)
-                (self.is_scan_wanted, self.is_opening_cut) = (true, true);
+                self.look.cut_opening();
                 self.packed.on_waits((file.device, file.inode));
                 self.note_waiting(file);
-                self.unopened.add(&file.path, LATER);
+                self.look.unopened.add(&file.path, LATER);
                 continue;
             }
             if self.readers.are_short() {
                 // Nobody gives up a descriptor in this look who has not for the one before.
                 self.packed.on_waits((file.device, file.inode));
                 self.note_waiting(file);
-                self.unopened.add(&file.path, SHORT);
+                self.look.unopened.add(&file.path, SHORT);
                 continue;
             }
             match self.open_found(file, now) {
@@ -591,9 +497,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Notes that a file could not be opened: for want of a descriptor, or for this error.
     pub(super) fn note_unopened(&mut self, path: &Path, error: &io::Error) {
         if self.readers.are_short() {
-            self.unopened.add(path, SHORT);
+            self.look.unopened.add(path, SHORT);
         } else {
-            self.unopened.add_failed(&self.os, path, error);
+            self.look.unopened.add_failed(&self.os, path, error);
         }
     }
 
@@ -643,9 +549,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn refresh_names(&mut self) {
         self.refresh_places();
         let paths = self.registry.iter().flat_map(|(file, tracked)| names_of(file, tracked));
-        let aliases = self.aliases.iter().filter_map(|(name, (device, inode))| {
-            Some((name.as_path(), self.registry.find(*device, *inode)?))
-        });
+        let aliases = self
+            .look
+            .aliases()
+            .filter_map(|(name, (device, inode))| Some((name, self.registry.find(device, inode)?)));
         self.watch.set_names(aliases.chain(paths));
     }
 
@@ -653,8 +560,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn refresh_names_of(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         let inode = (tracked.opened.device, tracked.opened.inode);
-        let aliases = self.aliases.iter().filter(|(_, of)| *of == inode);
-        let aliases = aliases.map(|(name, _)| (name.as_path(), file));
+        let aliases = self.look.aliases().filter(|(_, of)| *of == inode);
+        let aliases = aliases.map(|(name, _)| (name, file));
         self.watch.add_names(aliases.chain(names_of(file, tracked)));
     }
 
@@ -772,7 +679,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 || ended.gone_at != 0
                 || self.registry.find(opened.device, opened.inode).is_some();
             let unix = self.os.wall().as_secs();
-            let checkpoint = self.ledger.checkpoint(self.looked_at, file, &ended, unix);
+            let checkpoint = self.ledger.checkpoint(self.look.looked_at(), file, &ended, unix);
             self.ledger.forget(file);
             let is_done = ended.left_bytes == 0;
             self.on_original_ended(file, &ended, has_gone);
@@ -781,7 +688,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             } else {
                 self.remembered.put_done(checkpoint);
             }
-            self.is_scan_wanted |= self.aside.has_copies();
+            self.look.want_scan_if(self.aside.has_copies());
             self.ledger.note(true);
         }
     }
@@ -836,7 +743,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// others may come so. `is_all` says that the discovery before left none for later. Returns
     /// whether there are any.
     fn note_births(&mut self, first: FileKey, is_all: bool) -> bool {
-        let looked_at = self.looked_at;
+        let looked_at = self.look.looked_at();
         let is_new = |tracked: &Tracked| match tracked.opened.born {
             0 => is_all && tracked.opened.offset == 0,
             born => born > looked_at,

@@ -21,15 +21,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// the agent ends. While files that were found wait to be opened, one of them may be a missing
     /// one, or hold its bytes.
     pub(super) fn note_missing(&mut self, is_last: bool, now: Instant) {
-        let is_due = is_last || now >= self.started + LATE_MAX;
-        let waits = self.unopened.waiting() > 0 || !self.packed.is_idle();
-        if !is_due || !self.is_ready || waits {
+        let is_due = is_last || now >= self.look.started() + LATE_MAX;
+        let waits = self.look.unopened.waiting() > 0 || !self.packed.is_idle();
+        if !is_due || !self.look.is_ready() || waits {
             return;
         }
-        let (notices, unadopted) = (&self.notices, &self.unadopted);
+        let (notices, look) = (&self.notices, &self.look);
         let is_missing = |saved: &Checkpoint| {
             !notices.is_not_allowed(&saved.path)
-                && !unadopted.contains(&(saved.device, saved.inode))
+                && !look.is_unadopted(saved)
                 && remembered::is_gone_from_its_place(&self.os, saved)
         };
         let told = self.remembered.tell(is_missing);

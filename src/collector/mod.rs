@@ -26,6 +26,7 @@ pub mod fruitless;
 mod intake;
 mod ledger;
 mod left;
+mod look;
 mod missing;
 mod news;
 mod notices;
@@ -45,19 +46,16 @@ pub mod stopping;
 mod timers;
 mod unpacking;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::aside::Aside;
 use self::drain::Drain;
-use self::files::{Breath, Unwatched};
 use self::intake::Intake;
 use self::ledger::{Known, Ledger, Told};
 pub use self::left::Left;
-use self::left::Unopened;
-use self::news::News;
+use self::look::Look;
 use self::notices::Notices;
 use self::once::Once;
 use self::readers::Readers;
@@ -70,7 +68,6 @@ use crate::base::sealed::{Outcome, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
-use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::Loaded;
@@ -83,13 +80,6 @@ use crate::tail::remembered::Remembered;
 use crate::tail::watch::Watch;
 use crate::{batch, limit, tail};
 
-/// Time between two discoveries that nothing asks for; of very many files it is longer.
-const SCAN_PERIOD: Duration = Duration::from_secs(5);
-/// Time between two discoveries while notifications cannot be had or trusted, or while there may be
-/// none of some files.
-const SCAN_PERIOD_POLLING: Duration = Duration::from_secs(1);
-/// Time between two discoveries while files wait for descriptors that others give up.
-const SCAN_PERIOD_SHORT: Duration = Duration::from_millis(250);
 /// Least time between two reports.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
 /// Pause after a report, in multiples of the CPU time that it took. Of very many files it takes
@@ -160,9 +150,8 @@ pub struct Collector<O: Os, K: Keep> {
     tags: TagPlan,
     shard_hash_keys: Vec<String>,
     ledger: Ledger<K>,
-    /// The patterns; empty while a walk has them.
+    /// The patterns; none while a walk has them.
     patterns: Patterns,
-    is_walking: bool,
     watch: Watch<O::Watch>,
     registry: Registry,
     remembered: Remembered,
@@ -176,52 +165,16 @@ pub struct Collector<O: Os, K: Keep> {
     aside: Aside,
     packed: Packed<O::File>,
     said: Said,
-    breath: Breath,
-    /// When the last discovery began, as time stamps of files count, in nanoseconds since 1970.
-    looked_at: i64,
-    /// When the last discovery began, by the clock that nobody sets.
-    looked_when: Instant,
-    /// Files that the last discovery found and could not open, or not yet.
-    unopened: Unopened,
-    /// What the last discovery knew of files that are not watched, and since when that is so.
-    unwatched: (Unwatched, Instant),
-    /// Whether the last discovery left files for later because others were new.
-    is_opening_cut: bool,
-    /// When a file was last born whose name the patterns find.
-    born_at: Option<Instant>,
-    /// Whether something that has no known name was written to during a discovery.
-    is_unknown_written: bool,
+    look: Look,
     notices: Notices,
-    /// Further names of the files that the last discovery found, with device and inode.
-    aliases: Vec<(PathBuf, (u64, u64))>,
-    /// How many files may be known.
-    known_max: usize,
-    /// Time from which on a file that was written to is new, in seconds of Unix time.
-    young_from: i64,
-    /// Known files that were found outside the patterns and could not be opened, or may not be yet, by
-    /// device and inode.
-    unadopted: HashSet<(u64, u64)>,
-    started: Instant,
     /// The service's clock minus ours, in seconds.
     clock_offset: i64,
-    /// Whether the first discovery is done.
-    is_ready: bool,
-    /// Whether discovery runs with the next look.
-    is_scan_wanted: bool,
-    /// Whether discovery runs because names changed, as soon as [`Timer::NamesFrom`] lets it.
-    are_names_changed: bool,
     timers: Timers,
-    news: News,
     /// Whether somebody waits for the list of files.
     is_list_wanted: bool,
     /// How long what changes may wait to be published.
     publish_period: Duration,
     drain: Drain,
-}
-
-/// When the run before looked last, as far as its checkpoints tell.
-fn last_look(checkpoints: &[Checkpoint]) -> Option<i64> {
-    checkpoints.iter().map(|saved| saved.looked_at).filter(|looked_at| *looked_at != 0).max()
 }
 
 impl<O: Os, K: Keep> Collector<O, K> {
@@ -249,8 +202,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if os.random(&mut seed).is_err() {
             seed = fastrand::u64(..).to_le_bytes();
         }
-        // Until the first discovery is over, the last look is that of the run before.
-        let looked_at = last_look(&loaded.checkpoints).unwrap_or_else(|| stamp::stamp(&os));
+        let known_max = options.known_max;
+        let look = Look::new(&loaded.checkpoints, known_max, stamp::stamp(&os), unix, now);
         let topic = options.batch.topic.clone();
         let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
         if options.once.is_some() {
@@ -274,7 +227,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             shard_hash_keys: options.shard_hash_keys,
             ledger,
             patterns,
-            is_walking: false,
             watch: Watch::new(&os),
             registry: Registry::default(),
             readers: Readers::new(options.files_max),
@@ -284,26 +236,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
             aside: Aside::default(),
             packed: Packed::default(),
             said: Said::new(now),
-            breath: Breath::new(now),
-            looked_at,
-            looked_when: now,
-            unopened: Unopened::default(),
-            unwatched: (Unwatched::default(), now),
-            is_opening_cut: false,
-            born_at: None,
-            is_unknown_written: false,
+            look,
             notices: Notices::default(),
-            aliases: Vec::new(),
-            known_max: options.known_max,
-            young_from: i64::try_from(unix).unwrap_or(i64::MAX),
-            unadopted: HashSet::new(),
-            started: now,
             clock_offset: 0,
-            is_ready: false,
-            is_scan_wanted: true,
-            are_names_changed: false,
             timers,
-            news: News::new(now),
             is_list_wanted: false,
             publish_period: PUBLISH_PERIOD,
             drain: Drain::new(options.stop, now),
@@ -461,7 +397,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     fn save(&mut self, now: Instant, is_last: bool) {
         let Self { registry, remembered, aside, counters, said, timers, .. } = self;
-        let known = Known { registry, remembered, aside, looked_at: self.looked_at };
+        let known = Known { registry, remembered, aside, looked_at: self.look.looked_at() };
         let mut told = Told { counters, said, timers };
         let cores = self.intake.cpu_cores();
         let when = (now, is_last);
@@ -491,7 +427,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.publish_period = PUBLISH_PERIOD.max(used * PUBLISH_PAUSE_FACTOR);
         let (checkpoint_saved_unix, checkpoint_error) = self.ledger.saved();
         self.handoff.publish(CollectorReport {
-            ready: self.is_ready && self.drain.is_running(),
+            ready: self.look.is_ready() && self.drain.is_running(),
             polling: self.watch.trouble().is_some(),
             files,
             is_state_taken: false,
@@ -512,7 +448,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn file_sums(&self) -> FileSums {
         let unix = self.os.wall().as_secs();
         let saved = self.aside.asleep() as u64;
-        let failing = self.unopened.failed() as u64;
+        let failing = self.look.unopened.failed() as u64;
         let left = self.notices.beyond().files;
         let (missing, missing_bytes) = self.remembered.missing();
         let mut sums =
@@ -536,7 +472,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn publish_files(&self) {
         let made_unix = self.os.wall().as_secs();
         let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));
-        let mut files: Vec<FileReport> = files.chain(self.unopened.reports()).collect();
+        let mut files: Vec<FileReport> = files.chain(self.look.unopened.reports()).collect();
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.handoff.publish_files(FileList { made_unix, files });
     }

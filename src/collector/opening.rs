@@ -116,7 +116,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// looked for with the next discovery.
     pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
         let seen = self.looked_at();
-        self.is_scan_wanted |= is_lost;
+        self.look.want_scan_if(is_lost);
         self.expect_beside(file, |known| {
             // Between two truncations there may have been a text that stands in a copy only.
             known.seen = known.seen.min(seen);
@@ -143,8 +143,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// When the last discovery began, by the clock as it is set now: it may have been set back
     /// since.
     fn looked_at(&self) -> i64 {
-        let age = nanoseconds(self.os.now().saturating_duration_since(self.looked_when));
-        self.looked_at.min(stamp(&self.os).saturating_sub(age))
+        self.look.looked_at_by(stamp(&self.os), self.os.now())
     }
 
     fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
@@ -198,7 +197,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Leaves a file closed for the moment, so that the first discovery of thousands is soon over: it
     /// is as long as it was delivered. Its bytes are compared when it is opened, a moment later.
     pub(super) fn may_sleep(&mut self, found: &Found) -> bool {
-        let is_first = !self.is_ready && self.drain.is_running();
+        let is_first = !self.look.is_ready() && self.drain.is_running();
         if !is_first || self.counters.files_opened < AWAKE_MAX {
             return false;
         }
@@ -250,7 +249,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             match self.registry.find(found.device, found.inode) {
                 Some(file) => self.refresh_names_of(file),
                 // It was replaced or cannot be opened: a discovery takes care of it.
-                None => self.is_scan_wanted |= !matches!(outcome, Ok(Some(same)) if same == inode),
+                None => self.look.want_scan_if(!matches!(outcome, Ok(Some(same)) if same == inode)),
             }
             if self.os.now() >= until {
                 break;
@@ -330,7 +329,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn note_waiting(&mut self, found: &Found) {
         let inode = (found.device, found.inode);
         // What waits may be any number, and be gone before its turn.
-        let is_full = self.remembered.len() >= self.known_max + WAITING_MAX;
+        let is_full = self.remembered.len() >= self.look.known_max() + WAITING_MAX;
         if is_full || self.remembered.get(found.device, found.inode).is_some() {
             return;
         }
@@ -415,8 +414,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Ok(Some(inode));
             }
             Origin::Later => {
-                self.unopened.add(&found.path, SOUGHT);
-                self.is_scan_wanted = true;
+                self.look.unopened.add(&found.path, SOUGHT);
+                self.look.want_scan();
                 return Ok(Some(inode));
             }
             Origin::Overwritten => {
@@ -736,7 +735,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn adopt(&mut self, now: Instant) {
         let unix = self.os.wall().as_secs();
         let found = remembered::whereabouts(self, unix);
-        self.unadopted.clear();
+        self.look.begin_search();
         self.notices.begin_search();
         for saved in found.barred {
             let permission = self.patterns.permits(&self.os, &saved.path, &saved.resolved);
@@ -749,11 +748,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     if saved.rest != Some(0)
                         || remembered::has_grown_in_its_place(&self.os, &saved) =>
                 {
-                    self.unopened.add_awaiting(&saved.path);
+                    self.look.unopened.add_awaiting(&saved.path);
                 }
                 _ => {}
             }
-            self.unadopted.insert((saved.device, saved.inode));
+            self.look.on_unadopted(&saved);
             // Where the patterns may lead and it is shut all the same, something of our own is.
             let why =
                 if permission == Permission::Granted { Permission::LeadsOut } else { permission };
@@ -761,11 +760,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         for (path, saved) in found.paths {
             if self.drain.is_abandoned() {
-                self.unopened.add(&path, LATER);
+                self.look.unopened.add(&path, LATER);
                 continue;
             }
             if let Err(error) = self.adopt_one(&path, &saved, now) {
-                self.unadopted.insert((saved.device, saved.inode));
+                self.look.on_unadopted(&saved);
                 if self.readers.are_short() {
                     self.packed.on_waits((saved.device, saved.inode));
                 }
@@ -782,7 +781,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
         let permission = self.patterns.permits(&self.os, &saved.path, path);
         if permission != Permission::Granted {
-            self.unadopted.insert((saved.device, saved.inode));
+            self.look.on_unadopted(saved);
             self.note_left(permission, &saved.path, path.to_owned());
             return Ok(());
         }
@@ -818,7 +817,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     Ok(Origin::New) => (found.path, None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
                     waits => {
-                        self.unadopted.insert((found.device, found.inode));
+                        self.look.on_unadopted(&found);
                         self.remembered.put_back(found);
                         self.remembered.search_again(path);
                         let waits = waits?;
@@ -876,11 +875,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
         match origin {
             Origin::CopyOf(Source::Open(file), _) if self.registry.get_ended(*file).is_some() => {
-                self.unopened.add(copy, "it waits for the file that it is a copy of");
+                self.look.unopened.add(copy, "it waits for the file that it is a copy of");
             }
             Origin::Later => {
-                self.unopened.add(copy, SOUGHT);
-                self.is_scan_wanted = true;
+                self.look.unopened.add(copy, SOUGHT);
+                self.look.want_scan();
             }
             Origin::New | Origin::Known(_) | Origin::CopyOf(..) | Origin::Overwritten => {}
         }
@@ -899,7 +898,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.expect_absent(&mut known, now);
         self.expect_where_others_went(&mut known);
-        let (waiting, mut is_learnt) = (self.unopened.count(), false);
+        let (waiting, mut is_learnt) = (self.look.unopened.count(), false);
         let may_enter = |dir: &Path| self.patterns.enter(&self.os, dir).as_deref() == Some(dir);
         let Search { found, closed, absent } = unseen::unseen(&self.os, &known, found, may_enter);
         for (_, one) in found {
@@ -914,10 +913,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
             }
         }
-        let is_searched = !is_learnt && self.unopened.count() == waiting;
+        let is_searched = !is_learnt && self.look.unopened.count() == waiting;
         if is_learnt {
             self.aside.strangers.clear();
-            self.is_scan_wanted = true;
+            self.look.want_scan();
         } else if is_searched {
             self.note_absent(absent, &known, now);
             known.retain(|place, _| {
@@ -1054,7 +1053,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(false);
         }
         if self.registry.has_ended(&stat) {
-            self.unopened.add(path, "what was read of it before is not acknowledged yet");
+            self.look.unopened.add(path, "what was read of it before is not acknowledged yet");
             return Ok(false);
         }
         let remembered = self.remembered.get(stat.device, stat.inode);

@@ -106,8 +106,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.examine(file, true, now);
         } else {
             self.wait_to_be_opened(waiting, state == State::Active);
-            self.unopened.add(&path, "it was written over, and may be a copy");
-            self.is_scan_wanted = true;
+            self.look.unopened.add(&path, "it was written over, and may be a copy");
+            self.look.want_scan();
         }
         Ok(false)
     }
@@ -462,7 +462,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return None;
         }
         // Whether it may be read cannot be asked during a walk: after it this is asked again.
-        if self.is_walking {
+        if self.patterns.are_none() {
             return None;
         }
         match self.reopen(file, error) {

@@ -72,9 +72,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         match step {
             Step::Mail => self.take_mail(now),
             Step::Look if self.drain.is_looking() && !self.timers.holds(Timer::TurnFrom, now) => {
-                let written_from = self.news.on_look(now);
+                let written_from = self.look.on_look(now);
                 self.intake.looked(written_from);
-                self.look(now);
+                self.take_look(now);
             }
             Step::Look if self.drain.is_looking() && self.expects_births(now) => self.glance(now),
             Step::Look => {}
@@ -165,17 +165,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !self.drain.is_looking() {
             return Wait { until: deadlines.into_iter().flatten().min(), sees_events: false };
         }
-        let scan_at = |held_by: &[Timer]| {
-            let held_by = [held_by, &[Timer::ScanFrom, Timer::TurnFrom]].concat();
-            Some(timers.free_at(&held_by, now))
-        };
-        deadlines.push(scan_at(&[Timer::Scan]));
-        if self.is_scan_wanted {
-            deadlines.push(scan_at(&[]));
-        }
-        if self.are_names_changed {
-            deadlines.push(scan_at(&[Timer::NamesFrom]));
-        }
+        deadlines.push(Some(self.look.deadline(timers, now)));
         let sees_events = !timers.holds(Timer::TurnFrom, now) && self.watch.channel().is_some();
         // A turn that is near is waited for without looking at events: they would only wake it.
         let waits_for_turn = timers.holds(Timer::TurnFrom, now) && self.watch.channel().is_some();
@@ -190,8 +180,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Notes that nothing has happened since the look, as is asked before the sleep: see `News`.
     pub fn on_rest(&mut self) {
-        // A discovery that is due finds what had happened before.
-        self.news.on_rest(!self.is_scan_wanted);
+        self.look.on_rest();
     }
 
     /// Sleeps for as long as a wait says.

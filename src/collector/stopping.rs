@@ -117,7 +117,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn finds_more(&mut self, now: Instant) -> bool {
         let (grown_at, prospect) = (self.grown_at(), self.prospect());
         // What was read asks for a discovery: the rest of a file may be in its copy.
-        let (is_scan_wanted, are_names_changed) = (self.is_scan_wanted, self.are_names_changed);
+        let is_scan_wanted = self.look.is_scan_wanted();
+        let are_names_changed = self.look.are_names_changed();
         match self.drain.last_look(is_scan_wanted, are_names_changed, grown_at, &prospect, now) {
             LastLook::Done => return false,
             LastLook::Later => return true,
@@ -128,7 +129,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.settle();
         let before = self.progress();
         self.discover(now);
-        let (prospect, has_vanished) = (self.prospect(), self.unopened.has_vanished());
+        let (prospect, has_vanished) = (self.prospect(), self.look.unopened.has_vanished());
         self.drain.on_looked(before, &prospect, has_vanished, self.packed.is_idle(), now);
         // It may have read some of it already.
         let is_begun = self.batcher.oldest().is_some() || !self.is_acknowledged();
@@ -143,7 +144,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn prospect(&self) -> Prospect {
-        let is_any_unopened = self.unopened.count() > 0;
+        let is_any_unopened = self.look.unopened.count() > 0;
         Prospect { progress: self.progress(), is_any_unopened, retry_at: self.retry_at() }
     }
 
@@ -151,7 +152,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// is whole, or a delivered file has been quiet for long enough to give its descriptor up.
     /// (Deleted files give theirs up last.)
     fn retry_at(&self) -> Option<Instant> {
-        let discovered = self.news.discovered();
+        let discovered = self.look.discovered();
         let is_resting =
             self.readers.are_short() && discovered < self.grown_at() + DELETED_QUIET_SCARCE;
         let rest_at = is_resting.then(|| discovered + REST_QUIET);
@@ -171,7 +172,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let mut summary = Summary {
             lines: self.counters.lines,
             bytes: self.counters.bytes,
-            undelivered_files: self.unopened.count(),
+            undelivered_files: self.look.unopened.count(),
             ..Summary::default()
         };
         // Of what has ended, batches may still wait here: for an id, or to be set aside.
@@ -211,7 +212,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         summary.undelivered_bytes += doubtful.iter().filter_map(|left| left.bytes).sum::<u64>();
         let beyond = self.notices.beyond().left(&self.tail.paths);
         summary.undelivered_files += self.notices.beyond().count();
-        let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.unopened.first());
+        let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.look.unopened.first());
         let left = left.chain(doubtful);
         summary.left = left::named(left.chain(self.missing().map(|(left, _)| left)));
         let unfinished =

@@ -150,7 +150,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             && is_young(&self.os, stat)
             && self.drain.is_running();
         if is_it {
-            self.unopened.add(path, "it is empty, and may be about to be compressed text");
+            self.look.unopened.add(path, "it is empty, and may be about to be compressed text");
         }
         is_it
     }
@@ -172,7 +172,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let is_opened = self.is_its_turn(inode) && self.unpack_next(reader, stat, path)?;
         if !is_opened {
-            self.unopened.add(path, self.packed.wait(inode));
+            self.look.unopened.add(path, self.packed.wait(inode));
         }
         Ok(is_opened)
     }
@@ -266,7 +266,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Some(one) = measuring.filter(|one| !one.gzip.is_measured()) else { return };
         let error = match one.gzip.measure() {
             Ok(is_measured) => {
-                self.is_scan_wanted |= is_measured;
+                self.look.want_scan_if(is_measured);
                 return;
             }
             Err(error) => error,
@@ -284,7 +284,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.packed.fail(inode, self.os.now() + FAILED_PAUSE, Some(error.to_string()));
         }
         self.packed.measuring = None;
-        self.is_scan_wanted = true;
+        self.look.want_scan();
     }
 
     /// Reads a small compressed file at once when it is opened, so that the next one has its turn.
@@ -303,7 +303,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_read = self.registry.get(file).is_some_and(|one| one.read_offset == one.size);
         let reader = self.readers.get(&file).filter(|reader| is_read && reader.is_unpacked());
         if reader.is_some_and(Reader::release) {
-            self.is_scan_wanted |= self.unopened.count() > 0;
+            self.look.want_scan_if(self.look.unopened.count() > 0);
         }
     }
 
@@ -329,7 +329,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         if is_young(&self.os, &reader.stat()?) && self.drain.is_running() {
             let path = reader.path().unwrap_or_default();
-            self.unopened.add(&path, "it is compressed, and somebody writes over it");
+            self.look.unopened.add(&path, "it is compressed, and somebody writes over it");
             return Ok(());
         }
         if !reader.is_gzip()? {
@@ -352,7 +352,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let skipped = self.close(file);
         self.counters.files_truncated += 1;
         self.counters.skipped_truncated_bytes += skipped;
-        self.is_scan_wanted = true;
+        self.look.want_scan();
         if self.said.admits(Kind::Packed) {
             tracing::warn!(
                 file = %path.display(), offset, skipped,
@@ -365,7 +365,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// while it was empty, or was emptied.
     pub(super) fn on_packed(&mut self, file: FileKey) {
         self.let_go(file);
-        self.is_scan_wanted = true;
+        self.look.want_scan();
     }
 
     /// Closes compressed files that are delivered: they do not grow.
@@ -391,7 +391,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         drop(gzip);
         self.rest(file);
         // One that may hold the same waited for it.
-        self.is_scan_wanted |= self.unopened.count() > 0;
+        self.look.want_scan_if(self.look.unopened.count() > 0);
     }
 
     /// The compressed files that are open.

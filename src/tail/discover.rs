@@ -259,6 +259,12 @@ impl Patterns {
         Self::new(&[], &[], Vec::new(), &[]).expect("no pattern is wrong")
     }
 
+    /// Whether there is no pattern.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
     /// Whether the fixed part of a pattern ends here.
     #[must_use]
     pub fn is_base(&self, dir: &Path) -> bool {
