@@ -124,7 +124,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.begin_births(now);
         for path in came {
             if self.readers.are_short()
-                || self.notices.beyond() != Beyond::default()
+                || self.look.notices.beyond() != Beyond::default()
                 || self.drain.is_abandoned()
             {
                 return;
@@ -211,7 +211,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let news_from = self.look.begin(self.watch.trouble().is_none(), now);
         self.intake.looked(news_from);
         self.packed.on_discovery(now);
-        self.notices.begin();
+        self.look.notices.begin();
         let (mut found, mut is_all) = (HashSet::new(), false);
         let (looked_at, began) = (stamp(&self.os), self.os.now());
         let since = looked_at.saturating_sub(nanoseconds(STAMP_MARGIN));
@@ -224,10 +224,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.look.unopened = Unopened::default();
             self.readers.on_scan();
             let beyond = Beyond { files: scan.left_files, dirs: scan.left_dirs };
-            self.notices.note_beyond(&mut self.said, beyond, self.look.known_max());
-            self.notices.note_refused(&mut self.said, &self.patterns, &scan.refused);
+            self.look.notices.note_beyond(&mut self.said, beyond, self.look.known_max());
+            self.look.notices.note_refused(&mut self.said, &self.patterns, &scan.refused);
             note_odd(&mut self.said, &scan.odd);
-            self.notices.note_fruitless(&self.os, scan.fruitless, now);
+            self.look.notices.note_fruitless(&self.os, scan.fruitless, now);
             for (path, error) in scan.errors.iter() {
                 if self.may_hold_logs(path) {
                     self.look.unopened.add_failed(&self.os, path, error);
@@ -276,7 +276,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.close_idle(now);
         self.examine_where(now, |_| true);
         self.keep_within_budget();
-        self.notices.note_polling(&mut self.said, self.watch.trouble());
+        self.look.notices.note_polling(&mut self.said, self.watch.trouble());
         self.look.end(looked_at, began, self.readers.are_short().then_some(news_from));
         let are_quiet = self.are_quiet(now);
         let (ended, used) = (self.os.now(), self.os.thread_cpu().saturating_sub(used));
@@ -505,12 +505,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Says of a file that was shipped before that it may not be any more, once.
     pub(super) fn note_left(&mut self, why: Permission, known: &Path, place: PathBuf) {
-        self.notices.note_left(&mut self.said, &self.patterns, why, known, place);
+        self.look.notices.note_left(&mut self.said, &self.patterns, why, known, place);
     }
 
     pub(super) fn trouble(&mut self, path: &Path, action: &str, error: &io::Error) {
         self.counters.file_errors += 1;
-        self.notices.trouble(&self.os, &mut self.said, path, action, error);
+        self.look.notices.trouble(&self.os, &mut self.said, path, action, error);
     }
 
     /// Notes that discovery does not find a file any more. The new name of the file, if it has one,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::left::Unopened;
 use super::news::News;
+use super::notices::Notices;
 use super::stamp::nanoseconds;
 use super::timers::{Timer, Timers};
 use crate::checkpoint::format::Checkpoint;
@@ -58,6 +59,8 @@ pub(super) struct Look {
     last: LastLook,
     news: News,
     wants: Wants,
+    /// What was told of what discoveries find.
+    pub(super) notices: Notices,
     /// Files that the last discovery found and could not open, or not yet.
     pub(super) unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
@@ -153,6 +156,7 @@ impl Look {
             last: LastLook { stamp: before.unwrap_or(stamp), when: now },
             news: News::new(now),
             wants: Wants { scan: true, ..Wants::default() },
+            notices: Notices::default(),
             unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             breath: Breath::new(now),

@@ -26,9 +26,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !is_due || !self.look.is_ready() || waits {
             return;
         }
-        let (notices, look) = (&self.notices, &self.look);
+        let look = &self.look;
         let is_missing = |saved: &Checkpoint| {
-            !notices.is_not_allowed(&saved.path)
+            !look.notices.is_not_allowed(&saved.path)
                 && !look.is_unadopted(saved)
                 && remembered::is_gone_from_its_place(&self.os, saved)
         };

@@ -33,22 +33,25 @@ mod notices;
 mod once;
 mod opening;
 mod overwritten;
+mod packed;
 mod readers;
 mod reading;
 mod refusals;
 mod refused;
 mod reopening;
+mod report;
 mod rereading;
 mod said;
 mod stamp;
 mod step;
 pub mod stopping;
+mod streams;
 mod timers;
 mod unpacking;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::aside::Aside;
 use self::drain::Drain;
@@ -56,14 +59,15 @@ use self::intake::Intake;
 use self::ledger::{Known, Ledger, Told};
 pub use self::left::Left;
 use self::look::Look;
-use self::notices::Notices;
 use self::once::Once;
+use self::packed::Packed;
 use self::readers::Readers;
+use self::report::Report;
 use self::said::Said;
 pub use self::step::{Step, Wait};
+use self::streams::Streams;
 use self::timers::{Timer, Timers};
-use self::unpacking::Packed;
-use crate::base::report::{CollectorCounters, CollectorReport, FileList, FileReport, FileSums};
+use crate::base::report::{CollectorCounters, CollectorReport, FileSums};
 use crate::base::sealed::{Outcome, Route, SealedBatch};
 use crate::base::span::{FileKey, Span};
 use crate::batch::policy::Reason;
@@ -75,16 +79,11 @@ use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
 use crate::tail::discover::Patterns;
 use crate::tail::os::Os;
-use crate::tail::registry::{Registry, State, Tracked};
+use crate::tail::registry::Registry;
 use crate::tail::remembered::Remembered;
 use crate::tail::watch::Watch;
 use crate::{batch, limit, tail};
 
-/// Least time between two reports.
-const PUBLISH_PERIOD: Duration = Duration::from_millis(500);
-/// Pause after a report, in multiples of the CPU time that it took. Of very many files it takes
-/// long to sum up what they wait for.
-const PUBLISH_PAUSE_FACTOR: u32 = 500;
 /// Most pieces of files that one turn reads before the loop looks at mail and events again.
 const READS_PER_TURN: usize = 8;
 /// What the collector is built from.
@@ -146,9 +145,7 @@ pub struct Summary {
 pub struct Collector<O: Os, K: Keep> {
     os: O,
     tail: tail::Options,
-    topic: String,
-    tags: TagPlan,
-    shard_hash_keys: Vec<String>,
+    streams: Streams,
     ledger: Ledger<K>,
     /// The patterns; none while a walk has them.
     patterns: Patterns,
@@ -159,21 +156,14 @@ pub struct Collector<O: Os, K: Keep> {
     intake: Intake,
     batcher: Batcher,
     handoff: CollectorEnd,
-    rng: fastrand::Rng,
     counters: CollectorCounters,
     /// Files that discovery finds and that need not be open.
     aside: Aside,
     packed: Packed<O::File>,
     said: Said,
     look: Look,
-    notices: Notices,
-    /// The service's clock minus ours, in seconds.
-    clock_offset: i64,
     timers: Timers,
-    /// Whether somebody waits for the list of files.
-    is_list_wanted: bool,
-    /// How long what changes may wait to be published.
-    publish_period: Duration,
+    report: Report,
     drain: Drain,
 }
 
@@ -214,8 +204,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let once = Once::new(&os, options.once);
         let remembered = Remembered::new(loaded.checkpoints, unix, &options.collection);
         let ledger = Ledger::new(store, options.collection, options.destination, once);
+        let seed = u64::from_le_bytes(seed);
+        let streams = Streams::new(topic, options.tags, options.shard_hash_keys, seed);
         Ok(Self {
-            topic,
+            streams,
             batcher,
             counters: CollectorCounters {
                 checkpoint_damaged: loaded.damaged.len() as u64,
@@ -223,8 +215,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             },
             remembered,
             tail: options.tail,
-            tags: options.tags,
-            shard_hash_keys: options.shard_hash_keys,
             ledger,
             patterns,
             watch: Watch::new(&os),
@@ -232,16 +222,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             readers: Readers::new(options.files_max),
             intake,
             handoff,
-            rng: fastrand::Rng::with_seed(u64::from_le_bytes(seed)),
             aside: Aside::default(),
             packed: Packed::default(),
             said: Said::new(now),
             look,
-            notices: Notices::default(),
-            clock_offset: 0,
             timers,
-            is_list_wanted: false,
-            publish_period: PUBLISH_PERIOD,
+            report: Report::default(),
             drain: Drain::new(options.stop, now),
             os,
         })
@@ -250,9 +236,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
     // === mail
 
     fn on_mail(&mut self, mail: Mail, now: Instant) {
-        self.clock_offset = mail.clock_offset;
+        self.streams.set_clock_offset(mail.clock_offset);
         self.drain.on_wish(mail.drain, mail.abandon);
-        self.is_list_wanted |= mail.wants_files;
+        self.report.want_list_if(mail.wants_files);
         if !mail.acks.is_empty() {
             self.intake.unblock();
             self.touch(now);
@@ -272,8 +258,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// The time as the service has it, as far as is known.
     fn server_unix(&self) -> i64 {
-        let unix = i64::try_from(self.os.wall().as_secs()).unwrap_or(i64::MAX);
-        unix.saturating_add(self.clock_offset)
+        self.streams.server_unix(self.os.wall().as_secs())
     }
 
     /// Takes the news that so many records of a batch with this route are delivered, or set aside.
@@ -408,13 +393,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Notes that something changed which the report should say.
     fn touch(&mut self, now: Instant) {
-        self.timers.start(Timer::Publish, now + self.publish_period);
+        self.report.touch(&mut self.timers, now);
     }
 
     fn publish(&mut self, now: Instant, is_last: bool) {
         // Not before what it says is saved.
-        if std::mem::take(&mut self.is_list_wanted) {
-            self.publish_files();
+        if self.report.take_list_wanted() {
+            let unix = self.os.wall().as_secs();
+            let list = report::list(&self.registry, &self.look.unopened, unix);
+            self.handoff.publish_files(list);
         }
         let is_due = self.timers.is_due(Timer::Publish, now);
         if !is_due && !is_last {
@@ -424,15 +411,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let used = self.os.thread_cpu();
         let files = self.file_sums();
         let used = self.os.thread_cpu().saturating_sub(used);
-        self.publish_period = PUBLISH_PERIOD.max(used * PUBLISH_PAUSE_FACTOR);
+        self.report.on_made(used);
         let (checkpoint_saved_unix, checkpoint_error) = self.ledger.saved();
         self.handoff.publish(CollectorReport {
             ready: self.look.is_ready() && self.drain.is_running(),
             polling: self.watch.trouble().is_some(),
             files,
             is_state_taken: false,
-            links_refused: self.notices.links_refused(),
-            fruitless: self.notices.fruitless(),
+            links_refused: self.look.notices.links_refused(),
+            fruitless: self.look.notices.fruitless(),
             counters: self.counters,
             handoff_bytes: self.handoff.outstanding_bytes() as u64,
             handoff_bytes_max: self.handoff.bytes_max() as u64,
@@ -446,58 +433,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn file_sums(&self) -> FileSums {
-        let unix = self.os.wall().as_secs();
-        let saved = self.aside.asleep() as u64;
-        let failing = self.look.unopened.failed() as u64;
-        let left = self.notices.beyond().files;
         let (missing, missing_bytes) = self.remembered.missing();
-        let mut sums =
-            FileSums { saved, left, failing, missing, missing_bytes, ..FileSums::default() };
-        for (_, tracked) in self.registry.iter() {
-            match tracked.state {
-                State::Active => sums.active += 1,
-                State::Rotated => sums.rotated += 1,
-                State::Deleted => sums.deleted += 1,
-            }
-            let (lag_bytes, lag_seconds) = lag(tracked, unix);
-            sums.failing += u64::from(!tracked.last_error.is_empty());
-            sums.unread_bytes += tracked.size.saturating_sub(tracked.read_offset);
-            sums.lag_bytes += lag_bytes;
-            sums.lag_seconds = sums.lag_seconds.max(lag_seconds);
-        }
-        sums
-    }
-
-    /// Publishes the list of files, for somebody who wants to see each of them.
-    fn publish_files(&self) {
-        let made_unix = self.os.wall().as_secs();
-        let files = self.registry.iter().map(|(_, tracked)| file_report(tracked, made_unix));
-        let mut files: Vec<FileReport> = files.chain(self.look.unopened.reports()).collect();
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        self.handoff.publish_files(FileList { made_unix, files });
-    }
-}
-
-/// Bytes of a file that are not acknowledged, and for how many seconds that has been so.
-fn lag(tracked: &Tracked, unix: u64) -> (u64, u64) {
-    match tracked.size.saturating_sub(tracked.watermark.offset()) {
-        0 => (0, 0),
-        bytes => (bytes, unix.saturating_sub(tracked.level_unix)),
-    }
-}
-
-fn file_report(tracked: &Tracked, unix: u64) -> FileReport {
-    let (lag_bytes, lag_seconds) = lag(tracked, unix);
-    FileReport {
-        path: tracked.opened.path.display().to_string(),
-        state: tracked.state.name().to_owned(),
-        device: tracked.opened.device,
-        inode: tracked.opened.inode,
-        size: tracked.size,
-        read_offset: tracked.read_offset,
-        acked_offset: tracked.watermark.offset(),
-        lag_bytes,
-        lag_seconds,
-        last_error: tracked.last_error.clone(),
+        let sums = FileSums {
+            saved: self.aside.asleep() as u64,
+            left: self.look.notices.beyond().files,
+            failing: self.look.unopened.failed() as u64,
+            missing,
+            missing_bytes,
+            ..FileSums::default()
+        };
+        report::sum_up(&self.registry, sums, self.os.wall().as_secs())
     }
 }

@@ -22,12 +22,9 @@ use super::said::Kind;
 use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
 use super::timers::Timer;
 use crate::base::fingerprint::Fingerprint;
-use crate::base::sealed::Route;
 use crate::base::span::FileKey;
-use crate::batch::log_group;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::enrich;
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::discover::{Found, Permission};
@@ -736,7 +733,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let unix = self.os.wall().as_secs();
         let found = remembered::whereabouts(self, unix);
         self.look.begin_search();
-        self.notices.begin_search();
+        self.look.notices.begin_search();
         for saved in found.barred {
             let permission = self.patterns.permits(&self.os, &saved.path, &saved.resolved);
             match permission {
@@ -1142,16 +1139,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     pub(super) fn begin_stream(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
-        let path = tracked.opened.path.as_os_str();
-        let label: Arc<str> = path.to_string_lossy().into();
-        let source = self.tags.source();
-        let tags = self.tags.tags_for(path.as_encoded_bytes());
-        let trailer = log_group::trailer(&self.topic, source, &tags);
-        let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
-        self.batcher.begin(file, label, trailer.into(), &source_id);
-        if let Some(key) = enrich::hash_key(&self.shard_hash_keys, &tags, source, &self.topic) {
-            self.batcher.set_route(file, Route::Key(key));
-        }
+        self.streams.begin(&mut self.batcher, file, &tracked.opened.path);
     }
 }
 

@@ -210,8 +210,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let doubtful: Vec<Left> = doubtful.collect();
         summary.undelivered_files += doubtful.len();
         summary.undelivered_bytes += doubtful.iter().filter_map(|left| left.bytes).sum::<u64>();
-        let beyond = self.notices.beyond().left(&self.tail.paths);
-        summary.undelivered_files += self.notices.beyond().count();
+        let beyond = self.look.notices.beyond().left(&self.tail.paths);
+        summary.undelivered_files += self.look.notices.beyond().count();
         let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.look.unopened.first());
         let left = left.chain(doubtful);
         summary.left = left::named(left.chain(self.missing().map(|(left, _)| left)));

@@ -8,12 +8,12 @@
 //! buffer, however many there are. They do not wait until it is delivered, nor for one that cannot be
 //! read, and small ones are read as soon as they are opened, many in one discovery.
 
-use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::packed::{Measuring, Slice};
 use super::said::Kind;
 use super::stamp::{nanoseconds, wall_nanoseconds};
 use super::timers::Timer;
@@ -22,8 +22,7 @@ use crate::base::span::FileKey;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names::{self, Kin};
-use crate::tail::gzip::Gzip;
-use crate::tail::os::{Os, OsFile};
+use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, Tracked};
 
@@ -31,107 +30,6 @@ use crate::tail::registry::{Opened, Tracked};
 const QUIET: Duration = Duration::from_secs(3);
 /// How long a file that could not be measured leaves its turn to others.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
-
-/// The compressed files that are not open.
-pub(super) struct Packed<F> {
-    measuring: Option<Measuring<F>>,
-    /// Compressed files that are open: one is read, and the others wait to be delivered.
-    open: Vec<FileKey>,
-    /// Files with too much text, by device and inode, and when they changed last.
-    oversized: HashMap<(u64, u64), i64>,
-    /// Files that could not be measured, by device and inode.
-    failed: HashMap<(u64, u64), Failed>,
-    /// How many turns have ended, whatever came of them.
-    turns: u64,
-}
-
-/// The compressed file whose turn it is.
-struct Measuring<F> {
-    /// Device and inode.
-    inode: (u64, u64),
-    path: PathBuf,
-    /// When the file changed last.
-    changed: i64,
-    gzip: Gzip<F>,
-    /// Whether this discovery has found the file.
-    is_found: bool,
-}
-
-struct Failed {
-    retry_at: Instant,
-    /// What is wrong; `None` if somebody still writes the file.
-    why: Option<String>,
-}
-
-impl<F> Default for Packed<F> {
-    fn default() -> Self {
-        let (open, oversized, failed) = (Vec::new(), HashMap::new(), HashMap::new());
-        Self { measuring: None, open, oversized, failed, turns: 0 }
-    }
-}
-
-impl<F: OsFile> Packed<F> {
-    /// Whether there is something to decode before the next one can be opened.
-    pub(super) fn is_measuring(&self) -> bool {
-        self.measuring.as_ref().is_some_and(|one| !one.gzip.is_measured())
-    }
-
-    /// Whether no file has its turn.
-    pub(super) fn is_idle(&self) -> bool {
-        self.measuring.is_none()
-    }
-
-    /// How many turns have ended. After each, another file may be the next.
-    pub(super) const fn turns(&self) -> u64 {
-        self.turns
-    }
-
-    /// When a file is looked at again that somebody still writes.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        let written = self.failed.values().filter(|failed| failed.why.is_none());
-        written.map(|failed| failed.retry_at).min()
-    }
-
-    /// Begins a discovery: what could not be measured may have another turn.
-    pub(super) fn on_discovery(&mut self, now: Instant) {
-        self.failed.retain(|_, failed| now < failed.retry_at);
-    }
-
-    /// Ends a discovery: a file that it has not found is gone.
-    pub(super) fn on_discovered(&mut self) {
-        let is_gone = self.measuring.take_if(|one| !std::mem::take(&mut one.is_found)).is_some();
-        self.turns += u64::from(is_gone);
-    }
-
-    /// Keeps what was measured of a file that this discovery has found and that cannot have its
-    /// turn now.
-    pub(super) fn on_waits(&mut self, inode: (u64, u64)) {
-        if let Some(one) = self.measuring.as_mut().filter(|one| one.inode == inode) {
-            one.is_found = true;
-        }
-    }
-
-    /// Notes that a compressed file is open.
-    pub(super) fn on_opened(&mut self, file: FileKey) {
-        self.open.push(file);
-    }
-
-    fn fail(&mut self, inode: (u64, u64), retry_at: Instant, why: Option<String>) {
-        self.turns += 1;
-        self.failed.insert(inode, Failed { retry_at, why });
-    }
-
-    /// Why a file is not read yet.
-    fn wait(&self, inode: (u64, u64)) -> &'static str {
-        if self.measuring.as_ref().is_some_and(|one| one.inode == inode) {
-            "it is compressed, and not all of it is decoded yet"
-        } else if self.failed.contains_key(&inode) {
-            "it is compressed and not complete; somebody may still write it"
-        } else {
-            "it is compressed, and waits for its turn to be decoded"
-        }
-    }
-}
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Whether a compressed file was delivered before and has not changed since.
@@ -164,11 +62,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         path: &Path,
     ) -> io::Result<bool> {
         let inode = (stat.device, stat.inode);
-        if self.packed.oversized.get(&inode) == Some(&stat.changed) {
+        if self.packed.is_oversized(inode, stat.changed) {
             return Ok(false);
         }
-        if let Some(Failed { why: Some(why), .. }) = self.packed.failed.get(&inode) {
-            return Err(io::Error::other(why.clone()));
+        if let Some(why) = self.packed.failure(inode) {
+            return Err(io::Error::other(why.to_owned()));
         }
         let is_opened = self.is_its_turn(inode) && self.unpack_next(reader, stat, path)?;
         if !is_opened {
@@ -178,13 +76,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn is_its_turn(&self, inode: (u64, u64)) -> bool {
-        let is_other = self.packed.measuring.as_ref().is_some_and(|one| one.inode != inode);
         // Nobody waits for a file that cannot be read now.
         let is_failing =
             |file: FileKey| self.registry.get(file).is_some_and(|one| !one.last_error.is_empty());
-        !is_other
-            && !self.packed.failed.contains_key(&inode)
-            && self.packed.open.iter().all(|&file| self.is_released(file) || is_failing(file))
+        self.packed.is_turn_of(inode, |&file| self.is_released(file) || is_failing(file))
     }
 
     fn unpack_next(
@@ -193,7 +88,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         stat: &Stat,
         path: &Path,
     ) -> io::Result<bool> {
-        let mut next = match self.packed.measuring.take() {
+        let next = match self.packed.take() {
             Some(next) if next.gzip.change()?.is_none() => next,
             // Asked to end, there is no time to wait: it is whole if it unpacks.
             Some(_) | None if is_young(&self.os, stat) && self.drain.is_running() => {
@@ -205,15 +100,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
             },
         };
         if !next.gzip.is_measured() {
-            next.is_found = true;
-            self.packed.measuring = Some(next);
+            self.packed.measure_later(next);
             return Ok(false);
         }
         if next.gzip.damage().is_some() && is_young(&self.os, stat) {
             self.packed.fail(next.inode, self.os.now() + QUIET, None);
             return Ok(false);
         }
-        self.packed.turns += 1;
+        self.packed.on_shown();
         reader.show(next.gzip);
         Ok(true)
     }
@@ -262,28 +156,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Decodes one more slice of the file whose turn it is. When it is measured the next discovery
     /// opens it.
     pub(super) fn measure(&mut self) {
-        let measuring = self.packed.measuring.as_mut();
-        let Some(one) = measuring.filter(|one| !one.gzip.is_measured()) else { return };
-        let error = match one.gzip.measure() {
-            Ok(is_measured) => {
-                self.look.want_scan_if(is_measured);
-                return;
+        match self.packed.measure(|| self.os.now() + FAILED_PAUSE) {
+            Slice::Idle | Slice::Begun => return,
+            Slice::Whole | Slice::Failed => {}
+            Slice::TooLarge(path, error) => {
+                self.counters.file_errors += 1;
+                if self.said.admits(Kind::Packed) {
+                    let path = path.display();
+                    tracing::warn!(file = %path, error = %error, "a compressed file is too large");
+                }
             }
-            Err(error) => error,
-        };
-        if error.kind() == io::ErrorKind::FileTooLarge {
-            self.counters.file_errors += 1;
-            if self.said.admits(Kind::Packed) {
-                let path = one.path.display();
-                tracing::warn!(file = %path, error = %error, "a compressed file is too large");
-            }
-            self.packed.oversized.insert(one.inode, one.changed);
-            self.packed.turns += 1;
-        } else {
-            let inode = one.inode;
-            self.packed.fail(inode, self.os.now() + FAILED_PAUSE, Some(error.to_string()));
         }
-        self.packed.measuring = None;
         self.look.want_scan();
     }
 
@@ -398,8 +281,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn unpacked(&mut self) -> Vec<FileKey> {
         let readers = &self.readers;
         let is_open = |file: &FileKey| readers.get(file).is_some_and(Reader::is_unpacked);
-        self.packed.open.retain(is_open);
-        self.packed.open.clone()
+        self.packed.open(is_open)
     }
 }
 
