@@ -59,7 +59,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Asks, "collector::stamp collector::aside collector::ledger collector::notices"),
     (
         Level::Asks,
-        "collector::readers collector::packed collector::look collector::report collector",
+        "collector::readers collector::packed collector::expected collector::look collector::report collector",
     ),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
     (

@@ -4,56 +4,50 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::tail::catalog::names;
 use crate::tail::discover::Found;
-use crate::tail::registry::{FoundAs, Registry, Tracked};
-use crate::tail::unseen::Places;
+use crate::tail::registry::{FoundAs, ROTATED_QUIET, Registry, Tracked};
+use crate::tail::remembered::Remembered;
 
 /// Most open files with the same head that are looked at, beside those whose generation it may be.
 const SAME_HEADS_MAX: usize = 64;
+
+/// How long it is known which open files there are, while files are born between two discoveries.
+const BIRTHS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What discovery finds and what need not be open.
 #[derive(Default)]
 pub(super) struct Aside {
     /// Files that are delivered and closed, as they were found then, by device and inode.
-    pub(super) resting: HashMap<(u64, u64), FoundAs>,
+    resting: HashMap<(u64, u64), FoundAs>,
     /// Files that were delivered, renamed and closed, with where they are: somebody may write to
     /// them for a while.
-    pub(super) renamed: BTreeMap<(u64, u64), (PathBuf, FoundAs, Instant)>,
+    renamed: BTreeMap<(u64, u64), (PathBuf, FoundAs, Instant)>,
     /// Files that could not be opened yet when they were found, by device and inode.
-    pub(super) waiting: HashSet<(u64, u64)>,
+    waiting: HashSet<(u64, u64)>,
     /// Delivered files that the first discovery left closed, and that are to be opened soon.
-    pub(super) asleep: VecDeque<Found>,
+    asleep: VecDeque<Found>,
     /// Closed files that have changed and are not open yet, by device and inode: they may be
     /// renamed before they can be opened.
-    pub(super) changed: HashSet<(u64, u64)>,
+    changed: HashSet<(u64, u64)>,
     /// Copies of files that have their bytes still, by device and inode.
-    pub(super) copies: BTreeMap<(u64, u64), Copy>,
+    copies: BTreeMap<(u64, u64), Copy>,
     /// Files that equal others and turned out to be files of their own, by device and inode.
-    pub(super) own: HashSet<(u64, u64)>,
-    /// Known files beside which others may have been born while nobody looked.
-    pub(super) known: Places,
-    /// Names of known files that stood for nothing at the last look, with their paths, and since
-    /// when.
-    pub(super) absent: BTreeMap<OsString, (PathBuf, Instant)>,
-    /// Whether not all of what was known at the start has been looked for.
-    pub(super) is_first_search: bool,
-    /// Older files beside known ones that turned out to be no copies, by device and inode.
-    pub(super) strangers: HashSet<(u64, u64)>,
+    own: HashSet<(u64, u64)>,
     /// The originals, by what a copy has of them; made when the first copy is suspected in a
     /// discovery.
-    pub(super) originals: Option<Originals>,
+    originals: Option<Originals>,
     /// When files that are born are compared with what is open by then.
-    pub(super) births_from: Option<Instant>,
+    births_from: Option<Instant>,
 }
 
 /// Open files, and those whose last batches are under way, by what a copy has of them.
@@ -123,7 +117,7 @@ pub(super) enum Source {
 impl Copy {
     /// Whether the copy is still empty. It may become anything: gzip makes its file before it
     /// writes.
-    pub(super) const fn is_empty(&self) -> bool {
+    const fn is_empty(&self) -> bool {
         self.done.offset == 0
     }
 }
@@ -142,6 +136,214 @@ impl Aside {
     /// Whether a file waits for the end of the one that it is a copy of.
     pub(super) fn has_copies(&self) -> bool {
         !self.copies.is_empty()
+    }
+
+    // === closed files
+
+    /// Notes that a file is delivered and closed, as it was found then.
+    pub(super) fn rest(&mut self, inode: (u64, u64), found_as: FoundAs) {
+        self.resting.insert(inode, found_as);
+    }
+
+    /// Notes that a file was delivered, renamed and closed, which stands in `place` and was written to
+    /// last at `since`.
+    pub(super) fn rest_renamed(
+        &mut self,
+        inode: (u64, u64),
+        place: PathBuf,
+        found_as: FoundAs,
+        since: Instant,
+    ) {
+        self.renamed.insert(inode, (place, found_as, since));
+    }
+
+    /// Takes out the files that were closed after they had been renamed and are not what they were, as
+    /// `look_at` sees them. Others are looked at for a while.
+    pub(super) fn changed_since_renamed(
+        &mut self,
+        now: Instant,
+        look_at: impl Fn(&Path) -> Option<((u64, u64), FoundAs)>,
+    ) -> Vec<((u64, u64), PathBuf)> {
+        let mut changed = Vec::new();
+        self.renamed.retain(|inode, (place, found_as, since)| {
+            let is_same = look_at(place).is_some_and(|found| found == (*inode, *found_as));
+            if !is_same {
+                changed.push((*inode, place.clone()));
+            }
+            is_same && now < *since + ROTATED_QUIET
+        });
+        changed
+    }
+
+    /// Notes that a file could not be opened yet when it was found.
+    pub(super) fn wait(&mut self, inode: (u64, u64)) {
+        self.waiting.insert(inode);
+    }
+
+    /// Leaves a delivered file closed that is to be opened soon.
+    pub(super) fn sleep(&mut self, found: &Found) {
+        self.rest((found.device, found.inode), found_as(found));
+        self.asleep.push_back(found.clone());
+    }
+
+    /// Takes the next file that is to be opened.
+    pub(super) fn next_asleep(&mut self) -> Option<Found> {
+        let next = self.asleep.pop_front();
+        if self.asleep.is_empty() {
+            self.forget_asleep();
+        }
+        next
+    }
+
+    /// Leaves all others closed.
+    pub(super) fn forget_asleep(&mut self) {
+        self.asleep = VecDeque::new();
+    }
+
+    /// Whether a file that is to be opened is as it was found. If not, it has changed or gone, and was
+    /// seen to.
+    pub(super) fn wakes(&mut self, found: &Found) -> bool {
+        let inode = (found.device, found.inode);
+        let is_same = self.resting.get(&inode) == Some(&found_as(found));
+        if is_same {
+            self.resting.remove(&inode);
+        }
+        is_same
+    }
+
+    /// Whether a file that was found is known not to hold anything new.
+    pub(super) fn is_aside(
+        &mut self,
+        found: &Found,
+        registry: &Registry,
+        remembered: &Remembered,
+        now: Instant,
+    ) -> bool {
+        let inode = (found.device, found.inode);
+        if self.resting.get(&inode) == Some(&found_as(found)) {
+            return true;
+        }
+        if self.resting.remove(&inode).is_some() {
+            self.changed.insert(inode);
+        }
+        let Some(copy) = self.copies.get_mut(&inode) else { return false };
+        if let Source::Closed((device, inode)) = copy.of
+            && let Some(opened) = registry.find(device, inode)
+        {
+            copy.of = Source::Open(opened);
+        }
+        let is_original_there = match copy.of {
+            Source::Open(file) => registry.is_known(file),
+            Source::Closed((device, inode)) => remembered.get(device, inode).is_some(),
+        };
+        let is_own = copy.own_at.is_some_and(|at| at <= now);
+        if is_own {
+            self.own.insert(inode);
+        }
+        let is_copy = copy.found_as == found_as(found) && is_original_there && !is_own;
+        if !is_copy {
+            self.copies.remove(&inode);
+        }
+        is_copy
+    }
+
+    /// Searches for closed files and copies that a discovery has not found: each has another name
+    /// now, or none.
+    pub(super) fn search_for_vanished(
+        &mut self,
+        found: &HashSet<(u64, u64)>,
+        registry: &Registry,
+        remembered: &mut Remembered,
+    ) {
+        self.copies.retain(|inode, _| found.contains(inode));
+        self.own.retain(|inode| found.contains(inode));
+        self.waiting.retain(|inode| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.miss(inode.0, inode.1);
+            }
+            is_found && registry.find(inode.0, inode.1).is_none()
+        });
+        if self.waiting.len() < self.waiting.capacity() / 8 {
+            self.waiting.shrink_to_fit();
+        }
+        self.changed.retain(|inode| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.search_for(inode.0, inode.1);
+            }
+            is_found && registry.find(inode.0, inode.1).is_none()
+        });
+        self.resting.retain(|inode, _| {
+            let is_found = found.contains(inode);
+            if !is_found {
+                remembered.search_for(inode.0, inode.1);
+            }
+            is_found
+        });
+    }
+
+    // === copies
+
+    /// Notes that a file is a copy.
+    pub(super) fn add_copy(&mut self, inode: (u64, u64), copy: Copy) {
+        self.copies.insert(inode, copy);
+    }
+
+    /// Whether a file that equals another turned out to be one of its own.
+    pub(super) fn is_own(&self, inode: (u64, u64)) -> bool {
+        self.own.contains(&inode)
+    }
+
+    /// Notes for the copies of an original that it has ended. If the original was only closed, they
+    /// are copies of the closed file from now on. If its bytes are gone, nothing more of it was
+    /// seen: a copy that holds more was made later, and goes on there.
+    pub(super) fn on_original_ended(
+        &mut self,
+        original: FileKey,
+        ended: &Tracked,
+        is_gone: bool,
+        remembered: &mut Remembered,
+    ) {
+        let inode = (ended.opened.device, ended.opened.inode);
+        let of_this = self.copies.values_mut().filter(|copy| copy.of == Source::Open(original));
+        for copy in of_this {
+            if !is_gone {
+                copy.of = Source::Closed(inode);
+            } else if !copy.is_empty()
+                && copy.done.offset <= ended.read_offset
+                && ended.left_bytes == 0
+            {
+                remembered.put_done(copy.done.clone());
+            }
+        }
+    }
+
+    /// The open files by what a copy has of them.
+    pub(super) fn originals(&mut self, registry: &Registry) -> &Originals {
+        self.originals.get_or_insert_with(|| {
+            let mut originals = Originals::default();
+            let all = registry.iter().chain(registry.ended());
+            all.for_each(|(file, tracked)| originals.add(file, tracked));
+            originals
+        })
+    }
+
+    /// Notes that a file is open: copies of it may be met in this discovery.
+    pub(super) fn on_opened(&mut self, file: FileKey, tracked: &Tracked) {
+        if let Some(originals) = &mut self.originals {
+            originals.add(file, tracked);
+        }
+    }
+
+    /// Whether files that are born now are compared with what is open by now, rather than with what
+    /// was open a moment ago.
+    pub(super) fn begins_births(&mut self, now: Instant) -> bool {
+        let begins = self.births_from.is_none_or(|from| from <= now);
+        if begins {
+            self.births_from = Some(now + BIRTHS_PAUSE);
+        }
+        begins
     }
 
     /// Files of which it is not known yet whether they are copies: they hold just as much as others
@@ -205,4 +407,68 @@ fn around(place: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 
 pub(super) fn found_as(found: &Found) -> FoundAs {
     (found.size, found.modified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGINAL: (u64, u64) = (1, 10);
+
+    fn found(size: u64) -> Found {
+        Found { path: "/logs/app.log".into(), device: 1, inode: 11, size, modified: (1, 0) }
+    }
+
+    /// What is remembered of a closed file.
+    fn remembered() -> Remembered {
+        let (device, inode) = ORIGINAL;
+        let saved = Checkpoint { device, inode, path: "/logs/one".into(), ..Checkpoint::default() };
+        Remembered::new(vec![saved], 0, "one")
+    }
+
+    #[test]
+    fn a_closed_file_holds_nothing_new_until_it_changes() {
+        let now = crate::base::clock::now();
+        let (mut aside, registry, remembered) =
+            (Aside::default(), Registry::default(), remembered());
+        aside.rest((1, 11), found_as(&found(5)));
+
+        assert!(aside.is_aside(&found(5), &registry, &remembered, now));
+        assert!(!aside.is_aside(&found(6), &registry, &remembered, now), "it has grown");
+    }
+
+    #[test]
+    fn a_copy_waits_until_it_changes_or_is_one_of_its_own() {
+        let now = crate::base::clock::now();
+        let (mut aside, registry, remembered) =
+            (Aside::default(), Registry::default(), remembered());
+        let copy = || Copy {
+            found_as: found_as(&found(5)),
+            of: Source::Closed(ORIGINAL),
+            done: Checkpoint::default(),
+            own_at: Some(now + BIRTHS_PAUSE),
+        };
+        aside.add_copy((1, 11), copy());
+        assert!(aside.is_aside(&found(5), &registry, &remembered, now));
+        assert!(!aside.is_aside(&found(6), &registry, &remembered, now) && !aside.has_copies());
+
+        aside.add_copy((1, 11), copy());
+        let later = now + BIRTHS_PAUSE;
+        assert!(!aside.is_aside(&found(5), &registry, &remembered, later));
+        assert!(aside.is_own((1, 11)), "nobody has touched the original");
+        aside.search_for_vanished(&HashSet::new(), &registry, &mut self::remembered());
+        assert!(!aside.is_own((1, 11)), "it is gone");
+    }
+
+    #[test]
+    fn a_file_that_sleeps_is_woken_once_and_as_it_was_found() {
+        let mut aside = Aside::default();
+        aside.sleep(&found(5));
+        assert_eq!(aside.asleep(), 1);
+
+        let next = aside.next_asleep().unwrap();
+
+        assert!(aside.wakes(&next) && !aside.wakes(&next));
+        assert!(aside.next_asleep().is_none());
+    }
 }

@@ -121,7 +121,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return;
         }
         self.look.on_birth(now);
-        self.begin_births(now);
+        if self.aside.begins_births(now) {
+            self.begin_opening();
+        }
         for path in came {
             if self.readers.are_short()
                 || self.look.notices.beyond() != Beyond::default()
@@ -265,7 +267,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.refresh_places();
         self.look_at_renamed(now);
-        self.search_for_vanished(&found, is_all);
+        self.aside.search_for_vanished(&found, &self.registry, &mut self.remembered);
+        if is_all {
+            self.remembered.forget_unfound(|inode| found.contains(&inode));
+        }
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
@@ -437,7 +442,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 continue;
             }
-            if self.is_aside(file, now) {
+            if self.aside.is_aside(file, &self.registry, &self.remembered, now) {
                 // As of the look before: what changes from now on is younger.
                 let unix = u64::try_from(self.look.looked_at() / 1_000_000_000).unwrap_or_default();
                 self.remembered.on_met(file.device, file.inode, unix);
@@ -682,7 +687,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let checkpoint = self.ledger.checkpoint(self.look.looked_at(), file, &ended, unix);
             self.ledger.forget(file);
             let is_done = ended.left_bytes == 0;
-            self.on_original_ended(file, &ended, has_gone);
+            self.aside.on_original_ended(file, &ended, has_gone, &mut self.remembered);
             if has_gone {
                 self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
             } else {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::expected::Expected;
 use super::left::Unopened;
 use super::news::News;
 use super::notices::Notices;
@@ -61,6 +62,8 @@ pub(super) struct Look {
     wants: Wants,
     /// What was told of what discoveries find.
     pub(super) notices: Notices,
+    /// Where files are expected that no pattern finds.
+    pub(super) expected: Expected,
     /// Files that the last discovery found and could not open, or not yet.
     pub(super) unopened: Unopened,
     /// What the last discovery knew of files that are not watched, and since when that is so.
@@ -157,6 +160,7 @@ impl Look {
             news: News::new(now),
             wants: Wants { scan: true, ..Wants::default() },
             notices: Notices::default(),
+            expected: Expected::default(),
             unopened: Unopened::default(),
             unwatched: (Unwatched::default(), now),
             breath: Breath::new(now),

@@ -21,6 +21,7 @@
 
 mod aside;
 mod drain;
+mod expected;
 mod files;
 pub mod fruitless;
 mod intake;

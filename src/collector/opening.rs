@@ -8,7 +8,7 @@
 //! anything else                  from its first byte
 //! ```
 
-use std::collections::{HashMap, HashSet, VecDeque, hash_map};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::aside::{Copy, Originals, Source, found_as};
+use super::aside::{Copy, Source, found_as};
 use super::left::LATER;
 use super::said::Kind;
 use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
@@ -30,7 +30,7 @@ use crate::tail::catalog::names::{self, Kin};
 use crate::tail::discover::{Found, Permission};
 use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, Opened, ROTATED_QUIET, State, Tracked};
+use crate::tail::registry::{FoundAs, Opened, State, Tracked};
 use crate::tail::remembered::{self, Original, Remembered, Seeker, Suspect};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
@@ -44,17 +44,10 @@ const WAKING_MAX: Duration = Duration::from_millis(5);
 const COPY_TIME: Duration = Duration::from_secs(60);
 /// Most checkpoints of files that wait to be opened, beside those that can be known.
 const WAITING_MAX: usize = 10_000;
-/// How long it is known which open files there are, while files are born between two discoveries.
-const BIRTHS_PAUSE: Duration = Duration::from_millis(100);
 /// Why a file is not open that may be a copy.
 const SOUGHT: &str = "it may be a copy of a file that is searched for";
 /// Most open files that a suspect is compared with: the nearest.
 const CANDIDATES_MAX: usize = 64;
-/// How long a name that stands for nothing is expected to come back.
-const ABSENT_TIME: Duration = Duration::from_secs(60 * 60);
-/// Most names that are expected to come back.
-const ABSENT_MAX: usize = 1000;
-
 /// Where the bytes of an opened file are from.
 pub(super) enum Origin {
     New,
@@ -94,8 +87,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let known = known.entry(place.into()).or_insert_with(one);
             known.seen = known.seen.max(seen);
         }
-        self.aside.known = known;
-        self.aside.is_first_search = true;
+        self.look.expected.begin(known);
     }
 
     /// Expects other files in the place of a renamed one: they may have been born and renamed since
@@ -131,8 +123,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let seen = self.looked_at();
         let dir = file.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
         if let (Some(dir), Some(name)) = (dir, file.path.file_name()) {
-            let one = Known { path: file.path.clone(), seen, born: None, copied: None };
-            let known = self.aside.known.entry(dir.join(name).into()).or_insert(one);
+            let known = self.look.expected.entry(dir.join(name).into(), &file.path, seen);
             known.seen = known.seen.min(seen);
         }
     }
@@ -148,47 +139,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Some(name) = tracked.found_at.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
         let path = &tracked.opened.path;
-        let one = || Known { path: path.to_path_buf(), seen: i64::MAX, born: None, copied: None };
-        expect(self.aside.known.entry(place.into()).or_insert_with(one));
-    }
-
-    /// Files are born between two discoveries.
-    pub(super) fn begin_births(&mut self, now: Instant) {
-        if self.aside.births_from.is_none_or(|from| from <= now) {
-            self.begin_opening();
-            self.aside.births_from = Some(now + BIRTHS_PAUSE);
-        }
-    }
-
-    /// Whether a file that was found is known not to hold anything new.
-    pub(super) fn is_aside(&mut self, found: &Found, now: Instant) -> bool {
-        let inode = (found.device, found.inode);
-        let (aside, registry, remembered) = (&mut self.aside, &self.registry, &self.remembered);
-        if aside.resting.get(&inode) == Some(&found_as(found)) {
-            return true;
-        }
-        if aside.resting.remove(&inode).is_some() {
-            aside.changed.insert(inode);
-        }
-        let Some(copy) = aside.copies.get_mut(&inode) else { return false };
-        if let Source::Closed((device, inode)) = copy.of
-            && let Some(opened) = registry.find(device, inode)
-        {
-            copy.of = Source::Open(opened);
-        }
-        let is_original_there = match copy.of {
-            Source::Open(file) => registry.is_known(file),
-            Source::Closed((device, inode)) => remembered.get(device, inode).is_some(),
-        };
-        let is_own = copy.own_at.is_some_and(|at| at <= now);
-        if is_own {
-            aside.own.insert(inode);
-        }
-        let is_copy = copy.found_as == found_as(found) && is_original_there && !is_own;
-        if !is_copy {
-            aside.copies.remove(&inode);
-        }
-        is_copy
+        expect(self.look.expected.entry(place.into(), path, i64::MAX));
     }
 
     /// Leaves a file closed for the moment, so that the first discovery of thousands is soon over: it
@@ -206,14 +157,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_text = found.path.extension().is_none_or(|extension| extension != "gz");
         let may = is_text && self.remembered.get(found.device, found.inode).is_some_and(is_it);
         if may {
-            let inode = (found.device, found.inode);
             let saved = self.remembered.get(found.device, found.inode);
             if let Some(resolved) = saved.map(|saved| saved.resolved.clone()) {
                 self.note_in_place(&found.path, &resolved);
             }
             self.remembered.let_sleep(found.device, found.inode);
-            self.aside.resting.insert(inode, found_as(found));
-            self.aside.asleep.push_back(found.clone());
+            self.aside.sleep(found);
         }
         may
     }
@@ -227,20 +176,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.said.hush(Some(Kind::Shipping));
         let until = self.os.now() + WAKING_MAX;
-        while let Some(found) = self.aside.asleep.pop_front() {
+        while let Some(found) = self.aside.next_asleep() {
             let inode = (found.device, found.inode);
             if !self.drain.is_running() {
-                self.aside.asleep = VecDeque::new();
+                self.aside.forget_asleep();
                 break;
             }
             if self.readers.are_full() && !self.is_written_since(&found) {
                 continue;
             }
             // It has changed or gone, and was seen to.
-            if self.aside.resting.get(&inode) != Some(&found_as(&found)) {
+            if !self.aside.wakes(&found) {
                 continue;
             }
-            self.aside.resting.remove(&inode);
             let outcome = self.open_found(&found, now);
             self.remembered.wake(found.device, found.inode);
             match self.registry.find(found.device, found.inode) {
@@ -251,9 +199,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             if self.os.now() >= until {
                 break;
             }
-        }
-        if self.aside.asleep.is_empty() {
-            self.aside.asleep = VecDeque::new();
         }
         self.said.hush(None);
     }
@@ -266,55 +211,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         saved.is_none_or(|saved| modified >= saved.looked_at)
     }
 
-    /// Searches for closed files and copies that a discovery has not found: each has another name
-    /// now, or none. `is_all` says that the discovery found all there is, as far as anybody can
-    /// know.
-    pub(super) fn search_for_vanished(&mut self, found: &HashSet<(u64, u64)>, is_all: bool) {
-        self.aside.copies.retain(|inode, _| found.contains(inode));
-        self.aside.own.retain(|inode| found.contains(inode));
-        let (remembered, registry) = (&mut self.remembered, &self.registry);
-        self.aside.waiting.retain(|inode| {
-            let is_found = found.contains(inode);
-            if !is_found {
-                remembered.miss(inode.0, inode.1);
-            }
-            is_found && registry.find(inode.0, inode.1).is_none()
-        });
-        if self.aside.waiting.len() < self.aside.waiting.capacity() / 8 {
-            self.aside.waiting.shrink_to_fit();
-        }
-        let (remembered, registry) = (&mut self.remembered, &self.registry);
-        self.aside.changed.retain(|inode| {
-            let is_found = found.contains(inode);
-            if !is_found {
-                remembered.search_for(inode.0, inode.1);
-            }
-            is_found && registry.find(inode.0, inode.1).is_none()
-        });
-        self.aside.resting.retain(|inode, _| {
-            let is_found = found.contains(inode);
-            if !is_found {
-                remembered.search_for(inode.0, inode.1);
-            }
-            is_found
-        });
-        if is_all {
-            self.remembered.forget_unfound(|inode| found.contains(&inode));
-        }
-    }
-
     /// Opens files again that were closed after they had been renamed, if they were written to
     /// since.
     pub(super) fn look_at_renamed(&mut self, now: Instant) {
-        let mut changed = Vec::new();
-        self.aside.renamed.retain(|inode, (place, found_as, since)| {
-            let is_same =
-                look_at(&self.os, place).is_some_and(|found| found == (*inode, *found_as));
-            if !is_same {
-                changed.push((*inode, place.clone()));
-            }
-            is_same && now < *since + ROTATED_QUIET
-        });
+        let changed = self.aside.changed_since_renamed(now, |place| look_at(&self.os, place));
         for ((device, inode), place) in changed {
             self.remembered.search_for(device, inode);
             self.remembered.search_again(&place);
@@ -356,7 +256,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.remembered.put_back(waiting);
         if is_found {
             self.remembered.let_sleep(inode.0, inode.1);
-            self.aside.waiting.insert(inode);
+            self.aside.wait(inode);
         } else {
             self.remembered.search_again(&place);
         }
@@ -391,7 +291,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
-                self.aside.resting.insert(inode, found_as(found));
+                self.aside.rest(inode, found_as(found));
                 return Ok(Some(inode));
             }
             if !self.unpack(&mut reader, &stat, &found.path)? {
@@ -407,7 +307,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let done = self.proved(of, &reader, done)?;
                 let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
                 let copy = Copy { found_as: found_as(found), of, done, own_at };
-                self.aside.copies.insert(inode, copy);
+                self.aside.add_copy(inode, copy);
                 return Ok(Some(inode));
             }
             Origin::Later => {
@@ -416,7 +316,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Ok(Some(inode));
             }
             Origin::Overwritten => {
-                self.aside.resting.insert(inode, found_as(found));
+                self.aside.rest(inode, found_as(found));
                 return Ok(Some(inode));
             }
         };
@@ -452,25 +352,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(Some(inode))
     }
 
-    /// Notes for the copies of an original that it has ended. If the original was only closed, they
-    /// are copies of the closed file from now on. If its bytes are gone, nothing more of it was
-    /// seen: a copy that holds more was made later, and goes on there.
-    pub(super) fn on_original_ended(&mut self, original: FileKey, ended: &Tracked, is_gone: bool) {
-        let inode = (ended.opened.device, ended.opened.inode);
-        let of_this =
-            self.aside.copies.values_mut().filter(|copy| copy.of == Source::Open(original));
-        for copy in of_this {
-            if !is_gone {
-                copy.of = Source::Closed(inode);
-            } else if !copy.is_empty()
-                && copy.done.offset <= ended.read_offset
-                && ended.left_bytes == 0
-            {
-                self.remembered.put_done(copy.done.clone());
-            }
-        }
-    }
-
     /// Begins to open files: which are open, and which may be closed, is not what it was.
     pub(super) fn begin_opening(&mut self) {
         self.aside.end();
@@ -497,13 +378,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Some(tracked) = self.registry.get(file) else { return };
         let inode = (tracked.opened.device, tracked.opened.inode);
         match tracked.state {
-            State::Active => _ = self.aside.resting.insert(inode, tracked.found_as),
+            State::Active => self.aside.rest(inode, tracked.found_as),
             State::Rotated => {
                 let place = tracked.opened.resolved.to_path_buf();
                 if let Some((found, found_as)) = look_at(&self.os, &place)
                     && found == inode
                 {
-                    self.aside.renamed.insert(inode, (place, found_as, tracked.grown_at));
+                    self.aside.rest_renamed(inode, place, found_as, tracked.grown_at);
                 }
             }
             State::Deleted => {}
@@ -536,7 +417,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     let (device, inode) = (saved.device, saved.inode);
                     self.remembered.put_back(saved);
                     self.remembered.let_sleep(device, inode);
-                    self.aside.waiting.insert((device, inode));
+                    self.aside.wait((device, inode));
                 }
                 origin
             }
@@ -562,7 +443,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     ) -> io::Result<Origin> {
         let suspect =
             Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
-        let is_own = self.aside.own.contains(&(suspect.stat.device, suspect.stat.inode));
+        let is_own = self.aside.is_own((suspect.stat.device, suspect.stat.inode));
         if let Some((file, is_untouched)) = self.original_of(&suspect)?
             && !(is_own && is_untouched)
         {
@@ -671,12 +552,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// first.
     fn related(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Vec<(FileKey, Kin)>> {
         let registry = &self.registry;
-        let originals = self.aside.originals.get_or_insert_with(|| {
-            let mut originals = Originals::default();
-            let all = registry.iter().chain(registry.ended());
-            all.for_each(|(file, tracked)| originals.add(file, tracked));
-            originals
-        });
+        let originals = self.aside.originals(registry);
         let heads = suspect.reader.heads(originals.head_lens.iter().copied())?;
         let mut related: Vec<(Kin, usize, FileKey)> = originals
             .of(&heads, suspect.place)
@@ -889,7 +765,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         is_first: bool,
         now: Instant,
     ) {
-        let mut known = std::mem::take(&mut self.aside.known);
+        let mut known = self.look.expected.take();
         if is_first {
             self.expect_copies(&mut known);
         }
@@ -912,10 +788,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let is_searched = !is_learnt && self.look.unopened.count() == waiting;
         if is_learnt {
-            self.aside.strangers.clear();
+            self.look.expected.on_learnt();
             self.look.want_scan();
         } else if is_searched {
-            self.note_absent(absent, &known, now);
+            self.look.expected.note_absent(absent, &known, now);
             known.retain(|place, _| {
                 Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
             });
@@ -924,19 +800,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if known.len() < known.capacity() / 8 {
             known.shrink_to_fit();
         }
-        if is_searched {
-            self.aside.strangers.clear();
-            if std::mem::take(&mut self.aside.is_first_search) {
-                self.ledger.note(self.remembered.on_copies_searched());
-            }
+        if is_searched && self.look.expected.on_searched() {
+            self.ledger.note(self.remembered.on_copies_searched());
         }
         // What was opened may be expected to have others beside it.
-        for (place, one) in known {
-            match self.aside.known.entry(place) {
-                hash_map::Entry::Vacant(free) => _ = free.insert(one),
-                hash_map::Entry::Occupied(mut other) => other.get_mut().merge(&one),
-            }
-        }
+        self.look.expected.give_back(known);
     }
 
     /// Expects unknown files in directories where generations of a known file were found.
@@ -973,40 +841,20 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Notes that a known file stands where it stood, with its bytes: no other was made in its
     /// place and renamed since.
     fn note_in_place(&mut self, path: &Path, resolved: &Path) {
-        let Some(name) = path.file_name().filter(|_| self.aside.is_first_search) else { return };
-        if let Some(known) = self.aside.known.get_mut(resolved.with_file_name(name).as_os_str()) {
-            known.seen = i64::MAX;
-        }
+        let Some(name) = path.file_name() else { return };
+        self.look.expected.on_in_place(resolved.with_file_name(name).as_os_str());
     }
 
     /// Expects files where a name stood for nothing at the last look: one may have been born there
     /// and renamed since.
     fn expect_absent(&mut self, known: &mut Places, now: Instant) {
         let seen = self.looked_at();
-        self.aside.absent.retain(|_, (_, since)| now < *since + ABSENT_TIME);
-        let has_changed =
-            |place: &OsString| unseen::has_changed_since(&self.os, Path::new(place), seen);
-        for (place, (path, _)) in self.aside.absent.iter().filter(|(place, _)| has_changed(place)) {
-            let one = Known { path: path.clone(), seen, born: None, copied: None };
+        let os = &self.os;
+        let has_changed = |place: &OsString| unseen::has_changed_since(os, Path::new(place), seen);
+        for (place, path) in self.look.expected.absent(now).filter(|(place, _)| has_changed(place))
+        {
+            let one = Known { path: path.to_owned(), seen, born: None, copied: None };
             known.entry(place.clone()).or_insert(one);
-        }
-    }
-
-    /// Notes which names the search has found to stand for nothing.
-    fn note_absent(&mut self, mut absent: Vec<OsString>, known: &Places, now: Instant) {
-        let mut before = std::mem::take(&mut self.aside.absent);
-        // Where nothing was searched for, nothing is known to be otherwise.
-        self.aside.absent = before.extract_if(.., |place, _| !known.contains_key(place)).collect();
-        let seen = |place: &OsString| known.get(place).map(|one| one.seen);
-        absent.sort_by_cached_key(|place| {
-            std::cmp::Reverse((before.contains_key(place), seen(place)))
-        });
-        let room = ABSENT_MAX.saturating_sub(self.aside.absent.len());
-        for place in absent.into_iter().take(room) {
-            let since = before.get(&place).map_or(now, |(_, since)| *since);
-            if let Some(one) = known.get(&place) {
-                self.aside.absent.insert(place, (one.path.clone(), since));
-            }
         }
     }
 
@@ -1056,7 +904,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let remembered = self.remembered.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
             || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
-        if !stat.is_file || is_known || self.aside.strangers.contains(&inode) {
+        if !stat.is_file || is_known || self.look.expected.is_stranger(inode) {
             return Ok(false);
         }
         let is_begun = self.is_about_to_be_packed(&stat, path);
@@ -1065,7 +913,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let saved = match self.origin(path, path, &reader)? {
             Origin::New if *is_copy => {
-                self.aside.strangers.insert(inode);
+                self.look.expected.on_stranger(inode);
                 return Ok(false);
             }
             Origin::New => None,
@@ -1122,9 +970,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if let Some(tracked) = self.registry.get_mut(file) {
             (tracked.state, tracked.was_found) = (state, state == State::Active);
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
-            if let Some(originals) = &mut self.aside.originals {
-                originals.add(file, tracked);
-            }
+            self.aside.on_opened(file, tracked);
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         self.counters.files_opened += 1;
