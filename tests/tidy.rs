@@ -62,10 +62,9 @@ const TABLE: &[(Level, &str)] = &[
         "collector::readers collector::packed collector::expected collector::look collector::report collector",
     ),
     (Level::Asks, "collector::missing collector::refused collector::overwritten"),
-    (
-        Level::Asks,
-        "collector::rereading collector::reopening collector::opening collector::files collector::unpacking",
-    ),
+    (Level::Asks, "collector::rereading collector::reopening collector::copies collector::resting"),
+    (Level::Asks, "collector::adopting collector::opening collector::closing collector::files"),
+    (Level::Asks, "collector::unpacking"),
     (Level::Asks, "collector::reading collector::stopping collector::step"),
     (Level::Pure, "admin"),
     (Level::Edge, "admin::status admin::connections admin::process admin::metrics admin::server"),

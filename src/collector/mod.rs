@@ -19,7 +19,10 @@
 //! Told to drain, the loop goes on until nothing is left and the files have been quiet (`stopping`).
 //! Told to abandon, it saves what is known and ends.
 
+mod adopting;
 mod aside;
+mod closing;
+mod copies;
 mod drain;
 mod expected;
 mod files;
@@ -42,6 +45,7 @@ mod refused;
 mod reopening;
 mod report;
 mod rereading;
+mod resting;
 mod said;
 mod stamp;
 mod step;

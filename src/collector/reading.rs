@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
+use super::copies::Origin;
 use super::intake::PIECE_BYTES_MIN;
-use super::opening::Origin;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
 use super::said::Kind;

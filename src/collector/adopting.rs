@@ -1,0 +1,449 @@
+//! Adopting: files that no pattern finds, and that belong to a known one.
+//!
+//! They were renamed while the agent was away, left behind by a link that leads elsewhere now, or born
+//! and renamed while nobody looked. Each is judged as one that a pattern finds.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::Collector;
+use super::aside::Source;
+use super::copies::{Origin, SOUGHT};
+use super::left::LATER;
+use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
+use crate::base::span::FileKey;
+use crate::checkpoint::format::Checkpoint;
+use crate::checkpoint::keep::Keep;
+use crate::tail::catalog::judge::{self, Match};
+use crate::tail::discover::{Found, Permission};
+use crate::tail::os::Os;
+use crate::tail::reader::Reader;
+use crate::tail::registry::State;
+use crate::tail::remembered::{self, Remembered, Seeker};
+use crate::tail::unseen::{self, Known, Places, Search, Unseen};
+
+impl<O: Os, K: Keep> Collector<O, K> {
+    /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
+    pub(super) fn expect_unseen(&mut self) {
+        if let [first, ..] = self.remembered.foreign() {
+            tracing::warn!(
+                files = self.remembered.foreign().len(), first = %first.path.display(),
+                collection = first.owner.as_deref(),
+                "known files belong to collections that are not configured; they are left alone, and \
+                 remembered for 30 days"
+            );
+        }
+        let mut known = Places::with_capacity(self.remembered.checkpoints().count());
+        let now = wall_nanoseconds(&self.os);
+        for saved in self.remembered.checkpoints() {
+            let Some(name) = saved.path.file_name() else { continue };
+            let place = saved.resolved.with_file_name(name);
+            // What logtail left says nothing of names.
+            let seen = match saved.looked_at {
+                0 => nanoseconds(Duration::from_secs(saved.seen_unix)),
+                // The clock was ahead: what is younger than the file may have been born since.
+                looked_at if looked_at > now => saved.born,
+                looked_at => looked_at,
+            };
+            let one = || Known { path: saved.path.clone(), seen, born: None, copied: None };
+            let known = known.entry(place.into()).or_insert_with(one);
+            known.seen = known.seen.max(seen);
+        }
+        self.look.expected.begin(known);
+    }
+
+    /// Expects other files in the place of a renamed one: they may have been born and renamed since
+    /// the last look.
+    pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
+        let seen = self.looked_at();
+        // What was known before is still looked for from then on.
+        self.expect_beside(file, |known| known.seen = known.seen.min(seen));
+    }
+
+    /// Expects a copy beside a file that was truncated. The copy was made just before, and may hold
+    /// what was not read of the file, whether the patterns find it or not. If bytes were seen that
+    /// are lost now, the agent looks for the copy at once, however old it is. If not, others may
+    /// have come since the last look; a copy that holds them was written to since then, and is
+    /// looked for with the next discovery.
+    pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
+        let seen = self.looked_at();
+        self.look.want_scan_if(is_lost);
+        self.expect_beside(file, |known| {
+            // Between two truncations there may have been a text that stands in a copy only.
+            known.seen = known.seen.min(seen);
+            if is_lost {
+                known.born = Some(i64::MIN);
+            } else {
+                known.copied = known.copied.or(Some(seen));
+            }
+        });
+    }
+
+    /// Expects others where a file was found that has another name since, or none.
+    pub(super) fn expect_renamed(&mut self, file: &Found, found: &mut HashSet<(u64, u64)>) {
+        found.remove(&(file.device, file.inode));
+        let seen = self.looked_at();
+        let dir = file.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
+        if let (Some(dir), Some(name)) = (dir, file.path.file_name()) {
+            let known = self.look.expected.entry(dir.join(name).into(), &file.path, seen);
+            known.seen = known.seen.min(seen);
+        }
+    }
+
+    /// When the last discovery began, by the clock as it is set now: it may have been set back
+    /// since.
+    fn looked_at(&self) -> i64 {
+        self.look.looked_at_by(stamp(&self.os), self.os.now())
+    }
+
+    fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let Some(name) = tracked.found_at.file_name() else { return };
+        let place = tracked.opened.resolved.with_file_name(name);
+        let path = &tracked.opened.path;
+        expect(self.look.expected.entry(place.into(), path, i64::MAX));
+    }
+
+    /// Opens files that a checkpoint speaks of and that the patterns do not reach: renamed while
+    /// the agent was away, or left behind by a link that leads elsewhere now.
+    pub(super) fn adopt(&mut self, now: Instant) {
+        let unix = self.os.wall().as_secs();
+        let found = remembered::whereabouts(self, unix);
+        self.look.begin_search();
+        self.look.notices.begin_search();
+        for saved in found.barred {
+            let permission = self.patterns.permits(&self.os, &saved.path, &saved.resolved);
+            match permission {
+                // It may be missing as well: of what is there it is said at a stop that it is left.
+                Permission::Awaited if remembered::is_gone_from_its_place(&self.os, &saved) => {
+                    continue;
+                }
+                Permission::Awaited
+                    if saved.rest != Some(0)
+                        || remembered::has_grown_in_its_place(&self.os, &saved) =>
+                {
+                    self.look.unopened.add_awaiting(&saved.path);
+                }
+                _ => {}
+            }
+            self.look.on_unadopted(&saved);
+            // Where the patterns may lead and it is shut all the same, something of our own is.
+            let why =
+                if permission == Permission::Granted { Permission::LeadsOut } else { permission };
+            self.note_left(why, &saved.path, saved.resolved);
+        }
+        for (path, saved) in found.paths {
+            if self.drain.is_abandoned() {
+                self.look.unopened.add(&path, LATER);
+                continue;
+            }
+            if let Err(error) = self.adopt_one(&path, &saved, now) {
+                self.look.on_unadopted(&saved);
+                if self.readers.are_short() {
+                    self.packed.on_waits((saved.device, saved.inode));
+                }
+                self.note_unopened(&path, &error);
+                self.remembered.search_again(&path);
+                // Of too few descriptors is told once, and not for each file; what is gone is no trouble.
+                if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
+                    self.trouble(&path, "open", &error);
+                }
+            }
+        }
+    }
+
+    fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
+        let permission = self.patterns.permits(&self.os, &saved.path, path);
+        if permission != Permission::Granted {
+            self.look.on_unadopted(saved);
+            self.note_left(permission, &saved.path, path.to_owned());
+            return Ok(());
+        }
+        self.make_descriptor_room(now)?;
+        let mut reader = Reader::open(&self.os, path)?;
+        let stat = reader.stat()?;
+        if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
+            return Ok(());
+        }
+        let told = reader.whereabouts(&self.os, path)?;
+        if self.patterns.place_known(&self.os, path, &told, (stat.device, stat.inode)).is_none() {
+            self.note_left(Permission::LeadsOut, &saved.path, told);
+            return Ok(());
+        }
+        if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
+            self.remembered.search_again(path);
+            return Ok(());
+        }
+        let resolved = reader.path().unwrap_or_else(|| path.to_owned());
+        let claimed = self.remembered.claim(&self.os, &saved.path, &reader, reader.stat()?)?;
+        // Its disk has another number, and its bytes cannot say that it is the same.
+        let is_renumbered = saved.inode == stat.inode && judge::is_born_with(saved, stat.born);
+        let claimed = match claimed {
+            None if is_renumbered => {
+                self.remembered.remove(saved).map(|found| (found, Match::Rewritten))
+            }
+            claimed => claimed,
+        };
+        let (configured, found) = match claimed {
+            // It was renamed while it was waiting to be opened.
+            Some((found, Match::Resume)) if remembered::is_unread(&found) => {
+                match self.origin_of_unknown(&resolved, &reader) {
+                    Ok(Origin::New) => (found.path, None),
+                    Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    waits => {
+                        self.look.on_unadopted(&found);
+                        self.remembered.put_back(found);
+                        self.remembered.search_again(path);
+                        let waits = waits?;
+                        self.wait_for_original(path, &waits);
+                        return Ok(());
+                    }
+                }
+            }
+            Some((found, Match::Resume | Match::Again)) => (found.path.clone(), Some(found)),
+            Some((found, Match::Rewritten | Match::Other))
+                if self.is_overwritten_since(&found, path, &reader, &stat) =>
+            {
+                return Ok(());
+            }
+            // Another file: it is shipped only if its name and its age say so.
+            Some((found, Match::Rewritten | Match::Other))
+                if judge::is_used_inode(&found, stat.born) =>
+            {
+                self.remembered.put_gone(Checkpoint { gone_at: stat.born - 1, ..found });
+                return Ok(());
+            }
+            Some((found, Match::Rewritten | Match::Other))
+                if judge::is_same_file(&found, stat.born, path) =>
+            {
+                let (configured, original) = match self.origin_of_unknown(&resolved, &reader) {
+                    Ok(Origin::New) => (found.path.clone(), None),
+                    Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    Ok(Origin::Overwritten) => return Ok(()),
+                    // Until then only its checkpoint leads here.
+                    waits => {
+                        self.remembered.put_back(found);
+                        self.remembered.search_again(path);
+                        let waits = waits?;
+                        self.wait_for_original(path, &waits);
+                        return Ok(());
+                    }
+                };
+                self.on_rewritten(path, found, &stat);
+                (configured, original)
+            }
+            // Nothing tells it from another file with the same inode.
+            Some((found, Match::Rewritten | Match::Other)) => {
+                self.remembered.put_back(found);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        let file = self.begin(configured, resolved, reader, found, State::Rotated, now)?;
+        self.examine(file, true, now);
+        Ok(())
+    }
+
+    /// Notes that a copy waits for its original. As soon as all that was read of an original that
+    /// has ended is acknowledged, the copy goes on there.
+    pub(super) fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
+        match origin {
+            Origin::CopyOf(Source::Open(file), _) if self.registry.get_ended(*file).is_some() => {
+                self.look.unopened.add(copy, "it waits for the file that it is a copy of");
+            }
+            Origin::Later => {
+                self.look.unopened.add(copy, SOUGHT);
+                self.look.want_scan();
+            }
+            Origin::New | Origin::Known(_) | Origin::CopyOf(..) | Origin::Overwritten => {}
+        }
+    }
+
+    /// Opens what was born and renamed beside known files while nobody looked.
+    pub(super) fn adopt_unseen(
+        &mut self,
+        found: &HashSet<(u64, u64)>,
+        is_first: bool,
+        now: Instant,
+    ) {
+        let mut known = self.look.expected.take();
+        if is_first {
+            self.expect_copies(&mut known);
+        }
+        self.expect_absent(&mut known, now);
+        self.expect_where_others_went(&mut known);
+        let (waiting, mut is_learnt) = (self.look.unopened.count(), false);
+        let may_enter = |dir: &Path| self.patterns.enter(&self.os, dir).as_deref() == Some(dir);
+        let Search { found, closed, absent } = unseen::unseen(&self.os, &known, found, may_enter);
+        for (_, one) in found {
+            match self.adopt_unseen_one(&one, now) {
+                // Where a copy is others may be.
+                Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
+                Err(error) => {
+                    self.note_unopened(&one.path, &error);
+                    if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
+                        self.trouble(&one.path, "open", &error);
+                    }
+                }
+            }
+        }
+        let is_searched = !is_learnt && self.look.unopened.count() == waiting;
+        if is_learnt {
+            self.look.expected.on_learnt();
+            self.look.want_scan();
+        } else if is_searched {
+            self.look.expected.note_absent(absent, &known, now);
+            known.retain(|place, _| {
+                Path::new(place).parent().is_some_and(|dir| closed.contains(dir))
+            });
+        }
+        // At the start it holds all that was known, and after it next to nothing.
+        if known.len() < known.capacity() / 8 {
+            known.shrink_to_fit();
+        }
+        if is_searched && self.look.expected.on_searched() {
+            self.ledger.note(self.remembered.on_copies_searched());
+        }
+        // What was opened may be expected to have others beside it.
+        self.look.expected.give_back(known);
+    }
+
+    /// Expects unknown files in directories where generations of a known file were found.
+    fn expect_where_others_went(&self, known: &mut Places) {
+        let mut homes: Vec<(&Path, (&OsStr, &Path))> = known
+            .iter()
+            .filter_map(|(place, one)| {
+                let dir = Path::new(place).parent()?;
+                Some((one.path.as_path(), (place.as_os_str(), dir)))
+            })
+            .collect();
+        // Of several with one path the same counts in every run.
+        homes.sort_unstable();
+        let homes: HashMap<_, _> = homes.into_iter().collect();
+        let open = self.registry.iter().chain(self.registry.ended());
+        let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
+        let closed = self.remembered.checkpoints();
+        let closed = closed.map(|saved| (saved.path.as_path(), saved.resolved.as_path()));
+        let mut others = HashMap::new();
+        for (path, real) in open.chain(closed) {
+            if let (Some((home, home_dir)), Some(dir), Some(name)) =
+                (homes.get(path), real.parent(), path.file_name())
+                && dir != *home_dir
+                && let Some(one) = known.get(*home)
+            {
+                others.insert(OsString::from(dir.join(name)), one.clone());
+            }
+        }
+        for (place, one) in others {
+            known.entry(place).or_insert(one);
+        }
+    }
+
+    /// Expects files where a name stood for nothing at the last look: one may have been born there
+    /// and renamed since.
+    fn expect_absent(&mut self, known: &mut Places, now: Instant) {
+        let seen = self.looked_at();
+        let os = &self.os;
+        let has_changed = |place: &OsString| unseen::has_changed_since(os, Path::new(place), seen);
+        for (place, path) in self.look.expected.absent(now).filter(|(place, _)| has_changed(place))
+        {
+            let one = Known { path: path.to_owned(), seen, born: None, copied: None };
+            known.entry(place.clone()).or_insert(one);
+        }
+    }
+
+    /// Expects copies of files that were not delivered and were not met at the start. Each may have
+    /// been compressed before the agent ended, which held it open until then.
+    fn expect_copies(&self, known: &mut Places) {
+        let mut born: HashMap<OsString, i64> = HashMap::new();
+        for saved in self.remembered.unmet() {
+            let Some(name) = saved.path.file_name() else { continue };
+            let place = saved.resolved.with_file_name(name).into();
+            let first = born.entry(place).or_insert(saved.born);
+            *first = saved.born.min(*first);
+        }
+        for (place, one) in known {
+            one.born = born.get(place).copied();
+        }
+    }
+
+    /// Opens a file beside a known one, unless it is nothing to ship. Returns whether it is
+    /// shipped.
+    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<bool> {
+        let Unseen { path, known, is_copy } = unseen;
+        let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
+        // What has the name itself may have been taken out of the patterns.
+        let is_out = configured == known.path
+            && configured.file_name().is_some_and(|name| !self.patterns.may_find(name));
+        if is_out || self.patterns.permits(&self.os, &known.path, path) != Permission::Granted {
+            return Ok(false);
+        }
+        self.make_descriptor_room(now)?;
+        let mut reader = Reader::open(&self.os, path)?;
+        let stat = reader.stat()?;
+        // A link may have taken its name since: what that leads to is not what was seen.
+        let told = reader.whereabouts(&self.os, path)?;
+        let inode = (stat.device, stat.inode);
+        let is_it = || {
+            told == *path
+                || self.patterns.place(&self.os, path, &told, inode).as_ref() == Some(path)
+        };
+        if !is_it() || self.patterns.place_known(&self.os, path, &told, inode).is_none() {
+            return Ok(false);
+        }
+        if self.registry.has_ended(&stat) {
+            self.look.unopened.add(path, "what was read of it before is not acknowledged yet");
+            return Ok(false);
+        }
+        let remembered = self.remembered.get(stat.device, stat.inode);
+        let is_known = self.registry.find(stat.device, stat.inode).is_some()
+            || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
+        if !stat.is_file || is_known || self.look.expected.is_stranger(inode) {
+            return Ok(false);
+        }
+        let is_begun = self.is_about_to_be_packed(&stat, path);
+        if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
+            return Ok(false);
+        }
+        let saved = match self.origin(path, path, &reader)? {
+            Origin::New if *is_copy => {
+                self.look.expected.on_stranger(inode);
+                return Ok(false);
+            }
+            Origin::New => None,
+            Origin::Known(saved) => Some(saved),
+            Origin::Overwritten => return Ok(false),
+            waits => {
+                self.wait_for_original(path, &waits);
+                return Ok(false);
+            }
+        };
+        let configured = known.path.clone();
+        let file = self.begin(configured, path.clone(), reader, saved, State::Rotated, now)?;
+        self.examine(file, true, now);
+        Ok(true)
+    }
+}
+
+impl<O: Os, K: Keep> Seeker for Collector<O, K> {
+    type Os = O;
+
+    fn os(&self) -> O {
+        self.os.clone()
+    }
+
+    fn remembered(&mut self) -> &mut Remembered {
+        &mut self.remembered
+    }
+
+    fn enter(&self, dir: &Path) -> Option<PathBuf> {
+        self.patterns.enter(&self.os, dir)
+    }
+
+    fn pulse(&mut self) {
+        self.breathe();
+    }
+}
