@@ -101,7 +101,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     fn expect_beside(&mut self, file: FileKey, expect: impl FnOnce(&mut Known)) {
         let Some(tracked) = self.registry.get(file) else { return };
-        let Some(name) = tracked.found_at.file_name() else { return };
+        let Some(name) = tracked.sighting.path.file_name() else { return };
         let place = tracked.opened.resolved.with_file_name(name);
         let path = &tracked.opened.path;
         expect(self.look.expected.entry(place.into(), path, i64::MAX));

@@ -312,7 +312,7 @@ impl Aside {
                 copy.of = Source::Closed(inode);
             } else if !copy.is_empty()
                 && copy.done.offset <= ended.read_offset
-                && ended.left_bytes == 0
+                && ended.skipped.left_bytes == 0
             {
                 remembered.put_done(copy.done.clone());
             }

@@ -102,7 +102,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn settle(&mut self) {
         for (file, ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
-            let skipped = ended.hole_bytes + ended.left_bytes;
+            let skipped = ended.skipped.bytes();
             let (opened, acknowledged) = (&ended.opened, ended.watermark.acked_bytes());
             if ended.is_balanced() {
                 if self.said.admits(Kind::Done) {
@@ -122,12 +122,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
             }
             let has_gone = ended.state == State::Deleted
-                || ended.gone_at != 0
+                || ended.gone.at != 0
                 || self.registry.find(opened.device, opened.inode).is_some();
             let unix = self.os.wall().as_secs();
             let checkpoint = self.ledger.checkpoint(self.look.looked_at(), file, &ended, unix);
             self.ledger.forget(file);
-            let is_done = ended.left_bytes == 0;
+            let is_done = ended.skipped.left_bytes == 0;
             self.aside.on_original_ended(file, &ended, has_gone, &mut self.remembered);
             if has_gone {
                 self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });

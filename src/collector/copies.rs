@@ -212,10 +212,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let is_it = (opened.device, opened.inode)
                     == (suspect.stat.device, suspect.stat.inode)
                     && registry.get(file).is_some();
-                if is_it || !suspect.has_alibi(tracked.gone_at) {
+                if is_it || !suspect.has_alibi(tracked.gone.at) {
                     return None;
                 }
-                let names = [&*opened.path, &*tracked.found_at, &*opened.resolved];
+                let names = [&*opened.path, &*tracked.sighting.path, &*opened.resolved];
                 let kin = names::kin(suspect.place, &names)?;
                 Some((kin, names::distance(suspect.place, &opened.resolved), file))
             })

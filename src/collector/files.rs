@@ -394,8 +394,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let stands = |tracked: &Tracked| {
             let inode = (tracked.opened.device, tracked.opened.inode);
             let is_it = |found: Facts| found.id() == inode;
-            (tracked.state == State::Active && self.os.stat(&tracked.found_at).is_ok_and(is_it))
-                .then_some(inode)
+            (tracked.state == State::Active
+                && self.os.stat(&tracked.sighting.path).is_ok_and(is_it))
+            .then_some(inode)
         };
         self.registry.iter().filter_map(|(_, tracked)| stands(tracked)).collect()
     }
@@ -432,12 +433,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.breathe();
             if let Some(known) = self.registry.find(file.device, file.inode) {
                 let Some(tracked) = self.registry.get_mut(known) else { continue };
-                if tracked.found_at.as_os_str() != file.path.as_os_str() {
-                    tracked.found_at = file.path.as_path().into();
+                if tracked.sighting.path.as_os_str() != file.path.as_os_str() {
+                    tracked.sighting.path = file.path.as_path().into();
                 }
                 // Of a compressed one it stays what it was when its text was measured.
                 if tracked.unpacked_unix.is_none() {
-                    tracked.found_as = (file.size, file.modified);
+                    tracked.sighting.found_as = (file.size, file.modified);
                 }
                 continue;
             }
@@ -631,12 +632,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     fn note_announced(&mut self, file: FileKey, is_announced: bool) {
         let Some(tracked) = self.registry.get_mut(file) else { return };
-        if is_announced || tracked.state != State::Active {
-            tracked.unannounced = 0;
-            return;
-        }
-        tracked.unannounced = tracked.unannounced.saturating_add(1);
-        if tracked.unannounced == UNANNOUNCED_MAX {
+        let is_told = is_announced || tracked.state != State::Active;
+        if tracked.growth.on_announced(is_told) == UNANNOUNCED_MAX {
             let path = tracked.opened.path.display();
             let why = format!("{path} grows without notifications");
             self.watch.distrust(&why);
@@ -671,7 +668,7 @@ fn in_turn(mut files: Vec<&Found>) -> Vec<&Found> {
 /// The names under which somebody may write to a file. A file that is found no more has left its
 /// name to another.
 fn names_of(file: FileKey, tracked: &Tracked) -> impl Iterator<Item = (&Path, FileKey)> {
-    let found = (tracked.state == State::Active).then_some(&tracked.found_at);
+    let found = (tracked.state == State::Active).then_some(&tracked.sighting.path);
     let names = found.into_iter().chain([&tracked.opened.resolved]);
     names.map(move |name| (&**name, file))
 }

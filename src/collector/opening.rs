@@ -98,13 +98,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.found_at = shared(&tracked.opened.path, &found.path);
+            tracked.sighting.path = shared(&tracked.opened.path, &found.path);
             if let Some(name) = tracked.opened.path.file_name()
                 && Some(name) != found.path.file_name()
             {
-                tracked.named = tracked.opened.resolved.with_file_name(name).into();
+                tracked.sighting.named = tracked.opened.resolved.with_file_name(name).into();
             }
-            tracked.found_as = found_as(found);
+            tracked.sighting.found_as = found_as(found);
             tracked.modified = stat.modified.filter(|_| is_as_delivered);
         }
         self.examine(file, !is_as_delivered, now);
@@ -159,7 +159,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.ledger.once.adopt(file, offset, ranges);
         self.make_room_to_read_again(file);
         if let Some(tracked) = self.registry.get_mut(file) {
-            (tracked.state, tracked.was_found) = (state, state == State::Active);
+            (tracked.state, tracked.sighting.is_last) = (state, state == State::Active);
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             self.aside.on_opened(file, tracked);
         }

@@ -47,7 +47,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         // A discovery may not have seen yet that it was renamed.
         let is_out_of_use = |(place, is_deleted): (PathBuf, bool)| {
-            is_deleted || place.file_name() != tracked.named.file_name() || is_archive(&place)
+            is_deleted
+                || place.file_name() != tracked.sighting.named.file_name()
+                || is_archive(&place)
         };
         (tracked.state != State::Active || reader.place().is_some_and(is_out_of_use))
             && begins_with_noise(reader)

@@ -71,7 +71,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Some(tracked) = tracked else { return false };
         let place = &tracked.opened.resolved;
         let is_of = |one: &Tracked| {
-            let names = [&*one.opened.path, &*one.found_at, &*one.opened.resolved];
+            let names = [&*one.opened.path, &*one.sighting.path, &*one.opened.resolved];
             names::kin(place, &names) == Some(Kin::Generation)
         };
         let is_generation =
@@ -400,7 +400,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     fn note_hole(&mut self, file: FileKey, offset: u64, bytes: u64) {
         let Some(tracked) = self.registry.get_mut(file).filter(|_| bytes > 0) else { return };
-        tracked.hole_bytes += bytes;
+        tracked.skipped.hole_bytes += bytes;
         self.counters.skipped_hole_bytes += bytes;
         if self.said.admits(Kind::Hole) {
             let path = tracked.opened.path.display();

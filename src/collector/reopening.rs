@@ -55,7 +55,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             !inodes.contains(&(tracked.opened.device, tracked.opened.inode))
                 && (tracked.state == State::Active
                     || !tracked.last_error.is_empty()
-                    || paths.contains(tracked.found_at.as_os_str()))
+                    || paths.contains(tracked.sighting.path.as_os_str()))
         };
         let asked = self.registry.iter().filter(|(_, tracked)| is_asked(tracked));
         let asked: Vec<FileKey> = asked.map(|(file, _)| file).collect();
@@ -126,7 +126,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let found_as = reader.gzip().map(|gzip| gzip.as_of());
         if let (Some(found_as), Some(tracked)) = (found_as, self.registry.get_mut(file)) {
-            tracked.found_as = found_as;
+            tracked.sighting.found_as = found_as;
             tracked.unpacked_unix = Some(self.os.wall().as_secs());
         }
         self.readers.insert(file, reader);

@@ -171,13 +171,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Some(tracked) = self.registry.get(file) else { return };
         let inode = (tracked.opened.device, tracked.opened.inode);
         match tracked.state {
-            State::Active => self.aside.rest(inode, tracked.found_as),
+            State::Active => self.aside.rest(inode, tracked.sighting.found_as),
             State::Rotated => {
                 let place = tracked.opened.resolved.to_path_buf();
                 if let Some((found, found_as)) = look_at(&self.os, &place)
                     && found == inode
                 {
-                    self.aside.rest_renamed(inode, place, found_as, tracked.grown_at);
+                    self.aside.rest_renamed(inode, place, found_as, tracked.growth.at);
                 }
             }
             State::Deleted => {}

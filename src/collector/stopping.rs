@@ -55,7 +55,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// The last growth of a file; the beginning of the drain, if none has grown since.
     fn grown_at(&self) -> Instant {
-        self.drain.grown_at(self.registry.iter().map(|(_, tracked)| tracked.grown_at))
+        self.drain.grown_at(self.registry.iter().map(|(_, tracked)| tracked.growth.at))
     }
 
     /// When the files will have been quiet for long enough, if they stay so.

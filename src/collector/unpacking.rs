@@ -125,7 +125,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let place = reader.path().unwrap_or_else(|| path.to_owned());
         let is_of = |ended: &Tracked| {
             let Opened { path, resolved, device, inode: number, head, .. } = &ended.opened;
-            let kin = || names::kin(&place, &[path, &ended.found_at, resolved]);
+            let kin = || names::kin(&place, &[path, &ended.sighting.path, resolved]);
             let is_copy = || kin().is_some_and(|kin| kin != Kin::Stranger);
             (*device, *number) == inode || (head.len > 0 && gzip.has_head(*head) && is_copy())
         };
@@ -221,7 +221,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let found_as = reader.measure_again()?;
         if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.found_as = found_as;
+            tracked.sighting.found_as = found_as;
             tracked.unpacked_unix = Some(self.os.wall().as_secs());
         }
         self.intake.mark(file);
@@ -265,7 +265,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if let (Some(damage), Some(tracked)) = (gzip.damage(), self.registry.get(file))
             && self.said.admits(Kind::Packed)
         {
-            let path = tracked.found_at.display();
+            let path = tracked.sighting.path.display();
             tracing::warn!(
                 file = %path, bytes = gzip.len(), error = damage,
                 "a compressed file is damaged; its text ends there"

@@ -108,20 +108,13 @@ pub type FoundAs = (u64, (i64, i64));
 pub struct Tracked {
     /// The file as it was opened: the names of the moment, and the identity.
     pub opened: Opened,
-    /// Path of the file when it was opened, or the one that a checkpoint knows.
-    pub named: Arc<Path>,
-    /// The path under which discovery found the file last; another one after a rename within the
-    /// patterns.
-    pub found_at: Arc<Path>,
-    /// Size and time of change as discovery found them last.
-    pub found_as: FoundAs,
+    /// How it was seen by discovery.
+    pub sighting: Sighting,
     /// When a compressed file had the text that is read, in Unix seconds; `None` if the file is not
     /// compressed. The text never changes; the file may.
     pub unpacked_unix: Option<u64>,
     /// Where the file stands.
     pub state: State,
-    /// Whether the last discovery found the file.
-    pub was_found: bool,
     /// Size of the file when it was last examined, in bytes.
     pub size: u64,
     /// Size of the file when its bytes were last found to be the known ones. What came since may be
@@ -132,16 +125,10 @@ pub struct Tracked {
     /// When the file's bytes, names or rights changed last, as last examined while the file had a
     /// name and all that was read of it; in nanoseconds since 1970.
     pub changed: i64,
-    /// Bytes passed over as holes.
-    pub hole_bytes: u64,
-    /// Bytes at the end of the file that were given up: seen and not read.
-    pub left_bytes: u64,
-    /// When the file was first seen without a name.
-    pub deleted_at: Option<Instant>,
-    /// When the file's bytes were known to have gone away, in nanoseconds since 1970: the file was
-    /// deleted, or other bytes stand in it. 0 as long as they are there; `i64::MAX` if it is not
-    /// known when.
-    pub gone_at: i64,
+    /// What of the file is not read, and will not be.
+    pub skipped: Skipped,
+    /// When the file went.
+    pub gone: Gone,
     /// Whether what the file holds is to be judged before it is read: the file was written over, and
     /// a copy of another one may stand in it.
     pub may_be_copy: bool,
@@ -153,20 +140,108 @@ pub struct Tracked {
     pub trail: Trail,
     /// What is acknowledged.
     pub watermark: Watermark,
-    /// When the file was last seen to grow (or was opened).
-    pub grown_at: Instant,
-    /// The longest time between two growths of the file, as they were seen.
-    pub longest_pause: Duration,
+    /// When the file has grown.
+    pub growth: Growth,
     /// Whether the file was read to its end. What is left there, if anything, is no complete line.
     pub is_at_end: bool,
     /// Whether what is left is never sent by itself: a lone `\r`, or NULs.
     pub is_rest_idle: bool,
     /// Last time, in Unix seconds, when all of the file was acknowledged.
     pub level_unix: u64,
-    /// How often in a row the file grew without a notification.
-    pub unannounced: u8,
     /// The last error with the file; empty when there was none.
     pub last_error: String,
+}
+
+/// How discovery saw a file.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// Path of the file when it was opened, or the one that a checkpoint knows.
+    pub named: Arc<Path>,
+    /// The path under which discovery found the file last; another one after a rename within the
+    /// patterns.
+    pub path: Arc<Path>,
+    /// Size and time of change as discovery found them last.
+    pub found_as: FoundAs,
+    /// Whether the last discovery found the file.
+    pub is_last: bool,
+}
+
+/// Bytes of a file that are not read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Skipped {
+    /// Bytes passed over as holes.
+    pub hole_bytes: u64,
+    /// Bytes at the end of the file that were given up: seen and not read.
+    pub left_bytes: u64,
+}
+
+impl Skipped {
+    /// All of the bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.hole_bytes + self.left_bytes
+    }
+}
+
+/// When a file, or what it held, went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gone {
+    /// When the file was first seen without a name.
+    pub deleted_at: Option<Instant>,
+    /// When the file's bytes were known to have gone away, in nanoseconds since 1970: the file was
+    /// deleted, or other bytes stand in it. 0 as long as they are there; `i64::MAX` if it is not
+    /// known when.
+    pub at: i64,
+}
+
+impl Gone {
+    /// Notes that the file has no name. It lost that at the time `at`, as far as is known.
+    fn on_deleted(&mut self, now: Instant, at: impl FnOnce() -> Option<i64>) {
+        self.deleted_at.get_or_insert(now);
+        if self.at == 0 || self.at == i64::MAX {
+            self.at = at().unwrap_or(i64::MAX);
+        }
+    }
+}
+
+/// How a file grows.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    /// When the file was last seen to grow (or was opened).
+    pub at: Instant,
+    /// The longest time between two growths of the file, as they were seen.
+    longest_pause: Duration,
+    /// How often in a row the file grew without a notification.
+    unannounced: u8,
+}
+
+impl Growth {
+    const fn new(now: Instant) -> Self {
+        Self { at: now, longest_pause: Duration::ZERO, unannounced: 0 }
+    }
+
+    fn on_grown(&mut self, now: Instant) {
+        self.longest_pause = self.longest_pause.max(now - self.at);
+        self.at = now;
+    }
+
+    /// Notes whether a notification told of the growth. Returns how often in a row none did.
+    pub fn on_announced(&mut self, is_announced: bool) -> u8 {
+        self.unannounced = if is_announced { 0 } else { self.unannounced.saturating_add(1) };
+        self.unannounced
+    }
+
+    /// Whether the file has been quiet for so long.
+    fn is_quiet(&self, quiet: Duration, now: Instant) -> bool {
+        self.at + quiet <= now
+    }
+
+    /// How long a deleted file must have been quiet before it is taken for left by its app. The app
+    /// may write as seldom as before.
+    fn deleted_quiet(&self) -> Duration {
+        let quiet = self.longest_pause.saturating_mul(DELETED_PAUSES);
+        quiet.clamp(DELETED_QUIET, DELETED_QUIET_MAX)
+    }
 }
 
 /// What an examination showed.
@@ -218,30 +293,28 @@ impl Registry {
         self.by_inode.insert((opened.device, opened.inode), file);
         let tracked = Tracked {
             state: State::Active,
-            was_found: true,
             size: opened.offset,
             sure_size: opened.offset,
             modified: None,
             changed: 0,
-            hole_bytes: 0,
-            left_bytes: 0,
-            deleted_at: None,
-            gone_at: 0,
+            skipped: Skipped::default(),
+            gone: Gone::default(),
             may_be_copy: false,
             read_offset: opened.offset,
             tail: opened.tail,
             trail: Trail::new(),
             watermark: Watermark::at(opened.offset, opened.tail),
-            grown_at: now,
-            longest_pause: Duration::ZERO,
+            growth: Growth::new(now),
             is_at_end: false,
             is_rest_idle: false,
             level_unix: unix,
-            unannounced: 0,
             last_error: String::new(),
-            named: opened.resolved.clone(),
-            found_at: opened.path.clone(),
-            found_as: FoundAs::default(),
+            sighting: Sighting {
+                named: opened.resolved.clone(),
+                path: opened.path.clone(),
+                found_as: FoundAs::default(),
+                is_last: true,
+            },
             unpacked_unix: None,
             opened,
         };
@@ -288,7 +361,7 @@ impl Registry {
         let mut gone = Vec::new();
         for (&file, tracked) in &mut self.files {
             let is_found = found.contains(&(tracked.opened.device, tracked.opened.inode));
-            let was_found = std::mem::replace(&mut tracked.was_found, is_found);
+            let was_found = std::mem::replace(&mut tracked.sighting.is_last, is_found);
             if is_found {
                 tracked.state = State::Active;
             } else if was_found {
@@ -307,11 +380,8 @@ impl Registry {
         let Some(tracked) = self.files.get_mut(&file) else { return Change::None };
         if stat.links == 0 {
             tracked.state = State::Deleted;
-            tracked.deleted_at.get_or_insert(now);
-            if tracked.gone_at == 0 || tracked.gone_at == i64::MAX {
-                let gone_at = judge::gone_at(stat.changed, tracked.changed);
-                tracked.gone_at = gone_at.unwrap_or(i64::MAX);
-            }
+            let changed = tracked.changed;
+            tracked.gone.on_deleted(now, || judge::gone_at(stat.changed, changed));
         }
         let size = stat.size;
         if size < tracked.read_offset.max(tracked.opened.head.len.into()) {
@@ -333,9 +403,8 @@ impl Registry {
                 (true, false) => Change::None,
             };
         }
-        self.rests.remove(&(tracked.grown_at, file));
-        tracked.longest_pause = tracked.longest_pause.max(now - tracked.grown_at);
-        tracked.grown_at = now;
+        self.rests.remove(&(tracked.growth.at, file));
+        tracked.growth.on_grown(now);
         tracked.is_at_end = false;
         if size < before {
             let cut_bytes = tracked.sure_size.saturating_sub(size);
@@ -376,9 +445,9 @@ impl Registry {
         tracked.is_rest_idle = is_rest_idle;
         let has_rest = is_at_end && !is_rest_idle && tracked.size > offset;
         if has_rest {
-            self.rests.insert((tracked.grown_at, file));
+            self.rests.insert((tracked.growth.at, file));
         } else {
-            self.rests.remove(&(tracked.grown_at, file));
+            self.rests.remove(&(tracked.growth.at, file));
         }
     }
 
@@ -405,7 +474,7 @@ impl Registry {
     /// examination asks again.
     pub fn on_unreadable(&mut self, file: FileKey) {
         let Some(tracked) = self.files.get_mut(&file) else { return };
-        self.rests.remove(&(tracked.grown_at, file));
+        self.rests.remove(&(tracked.growth.at, file));
         tracked.is_at_end = false;
     }
 
@@ -419,8 +488,9 @@ impl Registry {
         unix: u64,
     ) -> Option<Restarted> {
         let tracked = self.files.get_mut(&file)?;
-        tracked.gone_at = gone_at;
-        let (opened, state, was_found) = (tracked.opened.clone(), tracked.state, tracked.was_found);
+        tracked.gone.at = gone_at;
+        let (opened, state, was_found) =
+            (tracked.opened.clone(), tracked.state, tracked.sighting.is_last);
         let lost_bytes = self.end(file)?;
         let opened = Opened {
             head: Fingerprint::default(),
@@ -430,7 +500,7 @@ impl Registry {
         };
         let restarted = self.open(opened, now, unix);
         if let Some(tracked) = self.files.get_mut(&restarted) {
-            (tracked.state, tracked.was_found) = (state, was_found);
+            (tracked.state, tracked.sighting.is_last) = (state, was_found);
         }
         Some(Restarted { file: restarted, lost_bytes })
     }
@@ -439,14 +509,14 @@ impl Registry {
     /// bytes that were seen for sure and not read: they are given up.
     pub fn end(&mut self, file: FileKey) -> Option<u64> {
         let mut tracked = self.files.remove(&file)?;
-        self.rests.remove(&(tracked.grown_at, file));
+        self.rests.remove(&(tracked.growth.at, file));
         let inode = (tracked.opened.device, tracked.opened.inode);
         if self.by_inode.get(&inode) == Some(&file) {
             self.by_inode.remove(&inode);
         }
         tracked.size = tracked.sure_size.max(tracked.read_offset);
-        tracked.left_bytes = tracked.size - tracked.read_offset;
-        let left_bytes = tracked.left_bytes;
+        let left_bytes = tracked.size - tracked.read_offset;
+        tracked.skipped.left_bytes = left_bytes;
         self.ended.insert(file, tracked);
         Some(left_bytes)
     }
@@ -457,7 +527,7 @@ impl Registry {
         if self.end(file).is_none() {
             return 0;
         }
-        self.ended.remove(&file).map_or(0, |ended| ended.left_bytes)
+        self.ended.remove(&file).map_or(0, |ended| ended.skipped.left_bytes)
     }
 
     /// The watermark of an incarnation, ended or not.
@@ -515,7 +585,7 @@ impl Registry {
             .iter()
             .filter(|(_, tracked)| tracked.state == State::Deleted)
             .map(|(file, tracked)| {
-                (!tracked.is_delivered(), tracked.deleted_at, file, tracked.size)
+                (!tracked.is_delivered(), tracked.gone.deleted_at, file, tracked.size)
             })
             .collect();
         // What is delivered goes first: nothing is lost with it.
@@ -567,7 +637,7 @@ impl Registry {
                 State::Rotated => 1,
                 State::Deleted => 2,
             };
-            (rank, tracked.grown_at)
+            (rank, tracked.growth.at)
         };
         let mut files: Vec<_> = resting.map(|(file, tracked)| (order(tracked), file)).collect();
         files.sort_unstable();
@@ -581,9 +651,9 @@ impl Registry {
             let quiet = match tracked.state {
                 State::Active => return false,
                 State::Rotated => ROTATED_QUIET,
-                State::Deleted => tracked.deleted_quiet(),
+                State::Deleted => tracked.growth.deleted_quiet(),
             };
-            tracked.is_delivered() && tracked.grown_at + quiet <= now
+            tracked.is_delivered() && tracked.growth.is_quiet(quiet, now)
         };
         self.iter().filter(|(_, tracked)| is_closable(tracked)).map(|(file, _)| file).collect()
     }
@@ -593,7 +663,7 @@ impl Tracked {
     /// The paths of the file: where it stands, and where it stood under the names that the patterns
     /// found.
     pub fn places(&self) -> impl Iterator<Item = PathBuf> {
-        let names = [&self.opened.path, &self.found_at].map(|path| path.file_name());
+        let names = [&self.opened.path, &self.sighting.path].map(|path| path.file_name());
         let resolved = &self.opened.resolved;
         let places = names.into_iter().flatten().map(|name| resolved.with_file_name(name));
         places.chain([resolved.to_path_buf()]).collect::<BTreeSet<_>>().into_iter()
@@ -604,7 +674,7 @@ impl Tracked {
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let acked = self.watermark.acked_bytes();
-        self.opened.offset + acked + self.hole_bytes + self.left_bytes == self.size
+        self.opened.offset + acked + self.skipped.bytes() == self.size
     }
 
     /// Whether the file is read but for bytes that are never sent by themselves: they may be
@@ -614,23 +684,16 @@ impl Tracked {
         self.is_at_end && self.is_rest_idle && self.size > self.read_offset
     }
 
-    /// How long a deleted file must have been quiet before it is taken for left by its app. The app
-    /// may write as seldom as before.
-    fn deleted_quiet(&self) -> Duration {
-        let quiet = self.longest_pause.saturating_mul(DELETED_PAUSES);
-        quiet.clamp(DELETED_QUIET, DELETED_QUIET_MAX)
-    }
-
     /// Whether the file may give its descriptor up to others that wait for one.
     #[must_use]
     pub fn can_rest(&self, quiet: Duration, now: Instant) -> bool {
         let quiet = match self.state {
-            State::Active if self.found_as.0 == self.size => quiet,
+            State::Active if self.sighting.found_as.0 == self.size => quiet,
             State::Active => return false,
             State::Rotated => quiet,
             State::Deleted => DELETED_QUIET_SCARCE,
         };
-        self.is_delivered() && self.grown_at + quiet <= now
+        self.is_delivered() && self.growth.is_quiet(quiet, now)
     }
 
     /// Whether all of the file was read and acknowledged, but for what is never sent by itself.
@@ -669,7 +732,7 @@ impl Tracked {
             tail: self.watermark.tail(),
             seen_unix: self.unpacked_unix.unwrap_or(unix),
             rest: Some(self.rest_bytes()),
-            gone_at: self.gone_at,
+            gone_at: self.gone.at,
             trail: self.last_places(),
             ..Checkpoint::default()
         }
@@ -687,7 +750,7 @@ impl Tracked {
     /// by itself and what was given up.
     fn rest_bytes(&self) -> u64 {
         let is_idle = self.is_at_end && self.is_rest_idle;
-        let end = if is_idle { self.read_offset } else { self.size - self.left_bytes };
+        let end = if is_idle { self.read_offset } else { self.size - self.skipped.left_bytes };
         end.saturating_sub(self.watermark.offset())
     }
 }
@@ -860,7 +923,7 @@ mod tests {
 
         assert_eq!(registry.closable(at(160 + 299)), []);
         assert_eq!(registry.closable(at(160 + 300)), [file]);
-        registry.get_mut(file).unwrap().longest_pause = Duration::from_secs(100_000);
+        registry.get_mut(file).unwrap().growth.longest_pause = Duration::from_secs(100_000);
         assert_eq!(registry.closable(at(160) + DELETED_QUIET_MAX), [file]);
     }
 
@@ -902,7 +965,7 @@ mod tests {
         registry.on_read(file, 60, none(), false, false);
         let span = Span::new(file, 10, 60);
         registry.watermark_mut(file).unwrap().on_sealed(span, 1, none(), 5);
-        registry.get_mut(file).unwrap().hole_bytes = 5;
+        registry.get_mut(file).unwrap().skipped.hole_bytes = 5;
         registry.on_stat(file, &stat(130, 1), now);
 
         let restarted = registry.restart(file, 1, now, 0).unwrap();
@@ -914,7 +977,7 @@ mod tests {
         assert_eq!((settled.len(), settled[0].1.size), (1, 100));
         assert!(settled[0].1.is_balanced());
         let mut wrong = settled[0].1.clone();
-        wrong.left_bytes -= 1;
+        wrong.skipped.left_bytes -= 1;
         assert!(!wrong.is_balanced());
     }
 

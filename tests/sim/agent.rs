@@ -375,7 +375,7 @@ impl Agent {
                 found.insert((device, inode));
                 if let Some(known) = self.registry.find(device, inode) {
                     if let Some(tracked) = self.registry.get_mut(known) {
-                        tracked.found_at = Path::new(&path).into();
+                        tracked.sighting.path = Path::new(&path).into();
                     }
                     continue;
                 }
@@ -520,7 +520,7 @@ impl Agent {
             }
         }
         let paths = self.registry.iter().flat_map(|(file, tracked)| {
-            let found = (tracked.state == State::Active).then_some(&tracked.found_at);
+            let found = (tracked.state == State::Active).then_some(&tracked.sighting.path);
             let names = found.into_iter().chain([&tracked.opened.resolved]);
             names.map(move |name| (name, file))
         });
@@ -865,7 +865,7 @@ impl Agent {
     }
 
     fn grown_at(&self) -> Instant {
-        let grown = self.registry.iter().map(|(_, tracked)| tracked.grown_at);
+        let grown = self.registry.iter().map(|(_, tracked)| tracked.growth.at);
         grown.fold(self.drain_asked_at, Instant::max)
     }
 
