@@ -27,7 +27,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "limit::memory"),
     (
         Level::Pure,
-        "tail tail::catalog::names tail::catalog::judge tail::catalog tail::pattern tail::roots tail::crowd",
+        "tail tail::catalog::names tail::catalog::judge tail::catalog::index tail::catalog tail::pattern tail::roots tail::crowd",
     ),
     (Level::Pure, "tail::registry tail::schedule tail::filled tail::served"),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),

@@ -10,13 +10,13 @@
 //! only a copy can be met, made by gzip or copytruncate; it is known by its name and its bytes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::catalog::index::Indexes;
 use super::catalog::judge::{self, Match, Seen, Stat, compare};
 use super::catalog::names::{self, Kin};
 use super::os::{Kind, Os, OsEntry as _};
@@ -58,20 +58,10 @@ pub struct Remembered {
     /// keeps room for more than it holds, and there may be many.
     checkpoints: BTreeMap<u64, Box<Checkpoint>>,
     next_number: u64,
-    by_inode: Index,
-    /// Numbers of checkpoints by the path as configured.
-    by_path: Index,
-    /// Numbers of checkpoints by the places where a copy is looked for under another name.
-    by_name: Index,
-    /// Numbers of checkpoints by the head, where there is one: a copy has the same.
-    by_head: BTreeSet<(u64, u64)>,
-    /// Lengths of the heads in bytes, and how many heads are so long.
-    head_lens: BTreeMap<u32, usize>,
+    indexes: Indexes,
     /// Checkpoints of collections that are not configured: nothing is known of them but that they
     /// are kept.
     foreign: Vec<Checkpoint>,
-    /// Makes keys of paths.
-    hasher: RandomState,
     /// Directories that were searched, as they were then: there is no use in looking again before
     /// a name has changed.
     searched: HashMap<PathBuf, DirState>,
@@ -434,7 +424,7 @@ impl Remembered {
     /// Leaves a file closed that is there and as long as it was delivered. Nothing else claims its
     /// checkpoint, and nothing searches for it, until it is opened or has left its place.
     pub fn let_sleep(&mut self, device: u64, inode: u64) {
-        let numbers = self.by_inode.get(inode).filter(|_| inode != 0);
+        let numbers = self.indexes.of_inode(inode).filter(|_| inode != 0);
         let is_it =
             |number: &u64| self.checkpoints.get(number).is_some_and(|one| one.device == device);
         self.asleep.extend(numbers.filter(is_it));
@@ -444,7 +434,7 @@ impl Remembered {
     pub fn wake(&mut self, device: u64, inode: u64) {
         let is_it =
             |number: &u64| self.checkpoints.get(number).is_some_and(|one| one.device == device);
-        for number in self.by_inode.get(inode).filter(is_it) {
+        for number in self.indexes.of_inode(inode).filter(is_it) {
             self.asleep.remove(&number);
         }
     }
@@ -454,7 +444,7 @@ impl Remembered {
         let is_it = |number: &u64| {
             self.saved(*number).is_some_and(|one| one.device == device && is_unread(one))
         };
-        let waited: Vec<u64> = self.by_inode.get(inode).filter(is_it).collect();
+        let waited: Vec<u64> = self.indexes.of_inode(inode).filter(is_it).collect();
         waited.into_iter().for_each(|number| drop(self.take(number)));
     }
 
@@ -505,18 +495,10 @@ impl Remembered {
     pub fn put_back(&mut self, checkpoint: Checkpoint) {
         let number = self.next_number;
         self.next_number += 1;
-        self.by_inode.insert(checkpoint.inode, number);
-        self.by_path.insert(self.key(&checkpoint.path), number);
-        for place in places(&checkpoint) {
-            self.by_name.insert(self.key(&place), number);
-        }
-        if checkpoint.head.len > 0 {
-            self.by_head.insert((head_key(checkpoint.head), number));
-            *self.head_lens.entry(checkpoint.head.len).or_default() += 1;
-        }
+        self.indexes.insert(&checkpoint, number);
         if checkpoint.is_told {
             self.nowhere.insert(number);
-            if self.told_taken.remove(&self.identity(&checkpoint)) {
+            if self.told_taken.remove(&self.indexes.identity(&checkpoint)) {
                 self.told.insert(number);
             }
         }
@@ -533,20 +515,9 @@ impl Remembered {
         }
         self.nowhere.remove(&number);
         if self.told.remove(&number) {
-            self.told_taken.insert(self.identity(&checkpoint));
+            self.told_taken.insert(self.indexes.identity(&checkpoint));
         }
-        self.by_inode.remove(checkpoint.inode, number);
-        self.by_path.remove(self.key(&checkpoint.path), number);
-        for place in places(&checkpoint) {
-            self.by_name.remove(self.key(&place), number);
-        }
-        self.by_head.remove(&(head_key(checkpoint.head), number));
-        if let btree_map::Entry::Occupied(mut lens) = self.head_lens.entry(checkpoint.head.len) {
-            *lens.get_mut() -= 1;
-            if *lens.get() == 0 {
-                lens.remove();
-            }
-        }
+        self.indexes.remove(&checkpoint, number);
         self.searched_for.remove(&number);
         self.located.remove(&number);
         self.barred.remove(&number);
@@ -556,19 +527,8 @@ impl Remembered {
     /// Takes this checkpoint out.
     pub fn remove(&mut self, checkpoint: &Checkpoint) -> Option<Checkpoint> {
         let is_it = |number: &u64| self.saved(*number) == Some(checkpoint);
-        let number = self.by_inode.get(checkpoint.inode).find(is_it);
+        let number = self.indexes.of_inode(checkpoint.inode).find(is_it);
         self.take(number?)
-    }
-
-    /// A key that stands for a path. Two paths that share it are told apart where the checkpoints
-    /// are compared.
-    fn key(&self, path: &Path) -> u64 {
-        self.hasher.hash_one(path.as_os_str())
-    }
-
-    /// What a checkpoint is known by while it is taken out, whatever becomes of its inode.
-    fn identity(&self, checkpoint: &Checkpoint) -> (u64, u64, u64) {
-        (checkpoint.device, self.key(&checkpoint.path), checkpoint.offset)
     }
 
     /// Keeps the checkpoint of a file that is done, to know it when it is met again.
@@ -580,7 +540,7 @@ impl Remembered {
     /// be met. The checkpoint's `gone_at` says since when.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
         self.put_back(Checkpoint { inode: 0, ..checkpoint });
-        let gone = self.by_inode.get(0);
+        let gone = self.indexes.of_inode(0);
         let is_over = gone.clone().nth(GONE_MAX).is_some();
         // What was not delivered goes last.
         let is_delivered =
@@ -614,7 +574,7 @@ impl Remembered {
     /// than this look. Returns whether that is news of any.
     pub fn on_copies_searched(&mut self) -> bool {
         let mut is_news = false;
-        for number in self.by_inode.get(0) {
+        for number in self.indexes.of_inode(0) {
             if let Some(gone) = self.checkpoints.get_mut(&number) {
                 is_news |= !gone.is_done;
                 gone.is_done = true;
@@ -625,7 +585,7 @@ impl Remembered {
 
     /// Wants a search for a file that was done and has left the place where it was.
     pub fn search_for(&mut self, device: u64, inode: u64) {
-        for number in self.by_inode.get(inode) {
+        for number in self.indexes.of_inode(inode) {
             let saved = self.checkpoints.get_mut(&number).filter(|one| one.device == device);
             let is_asleep = saved.is_some() && self.asleep.remove(&number);
             if let Some(saved) = saved.filter(|one| one.is_done || is_asleep) {
@@ -643,7 +603,7 @@ impl Remembered {
 
     /// Notes that a file is still there, as it was: its checkpoint does not age.
     pub fn on_met(&mut self, device: u64, inode: u64, unix: u64) {
-        for number in self.by_inode.get(inode) {
+        for number in self.indexes.of_inode(inode) {
             let saved = self.checkpoints.get_mut(&number);
             if let Some(saved) = saved.filter(|one| one.device == device) {
                 saved.seen_unix = saved.seen_unix.max(unix);
@@ -654,7 +614,7 @@ impl Remembered {
     /// What is known of the file with this device and inode.
     #[must_use]
     pub fn get(&self, device: u64, inode: u64) -> Option<&Checkpoint> {
-        let numbers = self.by_inode.get(inode).filter(|_| inode != 0);
+        let numbers = self.indexes.of_inode(inode).filter(|_| inode != 0);
         let mut checkpoints = numbers.filter_map(|number| self.saved(number));
         checkpoints.find(|one| one.device == device)
     }
@@ -684,7 +644,7 @@ impl Remembered {
             (false, false, true) => Some(2),
             (true, false, _) | (false, false, false) => None,
         };
-        let related = self.by_inode.get(stat.inode).chain(self.by_path.get(self.key(path)));
+        let related = self.indexes.of_inode(stat.inode).chain(self.indexes.of_path(path));
         let mut candidates: Vec<_> = related
             .filter_map(|number| Some((kinship(self.saved(number)?)?, number)))
             // What sleeps in its place is nobody else's.
@@ -777,11 +737,10 @@ impl Remembered {
         let bases = names::bases(name.as_bytes());
         let bases = bases.iter().map(|base| suspect.place.with_file_name(OsStr::from_bytes(base)));
         let mut numbers: BTreeSet<u64> =
-            bases.flat_map(|base| self.by_name.get(self.key(&base))).collect();
-        for head in suspect.reader.heads(self.head_lens.keys().copied())? {
+            bases.flat_map(|base| self.indexes.of_place(&base)).collect();
+        for head in suspect.reader.heads(self.indexes.head_lens())? {
             // Many may begin with the same banner.
-            let same = self.by_head.range((head_key(head), 0)..=(head_key(head), u64::MAX));
-            numbers.extend(same.take(SAME_HEADS_MAX).map(|(_, number)| *number));
+            numbers.extend(self.indexes.of_head(head).take(SAME_HEADS_MAX));
         }
         let mut candidates = Vec::new();
         for number in numbers {
@@ -1072,60 +1031,6 @@ fn entries(
         }
     }
     Ok((files, dirs))
-}
-
-/// Numbers of checkpoints by something that several may share, and most do not.
-#[derive(Debug, Default)]
-struct Index {
-    /// The first number of each key.
-    first: HashMap<u64, u64>,
-    /// The other numbers. Ordered, so that many with the same key do not cost more and more.
-    others: BTreeSet<(u64, u64)>,
-}
-
-impl Index {
-    fn insert(&mut self, key: u64, number: u64) {
-        if *self.first.entry(key).or_insert(number) != number {
-            self.others.insert((key, number));
-        }
-    }
-
-    fn remove(&mut self, key: u64, number: u64) {
-        self.others.remove(&(key, number));
-        if self.first.get(&key) != Some(&number) {
-            return;
-        }
-        let next = self.others.range((key, 0)..=(key, u64::MAX)).next().copied();
-        match next {
-            Some(next) => {
-                self.others.remove(&next);
-                self.first.insert(key, next.1);
-            }
-            None => drop(self.first.remove(&key)),
-        }
-        // After a start nearly all of them are taken.
-        if self.first.len() < self.first.capacity() / 8 {
-            self.first.shrink_to(self.first.len() * 2);
-        }
-    }
-
-    fn get(&self, key: u64) -> impl Iterator<Item = u64> + Clone + use<'_> {
-        let others = self.others.range((key, 0)..=(key, u64::MAX)).map(|(_, number)| *number);
-        self.first.get(&key).copied().into_iter().chain(others)
-    }
-}
-
-/// Where a file stood, under its last name and under the one that the patterns found.
-fn places(saved: &Checkpoint) -> impl Iterator<Item = PathBuf> {
-    let first = saved.path.file_name().map(|name| saved.resolved.with_file_name(name));
-    let last = saved.resolved.clone();
-    let is_other = first.as_ref() != Some(&last);
-    first.into_iter().chain(is_other.then_some(last))
-}
-
-/// Makes a key of a head.
-fn head_key(head: Fingerprint) -> u64 {
-    u64::from(head.len) << 32 | u64::from(head.crc32)
 }
 
 #[cfg(test)]

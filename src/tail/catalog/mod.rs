@@ -16,5 +16,6 @@
 //! A *whole* head is 1,024 bytes and a whole tail 256. What is not known, such as a birth on a file
 //! system without one, proves nothing. [`judge`] has the rules, [`names`] what a name says.
 
+pub mod index;
 pub mod judge;
 pub mod names;
