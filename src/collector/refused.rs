@@ -17,7 +17,6 @@
 //! apart only when few parts are under way: the last refused first, so that one batch is dealt with
 //! before the next. While a record cannot be set aside nothing is taken apart and nothing is read.
 
-use std::path::Path;
 use std::time::Instant;
 
 use super::Collector;
@@ -134,18 +133,18 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.counters.batches_parked += 1;
             self.counters.lines_parked += u64::from(batch.lines);
             if let Some(times) = self.ledger.refusals.on_parked(batch.span.file, &refusal, now) {
-                say_parked(&batch, &refusal, &parked, times);
+                say_parked(&batch, &refusal, &parked.display().to_string(), times);
             }
             self.on_done(batch.span, batch.lines, batch.route);
         }
     }
 }
 
-fn say_parked(batch: &SealedBatch, refusal: &Refusal, parked: &Path, times: u64) {
+fn say_parked(batch: &SealedBatch, refusal: &Refusal, parked: &str, times: u64) {
     let (code, reason) = refusal.words();
     tracing::error!(
         file = %batch.path, offset = batch.span.start, record = batch.first,
-        records = batch.lines, code, reason, parked = %parked.display(), times,
+        records = batch.lines, code, reason, parked, times,
         hint = "logferry parked list",
         "the service refuses records for good; what it refuses is set aside"
     );
