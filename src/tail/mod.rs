@@ -6,6 +6,7 @@
 //! [`watch`] is the kernel's hint that something changed; the truth is `fstat` and the bytes.
 //! [`catalog`] knows a file again, [`registry`] remembers what happened to each, [`schedule`] says
 //! whose turn it is, [`filled`] which NULs may still become text, [`reader`] looks at the bytes.
+//! All of them see the system through [`os`].
 //!
 //! What happens to a log file, and what follows from it:
 //!
