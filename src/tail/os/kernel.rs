@@ -3,11 +3,11 @@
 //! The only file below `tail` and `collector` that asks the kernel anything. Each method is one call, or the
 //! few that answer one question; nothing is remembered.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{
     DirEntryExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
@@ -15,8 +15,8 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use inotify::{EventMask, WatchDescriptor, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags, openat2, seek,
     statx,
@@ -133,8 +133,8 @@ impl Os for Kernel {
     }
 
     fn watch(&self) -> io::Result<Inotify> {
-        let channel = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Inotify { channel, buffer: vec![MaybeUninit::uninit(); EVENTS_BYTES] })
+        let channel = inotify::Inotify::init()?;
+        Ok(Inotify { channel, watched: HashMap::new(), buffer: vec![0; EVENTS_BYTES] })
     }
 
     fn explain(&self, path: &Path) -> Option<String> {
@@ -204,8 +204,10 @@ impl OsEntry for fs::DirEntry {
 /// The notifications of inotify(7).
 #[derive(Debug)]
 pub struct Inotify {
-    channel: OwnedFd,
-    buffer: Vec<MaybeUninit<u8>>,
+    channel: inotify::Inotify,
+    /// What the library calls each watch.
+    watched: HashMap<i32, WatchDescriptor>,
+    buffer: Vec<u8>,
 }
 
 impl AsFd for Inotify {
@@ -216,56 +218,57 @@ impl AsFd for Inotify {
 
 impl OsWatch for Inotify {
     fn add(&mut self, dir: &Path, writes: bool) -> io::Result<WatchId> {
-        Ok(WatchId(inotify::add_watch(&self.channel, dir, mask(writes))?))
+        let watch = self.channel.watches().add(dir, mask(writes))?;
+        let id = watch.get_watch_descriptor_id();
+        self.watched.insert(id, watch);
+        Ok(WatchId(id))
     }
 
     fn remove(&mut self, id: WatchId) {
-        // Fails when the kernel has removed it with its directory; the same in the end.
-        let _ = inotify::remove_watch(&self.channel, id.0);
+        if let Some(watch) = self.watched.remove(&id.0) {
+            // Fails when the kernel has removed it with its directory; the same in the end.
+            let _ = self.channel.watches().remove(watch);
+        }
     }
 
     fn read(&mut self, mut each: impl FnMut(Event<'_>)) -> io::Result<()> {
-        let mut reader = inotify::Reader::new(&self.channel, &mut self.buffer);
-        loop {
-            let event = reader.next()?;
-            let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-            each(Event {
-                dir: WatchId(event.wd()),
-                what: what(event.events()),
-                is_dir: event.events().contains(ReadFlags::ISDIR),
-                name,
-            });
-            if reader.is_buffer_empty() {
-                return Ok(());
+        for event in self.channel.read_events(&mut self.buffer)? {
+            let dir = WatchId(event.wd.get_watch_descriptor_id());
+            let what = what(event.mask);
+            if what == What::Ended {
+                self.watched.remove(&dir.0);
             }
+            let is_dir = event.mask.contains(EventMask::ISDIR);
+            each(Event { dir, what, is_dir, name: event.name });
         }
+        Ok(())
     }
 }
 
-fn mask(writes: bool) -> WatchFlags {
-    let names = WatchFlags::CREATE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::MOVED_FROM
-        | WatchFlags::DELETE
-        | WatchFlags::DELETE_SELF
-        | WatchFlags::MOVE_SELF
-        | WatchFlags::ATTRIB
-        | WatchFlags::ONLYDIR
+fn mask(writes: bool) -> WatchMask {
+    let names = WatchMask::CREATE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::DELETE
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::ATTRIB
+        | WatchMask::ONLYDIR
         // One directory may be watched under two paths.
-        | WatchFlags::MASK_ADD;
-    if writes { names | WatchFlags::MODIFY } else { names }
+        | WatchMask::MASK_ADD;
+    if writes { names | WatchMask::MODIFY } else { names }
 }
 
-fn what(flags: ReadFlags) -> What {
+fn what(flags: EventMask) -> What {
     let names = [
-        (ReadFlags::QUEUE_OVERFLOW, What::Overflow),
-        (ReadFlags::MODIFY, What::Written),
-        (ReadFlags::ATTRIB, What::Attributes),
-        (ReadFlags::IGNORED, What::Ended),
-        (ReadFlags::CREATE, What::Created),
-        (ReadFlags::MOVED_TO, What::MovedTo),
-        (ReadFlags::MOVED_FROM, What::MovedFrom),
-        (ReadFlags::DELETE, What::Deleted),
+        (EventMask::Q_OVERFLOW, What::Overflow),
+        (EventMask::MODIFY, What::Written),
+        (EventMask::ATTRIB, What::Attributes),
+        (EventMask::IGNORED, What::Ended),
+        (EventMask::CREATE, What::Created),
+        (EventMask::MOVED_TO, What::MovedTo),
+        (EventMask::MOVED_FROM, What::MovedFrom),
+        (EventMask::DELETE, What::Deleted),
     ];
     let name = names.into_iter().find(|(flag, _)| flags.contains(*flag));
     name.map_or(What::Dir, |(_, what)| what)
