@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::aside::Source;
-use super::copies::{Origin, SOUGHT};
+use super::aside::{CopyOf, Source};
+use super::copies::{IN_DOUBT, Origin, SOUGHT, UNACKNOWLEDGED};
 use super::left::LATER;
+use super::packed::is_young;
 use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
@@ -187,12 +188,26 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             claimed => claimed,
         };
+        let mut rewritten = None;
         let (configured, found) = match claimed {
+            // Nothing tells it from another file with the same inode.
+            Some((found, Match::Resume))
+                if remembered::is_unread(&found)
+                    && !judge::is_same_file(&found, stat.born, path) =>
+            {
+                self.remembered.put_back(found);
+                return Ok(());
+            }
             // It was renamed while it was waiting to be opened.
             Some((found, Match::Resume)) if remembered::is_unread(&found) => {
                 match self.origin_of_unknown(&resolved, &reader) {
-                    Ok(Origin::New) => (found.path, None),
+                    Ok(Origin::New) => (found.path.clone(), Some(found)),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    Ok(Origin::CopyOf(CopyOf { is_untouched: true, .. }))
+                        if self.aside.is_own_by_now((found.device, found.inode), now) =>
+                    {
+                        (found.path.clone(), Some(found))
+                    }
                     waits => {
                         self.look.on_unadopted(&found);
                         self.remembered.put_back(found);
@@ -232,7 +247,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                         return Ok(());
                     }
                 };
-                self.on_rewritten(path, found, &stat);
+                rewritten = Some(found);
                 (configured, original)
             }
             // Nothing tells it from another file with the same inode.
@@ -242,8 +257,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             None => return Ok(()),
         };
-        let file = self.begin(configured, resolved, reader, found, State::Rotated, now)?;
-        self.examine(file, true, now);
+        let begun = self.begin(configured, resolved, reader, found, State::Rotated, now);
+        match (rewritten, &begun) {
+            (Some(found), Ok(_)) => self.on_rewritten(path, found, &stat),
+            (Some(found), Err(_)) => self.remembered.put_back(found),
+            (None, _) => {}
+        }
+        self.examine(begun?, true, now);
         Ok(())
     }
 
@@ -251,14 +271,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// has ended is acknowledged, the copy goes on there.
     pub(super) fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
         match origin {
-            Origin::CopyOf(Source::Open(file), _) if self.registry.get_ended(*file).is_some() => {
+            Origin::CopyOf(CopyOf { of: Source::Open(file), .. })
+                if self.registry.get_ended(*file).is_some() =>
+            {
                 self.look.unopened.add(copy, "it waits for the file that it is a copy of");
             }
             Origin::Later => {
                 self.look.unopened.add(copy, SOUGHT);
                 self.look.want_scan();
             }
-            Origin::New | Origin::Known(_) | Origin::CopyOf(..) | Origin::Overwritten => {}
+            Origin::CopyOf(CopyOf { is_untouched: true, .. }) => {
+                self.look.unopened.add(copy, IN_DOUBT);
+            }
+            Origin::New | Origin::Known(_) | Origin::CopyOf(_) | Origin::Overwritten => {}
         }
     }
 
@@ -277,8 +302,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.expect_where_others_went(&mut known);
         let (waiting, mut is_learnt) = (self.look.unopened.count(), false);
         let may_enter = |dir: &Path| self.patterns.enter(&self.os, dir).as_deref() == Some(dir);
-        let Search { found, closed, absent } = unseen::unseen(&self.os, &known, found, may_enter);
+        let Search { found, closed, absent, is_cut } =
+            unseen::unseen(&self.os, &known, found, may_enter);
         for (_, one) in found {
+            self.breathe();
+            if self.drain.is_abandoned() {
+                self.look.unopened.add(&one.path, LATER);
+                continue;
+            }
             match self.adopt_unseen_one(&one, now) {
                 // Where a copy is others may be.
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
@@ -290,7 +321,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
             }
         }
-        let is_searched = !is_learnt && self.look.unopened.count() == waiting;
+        let is_searched = !is_learnt && !is_cut && self.look.unopened.count() == waiting;
+        self.look.want_scan_if(is_cut);
         if is_learnt {
             self.look.expected.on_learnt();
             self.look.want_scan();
@@ -313,16 +345,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects unknown files in directories where generations of a known file were found.
     fn expect_where_others_went(&self, known: &mut Places) {
-        let mut homes: Vec<(&Path, (&OsStr, &Path))> = known
-            .iter()
-            .filter_map(|(place, one)| {
-                let dir = Path::new(place).parent()?;
-                Some((one.path.as_path(), (place.as_os_str(), dir)))
-            })
-            .collect();
-        // Of several with one path the same counts in every run.
-        homes.sort_unstable();
-        let homes: HashMap<_, _> = homes.into_iter().collect();
+        let mut homes: HashMap<&Path, (&OsStr, &Path)> = HashMap::new();
+        for (place, one) in known.iter() {
+            let Some(dir) = Path::new(place).parent() else { continue };
+            let home = homes.entry(&one.path).or_insert((place, dir));
+            // Of several with one path the same counts in every run.
+            *home = (place.as_os_str(), dir).min(*home);
+        }
         let open = self.registry.iter().chain(self.registry.ended());
         let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
         let closed = self.remembered.checkpoints();
@@ -395,7 +424,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(false);
         }
         if self.registry.has_ended(&stat) {
-            self.look.unopened.add(path, "what was read of it before is not acknowledged yet");
+            self.look.unopened.add(path, UNACKNOWLEDGED);
+            self.aside.on_unacknowledged();
             return Ok(false);
         }
         let remembered = self.remembered.get(stat.device, stat.inode);
@@ -408,6 +438,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
             return Ok(false);
         }
+        if *is_copy && stat.size == 0 && self.drain.is_running() && is_young(&self.os, &stat) {
+            self.look.unopened.add(path, "it is empty, and may be about to become a copy");
+            return Ok(false);
+        }
         let saved = match self.origin(path, path, &reader)? {
             Origin::New if *is_copy => {
                 self.look.expected.on_stranger(inode);
@@ -417,6 +451,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Origin::Known(saved) => Some(saved),
             Origin::Overwritten => return Ok(false),
             waits => {
+                if let Origin::CopyOf(CopyOf { is_untouched: true, .. }) = waits
+                    && !is_copy
+                {
+                    // It may be a file of its own.
+                    let waiting = Checkpoint {
+                        path: known.path.clone(),
+                        resolved: path.clone(),
+                        device: stat.device,
+                        inode: stat.inode,
+                        born: stat.born,
+                        seen_unix: self.os.wall().as_secs(),
+                        rest: Some(0),
+                        ..Checkpoint::default()
+                    };
+                    self.wait_to_be_opened(waiting, false);
+                }
                 self.wait_for_original(path, &waits);
                 return Ok(false);
             }

@@ -16,11 +16,13 @@ use crate::checkpoint::format::Checkpoint;
 use crate::tail::catalog::names;
 use crate::tail::discover::Found;
 use crate::tail::registry::{FoundAs, ROTATED_QUIET, Registry, Tracked};
-use crate::tail::remembered::Remembered;
+use crate::tail::remembered::{self, Remembered};
 
 /// Most open files with the same head that are looked at, beside those whose generation it may be.
 const SAME_HEADS_MAX: usize = 64;
 
+/// How long a file that equals one that nobody touches may be a copy that is still to replace it.
+pub(super) const COPY_TIME: Duration = Duration::from_secs(60);
 /// How long it is known which open files there are, while files are born between two discoveries.
 const BIRTHS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,8 +43,16 @@ pub(super) struct Aside {
     changed: HashSet<(u64, u64)>,
     /// Copies of files that have their bytes still, by device and inode.
     copies: BTreeMap<(u64, u64), Copy>,
+    /// Copies that have changed and are to be judged again, by device and inode, with what they were
+    /// copies of and what was known of them.
+    grown: HashMap<(u64, u64), (Source, Checkpoint)>,
     /// Files that equal others and turned out to be files of their own, by device and inode.
     own: HashSet<(u64, u64)>,
+    /// Files that nothing finds by the patterns and that equal others, by device and inode, and since
+    /// when that is known.
+    doubted: HashMap<(u64, u64), Instant>,
+    /// Whether a file waits until what was read of it before is acknowledged.
+    has_unacknowledged: bool,
     /// The originals, by what a copy has of them; made when the first copy is suspected in a
     /// discovery.
     originals: Option<Originals>,
@@ -114,12 +124,14 @@ pub(super) enum Source {
     Closed((u64, u64)),
 }
 
-impl Copy {
-    /// Whether the copy is still empty. It may become anything: gzip makes its file before it
-    /// writes.
-    const fn is_empty(&self) -> bool {
-        self.done.offset == 0
-    }
+/// What is known of a file that is a copy.
+#[derive(Clone, Copy)]
+pub(super) struct CopyOf {
+    pub(super) of: Source,
+    /// Whether the file is a copy only as long as nobody touches the original.
+    pub(super) is_untouched: bool,
+    /// How many bytes of the copy were delivered before, for sure.
+    pub(super) known: u64,
 }
 
 impl Aside {
@@ -241,8 +253,8 @@ impl Aside {
             self.own.insert(inode);
         }
         let is_copy = copy.found_as == found_as(found) && is_original_there && !is_own;
-        if !is_copy {
-            self.copies.remove(&inode);
+        if !is_copy && let Some(copy) = self.copies.remove(&inode) {
+            self.grown.insert(inode, (copy.of, copy.done));
         }
         is_copy
     }
@@ -256,6 +268,7 @@ impl Aside {
         remembered: &mut Remembered,
     ) {
         self.copies.retain(|inode, _| found.contains(inode));
+        self.grown.retain(|inode, _| found.contains(inode));
         self.own.retain(|inode| found.contains(inode));
         self.waiting.retain(|inode| {
             let is_found = found.contains(inode);
@@ -290,6 +303,35 @@ impl Aside {
         self.copies.insert(inode, copy);
     }
 
+    /// Takes what was known of a copy of this source that has changed since.
+    pub(super) fn take_grown(&mut self, inode: (u64, u64), of: Source) -> Option<Checkpoint> {
+        let (_, before) = self.grown.remove(&inode).filter(|(source, _)| *source == of)?;
+        Some(before)
+    }
+
+    /// Whether a checkpoint only says that a copy is there, which the next discovery says too.
+    pub(super) fn is_unread_copy(&self, saved: &Checkpoint) -> bool {
+        remembered::is_unread(saved) && self.copies.contains_key(&(saved.device, saved.inode))
+    }
+
+    /// Whether a file that equals one that nobody touches has done so for long enough to be one of its
+    /// own.
+    pub(super) fn is_own_by_now(&mut self, inode: (u64, u64), now: Instant) -> bool {
+        self.doubted.retain(|_, since| now < *since + 2 * COPY_TIME);
+        let since = *self.doubted.entry(inode).or_insert(now);
+        now >= since + COPY_TIME
+    }
+
+    /// Notes that a file waits until what was read of it before is acknowledged.
+    pub(super) fn on_unacknowledged(&mut self) {
+        self.has_unacknowledged = true;
+    }
+
+    /// Whether a file waits until what was read of it before is acknowledged; asked once.
+    pub(super) fn take_unacknowledged(&mut self) -> bool {
+        std::mem::take(&mut self.has_unacknowledged)
+    }
+
     /// Whether a file that equals another turned out to be one of its own.
     pub(super) fn is_own(&self, inode: (u64, u64)) -> bool {
         self.own.contains(&inode)
@@ -310,10 +352,8 @@ impl Aside {
         for copy in of_this {
             if !is_gone {
                 copy.of = Source::Closed(inode);
-            } else if !copy.is_empty()
-                && copy.done.offset <= ended.read_offset
-                && ended.skipped.left_bytes == 0
-            {
+            } else if copy.done.offset <= ended.read_offset && ended.skipped.left_bytes == 0 {
+                remembered.on_opened(copy.done.device, copy.done.inode);
                 remembered.put_done(copy.done.clone());
             }
         }
@@ -353,7 +393,7 @@ impl Aside {
             Source::Open(file) => open.get(file).is_some_and(|one| one.size == copy.done.offset),
             Source::Closed(_) => true,
         };
-        let copies = self.copies.values().filter(|copy| copy.own_at.is_some() && !copy.is_empty());
+        let copies = self.copies.values().filter(|copy| copy.own_at.is_some());
         copies.filter(is_as_long).map(|copy| &copy.done)
     }
 
@@ -385,7 +425,7 @@ impl Aside {
     pub(super) fn delivered_copies(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
         let is_delivered = |copy: &&Copy| {
             let Source::Open(file) = copy.of else { return false };
-            let original = open.get(file).filter(|_| !copy.is_empty() && copy.own_at.is_none());
+            let original = open.get(file).filter(|_| copy.own_at.is_none());
             let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
             original.is_some_and(|one| one.is_delivered() && is_read(one))
         };

@@ -134,7 +134,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             } else {
                 self.remembered.put_done(checkpoint);
             }
-            self.look.want_scan_if(self.aside.has_copies());
+            let waits = self.aside.has_copies() || self.aside.take_unacknowledged();
+            self.look.want_scan_if(waits);
             self.ledger.note(true);
         }
     }

@@ -11,9 +11,10 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
 use super::Collector;
-use super::aside::Source;
+use super::aside::{COPY_TIME, Copy, CopyOf, Source};
 use super::said::Kind;
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
@@ -23,9 +24,14 @@ use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{State, Tracked};
+use crate::tail::registry::{FoundAs, State, Tracked};
 use crate::tail::remembered::{self, Original, Suspect};
 
+/// Why a file is not open that was written over.
+pub(super) const UNACKNOWLEDGED: &str = "what was read of it before is not acknowledged yet";
+/// Why a file is not open that equals one that nobody touches.
+pub(super) const IN_DOUBT: &str =
+    "it equals a file that nobody touches: it is its copy, or one of its own";
 /// Why a file is not open that may be a copy.
 pub(super) const SOUGHT: &str = "it may be a copy of a file that is searched for";
 /// Most open files that a suspect is compared with: the nearest.
@@ -35,8 +41,8 @@ const CANDIDATES_MAX: usize = 64;
 pub(super) enum Origin {
     New,
     Known(Checkpoint),
-    /// The file is a copy; `true` if it is one as long as nobody touches the original.
-    CopyOf(Source, bool),
+    /// The file is a copy.
+    CopyOf(CopyOf),
     /// The file may be a copy of one that is searched for first.
     Later,
     /// The file was written over since it was renamed, and holds no log any more.
@@ -59,14 +65,20 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 outcome
             }
+            Some((saved, Match::Resume))
+                if remembered::is_unread(&saved)
+                    && saved.rest == Some(0)
+                    && self.is_overwritten_since(&saved, path, reader, &stat) =>
+            {
+                Ok(Origin::Overwritten)
+            }
             // It was only waiting to be opened.
             Some((saved, Match::Resume)) if remembered::is_unread(&saved) => {
                 let origin = self.origin_of_unknown(resolved, reader);
-                if !matches!(origin, Ok(Origin::New | Origin::Known(_))) {
-                    let (device, inode) = (saved.device, saved.inode);
-                    self.remembered.put_back(saved);
-                    self.remembered.let_sleep(device, inode);
-                    self.aside.wait((device, inode));
+                match origin {
+                    Ok(Origin::New) => return Ok(Origin::Known(saved)),
+                    Ok(Origin::Known(_)) => {}
+                    _ => self.wait_to_be_opened(saved, true),
                 }
                 origin
             }
@@ -92,18 +104,24 @@ impl<O: Os, K: Keep> Collector<O, K> {
     ) -> io::Result<Origin> {
         let suspect =
             Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
+        // It may become anything, and is judged when there is something in it.
+        if suspect.stat.size == 0 {
+            return Ok(Origin::New);
+        }
         let is_own = self.aside.is_own((suspect.stat.device, suspect.stat.inode));
         if let Some((file, is_untouched)) = self.original_of(&suspect)?
             && !(is_own && is_untouched)
         {
-            return Ok(Origin::CopyOf(Source::Open(file), is_untouched));
+            let of = Source::Open(file);
+            return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known: 0 }));
         }
         Ok(match self.remembered.original_of(&suspect, 0)? {
             Some(Original::Gone(saved)) => Origin::Known(saved),
             // No app writes compressed what another file has as text.
             Some(Original::There(saved)) if reader.is_unpacked() => Origin::Known(saved),
             Some(Original::There(saved)) if !is_own => {
-                Origin::CopyOf(Source::Closed((saved.device, saved.inode)), true)
+                let of = Source::Closed((saved.device, saved.inode));
+                Origin::CopyOf(CopyOf { of, is_untouched: true, known: 0 })
             }
             Some(Original::Sought) => Origin::Later,
             Some(Original::There(_)) | None => Origin::New,
@@ -122,7 +140,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let suspect =
             Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
         if let Some((original, is_untouched)) = self.original_of(&suspect)? {
-            return Ok(Origin::CopyOf(Source::Open(original), is_untouched));
+            let (of, known) = (Source::Open(original), saved.offset);
+            return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
         }
         match self.remembered.original_of(&suspect, saved.offset)? {
             Some(Original::Gone(further) | Original::There(further)) => {
@@ -212,7 +231,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let is_it = (opened.device, opened.inode)
                     == (suspect.stat.device, suspect.stat.inode)
                     && registry.get(file).is_some();
-                if is_it || !suspect.has_alibi(tracked.gone.at) {
+                let is_older = suspect.stat.modified.is_some_and(|modified| modified < opened.born);
+                if is_it || is_older || !suspect.has_alibi(tracked.gone.at) {
                     return None;
                 }
                 let names = [&*opened.path, &*tracked.sighting.path, &*opened.resolved];
@@ -225,13 +245,37 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(related.into_iter().map(|(kin, _, file)| (file, kin)).collect())
     }
 
+    /// Notes a file that is a copy, with its path and where it is, as it is now.
+    pub(super) fn note_copy(
+        &mut self,
+        (path, resolved): (&Path, &Path),
+        reader: &Reader<O::File>,
+        found_as: FoundAs,
+        suspect: CopyOf,
+        now: Instant,
+    ) -> io::Result<()> {
+        let CopyOf { of, is_untouched, known } = suspect;
+        let owner = self.ledger.owner();
+        let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
+        let inode = (done.device, done.inode);
+        let known = match self.aside.take_grown(inode, of) {
+            Some(before) if reader.has_tail(before.tail, before.offset)? => before.offset,
+            _ => known,
+        };
+        let done = self.proved(of, reader, known, done)?;
+        let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
+        self.aside.add_copy(inode, Copy { found_as, of, done, own_at });
+        Ok(())
+    }
+
     /// The checkpoint of a copy, up to where its original surely held the same when it was read.
     /// That is all of the copy, unless the original holds other bytes by now and more was read of
-    /// it than the copy has.
-    pub(super) fn proved(
+    /// it than the copy has. `known` bytes of the copy are known to be delivered.
+    fn proved(
         &self,
         of: Source,
         copy: &Reader<O::File>,
+        known: u64,
         done: Checkpoint,
     ) -> io::Result<Checkpoint> {
         let Source::Open(original) = of else { return Ok(done) };
@@ -245,11 +289,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(done);
         }
         for &(offset, tail) in tracked.trail.iter().rev() {
-            if offset <= done.offset && copy.has_tail(tail, offset)? {
+            if (known..=done.offset).contains(&offset) && copy.has_tail(tail, offset)? {
                 return Ok(Checkpoint { offset, tail, ..done });
             }
         }
-        Ok(done)
+        let offset = copy.line_start(known, self.tail.line_bytes_max)?;
+        Ok(Checkpoint { offset, tail: copy.tail(offset)?, ..done })
     }
 }
 
@@ -289,7 +334,7 @@ fn is_copy_of_ended(copy: &Reader<impl OsFile>, ended: &Tracked) -> io::Result<b
 }
 
 /// The checkpoint of a copy of which everything is delivered as it stands.
-pub(super) fn done<O: Os>(
+fn done<O: Os>(
     os: &O,
     reader: &Reader<O::File>,
     path: &Path,

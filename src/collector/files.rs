@@ -22,6 +22,7 @@ use crate::tail::discover::{Found, Host, Patterns, Permission, Scan};
 use crate::tail::os::{Facts, Os};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
+use crate::tail::remembered;
 use crate::tail::watch::Hints;
 
 /// How often discovery is repeated at once because a directory was watched for the first time. What
@@ -375,7 +376,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 .get(Timer::ReadFrom)
                 .filter(|until| now < *until && !self.drain.is_abandoned())
             {
-                Some(until) => self.doze(until - now),
+                Some(until) => {
+                    self.doze(until - now);
+                    // To look at mail and events takes CPU too, and may ask for the next pause.
+                    if self.os.now() >= until {
+                        break;
+                    }
+                }
                 None if self.can_go_on() && now < began + BREATH_PERIOD => {}
                 None => break,
             }
@@ -413,7 +420,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         // Those with a checkpoint first, so that no copy takes it.
         let is_remembered = |file: &&Found| {
             let saved = self.remembered.get(file.device, file.inode);
-            saved.is_some_and(|saved| !saved.is_copy)
+            saved.is_some_and(|saved| !saved.is_copy && !remembered::is_unread(saved))
         };
         let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
         let waits = |file: &&Found| {
@@ -427,6 +434,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             // It takes a while: those that are written to go first.
             waiting.sort_by_key(|file| std::cmp::Reverse(file.modified));
         }
+        // A copy is known by an original that is open.
+        let is_generation = |file: &&Found| {
+            let name = file.path.file_name().unwrap_or_default();
+            !names::bases(name.as_bytes()).is_empty()
+        };
+        waiting.sort_by_key(is_generation);
         let opened_until = self.os.now() + OPENING_MAX.max(self.os.now() - now);
         let opened_least = self.counters.files_opened + OPENED_LEAST;
         for file in first.into_iter().chain(then).chain(waiting) {
@@ -460,14 +473,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 // What is new goes before what is only waiting. (And who is to end has no time.)
                 self.look.cut_opening();
                 self.packed.on_waits((file.device, file.inode));
-                self.note_waiting(file);
+                self.note_waiting(file, false);
                 self.look.unopened.add(&file.path, LATER);
                 continue;
             }
             if self.readers.are_short() {
                 // Nobody gives up a descriptor in this look who has not for the one before.
                 self.packed.on_waits((file.device, file.inode));
-                self.note_waiting(file);
+                self.note_waiting(file, false);
                 self.look.unopened.add(&file.path, SHORT);
                 continue;
             }
@@ -485,7 +498,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     }
                     if self.readers.are_short() {
                         self.packed.on_waits((file.device, file.inode));
-                        self.note_waiting(file);
+                        self.note_waiting(file, false);
                     }
                     self.note_unopened(&file.path, &error);
                     // What is gone again is no trouble. Of too few descriptors is told once, and not

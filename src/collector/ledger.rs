@@ -271,12 +271,13 @@ impl<K: Keep> Ledger<K> {
         let ended = registry.ended().map(|(file, ended)| Cow::Owned(gone(file, ended)));
         let copies = aside.delivered_copies(registry).map(Cow::Borrowed);
         let foreign = remembered.foreign().iter().map(Cow::Borrowed);
-        let closed = remembered.checkpoints().map(|saved| aside.for_next_start(saved));
+        let closed = || remembered.checkpoints().filter(|saved| !aside.is_unread_copy(saved));
         let count = registry.iter().count()
             + registry.ended().count()
             + aside.delivered_copies(registry).count()
-            + remembered.checkpoints().count()
+            + closed().count()
             + remembered.foreign().len();
+        let closed = closed().map(|saved| aside.for_next_start(saved));
         let all = open.chain(ended).chain(copies).chain(closed).chain(foreign);
         (count, self.store.save_each(count, all, is_durable))
     }

@@ -3,25 +3,24 @@
 //! Whose bytes they are is told in `copies`; here is what follows from that.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Collector;
-use super::aside::{Copy, found_as};
-use super::copies::{Origin, SOUGHT, done};
+use super::aside::found_as;
+use super::copies::{Origin, SOUGHT, UNACKNOWLEDGED};
 use super::said::Kind;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::judge::Stat;
+use crate::tail::catalog::names;
 use crate::tail::discover::Found;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, State};
-
-/// How long a file that equals one that nobody touches may be a copy that is still to replace it.
-const COPY_TIME: Duration = Duration::from_secs(60);
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
@@ -38,8 +37,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(None);
         }
         let inode = (stat.device, stat.inode);
+        if self.registry.find(stat.device, stat.inode).is_some() {
+            return Ok(Some(inode));
+        }
         // What was written over is judged again when all that was read of it has arrived.
-        if self.registry.find(stat.device, stat.inode).is_some() || self.registry.has_ended(&stat) {
+        if self.registry.has_ended(&stat) {
+            self.look.unopened.add(&found.path, UNACKNOWLEDGED);
+            self.aside.on_unacknowledged();
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
@@ -63,16 +67,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let saved = match self.origin(&found.path, &resolved, &reader)? {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
-            Origin::CopyOf(of, is_untouched) => {
-                let owner = self.ledger.owner();
-                let done = Checkpoint { owner, ..done(&self.os, &reader, &found.path, &resolved)? };
-                let done = self.proved(of, &reader, done)?;
-                let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
-                let copy = Copy { found_as: found_as(found), of, done, own_at };
-                self.aside.add_copy(inode, copy);
+            Origin::CopyOf(suspect) => {
+                if !reader.is_unpacked() {
+                    // It may be renamed or overwritten before it is known what it is.
+                    self.note_waiting(found, true);
+                }
+                self.note_copy((&found.path, &resolved), &reader, found_as(found), suspect, now)?;
                 return Ok(Some(inode));
             }
             Origin::Later => {
+                self.note_waiting(found, false);
                 self.look.unopened.add(&found.path, SOUGHT);
                 self.look.want_scan();
                 return Ok(Some(inode));
@@ -141,8 +145,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Err(error);
             }
         };
-        let (offset, tail, ranges) =
-            saved.map(|saved| (saved.offset, saved.tail, saved.ranges)).unwrap_or_default();
+        let Checkpoint { offset, tail, ranges, trail, .. } = saved.unwrap_or_default();
         let Stat { device, inode, born, .. } = stat;
         let path: Arc<Path> = path.into();
         let resolved = shared(&path, &resolved);
@@ -160,6 +163,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.make_room_to_read_again(file);
         if let Some(tracked) = self.registry.get_mut(file) {
             (tracked.state, tracked.sighting.is_last) = (state, state == State::Active);
+            let name = tracked.opened.resolved.file_name().unwrap_or_default();
+            tracked.may_be_copy = stat.size == 0 && !names::bases(name.as_bytes()).is_empty();
+            tracked.trail = trail.into();
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             self.aside.on_opened(file, tracked);
         }

@@ -5,11 +5,16 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::stamp::{nanoseconds, wall_nanoseconds};
 use crate::base::span::FileKey;
+use crate::tail::catalog::judge::Stat;
 use crate::tail::gzip::Gzip;
-use crate::tail::os::OsFile;
+use crate::tail::os::{Os, OsFile};
+
+/// How long nothing about a compressed file must have changed for it to be whole.
+pub(super) const QUIET: Duration = Duration::from_secs(3);
 
 /// The compressed files.
 pub(super) struct Packed<F> {
@@ -191,4 +196,10 @@ impl<F: OsFile> Packed<F> {
         self.open.retain(is_open);
         self.open.clone()
     }
+}
+
+/// Whether a file has changed a moment ago.
+pub(super) fn is_young(os: &impl Os, stat: &Stat) -> bool {
+    let age = wall_nanoseconds(os).saturating_sub(stat.changed);
+    (0..nanoseconds(QUIET)).contains(&age)
 }

@@ -10,6 +10,7 @@ use super::copies::Origin;
 use super::intake::PIECE_BYTES_MIN;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
+use super::resting::look_at;
 use super::said::Kind;
 use super::stamp::wall_nanoseconds;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
@@ -67,12 +68,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Whether a file has the name of a generation of an open one: what is written over it may be a
     /// copy of that one. A file without a name could not be opened again.
     fn may_be_copied_over(&self, file: FileKey) -> bool {
-        let tracked = self.registry.get(file).filter(|tracked| tracked.state != State::Deleted);
-        let Some(tracked) = tracked else { return false };
-        let place = &tracked.opened.resolved;
+        let Some(place) = self.readers.get(&file).and_then(Reader::path) else { return false };
         let is_of = |one: &Tracked| {
             let names = [&*one.opened.path, &*one.sighting.path, &*one.opened.resolved];
-            names::kin(place, &names) == Some(Kin::Generation)
+            names::kin(&place, &names) == Some(Kin::Generation)
         };
         let is_generation =
             !names::bases(place.file_name().unwrap_or_default().as_bytes()).is_empty();
@@ -83,14 +82,28 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// on as it is: a copy is closed, because its original has the bytes.
     fn judge_again(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
         let Some(tracked) = self.registry.get_mut(file) else { return Ok(false) };
+        // Without a name it could not be opened again.
+        if tracked.state == State::Deleted {
+            tracked.may_be_copy = false;
+            return Ok(true);
+        }
         let (path, resolved) =
             (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
-        let (waiting, state) = (unopened(tracked, self.os.wall().as_secs()), tracked.state);
+        let (mut waiting, state) = (unopened(tracked, self.os.wall().as_secs()), tracked.state);
         let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
+        let resolved = reader.path().map_or(resolved, Arc::from);
         let origin = self.origin_of_unknown(&resolved, &reader);
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
-            Ok(Origin::CopyOf(..) | Origin::Later) => None,
+            Ok(Origin::CopyOf(suspect)) => {
+                waiting.rest = Some(0);
+                if let Some((_, found_as)) = look_at(&self.os, &resolved) {
+                    // Otherwise the next discovery judges it.
+                    let _ = self.note_copy((&path, &resolved), &reader, found_as, suspect, now);
+                }
+                None
+            }
+            Ok(Origin::Later) => None,
             origin => {
                 self.readers.insert(file, reader);
                 if let Some(tracked) = self.registry.get_mut(file) {
@@ -100,14 +113,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         };
         self.let_go(file);
-        if let Some(saved) = saved {
-            let (path, resolved) = (path.to_path_buf(), resolved.to_path_buf());
-            let file = self.begin(path, resolved, reader, Some(saved), state, now)?;
-            self.examine(file, true, now);
-        } else {
-            self.wait_to_be_opened(waiting, state == State::Active);
+        let is_found = state == State::Active;
+        let Some(saved) = saved else {
+            self.wait_to_be_opened(waiting, is_found);
             self.look.unopened.add(&path, "it was written over, and may be a copy");
             self.look.want_scan();
+            return Ok(false);
+        };
+        let begun =
+            self.begin(path.to_path_buf(), resolved.to_path_buf(), reader, Some(saved), state, now);
+        match begun {
+            Ok(file) => self.examine(file, true, now),
+            Err(error) => {
+                self.wait_to_be_opened(waiting, is_found);
+                self.note_unopened(&path, &error);
+                self.look.want_scan();
+            }
         }
         Ok(false)
     }

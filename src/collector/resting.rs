@@ -106,11 +106,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Remembers a file that was found and cannot be opened yet, so that it is known whatever it is
     /// called then.
-    pub(super) fn note_waiting(&mut self, found: &Found) {
+    pub(super) fn note_waiting(&mut self, found: &Found, is_in_doubt: bool) {
         let inode = (found.device, found.inode);
         // What waits may be any number, and be gone before its turn.
         let is_full = self.remembered.len() >= self.look.known_max() + WAITING_MAX;
-        if is_full || self.remembered.get(found.device, found.inode).is_some() {
+        let size = if is_in_doubt { 0 } else { found.size };
+        if self.remembered.note_grown(found.device, found.inode, size) || is_full {
             return;
         }
         let Ok(facts) = self.os.stat(&found.path) else { return };
@@ -126,7 +127,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             inode: found.inode,
             born: facts.born,
             seen_unix: self.os.wall().as_secs(),
-            rest: Some(found.size),
+            rest: Some(size),
             ..Checkpoint::default()
         };
         self.wait_to_be_opened(waiting, true);
@@ -190,7 +191,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 }
 
 /// Device and inode of what is at a real path, and its size and time of change.
-fn look_at(os: &impl Os, place: &Path) -> Option<((u64, u64), FoundAs)> {
+pub(super) fn look_at(os: &impl Os, place: &Path) -> Option<((u64, u64), FoundAs)> {
     let found = os.lstat(place).ok()?;
     Some((found.id(), (found.size, found.modified)))
 }

@@ -13,9 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::packed::{Measuring, Slice};
+use super::packed::{Measuring, QUIET, Slice, is_young};
 use super::said::Kind;
-use super::stamp::{nanoseconds, wall_nanoseconds};
 use super::timers::Timer;
 use super::{Collector, READS_PER_TURN};
 use crate::base::span::FileKey;
@@ -26,8 +25,6 @@ use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, Tracked};
 
-/// How long nothing about a compressed file must have changed for it to be whole.
-const QUIET: Duration = Duration::from_secs(3);
 /// How long a file that could not be measured leaves its turn to others.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -283,9 +280,4 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_open = |file: &FileKey| readers.get(file).is_some_and(Reader::is_unpacked);
         self.packed.open(is_open)
     }
-}
-
-fn is_young(os: &impl Os, stat: &Stat) -> bool {
-    let age = wall_nanoseconds(os).saturating_sub(stat.changed);
-    (0..nanoseconds(QUIET)).contains(&age)
 }

@@ -148,8 +148,8 @@ struct Candidate {
     number: u64,
     offset: u64,
     tail: Fingerprint,
-    /// Whether a suspect that is a copy up to this place ends before the next one: it holds nothing
-    /// else.
+    /// Whether a compressed suspect that is a copy up to this place ends before the next one: it
+    /// holds nothing else, because no app writes compressed what another file has as text.
     holds_all: bool,
 }
 
@@ -261,8 +261,9 @@ fn search_around(
     if numbers.is_empty() || seeker.remembered().is_searched_around(os, &numbers, unix) {
         return;
     }
-    let wanted: BTreeMap<u64, Vec<u64>> = seeker.remembered().by_inode_of(&numbers);
-    let mut scout = Scout { wanted: wanted.keys().copied().collect(), ..Scout::default() };
+    let wanted = seeker.remembered().by_inode_of(&numbers);
+    let inodes = wanted.iter().map(|(inode, _)| *inode).collect();
+    let mut scout = Scout { wanted: inodes, ..Scout::default() };
     let dirs: BTreeSet<&Path> = by_dir.keys().map(PathBuf::as_path).collect();
     let above: BTreeSet<&Path> = dirs.iter().filter_map(|dir| dir.parent()).collect();
     let mut far: BTreeMap<&Path, BTreeSet<&OsStr>> = BTreeMap::new();
@@ -290,26 +291,24 @@ fn search_around(
     scout.dirs.iter_mut().filter(|(_, state)| is_recent(state)).for_each(|(_, state)| state.3 = -1);
     remembered.around_from = unix.saturating_add((scout.tries / AROUND_PER_SECOND) as u64);
     remembered.around = scout.dirs;
-    for (inode, numbers) in wanted {
-        for number in numbers {
-            let saved = remembered.saved(number);
-            let is_it = |path: &&PathBuf| saved.is_some_and(|saved| may_be_at(os, saved, path));
-            match (scout.files.get(&inode).filter(is_it), saved) {
-                (Some(path), Some(saved)) => {
-                    paths.push((path.clone(), saved.clone()));
-                    remembered.located.insert(number, path.clone());
-                }
-                (None, Some(saved)) if remembered.vanished.contains(&number) && !is_partial => {
-                    // Not every file system tells the right inodes along with the names.
-                    if !is_in_its_place(os, saved)
-                        && let Some(saved) = remembered.take(number)
-                    {
-                        remembered.put_lost(saved, unix);
-                    }
-                }
-                (None, Some(_)) => _ = remembered.searched_for.insert(number),
-                (_, None) => {}
+    for (inode, number) in wanted {
+        let saved = remembered.saved(number);
+        let is_it = |path: &&PathBuf| saved.is_some_and(|saved| may_be_at(os, saved, path));
+        match (scout.files.get(&inode).filter(is_it), saved) {
+            (Some(path), Some(saved)) => {
+                paths.push((path.clone(), saved.clone()));
+                remembered.located.insert(number, path.clone());
             }
+            (None, Some(saved)) if remembered.vanished.contains(&number) && !is_partial => {
+                // Not every file system tells the right inodes along with the names.
+                if !is_in_its_place(os, saved)
+                    && let Some(saved) = remembered.take(number)
+                {
+                    remembered.put_lost(saved, unix);
+                }
+            }
+            (None, Some(_)) => _ = remembered.searched_for.insert(number),
+            (_, None) => {}
         }
     }
 }
@@ -601,6 +600,17 @@ impl Remembered {
         self.wake(device, inode);
     }
 
+    /// Notes that a file that is not open has `size` bytes. Returns whether it is known.
+    pub fn note_grown(&mut self, device: u64, inode: u64, size: u64) -> bool {
+        let mut numbers = self.indexes.of_inode(inode).filter(|_| inode != 0);
+        let is_it = |number: &u64| self.saved(*number).is_some_and(|one| one.device == device);
+        let Some(number) = numbers.find(is_it) else { return false };
+        if let Some(saved) = self.checkpoints.get_mut(&number) {
+            saved.rest = Some(size.saturating_sub(saved.offset));
+        }
+        true
+    }
+
     /// Notes that a file is still there, as it was: its checkpoint does not age.
     pub fn on_met(&mut self, device: u64, inode: u64, unix: u64) {
         for number in self.indexes.of_inode(inode) {
@@ -637,6 +647,8 @@ impl Remembered {
             saved.path == path,
         ) {
             _ if saved.inode == 0 => None,
+            // What is known from before tells more than that it waits since this start.
+            (true, true, _) if is_unread(saved) => Some(3),
             (true, true, _) => Some(0),
             (false, true, _) => Some(1),
             // Copied with all else it stands where it was, and what has only its path now is another.
@@ -648,7 +660,7 @@ impl Remembered {
         let mut candidates: Vec<_> = related
             .filter_map(|number| Some((kinship(self.saved(number)?)?, number)))
             // What sleeps in its place is nobody else's.
-            .filter(|(kinship, number)| *kinship == 0 || !self.asleep.contains(number))
+            .filter(|(kinship, number)| [0, 3].contains(kinship) || !self.asleep.contains(number))
             .collect();
         candidates.sort_unstable();
         for (_, number) in candidates {
@@ -709,7 +721,8 @@ impl Remembered {
                     return Ok(Some(Original::Sought));
                 }
             }
-            if self.is_there(one.number, saved) {
+            // It was found and cannot be opened yet: nobody else takes its checkpoint.
+            if self.is_there(one.number, saved) || is_in_its_place(&suspect.os, saved) {
                 return Ok(Some(Original::There(saved.clone())));
             }
             if one.offset < saved.offset {
@@ -778,20 +791,21 @@ impl Remembered {
         let candidate = |(index, &(offset, tail)): (usize, &(u64, Fingerprint))| {
             let is_it = (from..=size).contains(&offset) && judge::is_proof_for(needed, head, tail);
             let is_last = places.get(index + 1).is_some_and(|(next, _)| *next > size);
+            let is_compressed = suspect.reader.is_unpacked();
             is_it.then(|| Candidate {
                 distance: names::distance(suspect.place, &saved.resolved),
                 kin,
                 number,
                 offset,
                 tail,
-                holds_all: is_last && judge::is_whole_proof(head, tail),
+                holds_all: is_last && is_compressed && judge::is_whole_proof(head, tail),
             })
         };
         places.iter().enumerate().filter_map(candidate).collect()
     }
 
     /// The checkpoints whose files are looked for, by the directories where they stood.
-    fn wanted_by_dir(&self) -> Vec<(PathBuf, Vec<u64>)> {
+    fn wanted_by_dir(&self) -> BTreeMap<PathBuf, Vec<u64>> {
         let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
         for (&number, saved) in &self.checkpoints {
             let is_wanted = saved.inode != 0 && !self.asleep.contains(&number);
@@ -800,9 +814,11 @@ impl Remembered {
             }
         }
         // In an order that does not change from run to run.
-        let mut by_dir: Vec<_> = by_dir.into_iter().collect();
-        by_dir.sort_unstable_by_key(|(dir, _)| dir.as_os_str());
-        by_dir.into_iter().map(|(dir, numbers)| (dir.to_owned(), numbers)).collect()
+        let mut ordered = BTreeMap::new();
+        for (dir, numbers) in by_dir {
+            ordered.insert(dir.to_owned(), numbers);
+        }
+        ordered
     }
 
     /// Checkpoints among these whose files were not delivered.
@@ -844,12 +860,13 @@ impl Remembered {
         numbers.iter().all(is_done) && (unix < self.around_from || self.around.iter().all(is_same))
     }
 
-    /// Sorts these numbers of checkpoints by the inodes of their files.
-    fn by_inode_of(&self, numbers: &[u64]) -> BTreeMap<u64, Vec<u64>> {
-        let mut by_inode: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    /// Pairs each of these numbers of checkpoints with the inode of its file, in the order of the inodes.
+    fn by_inode_of(&self, numbers: &[u64]) -> BTreeSet<(u64, u64)> {
+        let mut by_inode = BTreeSet::new();
         for &number in numbers {
-            let inode = self.saved(number).map(|saved| saved.inode);
-            inode.into_iter().for_each(|inode| by_inode.entry(inode).or_default().push(number));
+            if let Some(saved) = self.saved(number) {
+                by_inode.insert((saved.inode, number));
+            }
         }
         by_inode
     }

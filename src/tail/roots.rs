@@ -90,7 +90,6 @@ pub(super) struct LinkRoots {
     listed: Vec<Listed>,
     /// Directories that links led to.
     learnt: Reach,
-    /// Directories around bases that lead through no link: what was known there may have been
     /// Bases that have been there, and what is beside where they led then.
     met: HashMap<PathBuf, Vec<Beside>>,
 }

@@ -26,6 +26,8 @@ use super::os::{Facts, Kind, Os, OsEntry as _, nanoseconds};
 const LEVELS: usize = 2;
 /// How long before a look what was copied after it may have been written to, in nanoseconds.
 const SEEN_MARGIN: i64 = 60_000_000_000;
+/// Most files that one search finds.
+const FOUND_MAX: usize = 10_000;
 /// Most directories that are searched around those of all known files.
 const AROUND_MAX: usize = 1024;
 /// How coarse the time stamps of directories are, in nanoseconds.
@@ -102,6 +104,15 @@ pub struct Search<'k> {
     pub closed: HashSet<PathBuf>,
     /// Paths at which a known file was and nothing is now.
     pub absent: Vec<OsString>,
+    /// Whether there are more files than [`FOUND_MAX`].
+    pub is_cut: bool,
+}
+
+impl<'k> Search<'k> {
+    fn add(&mut self, found: Option<(i64, Unseen<'k>)>) {
+        self.is_cut |= found.is_some() && self.found.len() == FOUND_MAX;
+        self.found.extend(found.filter(|_| self.found.len() < FOUND_MAX));
+    }
 }
 
 /// The generations of `known` files that are younger than the last look at them, with the file that
@@ -141,7 +152,7 @@ pub fn unseen<'k>(
             Err(_) => continue,
         };
         for name in &listed.names {
-            search.found.extend(examine(os, dir, name, family, met, Where::Beside));
+            search.add(examine(os, dir, name, family, met, Where::Beside));
         }
         let absent = family.keys().filter(|name| !listed.has(OsStr::from_bytes(name)));
         search.absent.extend(absent.map(|name| dir.join(OsStr::from_bytes(name)).into()));
@@ -174,7 +185,7 @@ pub fn unseen<'k>(
                 family
             };
             for name in &listed.names {
-                search.found.extend(examine(os, &dir, name, &family, met, ways));
+                search.add(examine(os, &dir, name, &family, met, ways));
             }
             listed.dirs.iter().for_each(|below| {
                 around.plan(dir.join(below), &family, ways, levels - 1);

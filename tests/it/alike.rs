@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::disk::Disk;
 use crate::support::{
     Meanwhile, PATIENCE, Pod, append_to, compress, copy_and_empty, each, each_of, numbered, pairs,
-    pause,
+    pause, shift,
 };
 
 /// A log, and one beside it whose name could be that of its generation.
@@ -168,6 +168,87 @@ fn f43_a_file_made_after_another_was_deleted_unseen_is_no_copy_of_it() {
     });
 }
 
+/// As long as a head that is known, and a little more: what an app writes at each start.
+const BANNER: usize = 200;
+
+/// Both begin with the same banner, which the agent read by itself; then they are different. Nobody
+/// looks when the first is deleted and the second is made.
+#[test]
+fn f43_a_file_that_begins_as_one_that_was_deleted_unseen_comes_to_its_end() {
+    each(&pairs(&NAMES, &Meanwhile::AWAY), |&(names, how)| {
+        let (mut pod, first, second) = pod_of(names);
+        pod.ledger.append(&first, BANNER);
+        let banner = fs::read(&first).unwrap();
+        let agent = pod.start();
+        pod.expect_all();
+        pod.ledger.append(&first, 500);
+        let agent = pod.meanwhile(agent, how, |pod| {
+            fs::remove_file(&first).unwrap();
+            // The banner may be taken for what was delivered of the first.
+            fs::write(&second, &banner).unwrap();
+            pod.ledger.append(&second, 3);
+        });
+        pod.expect_all();
+
+        pod.finish(agent);
+    });
+}
+
+/// A crash loop: each start writes the same first line, and a rotation. Nobody sees the second
+/// generation, and only `app.log` is configured.
+#[test]
+fn f43_a_generation_that_nobody_saw_and_that_equals_the_next_one_is_shipped() {
+    each(&Meanwhile::BLIND, |&how| {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/app.log"]);
+        pod.ledger.append(&log, 100);
+        let agent = pod.start();
+        let agent = pod.meanwhile(agent, how, |pod| {
+            for lines in [0, 5] {
+                shift(&log, 9);
+                fs::rename(&log, numbered(&log, 1)).unwrap();
+                let mut writer = append_to(&log);
+                match lines {
+                    0 => pod.ledger.write(&mut writer, 1),
+                    more => {
+                        pod.ledger.write_again(&mut writer, 100..101);
+                        pod.ledger.write(&mut writer, more);
+                    }
+                }
+                pause(Duration::from_millis(50));
+            }
+        });
+        expect_all_at_last(&pod);
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
+/// Made empty, written to, and out of the patterns or deleted within a moment: its name could be that
+/// of a generation.
+#[test]
+fn f43_a_file_with_a_number_that_lives_for_a_moment_is_shipped() {
+    let names = ["worker-1.log", "worker.2.log", "worker-2026-11-30.log"];
+    each(&pairs(&names, &[true, false]), |&(name, is_renamed)| {
+        let (mut pod, log) = Pod::with_log();
+        let (log, short) = (log.with_file_name("worker.log"), log.with_file_name(name));
+        pod.patterns(&["share/logs/*.log"]);
+        pod.ledger.append(&log, 20);
+        let agent = pod.start();
+        pod.expect_all();
+        let mut writer = append_to(&short);
+        agent.wait_until_open(&short);
+        pod.ledger.write(&mut writer, 3);
+        match is_renamed {
+            true => fs::rename(&short, short.with_extension("done")).unwrap(),
+            false => fs::remove_file(&short).unwrap(),
+        }
+        pod.expect_all();
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
 /// A generation of the first that was a copy is one still: only its time and its bytes together say so.
 #[test]
 fn f43_a_copy_made_before_the_original_was_emptied_is_still_known() {
@@ -195,11 +276,14 @@ const BESIDE: [&str; 6] =
 /// there and was not rotated.
 #[test]
 fn f43_a_file_with_a_number_beside_a_log_that_was_not_rotated_is_left_alone() {
-    each(&pairs(&BESIDE, &Meanwhile::ALL), |&(name, how)| {
+    let cases =
+        pairs(&BESIDE, &Meanwhile::ALL).into_iter().zip([100, 0, 0, 0, 100].into_iter().cycle());
+    each(&cases.collect::<Vec<_>>(), |&((name, how), lines)| {
         let (mut pod, log) = Pod::with_log();
         pod.patterns(&["share/logs/app.log"]);
-        pod.ledger.append(&log, 100);
+        pod.ledger.append(&log, lines);
         let agent = pod.start();
+        agent.wait_until_open(&log);
         let agent = pod.meanwhile(agent, how, |pod| {
             let path = log.with_file_name(name.trim_end_matches(".gz"));
             fs::write(&path, "of somebody else\n".repeat(20)).unwrap();
