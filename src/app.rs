@@ -1,7 +1,7 @@
 //! The agent: opens everything, starts two threads, waits for them, says how it ended.
 //!
 //! Wiring only. The main thread becomes the *sender* (a current-thread runtime for HTTP, admin
-//! port and signals); one more thread, `collect`, is the [`Collector`].
+//! port and signals); one more thread, `collect`, is the [`Collector`](crate::collector::Collector).
 
 use std::cell::Cell;
 use std::io;

@@ -104,7 +104,7 @@ pub struct Search<'k> {
     pub closed: HashSet<PathBuf>,
     /// Paths at which a known file was and nothing is now.
     pub absent: Vec<OsString>,
-    /// Whether there are more files than [`FOUND_MAX`].
+    /// Whether there are more files than one search finds.
     pub is_cut: bool,
 }
 
