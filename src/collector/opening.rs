@@ -1023,6 +1023,14 @@ impl Collector {
             claimed => claimed,
         };
         let (configured, found) = match claimed {
+            // Nothing tells it from another file with the same inode.
+            Some((found, Match::Resume))
+                if remembered::is_unread(&found)
+                    && !judge::is_same_file(&found, stat.born, path) =>
+            {
+                self.remembered.put_back(found);
+                return Ok(());
+            }
             // It was renamed while it was waiting to be opened.
             Some((found, Match::Resume)) if remembered::is_unread(&found) => {
                 match self.origin_of_unknown(&resolved, &reader) {

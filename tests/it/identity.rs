@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::disk::Disk;
 use crate::support::special::skipped;
-use crate::support::{Pod, Volume, append_to, numbered, wait_for};
+use crate::support::{Pod, Volume, append_to, numbered, pairs, wait_for};
 
 /// Lines in the file before it is deleted.
 const BEFORE: usize = 100;
@@ -140,15 +140,17 @@ fn f17_what_is_remembered_of_a_vanished_file_does_not_meet_a_new_one() {
 /// inode: that is no rewritten log.
 #[test]
 fn f17_a_used_inode_outside_the_patterns_is_not_shipped() {
-    for make in [Volume::new, Volume::without_birth_times] {
+    let makes: [fn(&Pod) -> Option<Volume>; 2] = [Volume::new, Volume::without_birth_times];
+    for (make, lines) in pairs(&makes, &[BEFORE, 0]) {
         let pod = Pod::new();
         let Some(volume) = make(&pod) else { return };
         let mut pod = pod_on(pod, &volume);
         pod.patterns(&["share/logs/app.log"]);
         let log = volume.path("logs/app.log");
-        pod.ledger.append(&log, BEFORE);
+        pod.ledger.append(&log, lines);
         let agent = pod.start_with_volume(&volume);
         pod.expect_all();
+        pod.wait_for_log("shipping a file", 1);
         assert_eq!(agent.stop().0, 0);
         let before = inode(&log);
         fs::remove_file(&log).unwrap();
