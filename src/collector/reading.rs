@@ -80,6 +80,11 @@ impl Collector {
     /// on as it is: a copy is closed, because its original has the bytes.
     fn judge_again(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
         let Some(tracked) = self.registry.get_mut(file) else { return Ok(false) };
+        // Without a name it could not be opened again.
+        if tracked.state == State::Deleted {
+            tracked.may_be_copy = false;
+            return Ok(true);
+        }
         let (path, resolved) =
             (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
         let (waiting, state) = (unopened(tracked), tracked.state);
@@ -97,14 +102,19 @@ impl Collector {
             }
         };
         self.let_go(file);
-        if let Some(saved) = saved {
+        let begun = saved.map(|saved| {
             let (path, resolved) = (path.to_path_buf(), resolved.to_path_buf());
-            let file = self.begin(path, resolved, reader, Some(saved), state, now)?;
+            self.begin(path, resolved, reader, Some(saved), state, now)
+        });
+        if let Some(Ok(file)) = begun {
             self.examine(file, true, now);
-        } else {
-            self.wait_to_be_opened(waiting, state == State::Active);
-            self.unopened.add(&path, "it was written over, and may be a copy");
-            self.is_scan_wanted = true;
+            return Ok(false);
+        }
+        self.wait_to_be_opened(waiting, state == State::Active);
+        self.is_scan_wanted = true;
+        match begun {
+            Some(Err(error)) => self.note_unopened(&path, &error),
+            _ => self.unopened.add(&path, "it was written over, and may be a copy"),
         }
         Ok(false)
     }
