@@ -758,11 +758,10 @@ impl Collector {
             // It was only waiting to be opened.
             Some((saved, Match::Resume)) if remembered::is_unread(&saved) => {
                 let origin = self.origin_of_unknown(resolved, reader);
-                if !matches!(origin, Ok(Origin::New | Origin::Known(_))) {
-                    let (device, inode) = (saved.device, saved.inode);
-                    self.remembered.put_back(saved);
-                    self.remembered.let_sleep(device, inode);
-                    self.aside.waiting.insert((device, inode));
+                match origin {
+                    Ok(Origin::New) => return Ok(Origin::Known(saved)),
+                    Ok(Origin::Known(_)) => {}
+                    _ => self.wait_to_be_opened(saved, true),
                 }
                 origin
             }

@@ -195,11 +195,14 @@ const BESIDE: [&str; 6] =
 /// there and was not rotated.
 #[test]
 fn f43_a_file_with_a_number_beside_a_log_that_was_not_rotated_is_left_alone() {
-    each(&pairs(&BESIDE, &Meanwhile::ALL), |&(name, how)| {
+    let lines = [100, 0, 0, 0, 100].into_iter().cycle();
+    let cases = pairs(&BESIDE, &Meanwhile::ALL).into_iter().zip(lines);
+    each(&cases.collect::<Vec<_>>(), |&((name, how), lines)| {
         let (mut pod, log) = Pod::with_log();
         pod.patterns(&["share/logs/app.log"]);
-        pod.ledger.append(&log, 100);
+        pod.ledger.append(&log, lines);
         let agent = pod.start();
+        agent.wait_until_open(&log);
         let agent = pod.meanwhile(agent, how, |pod| {
             let path = log.with_file_name(name.trim_end_matches(".gz"));
             fs::write(&path, "of somebody else\n".repeat(20)).unwrap();
