@@ -87,13 +87,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         };
         let is_unpacked = reader.is_unpacked();
-        // Renamed where it was, it keeps the path that it is known by, if the patterns still find that:
-        // by another one it would not be read on after the next start.
-        let keeps_path = |saved: &&Checkpoint| {
-            saved.path.parent() == found.path.parent() && self.patterns.finds(&saved.path)
-        };
-        let known_by = saved.as_ref().filter(keeps_path).map(|saved| saved.path.clone());
-        let path = known_by.unwrap_or_else(|| found.path.clone());
+        let path = self.path_of(saved.as_ref(), &found.path);
         // Its bytes were compared a moment ago, and it has not been written to since.
         let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;
         let is_as_delivered = saved.as_ref().is_some_and(is_known);
@@ -116,6 +110,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.read_unpacked(file, now);
         }
         Ok(Some(inode))
+    }
+
+    /// The path under which a file is shipped that stands under `path`. Renamed where it was, it keeps the
+    /// one that it is known by, if the patterns still find that: by another one it would not be read on
+    /// after the next start, and its generations would not be known.
+    pub(super) fn path_of(&self, saved: Option<&Checkpoint>, path: &Path) -> PathBuf {
+        let is_kept = |known: &&Path| known.parent() == path.parent() && self.patterns.finds(known);
+        saved.map(|saved| saved.path.as_path()).filter(is_kept).unwrap_or(path).to_owned()
     }
 
     /// Notes that a known file stands where it stood, with its bytes: no other was made in its

@@ -81,20 +81,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Finds out whose bytes stand in a file that was written over. Returns whether the file is read
     /// on as it is: a copy is closed, because its original has the bytes.
     fn judge_again(&mut self, file: FileKey, now: Instant) -> io::Result<bool> {
-        let Some(tracked) = self.registry.get_mut(file) else { return Ok(false) };
-        // Without a name it could not be opened again.
-        if tracked.state == State::Deleted {
-            tracked.may_be_copy = false;
-            return Ok(true);
-        }
+        let Some(tracked) = self.registry.get(file) else { return Ok(false) };
         let (path, resolved) =
             (Arc::clone(&tracked.opened.path), Arc::clone(&tracked.opened.resolved));
         let (mut waiting, state) = (unopened(tracked, self.os.wall().as_secs()), tracked.state);
         let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
         let resolved = reader.path().map_or(resolved, Arc::from);
         let origin = self.origin_of_unknown(&resolved, &reader);
+        // Without a name it could not be opened again.
+        let is_nameless = state == State::Deleted;
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
+            Ok(Origin::CopyOf(_)) if is_nameless => {
+                tracing::debug!(file = %path.display(), "a copy was deleted before it was read");
+                self.let_go(file);
+                return Ok(false);
+            }
             Ok(Origin::CopyOf(suspect)) => {
                 waiting.rest = Some(0);
                 if let Some((_, found_as)) = look_at(&self.os, &resolved) {
@@ -103,7 +105,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 None
             }
-            Ok(Origin::Later) => None,
+            Ok(Origin::Later) if !is_nameless => None,
             origin => {
                 self.readers.insert(file, reader);
                 if let Some(tracked) = self.registry.get_mut(file) {
@@ -120,8 +122,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.look.want_scan();
             return Ok(false);
         };
-        let begun =
-            self.begin(path.to_path_buf(), resolved.to_path_buf(), reader, Some(saved), state, now);
+        let known_by = self.path_of(Some(&saved), &path);
+        let begun = self.begin(known_by, resolved.to_path_buf(), reader, Some(saved), state, now);
         match begun {
             Ok(file) => self.examine(file, true, now),
             Err(error) => {
