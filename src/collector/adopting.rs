@@ -208,6 +208,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     {
                         (found.path.clone(), Some(found))
                     }
+                    Ok(Origin::Overwritten) => {
+                        self.remembered.put_overwritten(found);
+                        return Ok(());
+                    }
                     waits => {
                         self.look.on_unadopted(&found);
                         self.remembered.put_back(found);

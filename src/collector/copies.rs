@@ -78,6 +78,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 match origin {
                     Ok(Origin::New) => return Ok(Origin::Known(saved)),
                     Ok(Origin::Known(_)) => {}
+                    Ok(Origin::Overwritten) => self.remembered.put_overwritten(saved),
                     _ => self.wait_to_be_opened(saved, true),
                 }
                 origin
@@ -124,6 +125,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 Origin::CopyOf(CopyOf { of, is_untouched: true, known: 0 })
             }
             Some(Original::Sought) => Origin::Later,
+            None if self.is_shredded(resolved, reader) => Origin::Overwritten,
             Some(Original::There(_)) | None => Origin::New,
         })
     }
@@ -231,8 +233,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let is_it = (opened.device, opened.inode)
                     == (suspect.stat.device, suspect.stat.inode)
                     && registry.get(file).is_some();
-                let is_older = suspect.stat.modified.is_some_and(|modified| modified < opened.born);
-                if is_it || is_older || !suspect.has_alibi(tracked.gone.at) {
+                if is_it || !suspect.has_alibi(opened.born, tracked.gone.at) {
                     return None;
                 }
                 let names = [&*opened.path, &*tracked.sighting.path, &*opened.resolved];

@@ -29,6 +29,9 @@ use crate::tail::registry::State;
 /// are controls that no text has; of text in any encoding hardly any byte is one.
 const TEXT_BYTES_PER_CONTROL: usize = 32;
 
+/// Endings that programs add to the name of a file that they have compressed.
+const COMPRESSED: [&str; 4] = [".gz", ".bz2", ".xz", ".zst"];
+
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Takes a file in which other bytes stand than those that were read, and that is not shorter:
     /// either the file begins anew, or it holds no log any more.
@@ -89,8 +92,26 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.counters.seen_bytes = self.counters.seen_bytes.saturating_add(skipped);
             self.note_overwritten(&saved.path, saved.inode, saved.offset, skipped);
         }
-        self.remembered.put_done(Checkpoint { rest: Some(0), ..saved.clone() });
+        self.remembered.put_overwritten(saved.clone());
         true
+    }
+
+    /// Whether a file that nobody knows was compressed and is written over before it is deleted: the text
+    /// stands beside it.
+    pub(super) fn is_shredded(&mut self, place: &Path, reader: &Reader<O::File>) -> bool {
+        if !is_archive(place) || !begins_with_noise(reader) {
+            return false;
+        }
+        let compressed = |ending| {
+            let mut path = place.as_os_str().to_owned();
+            path.push(ending);
+            self.os.lstat(Path::new(&path)).is_ok_and(|facts| facts.is_regular())
+        };
+        let is_it = !reader.is_unpacked() && COMPRESSED.into_iter().any(compressed);
+        if is_it && let Ok(stat) = reader.stat() {
+            self.note_overwritten(place, stat.inode, 0, 0);
+        }
+        is_it
     }
 
     fn note_overwritten(&mut self, path: &Path, inode: u64, offset: u64, skipped: u64) {

@@ -105,6 +105,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 None
             }
+            Ok(Origin::Overwritten) => {
+                self.let_go(file);
+                if let Some((inode, found_as)) = look_at(&self.os, &resolved) {
+                    self.aside.rest(inode, found_as);
+                }
+                return Ok(false);
+            }
             Ok(Origin::Later) if !is_nameless => None,
             origin => {
                 self.readers.insert(file, reader);

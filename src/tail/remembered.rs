@@ -123,10 +123,12 @@ impl<O: Os> Suspect<'_, O> {
         log.is_some_and(|log| self.os.lstat(&log).is_err_and(|error| is_absence(&error)))
     }
 
-    /// Whether the suspect can be a copy of bytes that had gone away by `gone_at`.
+    /// Whether the suspect can be a copy of bytes that stood in a file that was made at `born`, and had
+    /// gone away by `gone_at`.
     #[must_use]
-    pub fn has_alibi(&self, gone_at: i64) -> bool {
-        judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked())
+    pub fn has_alibi(&self, born: i64, gone_at: i64) -> bool {
+        !judge::is_older(self.stat.modified, born)
+            && judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked())
     }
 }
 
@@ -535,6 +537,11 @@ impl Remembered {
         self.put_back(Checkpoint { is_done: true, trail: Vec::new(), ..checkpoint });
     }
 
+    /// Keeps the checkpoint of a file that holds no log any more: nothing of it is owed.
+    pub fn put_overwritten(&mut self, checkpoint: Checkpoint) {
+        self.put_done(Checkpoint { rest: Some(0), ..checkpoint });
+    }
+
     /// Keeps the checkpoint of a file that is gone, delivered or not: only a copy of its bytes can
     /// be met. The checkpoint's `gone_at` says since when.
     pub fn put_gone(&mut self, checkpoint: Checkpoint) {
@@ -779,7 +786,7 @@ impl Remembered {
         // file.
         let is_other = |kin| kin == Kin::Stranger && self.is_there(number, saved);
         let Some(kin) = kin.filter(|kin| !is_other(*kin)) else { return Vec::new() };
-        if !suspect.has_alibi(saved.gone_at) {
+        if !suspect.has_alibi(saved.born, saved.gone_at) {
             return Vec::new();
         }
         // A directory for generations holds no log of the name that they had.

@@ -110,6 +110,40 @@ fn is_missing_only(pod: &Pod, may_be: &[usize]) -> bool {
     pod.ledger.missing_numbers(&pod.mock).iter().all(|number| may_be.contains(number))
 }
 
+/// The next rotation renames the copy and compresses it under its new number, before the agent looks:
+/// the copy that it has open was `old/app.log.1`, and what it finds is `old/app.log.2.gz`.
+#[test]
+fn f44_a_copy_that_is_renamed_and_compressed_at_once_is_not_shipped_again() {
+    each(&pairs(&[10, 100], &Meanwhile::BLIND), |&(lines, how)| {
+        let (mut pod, log, mut writer, mut agent) = delivered_pod("share/logs/**/*");
+        let old = log.with_file_name("old").join("app.log");
+        fs::create_dir(old.parent().unwrap()).unwrap();
+        writer.set_len(0).unwrap();
+        for number in 0..3 {
+            pod.ledger.write(&mut writer, lines);
+            pod.expect_all();
+            let settled = pod.times_logged("a file is done");
+            // When the agent meets the copy, the text is gone from the log.
+            let copy = pod.path("data/copy");
+            fs::copy(&log, &copy).unwrap();
+            writer.set_len(0).unwrap();
+            wait_for("the text to be settled", || pod.times_logged("a file is done") > settled);
+            fs::rename(&copy, numbered(&old, 1)).unwrap();
+            pod.ledger.write(&mut writer, 2);
+            pod.expect_all();
+            wait_for("the copy to be known", || {
+                pod.times_logged("old/app.log.1 resolved") > number
+            });
+            agent = pod.meanwhile(agent, how, |_| {
+                make_room(&old);
+                compress(&numbered(&old, 2));
+            });
+        }
+
+        assert_eq!(pod.finish_twice(agent, &log), 0);
+    });
+}
+
 /// The copy was never met under its own name: the agent stands still from the copying until the .gz is
 /// there. What it had not read is in the .gz only.
 #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
-use crate::support::{Pod, append_to, logrotate, numbered, pause, rotate, wait_for};
+use crate::support::{
+    Meanwhile, Pod, append_to, compressed, each, logrotate, numbered, pause, rotate, wait_for,
+};
 
 /// 1000 lines, `mv`, 500 more through the old descriptor, 500 into the new file.
 #[test]
@@ -543,6 +545,34 @@ fn f46_an_archive_that_is_shredded_under_its_own_name_is_not_shipped() {
     pod.ledger.append(&log, 10);
 
     assert_eq!(pod.finish(agent), 0);
+}
+
+/// copytruncate, compress and shred, before the agent has met the copy: its text is in the .gz.
+#[test]
+fn f46_a_copy_that_was_compressed_and_shredded_before_it_was_met_is_not_shipped() {
+    each(&Meanwhile::BLIND, |&how| {
+        let (mut pod, log) = Pod::with_log();
+        pod.patterns(&["share/logs/**/*"]);
+        let agent = pod.start();
+        pod.ledger.append(&log, 50);
+        pod.expect_all();
+        let copy = numbered(&log.with_file_name("old").join("app.log"), 1);
+        let mut is_shredded = false;
+        let agent = pod.meanwhile(agent, how, |pod| {
+            fs::create_dir(copy.parent().unwrap()).unwrap();
+            pod.ledger.append(&log, 50);
+            fs::copy(&log, &copy).unwrap();
+            File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+            pod.ledger.append(&log, 10);
+            let text = fs::read(&copy).unwrap();
+            fs::write(copy.with_extension("1.gz"), compressed(&text)).unwrap();
+            is_shredded = shred(&copy, &["-n", "1", "-x"]);
+        });
+        if is_shredded {
+            pod.wait_for_log(WRITTEN_OVER, 1);
+            assert_eq!(pod.finish_twice(agent, &log), 0);
+        }
+    });
 }
 
 /// A log that begins anew in its place is another matter, and so is a renamed one that was truncated.

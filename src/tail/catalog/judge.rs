@@ -148,6 +148,14 @@ pub const fn has_alibi(born: i64, gone_at: i64, is_compressed: bool) -> bool {
     is_compressed || born == 0 || gone_at == 0 || born <= gone_at
 }
 
+/// Whether a file was last written to before another one was made, which has a time of birth: then it is
+/// no copy of it. Some tools keep times in seconds only.
+#[must_use]
+pub fn is_older(modified: Option<i64>, born: i64) -> bool {
+    const SECOND: i64 = 1_000_000_000;
+    modified.is_some_and(|modified| modified.div_euclid(SECOND) < born.div_euclid(SECOND))
+}
+
 /// Whether so many equal bytes make a file a copy of another one that it is so related to.
 #[must_use]
 pub fn is_proof_for(kin: Kin, head: Fingerprint, tail: Fingerprint) -> bool {
@@ -161,6 +169,15 @@ pub fn is_proof_for(kin: Kin, head: Fingerprint, tail: Fingerprint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_was_written_to_in_an_earlier_second_is_no_copy() {
+        let second = 1_000_000_000;
+        assert!(is_older(Some(2 * second - 1), 2 * second));
+        assert!(!is_older(Some(2 * second), 2 * second + 999_999_999));
+        assert!(!is_older(None, second));
+        assert!(!is_older(Some(0), 0), "no birth is known");
+    }
 
     fn check(device: u64, inode: u64, path: bool, head: bool, tail: bool, expected: Match) {
         let saved = Checkpoint {

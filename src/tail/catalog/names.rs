@@ -12,6 +12,7 @@
 //! | scripts | `app.log.old`, `app.log.bak`, `app.log.prev`, `app.log~`, `app.old` |
 //! | svlogd, multilog | `@4000000065…` of `current`, also with `.s`, `.u` and `.t` |
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -77,9 +78,14 @@ pub fn kin(path: &Path, known: &[&Path]) -> Option<Kin> {
     }
     let bases = bases(name.as_bytes());
     let is_here = path.parent() == real.parent();
-    let mut names = known.iter().filter_map(|known| known.file_name());
+    let is_base = |one: &[u8]| bases.iter().any(|base| one == base);
+    // What is compressed had the number before this one, or the one before that.
+    let is_of_same = |one: &[u8]| {
+        name.as_bytes().ends_with(GZIP) && self::bases(one).iter().any(|base| is_base(base))
+    };
+    let mut names = known.iter().filter_map(|known| known.file_name()).map(OsStr::as_bytes);
     // An app that starts again may write the same to a log of the same name in a directory of its own.
-    let is_kin = names.any(|known| bases.iter().any(|base| known.as_bytes() == base));
+    let is_kin = names.any(|known| is_base(known) || is_of_same(known));
     Some(match (is_kin, is_here) {
         (true, true) => Kin::Generation,
         (true, false) => Kin::Elsewhere,
@@ -168,10 +174,20 @@ mod tests {
             ("/data/pod/logs/old/app.log.7", Kin::Elsewhere),
             ("/data/pod/archive/app.log", Kin::Stranger),
             ("/data/pod/archive/other.log", Kin::Stranger),
+            ("/data/pod/archive/app.log.2.gz", Kin::Elsewhere),
         ] {
             assert_eq!(kin(Path::new(path), &known), Some(expected), "{path}");
         }
         assert_eq!(kin(Path::new("/data/pod/logs/app.log.1"), &known), None, "its own place");
+        let known = [Path::new("/data/pod/logs/old/app.log.1")];
+        for (name, expected) in [
+            ("app.log.2.gz", Kin::Generation),
+            ("app.log.2", Kin::Stranger),
+            ("other.log.2.gz", Kin::Stranger),
+        ] {
+            let path = Path::new("/data/pod/logs/old").join(name);
+            assert_eq!(kin(&path, &known), Some(expected), "{name}");
+        }
         assert_eq!(kin(Path::new("/"), &known), None);
     }
 
