@@ -10,36 +10,37 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::aside::{CopyOf, Source};
-use super::copies::{IN_DOUBT, Origin, SOUGHT, UNACKNOWLEDGED};
+use super::copies::{COPY_TIME, CopyOf, IN_DOUBT, Origin, SOUGHT};
 use super::left::LATER;
 use super::packed::is_young;
 use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
+use crate::tail::catalog::Catalog;
+use crate::tail::catalog::entry::{Source, is_unread};
 use crate::tail::catalog::judge::{self, Match};
 use crate::tail::discover::{Found, Permission};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::State;
-use crate::tail::remembered::{self, Remembered, Seeker};
+use crate::tail::scout::{self, Scout, Seeker};
 use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
     pub(super) fn expect_unseen(&mut self) {
-        if let [first, ..] = self.remembered.foreign() {
+        if let [first, ..] = self.catalog.foreign() {
             tracing::warn!(
-                files = self.remembered.foreign().len(), first = %first.path.display(),
+                files = self.catalog.foreign().len(), first = %first.path.display(),
                 collection = first.owner.as_deref(),
                 "known files belong to collections that are not configured; they are left alone, and \
                  remembered for 30 days"
             );
         }
-        let mut known = Places::with_capacity(self.remembered.checkpoints().count());
+        let mut known = Places::with_capacity(self.catalog.checkpoints().count());
         let now = wall_nanoseconds(&self.os);
-        for saved in self.remembered.checkpoints() {
+        for saved in self.catalog.checkpoints() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name);
             // What logtail left says nothing of names.
@@ -112,25 +113,23 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// the agent was away, or left behind by a link that leads elsewhere now.
     pub(super) fn adopt(&mut self, now: Instant) {
         let unix = self.os.wall().as_secs();
-        let found = remembered::whereabouts(self, unix);
-        self.look.begin_search();
+        let found = scout::whereabouts(self, unix);
         self.look.notices.begin_search();
         for saved in found.barred {
             let permission = self.patterns.permits(&self.os, &saved.path, &saved.resolved);
             match permission {
                 // It may be missing as well: of what is there it is said at a stop that it is left.
-                Permission::Awaited if remembered::is_gone_from_its_place(&self.os, &saved) => {
+                Permission::Awaited if scout::is_gone_from_its_place(&self.os, &saved) => {
+                    self.catalog.on_awaited(&saved);
                     continue;
                 }
                 Permission::Awaited
-                    if saved.rest != Some(0)
-                        || remembered::has_grown_in_its_place(&self.os, &saved) =>
+                    if saved.rest != Some(0) || scout::has_grown_in_its_place(&self.os, &saved) =>
                 {
                     self.look.unopened.add_awaiting(&saved.path);
                 }
                 _ => {}
             }
-            self.look.on_unadopted(&saved);
             // Where the patterns may lead and it is shut all the same, something of our own is.
             let why =
                 if permission == Permission::Granted { Permission::LeadsOut } else { permission };
@@ -142,12 +141,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 continue;
             }
             if let Err(error) = self.adopt_one(&path, &saved, now) {
-                self.look.on_unadopted(&saved);
+                self.catalog.on_unopened(&saved);
                 if self.readers.are_short() {
                     self.packed.on_waits((saved.device, saved.inode));
                 }
                 self.note_unopened(&path, &error);
-                self.remembered.search_again(&path);
+                self.scout.search_again(&path);
                 // Of too few descriptors is told once, and not for each file; what is gone is no trouble.
                 if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                     self.trouble(&path, "open", &error);
@@ -159,7 +158,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
         let permission = self.patterns.permits(&self.os, &saved.path, path);
         if permission != Permission::Granted {
-            self.look.on_unadopted(saved);
             self.note_left(permission, &saved.path, path.to_owned());
             return Ok(());
         }
@@ -175,16 +173,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(());
         }
         if reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)? {
-            self.remembered.search_again(path);
+            self.catalog.on_unopened(saved);
+            self.scout.search_again(path);
             return Ok(());
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-        let claimed = self.remembered.claim(&self.os, &saved.path, &reader, reader.stat()?)?;
+        let doubted = self.catalog.doubted((saved.device, saved.inode));
+        let claimed = reader.stat()?;
+        let claimed = scout::claim(&mut self.catalog, &self.os, &saved.path, &reader, claimed)?;
         // Its disk has another number, and its bytes cannot say that it is the same.
         let is_renumbered = saved.inode == stat.inode && judge::is_born_with(saved, stat.born);
         let claimed = match claimed {
             None if is_renumbered => {
-                self.remembered.remove(saved).map(|found| (found, Match::Rewritten))
+                self.catalog.remove(saved).map(|found| (found, Match::Rewritten))
             }
             claimed => claimed,
         };
@@ -192,30 +193,35 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let (configured, found) = match claimed {
             // Nothing tells it from another file with the same inode.
             Some((found, Match::Resume))
-                if remembered::is_unread(&found)
-                    && !judge::is_same_file(&found, stat.born, path) =>
+                if is_unread(&found) && !judge::is_same_file(&found, stat.born, path) =>
             {
-                self.remembered.put_back(found);
+                self.catalog.put_back(found);
                 return Ok(());
             }
             // It was renamed while it was waiting to be opened.
-            Some((found, Match::Resume)) if remembered::is_unread(&found) => {
-                match self.origin_of_unknown(&resolved, &reader) {
+            Some((found, Match::Resume)) if is_unread(&found) => {
+                match self.origin_of_unknown(&resolved, &reader, false) {
                     Ok(Origin::New) => (found.path.clone(), Some(found)),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    // It is one of its own by now.
                     Ok(Origin::CopyOf(CopyOf { is_untouched: true, .. }))
-                        if self.aside.is_own_by_now((found.device, found.inode), now) =>
+                        if doubted.is_some_and(|since| now >= since + COPY_TIME) =>
                     {
                         (found.path.clone(), Some(found))
                     }
                     Ok(Origin::Overwritten) => {
-                        self.remembered.put_overwritten(found);
+                        self.catalog.put_overwritten(found);
                         return Ok(());
                     }
                     waits => {
-                        self.look.on_unadopted(&found);
-                        self.remembered.put_back(found);
-                        self.remembered.search_again(path);
+                        let doubted = match waits {
+                            Ok(Origin::CopyOf(CopyOf { is_untouched: true, .. })) => {
+                                doubted.or(Some(now))
+                            }
+                            _ => doubted,
+                        };
+                        self.catalog.put_unopened(found, doubted);
+                        self.scout.search_again(path);
                         let waits = waits?;
                         self.wait_for_original(path, &waits);
                         return Ok(());
@@ -232,20 +238,21 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Some((found, Match::Rewritten | Match::Other))
                 if judge::is_used_inode(&found, stat.born) =>
             {
-                self.remembered.put_gone(Checkpoint { gone_at: stat.born - 1, ..found });
+                self.catalog.put_removed(Checkpoint { gone_at: stat.born - 1, ..found });
                 return Ok(());
             }
             Some((found, Match::Rewritten | Match::Other))
                 if judge::is_same_file(&found, stat.born, path) =>
             {
-                let (configured, original) = match self.origin_of_unknown(&resolved, &reader) {
+                let (configured, original) = match self.origin_of_unknown(&resolved, &reader, false)
+                {
                     Ok(Origin::New) => (found.path.clone(), None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
                     Ok(Origin::Overwritten) => return Ok(()),
                     // Until then only its checkpoint leads here.
                     waits => {
-                        self.remembered.put_back(found);
-                        self.remembered.search_again(path);
+                        self.catalog.put_unopened(found, None);
+                        self.scout.search_again(path);
                         let waits = waits?;
                         self.wait_for_original(path, &waits);
                         return Ok(());
@@ -256,7 +263,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             // Nothing tells it from another file with the same inode.
             Some((found, Match::Rewritten | Match::Other)) => {
-                self.remembered.put_back(found);
+                self.catalog.put_back(found);
                 return Ok(());
             }
             None => return Ok(()),
@@ -264,7 +271,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let begun = self.begin(configured, resolved, reader, found, State::Rotated, now);
         match (rewritten, &begun) {
             (Some(found), Ok(_)) => self.on_rewritten(path, found, &stat),
-            (Some(found), Err(_)) => self.remembered.put_back(found),
+            (Some(found), Err(_)) => self.catalog.put_back(found),
             (None, _) => {}
         }
         self.examine(begun?, true, now);
@@ -341,7 +348,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             known.shrink_to_fit();
         }
         if is_searched && self.look.expected.on_searched() {
-            self.ledger.note(self.remembered.on_copies_searched());
+            self.ledger.note(self.catalog.on_copies_searched());
         }
         // What was opened may be expected to have others beside it.
         self.look.expected.give_back(known);
@@ -358,7 +365,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let open = self.registry.iter().chain(self.registry.ended());
         let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
-        let closed = self.remembered.checkpoints();
+        let closed = self.catalog.checkpoints();
         let closed = closed.map(|saved| (saved.path.as_path(), saved.resolved.as_path()));
         let mut others = HashMap::new();
         for (path, real) in open.chain(closed) {
@@ -392,7 +399,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// been compressed before the agent ended, which held it open until then.
     fn expect_copies(&self, known: &mut Places) {
         let mut born: HashMap<OsString, i64> = HashMap::new();
-        for saved in self.remembered.unmet() {
+        for saved in self.catalog.unmet() {
             let Some(name) = saved.path.file_name() else { continue };
             let place = saved.resolved.with_file_name(name).into();
             let first = born.entry(place).or_insert(saved.born);
@@ -428,13 +435,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(false);
         }
         if self.registry.has_ended(&stat) {
-            self.look.unopened.add(path, UNACKNOWLEDGED);
-            self.aside.on_unacknowledged();
+            self.look.unopened.add_unacknowledged(path);
             return Ok(false);
         }
-        let remembered = self.remembered.get(stat.device, stat.inode);
+        let saved = self.catalog.get(stat.device, stat.inode);
         let is_known = self.registry.find(stat.device, stat.inode).is_some()
-            || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
+            || saved.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
         if !stat.is_file || is_known || self.look.expected.is_stranger(inode) {
             return Ok(false);
         }
@@ -489,8 +495,8 @@ impl<O: Os, K: Keep> Seeker for Collector<O, K> {
         self.os.clone()
     }
 
-    fn remembered(&mut self) -> &mut Remembered {
-        &mut self.remembered
+    fn known(&mut self) -> (&mut Catalog, &mut Scout) {
+        (&mut self.catalog, &mut self.scout)
     }
 
     fn enter(&self, dir: &Path) -> Option<PathBuf> {

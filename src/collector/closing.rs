@@ -12,7 +12,7 @@ use crate::tail::registry::{State, Tracked};
 
 impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn close_idle(&mut self, now: Instant) {
-        self.rest_unpacked();
+        self.close_unpacked();
         self.unpack_again();
         // Look once more: what has come since the last examination is still to be read.
         for file in self.registry.closable(now) {
@@ -99,7 +99,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Closes the accounts of ended incarnations that have nothing under way any more, and
     /// remembers them.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn close_accounts(&mut self) {
         for (file, ended) in self.registry.take_settled() {
             self.counters.generations_closed += 1;
             let skipped = ended.skipped.bytes();
@@ -128,13 +128,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let checkpoint = self.ledger.checkpoint(self.look.looked_at(), file, &ended, unix);
             self.ledger.forget(file);
             let is_done = ended.skipped.left_bytes == 0;
-            self.aside.on_original_ended(file, &ended, has_gone, &mut self.remembered);
+            self.catalog.on_original_ended(file, &ended, has_gone);
             if has_gone {
-                self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
+                self.catalog.put_removed(Checkpoint { is_done, ..checkpoint });
             } else {
-                self.remembered.put_done(checkpoint);
+                self.catalog.put_closed(checkpoint);
             }
-            let waits = self.aside.has_copies() || self.aside.take_unacknowledged();
+            let waits = self.catalog.has_copies() || self.look.unopened.is_unacknowledged();
             self.look.want_scan_if(waits);
             self.ledger.note(true);
         }

@@ -11,31 +11,42 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::aside::{COPY_TIME, Copy, CopyOf, Source};
+use super::originals::Originals;
 use super::said::Kind;
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
+use crate::tail::catalog::entry::{Copy, Source, is_unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{FoundAs, State, Tracked};
-use crate::tail::remembered::{self, Original, Suspect};
+use crate::tail::scout::{self, Original, Suspect};
 
-/// Why a file is not open that was written over.
-pub(super) const UNACKNOWLEDGED: &str = "what was read of it before is not acknowledged yet";
 /// Why a file is not open that equals one that nobody touches.
 pub(super) const IN_DOUBT: &str =
     "it equals a file that nobody touches: it is its copy, or one of its own";
 /// Why a file is not open that may be a copy.
 pub(super) const SOUGHT: &str = "it may be a copy of a file that is searched for";
+/// How long a file that equals one that nobody touches may be a copy that is still to replace it.
+pub(super) const COPY_TIME: Duration = Duration::from_secs(60);
 /// Most open files that a suspect is compared with: the nearest.
 const CANDIDATES_MAX: usize = 64;
+
+/// What is known of a file that is a copy.
+#[derive(Clone, Copy)]
+pub(super) struct CopyOf {
+    pub(super) of: Source,
+    /// Whether the file is a copy only as long as nobody touches the original.
+    pub(super) is_untouched: bool,
+    /// How many bytes of the copy were delivered before, for sure.
+    pub(super) known: u64,
+}
 
 /// Where the bytes of an opened file are from.
 pub(super) enum Origin {
@@ -50,6 +61,7 @@ pub(super) enum Origin {
 }
 
 impl<O: Os, K: Keep> Collector<O, K> {
+    /// Finds out where the bytes of a file are from.
     pub(super) fn origin(
         &mut self,
         path: &Path,
@@ -57,51 +69,80 @@ impl<O: Os, K: Keep> Collector<O, K> {
         reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
         let stat = reader.stat()?;
-        match self.remembered.claim(&self.os, path, reader, stat)? {
+        let Some(before) = self.catalog.copy((stat.device, stat.inode)).cloned() else {
+            return self.origin_of(path, resolved, reader, &stat, false);
+        };
+        let mut origin = self.origin_of(path, resolved, reader, &stat, before.is_own);
+        match &mut origin {
+            Ok(Origin::CopyOf(copy)) if copy.of == before.of => {
+                let Checkpoint { tail, offset, .. } = before.done;
+                copy.known = if reader.has_tail(tail, offset)? { offset } else { copy.known };
+            }
+            Ok(Origin::Later) | Err(_) => {
+                self.catalog.put_copy(Copy { found_as: None, ..before });
+            }
+            Ok(_) => {}
+        }
+        origin
+    }
+
+    /// Finds out where the bytes of a file are from. `is_own` says that it equals another one and is one of
+    /// its own.
+    fn origin_of(
+        &mut self,
+        path: &Path,
+        resolved: &Path,
+        reader: &Reader<O::File>,
+        stat: &Stat,
+        is_own: bool,
+    ) -> io::Result<Origin> {
+        match scout::claim(&mut self.catalog, &self.os, path, reader, *stat)? {
             Some((saved, Match::Resume)) if saved.is_copy && saved.offset < stat.size => {
                 let outcome = self.origin_of_grown_copy(&saved, resolved, reader);
                 if matches!(outcome, Ok(Origin::Later) | Err(_)) {
-                    self.remembered.put_back(saved);
+                    self.catalog.put_back(saved);
                 }
                 outcome
             }
             Some((saved, Match::Resume))
-                if remembered::is_unread(&saved)
+                if is_unread(&saved)
                     && saved.rest == Some(0)
-                    && self.is_overwritten_since(&saved, path, reader, &stat) =>
+                    && self.is_overwritten_since(&saved, path, reader, stat) =>
             {
                 Ok(Origin::Overwritten)
             }
             // It was only waiting to be opened.
-            Some((saved, Match::Resume)) if remembered::is_unread(&saved) => {
-                let origin = self.origin_of_unknown(resolved, reader);
+            Some((saved, Match::Resume)) if is_unread(&saved) => {
+                let origin = self.origin_of_unknown(resolved, reader, is_own);
                 match origin {
                     Ok(Origin::New) => return Ok(Origin::Known(saved)),
                     Ok(Origin::Known(_)) => {}
-                    Ok(Origin::Overwritten) => self.remembered.put_overwritten(saved),
+                    Ok(Origin::Overwritten) => self.catalog.put_overwritten(saved),
                     _ => self.wait_to_be_opened(saved, true),
                 }
                 origin
             }
             Some((saved, Match::Resume | Match::Again)) => Ok(Origin::Known(saved)),
             Some((saved, Match::Rewritten | Match::Other))
-                if self.is_overwritten_since(&saved, path, reader, &stat) =>
+                if self.is_overwritten_since(&saved, path, reader, stat) =>
             {
                 Ok(Origin::Overwritten)
             }
             Some((saved, Match::Rewritten | Match::Other)) => {
-                self.on_rewritten(path, saved, &stat);
-                self.origin_of_unknown(resolved, reader)
+                self.on_rewritten(path, saved, stat);
+                self.origin_of_unknown(resolved, reader, is_own)
             }
-            None => self.origin_of_unknown(resolved, reader),
+            None => self.origin_of_unknown(resolved, reader, is_own),
         }
     }
 
-    /// Finds out where the bytes of a file are from of which no checkpoint speaks.
+    /// Finds out where the bytes of a file are from of which no checkpoint speaks. `is_own` says that it
+    /// equals another one and is one of its own.
     pub(super) fn origin_of_unknown(
         &mut self,
         resolved: &Path,
         reader: &Reader<O::File>,
+        is_own: bool,
     ) -> io::Result<Origin> {
         let suspect =
             Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
@@ -109,14 +150,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if suspect.stat.size == 0 {
             return Ok(Origin::New);
         }
-        let is_own = self.aside.is_own((suspect.stat.device, suspect.stat.inode));
         if let Some((file, is_untouched)) = self.original_of(&suspect)?
             && !(is_own && is_untouched)
         {
             let of = Source::Open(file);
             return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known: 0 }));
         }
-        Ok(match self.remembered.original_of(&suspect, 0)? {
+        Ok(match scout::original_of(&mut self.catalog, &suspect, 0)? {
             Some(Original::Gone(saved)) => Origin::Known(saved),
             // No app writes compressed what another file has as text.
             Some(Original::There(saved)) if reader.is_unpacked() => Origin::Known(saved),
@@ -145,7 +185,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let (of, known) = (Source::Open(original), saved.offset);
             return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
         }
-        match self.remembered.original_of(&suspect, saved.offset)? {
+        match scout::original_of(&mut self.catalog, &suspect, saved.offset)? {
             Some(Original::Gone(further) | Original::There(further)) => {
                 return Ok(Origin::Known(further));
             }
@@ -176,7 +216,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             true => stat.born - 1,
             false => stat.changed,
         };
-        self.remembered.put_gone(Checkpoint { gone_at, ..saved });
+        self.catalog.put_removed(Checkpoint { gone_at, ..saved });
     }
 
     /// The file that a suspect is a copy of, if that is open or its last batches are under way;
@@ -222,7 +262,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// first.
     fn related(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Vec<(FileKey, Kin)>> {
         let registry = &self.registry;
-        let originals = self.aside.originals(registry);
+        let originals = self.originals.get_or_insert_with(|| Originals::all(registry));
         let heads = suspect.reader.heads(originals.head_lens.iter().copied())?;
         let mut related: Vec<(Kin, usize, FileKey)> = originals
             .of(&heads, suspect.place)
@@ -258,14 +298,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let CopyOf { of, is_untouched, known } = suspect;
         let owner = self.ledger.owner();
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
-        let inode = (done.device, done.inode);
-        let known = match self.aside.take_grown(inode, of) {
-            Some(before) if reader.has_tail(before.tail, before.offset)? => before.offset,
-            _ => known,
-        };
         let done = self.proved(of, reader, known, done)?;
-        let own_at = (is_untouched && !reader.is_unpacked()).then(|| now + COPY_TIME);
-        self.aside.add_copy(inode, Copy { found_as, of, done, own_at });
+        let is_compressed = reader.is_unpacked();
+        let own_at = (is_untouched && !is_compressed).then(|| now + COPY_TIME);
+        let found_as = Some(found_as);
+        self.catalog.put_copy(Copy { found_as, of, done, own_at, is_own: false, is_compressed });
         Ok(())
     }
 

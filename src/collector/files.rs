@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Collector;
+use super::idle::found_as;
 use super::ledger::Ledger;
 use super::left::{Beyond, LATER, Unopened};
 use super::look::{BREATH_PERIOD, Effort, Unwatched};
@@ -17,12 +18,12 @@ use super::stamp::{nanoseconds, stamp};
 use super::timers::Timer;
 use crate::base::span::FileKey;
 use crate::checkpoint::keep::Keep;
+use crate::tail::catalog::entry::is_unread;
 use crate::tail::catalog::names;
 use crate::tail::discover::{Found, Host, Patterns, Permission, Scan};
 use crate::tail::os::{Facts, Os};
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Change, State, Tracked};
-use crate::tail::remembered;
 use crate::tail::watch::Hints;
 
 /// How often discovery is repeated at once because a directory was watched for the first time. What
@@ -65,7 +66,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.timers.set(Timer::TurnFrom, now + self.tail.read_linger);
             self.touch(now);
         }
-        self.wake(now);
+        self.open_deferred(now);
     }
 
     /// Takes the events, and examines the files that they name.
@@ -86,8 +87,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         for &file in &hints.touched {
             self.examine(file, false, now);
         }
-        // A file that is aside may have been written to.
-        self.look.want_names_if(hints.unknown_written && !self.aside.is_empty());
+        // A closed file may have been written to.
+        self.look.want_names_if(hints.unknown_written && self.catalog.has_idle());
         hints
     }
 
@@ -121,7 +122,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return;
         }
         self.look.on_birth(now);
-        if self.aside.begins_births(now) {
+        if self.look.begins_births(now) {
             self.begin_opening();
         }
         for path in came {
@@ -161,8 +162,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         let is_known = || {
             self.registry.find(device, inode).is_some()
-                || self.remembered.get(device, inode).is_some()
-                || self.aside.is_copy((device, inode))
+                || self.catalog.get(device, inode).is_some()
+                || self.catalog.is_copy((device, inode))
         };
         if !facts.is_regular() || is_known() {
             return Ok(None);
@@ -183,8 +184,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Whether a file is looked for that may come back under any name.
     fn waits_for_names(&self) -> bool {
         self.look.unopened.expected() > 0
-            || self.aside.has_copies()
-            || self.remembered.unmet().next().is_some()
+            || self.catalog.has_copies()
+            || self.catalog.is_any_missing()
     }
 
     /// Whether something of this name may be shipped, lead to what is, or be another name of it. A
@@ -200,7 +201,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Ok(found) if found.is_regular() => {
                 let (device, inode) = found.id();
                 self.registry.find(device, inode).is_some()
-                    || self.remembered.get(device, inode).is_some()
+                    || self.catalog.get(device, inode).is_some()
             }
             Ok(_) => true,
             // What has gone again has left nothing.
@@ -258,7 +259,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let is_first = self.look.on_opened();
         if is_first {
-            if let files @ 1.. = self.aside.asleep() {
+            if let files @ 1.. = self.catalog.deferred() {
                 tracing::info!(files, "more files are as they were delivered; opening them now");
             }
             // Whoever waits for that need not wait for what is only searched for, or for the save.
@@ -267,14 +268,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.refresh_places();
         self.look_at_renamed(now);
-        self.aside.search_for_vanished(&found, &self.registry, &mut self.remembered);
+        self.catalog.on_discovered(&found);
         if is_all {
-            self.remembered.forget_unfound(|inode| found.contains(&inode));
+            self.catalog.forget_unfound(|inode| found.contains(&inode));
         }
         self.adopt(now);
         self.adopt_unseen(&found, is_first, now);
         self.packed.on_discovered();
-        self.aside.end();
+        self.originals = None;
         self.note_missing(false, now);
         let is_untold = !is_first && self.note_births(first, is_none_left);
         self.refresh_names();
@@ -301,7 +302,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Wants a discovery when batches are acknowledged and files wait for descriptors: some may be
     /// had now.
     pub(super) fn on_acknowledged(&mut self, now: Instant) {
-        self.rest_unpacked();
+        self.close_unpacked();
         if self.readers.are_short() {
             let at = self.timers.free_at(&[Timer::ShortFrom], now);
             self.timers.advance(Timer::Scan, at);
@@ -313,7 +314,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// link to itself, holds nothing.)
     fn may_hold_logs(&self, dir: &Path) -> bool {
         let mut open = self.registry.iter().map(|(_, tracked)| &tracked.opened.path);
-        let mut known = self.remembered.checkpoints().map(|saved| &saved.path);
+        let mut known = self.catalog.checkpoints().map(|saved| &saved.path);
         self.patterns.is_base(dir)
             || open.any(|path| path.starts_with(dir))
             || known.any(|path| path.starts_with(dir))
@@ -418,14 +419,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.begin_opening();
         let mut found: HashSet<_> = files.iter().map(|file| (file.device, file.inode)).collect();
         // Those with a checkpoint first, so that no copy takes it.
-        let is_remembered = |file: &&Found| {
-            let saved = self.remembered.get(file.device, file.inode);
-            saved.is_some_and(|saved| !saved.is_copy && !remembered::is_unread(saved))
+        let is_known = |file: &&Found| {
+            let saved = self.catalog.get(file.device, file.inode);
+            saved.is_some_and(|saved| !saved.is_copy && !is_unread(saved))
         };
-        let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_remembered);
+        let (first, then): (Vec<_>, Vec<_>) = files.iter().partition(is_known);
         let waits = |file: &&Found| {
             let inode = (file.device, file.inode);
-            self.registry.find(file.device, file.inode).is_none() && !self.aside.is_copy(inode)
+            self.registry.find(file.device, file.inode).is_none() && !self.catalog.is_copy(inode)
         };
         let (mut waiting, then): (Vec<_>, Vec<_>) = then.into_iter().partition(waits);
         if self.look.take_opening_cut() {
@@ -440,6 +441,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             !names::bases(name.as_bytes()).is_empty()
         };
         waiting.sort_by_key(is_generation);
+        // As of the look before: what changes from now on is younger.
+        let unix = u64::try_from(self.look.looked_at() / 1_000_000_000).unwrap_or_default();
         let opened_until = self.os.now() + OPENING_MAX.max(self.os.now() - now);
         let opened_least = self.counters.files_opened + OPENED_LEAST;
         for file in first.into_iter().chain(then).chain(waiting) {
@@ -455,13 +458,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 continue;
             }
-            if self.aside.is_aside(file, &self.registry, &self.remembered, now) {
-                // As of the look before: what changes from now on is younger.
-                let unix = u64::try_from(self.look.looked_at() / 1_000_000_000).unwrap_or_default();
-                self.remembered.on_met(file.device, file.inode, unix);
+            let inode = (file.device, file.inode);
+            if self.catalog.is_known_so(inode, found_as(file), &self.registry, now, unix) {
                 continue;
             }
-            if self.may_sleep(file) {
+            if self.may_defer(file) {
                 continue;
             }
             let is_late = |by: Duration| self.os.now() >= opened_until + by;
@@ -473,14 +474,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 // What is new goes before what is only waiting. (And who is to end has no time.)
                 self.look.cut_opening();
                 self.packed.on_waits((file.device, file.inode));
-                self.note_waiting(file, false);
+                self.note_waiting(file);
                 self.look.unopened.add(&file.path, LATER);
                 continue;
             }
             if self.readers.are_short() {
                 // Nobody gives up a descriptor in this look who has not for the one before.
                 self.packed.on_waits((file.device, file.inode));
-                self.note_waiting(file, false);
+                self.note_waiting(file);
                 self.look.unopened.add(&file.path, SHORT);
                 continue;
             }
@@ -498,7 +499,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     }
                     if self.readers.are_short() {
                         self.packed.on_waits((file.device, file.inode));
-                        self.note_waiting(file, false);
+                        self.note_waiting(file);
                     }
                     self.note_unopened(&file.path, &error);
                     // What is gone again is no trouble. Of too few descriptors is told once, and not
@@ -656,7 +657,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
 impl<O: Os, K: Keep> Host for Collector<O, K> {
     fn is_known(&self, (device, inode): (u64, u64)) -> bool {
-        self.registry.find(device, inode).is_some() || self.remembered.get(device, inode).is_some()
+        self.registry.find(device, inode).is_some() || self.catalog.get(device, inode).is_some()
     }
 
     fn pulse(&mut self) {

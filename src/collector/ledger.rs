@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::aside::Aside;
 use super::once::Once;
 use super::refusals::Refusals;
 use super::said::{Kind, Said};
@@ -22,9 +21,9 @@ use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::checkpoint::parked::Destination;
 use crate::handoff::CollectorEnd;
+use crate::tail::catalog::Catalog;
 use crate::tail::os::Os;
 use crate::tail::registry::{Registry, Tracked};
-use crate::tail::remembered::Remembered;
 
 /// Least time between two saves that are written through to the disk.
 const DURABLE_PERIOD: Duration = Duration::from_secs(5);
@@ -56,8 +55,7 @@ pub(super) struct Ledger<K> {
 /// All that a save holds.
 pub(super) struct Known<'a> {
     pub(super) registry: &'a Registry,
-    pub(super) remembered: &'a Remembered,
-    pub(super) aside: &'a Aside,
+    pub(super) catalog: &'a Catalog,
     /// When the last look began, as time stamps of files count.
     pub(super) looked_at: i64,
 }
@@ -262,23 +260,19 @@ impl<K: Keep> Ledger<K> {
         unix: u64,
         is_durable: bool,
     ) -> (usize, io::Result<()>) {
-        let Known { registry, remembered, aside, looked_at } = known;
+        let Known { registry, catalog, looked_at } = known;
         let (once, owner) = (&self.once, || Some(Arc::clone(&self.collection)));
         let known = |file, tracked: &Tracked| saved(once, owner(), *looked_at, file, tracked, unix);
         let open = registry.iter().map(|(file, tracked)| Cow::Owned(known(file, tracked)));
         // Of what has ended only a copy can be met again.
         let gone = |file, ended: &Tracked| Checkpoint { inode: 0, ..known(file, ended) };
         let ended = registry.ended().map(|(file, ended)| Cow::Owned(gone(file, ended)));
-        let copies = aside.delivered_copies(registry).map(Cow::Borrowed);
-        let foreign = remembered.foreign().iter().map(Cow::Borrowed);
-        let closed = || remembered.checkpoints().filter(|saved| !aside.is_unread_copy(saved));
+        let foreign = catalog.foreign().iter().map(Cow::Borrowed);
         let count = registry.iter().count()
             + registry.ended().count()
-            + aside.delivered_copies(registry).count()
-            + closed().count()
-            + remembered.foreign().len();
-        let closed = closed().map(|saved| aside.for_next_start(saved));
-        let all = open.chain(ended).chain(copies).chain(closed).chain(foreign);
+            + catalog.saved_count(registry)
+            + catalog.foreign().len();
+        let all = open.chain(ended).chain(catalog.to_save(registry)).chain(foreign);
         (count, self.store.save_each(count, all, is_durable))
     }
 
@@ -387,10 +381,8 @@ mod tests {
         /// Saves if it is time for that. Returns how often the state was saved by now.
         fn save(&mut self, now: Instant, is_last: bool) -> usize {
             let Self { ledger, counters, said, timers, handoff } = self;
-            let (registry, aside) = (Registry::default(), Aside::default());
-            let remembered = Remembered::new(Vec::new(), 0, "one");
-            let known =
-                Known { registry: &registry, remembered: &remembered, aside: &aside, looked_at: 0 };
+            let (registry, catalog) = (Registry::default(), Catalog::default());
+            let known = Known { registry: &registry, catalog: &catalog, looked_at: 0 };
             let mut told = Told { counters, said, timers };
             ledger.save(&Kernel, &known, handoff, 1.0, &mut told, (now, is_last));
             ledger.store.saves

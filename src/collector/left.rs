@@ -62,6 +62,8 @@ pub(super) struct Unopened {
     first: Vec<(Left, bool)>,
     /// How many of them could not be opened for an error.
     failed: usize,
+    /// Whether one of them waits until what was read of it before is acknowledged.
+    is_unacknowledged: bool,
     /// Whether one of the files had gone when it was to be opened. It may have another name now.
     has_vanished: bool,
 }
@@ -76,6 +78,17 @@ impl Unopened {
     pub(super) fn add_awaiting(&mut self, path: &Path) {
         self.awaiting += 1;
         self.add(path, "the link by which it was found is not there");
+    }
+
+    /// Adds a file of which something was read before that is not acknowledged yet.
+    pub(super) fn add_unacknowledged(&mut self, path: &Path) {
+        self.is_unacknowledged = true;
+        self.add(path, "what was read of it before is not acknowledged yet");
+    }
+
+    /// Whether a file waits until what was read of it before is acknowledged.
+    pub(super) const fn is_unacknowledged(&self) -> bool {
+        self.is_unacknowledged
     }
 
     /// How many wait for their turn.

@@ -3,7 +3,6 @@
 //! [`Look`] owns what is wanted of discoveries, what the last one has left, and their pace. It never
 //! asks the system: it is told what was found, and says what follows.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,6 +45,8 @@ const NAMES_PAUSE_MAX: Duration = Duration::from_secs(1);
 const FRUITLESS_MAX: Duration = Duration::from_secs(10);
 /// How long after the birth of a file others are expected.
 const BIRTHS_EXPECTED: Duration = Duration::from_secs(10);
+/// How long it is known which open files there are, while files are born between two discoveries.
+const BIRTHS_PAUSE: Duration = Duration::from_millis(100);
 /// How long a discovery works before it does what cannot wait for its end.
 pub(super) const BREATH_PERIOD: Duration = Duration::from_millis(10);
 /// Divisor of the files that can be known: an eighth is kept for files that are written to.
@@ -71,9 +72,6 @@ pub(super) struct Look {
     breath: Breath,
     /// Further names of the files that the last discovery found, with device and inode.
     aliases: Vec<(PathBuf, (u64, u64))>,
-    /// Known files that were found outside the patterns and could not be opened, or may not be yet, by
-    /// device and inode.
-    unadopted: HashSet<(u64, u64)>,
     /// How many files may be known.
     known_max: usize,
     started: Instant,
@@ -81,6 +79,8 @@ pub(super) struct Look {
     young_from: i64,
     /// When a file was last born whose name the patterns find.
     born_at: Option<Instant>,
+    /// When files that are born are compared with what is open by then.
+    births_from: Option<Instant>,
     /// Whether the first discovery is done.
     is_ready: bool,
     /// Whether the last discovery left files for later because others were new.
@@ -165,11 +165,11 @@ impl Look {
             unwatched: (Unwatched::default(), now),
             breath: Breath::new(now),
             aliases: Vec::new(),
-            unadopted: HashSet::new(),
             known_max,
             started: now,
             young_from: i64::try_from(unix).unwrap_or(i64::MAX),
             born_at: None,
+            births_from: None,
             is_ready: false,
             is_opening_cut: false,
         }
@@ -346,6 +346,16 @@ impl Look {
         self.born_at = Some(now);
     }
 
+    /// Whether files that are born now are compared with what is open by now, rather than with what
+    /// was open a moment ago.
+    pub(super) fn begins_births(&mut self, now: Instant) -> bool {
+        let begins = self.births_from.is_none_or(|from| from <= now);
+        if begins {
+            self.births_from = Some(now + BIRTHS_PAUSE);
+        }
+        begins
+    }
+
     /// Whether files have been born lately.
     pub(super) fn are_births_lately(&self, now: Instant) -> bool {
         self.born_at.is_some_and(|born_at| now < born_at + BIRTHS_EXPECTED)
@@ -361,21 +371,6 @@ impl Look {
     /// Further names of files, with device and inode.
     pub(super) fn aliases(&self) -> impl Iterator<Item = (&Path, (u64, u64))> {
         self.aliases.iter().map(|(name, inode)| (name.as_path(), *inode))
-    }
-
-    /// Begins the search for known files that the patterns do not reach.
-    pub(super) fn begin_search(&mut self) {
-        self.unadopted.clear();
-    }
-
-    /// Notes that a known file was found and is not open.
-    pub(super) fn on_unadopted(&mut self, saved: &Checkpoint) {
-        self.unadopted.insert((saved.device, saved.inode));
-    }
-
-    /// Whether a known file was found that is not open.
-    pub(super) fn is_unadopted(&self, saved: &Checkpoint) -> bool {
-        self.unadopted.contains(&(saved.device, saved.inode))
     }
 
     /// Whether there are no files of which no notification may tell, or nothing has come of

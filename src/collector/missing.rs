@@ -4,6 +4,7 @@
 //! before the agent has run for a minute, or stops. Then each is named once, and not again in later
 //! runs; whenever it is met after all, it goes on where it was left.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Collector;
@@ -11,7 +12,7 @@ use super::left::{Left, NAMED_MAX};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::os::Os;
-use crate::tail::remembered;
+use crate::tail::scout;
 
 /// How long a volume, or a link, may be late.
 const LATE_MAX: Duration = Duration::from_secs(60);
@@ -27,12 +28,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return;
         }
         let look = &self.look;
-        let is_missing = |saved: &Checkpoint| {
+        let is_missing = |saved: &Checkpoint, at: Option<&Path>| {
             !look.notices.is_not_allowed(&saved.path)
-                && !look.is_unadopted(saved)
-                && remembered::is_gone_from_its_place(&self.os, saved)
+                && !at.is_some_and(|at| scout::stands_at(&self.os, saved, at))
+                && scout::is_gone_from_its_place(&self.os, saved)
         };
-        let told = self.remembered.tell(is_missing);
+        let told = self.catalog.tell(is_missing);
         self.ledger.note(!told.is_empty());
         for saved in told.iter().take(NAMED_MAX) {
             tracing::warn!(
@@ -49,7 +50,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// The files that are missing, as this run has named them.
     pub(super) fn missing(&self) -> impl Iterator<Item = (Left, u64)> {
-        self.remembered.told().map(|saved| {
+        self.catalog.told().map(|saved| {
             let reason = match saved.rest {
                 Some(_) => "it is found nowhere: deleted, or on a volume that is not here".into(),
                 None => "it is found nowhere, and how much it held is not known".into(),

@@ -20,13 +20,13 @@
 //! Told to abandon, it saves what is known and ends.
 
 mod adopting;
-mod aside;
 mod closing;
 mod copies;
 mod drain;
 mod expected;
 mod files;
 pub mod fruitless;
+mod idle;
 mod intake;
 mod ledger;
 mod left;
@@ -36,6 +36,7 @@ mod news;
 mod notices;
 mod once;
 mod opening;
+mod originals;
 mod overwritten;
 mod packed;
 mod readers;
@@ -45,7 +46,6 @@ mod refused;
 mod reopening;
 mod report;
 mod rereading;
-mod resting;
 mod said;
 mod stamp;
 mod step;
@@ -58,13 +58,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::aside::Aside;
 use self::drain::Drain;
 use self::intake::Intake;
 use self::ledger::{Known, Ledger, Told};
 pub use self::left::Left;
 use self::look::Look;
 use self::once::Once;
+use self::originals::Originals;
 use self::packed::Packed;
 use self::readers::Readers;
 use self::report::Report;
@@ -82,10 +82,11 @@ use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
+use crate::tail::catalog::Catalog;
 use crate::tail::discover::Patterns;
 use crate::tail::os::Os;
 use crate::tail::registry::Registry;
-use crate::tail::remembered::Remembered;
+use crate::tail::scout::Scout;
 use crate::tail::watch::Watch;
 use crate::{batch, limit, tail};
 
@@ -156,14 +157,16 @@ pub struct Collector<O: Os, K: Keep> {
     patterns: Patterns,
     watch: Watch<O::Watch>,
     registry: Registry,
-    remembered: Remembered,
+    /// Files that are known and not open.
+    catalog: Catalog,
+    scout: Scout,
     readers: Readers<O::File>,
     intake: Intake,
     batcher: Batcher,
     handoff: CollectorEnd,
     counters: CollectorCounters,
-    /// Files that discovery finds and that need not be open.
-    aside: Aside,
+    /// The originals, by what a copy has of them; made when the first copy is suspected in a discovery.
+    originals: Option<Originals>,
     packed: Packed<O::File>,
     said: Said,
     look: Look,
@@ -207,7 +210,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let mut timers = Timers::default();
         let intake = Intake::new(&os, options.limit, options.read_bytes, &mut timers, now);
         let once = Once::new(&os, options.once);
-        let remembered = Remembered::new(loaded.checkpoints, unix, &options.collection);
+        let catalog = Catalog::new(loaded.checkpoints, unix, &options.collection);
         let ledger = Ledger::new(store, options.collection, options.destination, once);
         let seed = u64::from_le_bytes(seed);
         let streams = Streams::new(topic, options.tags, options.shard_hash_keys, seed);
@@ -218,7 +221,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 checkpoint_damaged: loaded.damaged.len() as u64,
                 ..CollectorCounters::default()
             },
-            remembered,
+            catalog,
+            scout: Scout::default(),
             tail: options.tail,
             ledger,
             patterns,
@@ -227,7 +231,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             readers: Readers::new(options.files_max),
             intake,
             handoff,
-            aside: Aside::default(),
+            originals: None,
             packed: Packed::default(),
             said: Said::new(now),
             look,
@@ -386,8 +390,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     // === checkpoint
 
     fn save(&mut self, now: Instant, is_last: bool) {
-        let Self { registry, remembered, aside, counters, said, timers, .. } = self;
-        let known = Known { registry, remembered, aside, looked_at: self.look.looked_at() };
+        let Self { registry, catalog, counters, said, timers, .. } = self;
+        let known = Known { registry, catalog, looked_at: self.look.looked_at() };
         let mut told = Told { counters, said, timers };
         let cores = self.intake.cpu_cores();
         let when = (now, is_last);
@@ -438,9 +442,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn file_sums(&self) -> FileSums {
-        let (missing, missing_bytes) = self.remembered.missing();
+        let (missing, missing_bytes) = self.catalog.missing();
         let sums = FileSums {
-            saved: self.aside.asleep() as u64,
+            saved: self.catalog.deferred() as u64,
             left: self.look.notices.beyond().files,
             failing: self.look.unopened.failed() as u64,
             missing,

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
-use super::aside::found_as;
-use super::copies::{Origin, SOUGHT, UNACKNOWLEDGED};
+use super::copies::{Origin, SOUGHT};
+use super::idle::found_as;
 use super::said::Kind;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
+use crate::tail::catalog::entry::Closed;
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names;
 use crate::tail::discover::Found;
@@ -42,8 +43,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         // What was written over is judged again when all that was read of it has arrived.
         if self.registry.has_ended(&stat) {
-            self.look.unopened.add(&found.path, UNACKNOWLEDGED);
-            self.aside.on_unacknowledged();
+            self.look.unopened.add_unacknowledged(&found.path);
             return Ok(Some(inode));
         }
         // A link may have come into its way since it was found.
@@ -57,7 +57,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         if reader.is_gzip()? {
             if self.was_delivered(&stat) {
-                self.aside.rest(inode, found_as(found));
+                self.catalog.on_closed(inode, Closed::Idle(found_as(found)));
                 return Ok(Some(inode));
             }
             if !self.unpack(&mut reader, &stat, &found.path)? {
@@ -68,21 +68,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Origin::New => None,
             Origin::Known(saved) => Some(saved),
             Origin::CopyOf(suspect) => {
-                if !reader.is_unpacked() {
-                    // It may be renamed or overwritten before it is known what it is.
-                    self.note_waiting(found, true);
-                }
                 self.note_copy((&found.path, &resolved), &reader, found_as(found), suspect, now)?;
                 return Ok(Some(inode));
             }
             Origin::Later => {
-                self.note_waiting(found, false);
+                self.note_waiting(found);
                 self.look.unopened.add(&found.path, SOUGHT);
                 self.look.want_scan();
                 return Ok(Some(inode));
             }
             Origin::Overwritten => {
-                self.aside.rest(inode, found_as(found));
+                self.catalog.on_no_log(inode, &found.path, found_as(found));
                 return Ok(Some(inode));
             }
         };
@@ -143,7 +139,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let (head, stat) = match (outcome, &saved) {
             (Ok(read), _) => read,
             (Err(error), saved) => {
-                saved.iter().cloned().for_each(|saved| self.remembered.put_back(saved));
+                saved.iter().cloned().for_each(|saved| self.catalog.put_back(saved));
                 return Err(error);
             }
         };
@@ -159,7 +155,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             );
         }
         let unix = self.os.wall().as_secs();
-        self.remembered.on_opened(opened.device, opened.inode);
+        self.catalog.on_opened(opened.device, opened.inode);
         let file = self.registry.open(opened, now, unix);
         self.ledger.once.adopt(file, offset, ranges);
         self.make_room_to_read_again(file);
@@ -169,7 +165,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
             tracked.may_be_copy = stat.size == 0 && !names::bases(name.as_bytes()).is_empty();
             tracked.trail = trail.into();
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
-            self.aside.on_opened(file, tracked);
+            if let Some(originals) = &mut self.originals {
+                // Copies of it may be met in this discovery.
+                originals.add(file, tracked);
+            }
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         self.counters.files_opened += 1;

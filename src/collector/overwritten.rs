@@ -92,7 +92,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.counters.seen_bytes = self.counters.seen_bytes.saturating_add(skipped);
             self.note_overwritten(&saved.path, saved.inode, saved.offset, skipped);
         }
-        self.remembered.put_overwritten(saved.clone());
+        self.catalog.put_overwritten(saved.clone());
         true
     }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use super::Collector;
 use super::copies::Origin;
+use super::idle::look_at;
 use super::intake::PIECE_BYTES_MIN;
 use super::reopening::is_stale;
 use super::rereading::{Ahead, Within};
-use super::resting::look_at;
 use super::said::Kind;
 use super::stamp::wall_nanoseconds;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
@@ -41,7 +41,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let gone_at = gone_at.unwrap_or_else(|| wall_nanoseconds(&self.os));
         let may_be_copy = self.may_be_copied_over(file);
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
-        self.aside.end();
+        self.originals = None;
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(0), self.registry.get_mut(restarted.file)) {
             (tracked.opened.head, tracked.may_be_copy) = (head, may_be_copy);
@@ -87,7 +87,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let (mut waiting, state) = (unopened(tracked, self.os.wall().as_secs()), tracked.state);
         let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
         let resolved = reader.path().map_or(resolved, Arc::from);
-        let origin = self.origin_of_unknown(&resolved, &reader);
+        let origin = self.origin_of_unknown(&resolved, &reader, false);
         // Without a name it could not be opened again.
         let is_nameless = state == State::Deleted;
         let saved = match origin {
@@ -108,7 +108,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Ok(Origin::Overwritten) => {
                 self.let_go(file);
                 if let Some((inode, found_as)) = look_at(&self.os, &resolved) {
-                    self.aside.rest(inode, found_as);
+                    self.catalog.on_no_log(inode, &path, found_as);
                 }
                 return Ok(false);
             }

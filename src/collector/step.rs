@@ -81,7 +81,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Step::Turn => {
                 self.turn(now);
                 self.finish_drain(now);
-                self.settle();
+                self.close_accounts();
                 if self.drain.is_abandoned() {
                     self.take_stock(now);
                 }
@@ -169,7 +169,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let sees_events = !timers.holds(Timer::TurnFrom, now) && self.watch.channel().is_some();
         // A turn that is near is waited for without looking at events: they would only wake it.
         let waits_for_turn = timers.holds(Timer::TurnFrom, now) && self.watch.channel().is_some();
-        if waits_for_turn || (self.aside.asleep() > 0 && !is_paused) {
+        if waits_for_turn || (self.catalog.deferred() > 0 && !is_paused) {
             deadlines.push(Some(timers.free_at(&[Timer::TurnFrom], now)));
         }
         if waits_for_turn && self.expects_births(now) {

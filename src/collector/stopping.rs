@@ -125,8 +125,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             LastLook::Now => {}
         }
         self.drain.on_look(grown_at);
-        self.rest_unpacked();
-        self.settle();
+        self.close_unpacked();
+        self.close_accounts();
         let before = self.progress();
         self.discover(now);
         let (prospect, has_vanished) = (self.prospect(), self.look.unopened.has_vanished());
@@ -201,7 +201,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             summary.undelivered_files += 1;
             summary.undelivered_bytes += bytes;
         }
-        let doubtful = self.aside.in_doubt(&self.registry).map(|copy| Left {
+        let doubtful = self.catalog.in_doubt(&self.registry).map(|copy| Left {
             path: copy.path.clone(),
             bytes: Some(copy.offset),
             reason: "it equals a file that nobody touches: it is its copy, or one of its own"

@@ -31,9 +31,9 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Whether a compressed file was delivered before and has not changed since.
     pub(super) fn was_delivered(&self, stat: &Stat) -> bool {
-        self.remembered.get(stat.device, stat.inode).is_some_and(|saved| {
+        self.catalog.closed((stat.device, stat.inode)).is_some_and(|saved| {
             let changed_unix = u64::try_from(stat.changed / 1_000_000_000).unwrap_or(u64::MAX);
-            saved.is_done && saved.born == stat.born && changed_unix < saved.seen_unix
+            saved.born == stat.born && changed_unix < saved.seen_unix
         })
     }
 
@@ -130,7 +130,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(None);
         }
         // Where a file with these first bytes may have been left.
-        let saved = self.remembered.checkpoints().flat_map(|saved| {
+        let saved = self.catalog.checkpoints().flat_map(|saved| {
             let ends = saved.ranges.iter().map(|range| range.end);
             let places = saved.trail.iter().map(|(offset, _)| *offset);
             ends.chain(places).chain([saved.offset]).map(|offset| (saved.head, offset))
@@ -249,13 +249,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     /// Closes compressed files that are delivered: they do not grow.
-    pub(super) fn rest_unpacked(&mut self) {
+    pub(super) fn close_unpacked(&mut self) {
         for file in self.unpacked() {
-            self.rest_unpacked_one(file);
+            self.close_unpacked_one(file);
         }
     }
 
-    fn rest_unpacked_one(&mut self, file: FileKey) {
+    fn close_unpacked_one(&mut self, file: FileKey) {
         let is_delivered = self.registry.get(file).is_some_and(Tracked::is_delivered);
         let Some(reader) = self.readers.get(&file).filter(|_| is_delivered) else { return };
         let Some(gzip) = reader.gzip().filter(|gzip| gzip.is_measured()) else { return };
@@ -269,7 +269,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             );
         }
         drop(gzip);
-        self.rest(file);
+        self.close_for_now(file);
         // One that may hold the same waited for it.
         self.look.want_scan_if(self.look.unopened.count() > 0);
     }

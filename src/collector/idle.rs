@@ -11,25 +11,26 @@ use super::timers::Timer;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
+use crate::tail::catalog::entry::Closed;
 use crate::tail::discover::Found;
 use crate::tail::os::Os;
 use crate::tail::registry::{FoundAs, State};
 
 /// Most files that the first discovery opens at once although they are as they were delivered. The
 /// agent opens the others after it.
-const AWAKE_MAX: u64 = 64;
+const OPENED_FIRST_MAX: u64 = 64;
 /// How long the opening of files that were left closed at the start may take, before mail and
 /// events are looked at again.
-const WAKING_MAX: Duration = Duration::from_millis(5);
+const OPENING_MAX: Duration = Duration::from_millis(5);
 /// Most checkpoints of files that wait to be opened, beside those that can be known.
 const WAITING_MAX: usize = 10_000;
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Leaves a file closed for the moment, so that the first discovery of thousands is soon over: it
     /// is as long as it was delivered. Its bytes are compared when it is opened, a moment later.
-    pub(super) fn may_sleep(&mut self, found: &Found) -> bool {
+    pub(super) fn may_defer(&mut self, found: &Found) -> bool {
         let is_first = !self.look.is_ready() && self.drain.is_running();
-        if !is_first || self.counters.files_opened < AWAKE_MAX {
+        if !is_first || self.counters.files_opened < OPENED_FIRST_MAX {
             return false;
         }
         let is_it = |saved: &Checkpoint| {
@@ -38,46 +39,43 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 && saved.path.as_os_str() == found.path.as_os_str()
         };
         let is_text = found.path.extension().is_none_or(|extension| extension != "gz");
-        let may = is_text && self.remembered.get(found.device, found.inode).is_some_and(is_it);
-        if may {
-            let saved = self.remembered.get(found.device, found.inode);
-            if let Some(resolved) = saved.map(|saved| saved.resolved.clone()) {
-                self.note_in_place(&found.path, &resolved);
-            }
-            self.remembered.let_sleep(found.device, found.inode);
-            self.aside.sleep(found);
-        }
-        may
+        let saved =
+            self.catalog.get(found.device, found.inode).filter(|saved| is_text && is_it(saved));
+        let Some(resolved) = saved.map(|saved| saved.resolved.clone()) else { return false };
+        self.note_in_place(&found.path, &resolved);
+        self.catalog.defer((found.device, found.inode), found_as(found));
+        true
     }
 
     /// Opens some of the files that were left closed at the start, as many at most as there are
     /// descriptors. The others stay closed, but for those that were written to since they were
     /// delivered.
-    pub(super) fn wake(&mut self, now: Instant) {
+    pub(super) fn open_deferred(&mut self, now: Instant) {
         if self.timers.holds(Timer::ReadFrom, now) {
             return;
         }
         self.said.hush(Some(Kind::Shipping));
-        let until = self.os.now() + WAKING_MAX;
-        while let Some(found) = self.aside.next_asleep() {
-            let inode = (found.device, found.inode);
+        let until = self.os.now() + OPENING_MAX;
+        while let Some((saved, (size, modified))) = self.catalog.next_deferred() {
+            let Checkpoint { path, device, inode, .. } = saved;
+            let (path, device, inode) = (path.clone(), *device, *inode);
+            let found = Found { path, device, inode, size, modified };
             if !self.drain.is_running() {
-                self.aside.forget_asleep();
+                self.catalog.forget_deferred();
                 break;
             }
             if self.readers.are_full() && !self.is_written_since(&found) {
                 continue;
             }
-            // It has changed or gone, and was seen to.
-            if !self.aside.wakes(&found) {
-                continue;
-            }
             let outcome = self.open_found(&found, now);
-            self.remembered.wake(found.device, found.inode);
-            match self.registry.find(found.device, found.inode) {
+            self.catalog.on_woken((device, inode));
+            match self.registry.find(device, inode) {
                 Some(file) => self.refresh_names_of(file),
                 // It was replaced or cannot be opened: a discovery takes care of it.
-                None => self.look.want_scan_if(!matches!(outcome, Ok(Some(same)) if same == inode)),
+                None => {
+                    let is_it = matches!(outcome, Ok(Some(same)) if same == (device, inode));
+                    self.look.want_scan_if(!is_it);
+                }
             }
             if self.os.now() >= until {
                 break;
@@ -90,28 +88,28 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn is_written_since(&self, found: &Found) -> bool {
         let (seconds, nanoseconds) = found.modified;
         let modified = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
-        let saved = self.remembered.get(found.device, found.inode);
+        let saved = self.catalog.get(found.device, found.inode);
         saved.is_none_or(|saved| modified >= saved.looked_at)
     }
 
     /// Opens files again that were closed after they had been renamed, if they were written to
     /// since.
     pub(super) fn look_at_renamed(&mut self, now: Instant) {
-        let changed = self.aside.changed_since_renamed(now, |place| look_at(&self.os, place));
-        for ((device, inode), place) in changed {
-            self.remembered.search_for(device, inode);
-            self.remembered.search_again(&place);
+        for (inode, place, found_as) in self.catalog.renamed(now) {
+            if look_at(&self.os, &place) != Some((inode, found_as)) {
+                self.catalog.search_for(inode);
+                self.scout.search_again(&place);
+            }
         }
     }
 
     /// Remembers a file that was found and cannot be opened yet, so that it is known whatever it is
     /// called then.
-    pub(super) fn note_waiting(&mut self, found: &Found, is_in_doubt: bool) {
+    pub(super) fn note_waiting(&mut self, found: &Found) {
         let inode = (found.device, found.inode);
         // What waits may be any number, and be gone before its turn.
-        let is_full = self.remembered.len() >= self.look.known_max() + WAITING_MAX;
-        let size = if is_in_doubt { 0 } else { found.size };
-        if self.remembered.note_grown(found.device, found.inode, size) || is_full {
+        let is_full = self.catalog.len() >= self.look.known_max() + WAITING_MAX;
+        if self.catalog.note_grown(inode, found.size) || is_full {
             return;
         }
         let Ok(facts) = self.os.stat(&found.path) else { return };
@@ -127,7 +125,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             inode: found.inode,
             born: facts.born,
             seen_unix: self.os.wall().as_secs(),
-            rest: Some(size),
+            rest: Some(found.size),
             ..Checkpoint::default()
         };
         self.wait_to_be_opened(waiting, true);
@@ -136,19 +134,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Remembers a file of which nothing was read. If no pattern finds it, it is searched for where
     /// it was.
     pub(super) fn wait_to_be_opened(&mut self, waiting: Checkpoint, is_found: bool) {
-        let (inode, place) = ((waiting.device, waiting.inode), waiting.resolved.clone());
-        self.remembered.put_back(waiting);
-        if is_found {
-            self.remembered.let_sleep(inode.0, inode.1);
-            self.aside.wait(inode);
-        } else {
-            self.remembered.search_again(&place);
+        if !is_found {
+            self.scout.search_again(&waiting.resolved);
         }
+        self.catalog.wait(waiting, is_found);
     }
 
     /// Begins to open files: which are open, and which may be closed, is not what it was.
     pub(super) fn begin_opening(&mut self) {
-        self.aside.end();
+        self.originals = None;
         self.readers.look_again();
     }
 
@@ -163,31 +157,33 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.readers.run_short();
             return Err(io::Error::other("it waits for a descriptor"));
         };
-        self.rest(file);
+        self.close_for_now(file);
         Ok(())
     }
 
     /// Closes a delivered file. If the patterns find the file, it is opened again when it changes.
-    pub(super) fn rest(&mut self, file: FileKey) {
+    pub(super) fn close_for_now(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
-        let inode = (tracked.opened.device, tracked.opened.inode);
-        match tracked.state {
-            State::Active => self.aside.rest(inode, tracked.sighting.found_as),
-            State::Rotated => {
-                let place = tracked.opened.resolved.to_path_buf();
-                if let Some((found, found_as)) = look_at(&self.os, &place)
-                    && found == inode
-                {
-                    self.aside.rest_renamed(inode, place, found_as, tracked.growth.at);
-                }
-            }
-            State::Deleted => {}
-        }
+        let (inode, since) = ((tracked.opened.device, tracked.opened.inode), tracked.growth.at);
+        let closed = match tracked.state {
+            State::Active => Some(Closed::Idle(tracked.sighting.found_as)),
+            State::Rotated => look_at(&self.os, &tracked.opened.resolved)
+                .filter(|(found, _)| *found == inode)
+                .map(|(_, found_as)| Closed::Renamed(found_as, since)),
+            State::Deleted => None,
+        };
         self.note_left_open(file);
         self.close(file);
         // Its checkpoint must be there when it is opened again.
-        self.settle();
+        self.close_accounts();
+        if let Some(closed) = closed {
+            self.catalog.on_closed(inode, closed);
+        }
     }
+}
+
+pub(super) fn found_as(found: &Found) -> FoundAs {
+    (found.size, found.modified)
 }
 
 /// Device and inode of what is at a real path, and its size and time of change.

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
+use crate::tail::catalog::REMOVED_MAX;
 use crate::tail::os::kernel::Kernel;
 
 fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
@@ -22,17 +23,31 @@ fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
 fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
     let reader = Reader::open(&Kernel, path).unwrap();
     let stat = reader.stat().unwrap();
-    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
-    let found = remembered.claim(&Kernel, "/share/logs/app.log".as_ref(), &reader, stat).unwrap();
-    assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
+    let mut known = Anywhere::new(vec![checkpoint.clone()]);
+    let found =
+        super::claim(&mut known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
+            .unwrap();
+    assert_eq!(found.is_some(), known.catalog.checkpoints().next().is_none());
     found.map(|(_, found)| found)
 }
 
 /// Somebody who may look into every directory.
 #[derive(Default)]
 struct Anywhere {
-    remembered: Remembered,
+    catalog: Catalog,
+    scout: Scout,
     pulses: usize,
+}
+
+impl Anywhere {
+    fn new(checkpoints: Vec<Checkpoint>) -> Self {
+        Self { catalog: Catalog::new(checkpoints, 1000, "default"), ..Self::default() }
+    }
+
+    /// Where files may be.
+    fn whereabouts(&mut self, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
+        whereabouts(self, unix).paths
+    }
 }
 
 impl Seeker for Anywhere {
@@ -42,8 +57,8 @@ impl Seeker for Anywhere {
         Kernel
     }
 
-    fn remembered(&mut self) -> &mut Remembered {
-        &mut self.remembered
+    fn known(&mut self) -> (&mut Catalog, &mut Scout) {
+        (&mut self.catalog, &mut self.scout)
     }
 
     fn enter(&self, dir: &Path) -> Option<PathBuf> {
@@ -56,11 +71,11 @@ impl Seeker for Anywhere {
 }
 
 /// What an opened file is a copy of, if at least `from` bytes of that were delivered.
-fn original_of(remembered: &mut Remembered, path: &Path, from: u64) -> Option<Original> {
+fn original_of(catalog: &mut Catalog, path: &Path, from: u64) -> Option<Original> {
     let reader = Reader::open(&Kernel, path).unwrap();
     let suspect =
         Suspect { os: Kernel, place: path, reader: &reader, stat: reader.stat().unwrap() };
-    remembered.original_of(&suspect, from).unwrap()
+    super::original_of(catalog, &suspect, from).unwrap()
 }
 
 /// Where a copy of what is gone goes on.
@@ -69,14 +84,6 @@ fn goes_on_at(original: Option<&Original>) -> Option<u64> {
         Original::Gone(saved) => saved.offset,
         other => panic!("{other:?}"),
     })
-}
-
-/// Where files may be, with every directory open.
-fn whereabouts(remembered: &mut Remembered, unix: u64) -> Vec<(PathBuf, Checkpoint)> {
-    let mut seeker = Anywhere { remembered: std::mem::take(remembered), pulses: 0 };
-    let found = super::whereabouts(&mut seeker, unix).paths;
-    *remembered = seeker.remembered;
-    found
 }
 
 #[test]
@@ -102,9 +109,14 @@ fn a_file_takes_its_own_checkpoint_only() {
     let short = saved(&path, &text, 255);
     let elsewhere = Checkpoint { device: own.device + 1, ..short };
     let reader = Reader::open(&Kernel, &path).unwrap();
-    let mut remembered = Remembered::new(vec![elsewhere], 1000, "default");
-    let found =
-        remembered.claim(&Kernel, "/share/logs/app.log".as_ref(), &reader, reader.stat().unwrap());
+    let mut known = Anywhere::new(vec![elsewhere]);
+    let found = super::claim(
+        &mut known.catalog,
+        &Kernel,
+        "/share/logs/app.log".as_ref(),
+        &reader,
+        reader.stat().unwrap(),
+    );
     let (found, meaning) = found.unwrap().unwrap();
     assert_eq!((found.offset, meaning), (0, Match::Again), "few bytes prove nothing there");
     assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
@@ -121,17 +133,14 @@ fn a_renamed_file_is_found_where_it_was() {
     let checkpoint = saved(&path, "one\n", 4);
     let renamed = dir.path().join("app.log.1");
     fs::rename(&path, &renamed).unwrap();
-    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
+    let mut known = Anywhere::new(vec![checkpoint.clone()]);
 
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [(renamed.clone(), checkpoint.clone())]);
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
-    remembered.search_again(&renamed);
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [(renamed.clone(), checkpoint.clone())]);
+    assert_eq!(known.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
+    assert_eq!(known.whereabouts(u64::MAX), [], "no name has changed since");
+    known.scout.search_again(&renamed);
+    assert_eq!(known.whereabouts(u64::MAX), [(renamed.clone(), checkpoint.clone())]);
     fs::rename(&renamed, dir.path().join("app.log.2")).unwrap();
-    assert_eq!(
-        whereabouts(&mut remembered, u64::MAX),
-        [(dir.path().join("app.log.2"), checkpoint)]
-    );
+    assert_eq!(known.whereabouts(u64::MAX), [(dir.path().join("app.log.2"), checkpoint)]);
 }
 
 /// A directory was moved, and a link to it stands in its place.
@@ -151,16 +160,16 @@ fn files_of_one_directory_under_two_paths_are_found_together() {
         let dir = if name == "b.log" { &old } else { &new };
         Checkpoint { resolved: dir.join(name), ..one }
     });
-    let mut remembered = Remembered::new(known.to_vec(), 1000, "default");
+    let mut known = Anywhere::new(known.to_vec());
 
-    let found = whereabouts(&mut remembered, u64::MAX);
+    let found = known.whereabouts(u64::MAX);
 
     let mut found: Vec<_> = found.into_iter().map(|(path, _)| path).collect();
     found.sort();
     assert_eq!(found, ["a.log.1", "b.log.1", "c.log.1"].map(|name| new.join(name)));
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
-    remembered.search_again(&new.join("b.log.1"));
-    assert_eq!(whereabouts(&mut remembered, u64::MAX).len(), 3);
+    assert_eq!(known.whereabouts(u64::MAX), [], "no name has changed since");
+    known.scout.search_again(&new.join("b.log.1"));
+    assert_eq!(known.whereabouts(u64::MAX).len(), 3);
 }
 
 /// A search lets others have their turn with each name.
@@ -176,10 +185,9 @@ fn a_search_pulses_with_each_name() {
         fs::write(dir.path().join(format!("{number}.log")), "").unwrap();
         fs::write(below.join(format!("{number}.log")), "").unwrap();
     }
-    let mut seeker =
-        Anywhere { remembered: Remembered::new(vec![known], 1000, "default"), pulses: 0 };
+    let mut seeker = Anywhere::new(vec![known]);
 
-    assert_eq!(super::whereabouts(&mut seeker, u64::MAX).paths, []);
+    assert_eq!(seeker.whereabouts(u64::MAX), []);
 
     assert!(seeker.pulses > 200, "{}", seeker.pulses);
 }
@@ -196,17 +204,16 @@ fn a_copied_file_is_found_in_its_place() {
     // Another file has got its inode number there.
     let inode = fs::metadata(&other).unwrap().ino();
     let copied = Checkpoint { device: own.device + 1, inode, ..own.clone() };
-    let mut remembered = Remembered::new(vec![copied.clone()], 1000, "default");
+    let mut known = Anywhere::new(vec![copied.clone()]);
 
-    let found = whereabouts(&mut remembered, u64::MAX);
+    let found = known.whereabouts(u64::MAX);
 
     assert_eq!(found, [(other.clone(), copied.clone()), (path.clone(), copied.clone())]);
     let copied = Checkpoint { inode: u64::MAX, ..copied };
     assert_eq!(claim(&copied, &path), Some(Match::Resume));
     assert_eq!(claim(&copied, &other), None, "it has only the bytes, and the path as configured");
-    let mut remembered =
-        Remembered::new(vec![Checkpoint { inode: u64::MAX, ..own }], 1000, "default");
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "another file of this disk");
+    let mut known = Anywhere::new(vec![Checkpoint { inode: u64::MAX, ..own }]);
+    assert_eq!(known.whereabouts(u64::MAX), [], "another file of this disk");
 }
 
 /// Makes checkpoints of files that are not there, seen so long before second `10_000_000`.
@@ -221,37 +228,6 @@ fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
     ages.enumerate().map(one).collect()
 }
 
-fn count_kept(checkpoints: Vec<Checkpoint>, unix: u64) -> usize {
-    Remembered::new(checkpoints, unix, "default").checkpoints().count()
-}
-
-#[test]
-fn what_is_never_met_goes_after_a_month_of_the_agents_time() {
-    let kept = |age, unix| count_kept(seen_before([0, age].into_iter()), unix);
-    let (month, now) = (UNSEEN_SECONDS_MAX, 10_000_000);
-    assert_eq!(kept(month - 1, now), 2);
-    assert_eq!(kept(month, now), 1);
-    assert_eq!(kept(month - 1, now + 100 * month), 2, "no agent ran meanwhile");
-    assert_eq!(kept(month - 1, u64::MAX), 2, "the clock of now is wrong");
-    assert_eq!(kept(month, now - 1), 2, "the clock of then was wrong");
-}
-
-#[test]
-fn however_many_were_there_at_the_end_are_known() {
-    let live = || std::iter::repeat_n(LIVE_SECONDS - 1, 3 * UNSEEN_MAX);
-    let older = || std::iter::repeat_n(LIVE_SECONDS, 2 * UNSEEN_MAX);
-    let now = 10_000_000;
-    let count = |ages| count_kept(ages, now);
-    assert_eq!(count(seen_before(std::iter::once(0).chain(live()))), 3 * UNSEEN_MAX + 1);
-    assert_eq!(count(seen_before(std::iter::once(0).chain(older()))), UNSEEN_MAX + 1);
-    let both = older().chain(live()).chain([0]);
-    assert_eq!(count(seen_before(both)), 4 * UNSEEN_MAX + 1);
-    // Half of them were saved by a clock that was a year ahead.
-    let mut ahead = seen_before(std::iter::repeat_n(0, 4 * UNSEEN_MAX));
-    ahead.iter_mut().step_by(2).for_each(|one| one.seen_unix += 365 * LIVE_SECONDS);
-    assert_eq!(count(ahead), 4 * UNSEEN_MAX);
-}
-
 #[test]
 fn of_files_whose_directories_were_removed_those_seen_last_are_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -262,18 +238,18 @@ fn of_files_whose_directories_were_removed_those_seen_last_are_kept() {
             let place = dir.path().join(format!("job-{}/app.log", number % 20));
             (one.device, one.resolved) = (device, place);
         }
-        Remembered::new(all, 10_000_000, "default")
+        Anywhere { catalog: Catalog::new(all, 10_000_000, "default"), ..Anywhere::default() }
     };
-    let left = |remembered: &mut Remembered, unix| {
-        assert_eq!(whereabouts(remembered, unix), []);
-        remembered.checkpoints().count()
+    let left = |known: &mut Anywhere, unix| {
+        assert_eq!(known.whereabouts(unix), []);
+        known.catalog.checkpoints().count()
     };
 
     let mut removed = known(device);
     assert_eq!(left(&mut removed, 100), 1500);
     assert_eq!(left(&mut removed, 99 + AWAY_SECONDS), 1500, "they may be late");
     assert_eq!(left(&mut removed, 100 + AWAY_SECONDS), AWAY_MAX);
-    let oldest = removed.checkpoints().map(|one| one.seen_unix).min();
+    let oldest = removed.catalog.checkpoints().map(|one| one.seen_unix).min();
     assert_eq!(oldest, Some(10_000_000 - AWAY_MAX as u64 + 1));
 
     let mut unmounted = known(device + 1);
@@ -298,19 +274,20 @@ fn a_file_whose_directory_was_away_is_known() {
     let path = dir.join("app.log");
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
-    let mut remembered = Remembered::new(vec![checkpoint.clone()], 1000, "default");
-    assert_eq!(whereabouts(&mut remembered, u64::MAX / 2).len(), 1);
+    let mut known = Anywhere::new(vec![checkpoint.clone()]);
+    assert_eq!(known.whereabouts(u64::MAX / 2).len(), 1);
 
     fs::rename(&dir, &aside).unwrap();
     let moved = (aside.join("app.log"), checkpoint.clone());
-    assert_eq!(whereabouts(&mut remembered, u64::MAX / 2), [moved], "it is beside");
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [], "no name has changed since");
+    assert_eq!(known.whereabouts(u64::MAX / 2), [moved], "it is beside");
+    assert_eq!(known.whereabouts(u64::MAX), [], "no name has changed since");
     fs::rename(&aside, &dir).unwrap();
 
-    assert_eq!(whereabouts(&mut remembered, u64::MAX), [(path.clone(), checkpoint)]);
+    assert_eq!(known.whereabouts(u64::MAX), [(path.clone(), checkpoint)]);
     let reader = Reader::open(&Kernel, &path).unwrap();
     let stat = reader.stat().unwrap();
-    let (_, found) = remembered.claim(&Kernel, &path, &reader, stat).unwrap().unwrap();
+    let (_, found) =
+        super::claim(&mut known.catalog, &Kernel, &path, &reader, stat).unwrap().unwrap();
     assert_eq!(found, Match::Resume);
 }
 
@@ -324,10 +301,10 @@ fn a_copy_is_known_by_its_name_and_its_bytes() {
     let claim = |name: &str, text: &str| {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
-        let mut remembered = Remembered::default();
-        remembered.put_gone(gone.clone());
-        let found = original_of(&mut remembered, &path, 0);
-        assert_eq!(found.is_some(), remembered.checkpoints().next().is_none());
+        let mut known = Anywhere::default();
+        known.catalog.put_removed(gone.clone());
+        let found = original_of(&mut known.catalog, &path, 0);
+        assert_eq!(found.is_some(), known.catalog.checkpoints().next().is_none());
         goes_on_at(found.as_ref())
     };
 
@@ -336,21 +313,6 @@ fn a_copy_is_known_by_its_name_and_its_bytes() {
     assert_eq!(claim("app2.log", text), None, "another name");
     assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
     assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
-}
-
-#[test]
-fn what_is_met_does_not_age() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
-    fs::write(&path, "one\n").unwrap();
-    let checkpoint = saved(&path, "one\n", 4);
-    let mut remembered = Remembered::default();
-    remembered.put_done(checkpoint.clone());
-    remembered.on_met(checkpoint.device, checkpoint.inode, 5000);
-
-    let saved = remembered.checkpoints().cloned().collect();
-    let restarted = Remembered::new(saved, 1000 + UNSEEN_SECONDS_MAX, "default");
-    assert!(restarted.get(checkpoint.device, checkpoint.inode).is_some());
 }
 
 #[test]
@@ -364,11 +326,11 @@ fn a_copy_shorter_than_what_was_delivered_is_known_by_where_readings_ended() {
     let claim = |text: &str, from| {
         let copy = dir.path().join("app.log.1");
         fs::write(&copy, text).unwrap();
-        let mut remembered = Remembered::default();
+        let mut known = Anywhere::default();
         let trail = vec![place(4), place(8), place(14)];
         let gone = Checkpoint { head: Fingerprint::of_head(b"one\n"), trail, ..gone.clone() };
-        remembered.put_gone(gone);
-        goes_on_at(original_of(&mut remembered, &copy, from).as_ref())
+        known.catalog.put_removed(gone);
+        goes_on_at(original_of(&mut known.catalog, &copy, from).as_ref())
     };
 
     assert_eq!(claim(text, 0), Some(14));
@@ -386,13 +348,13 @@ fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
     let checkpoint = saved(&path, "one\ntwo\n", 8);
     let copy = dir.path().join("app.log.1");
     fs::copy(&path, &copy).unwrap();
-    let mut remembered = Remembered::default();
-    remembered.put_done(checkpoint.clone());
+    let mut known = Anywhere::default();
+    known.catalog.put_closed(checkpoint.clone());
 
-    let found = original_of(&mut remembered, &copy, 0);
+    let found = original_of(&mut known.catalog, &copy, 0);
 
     assert_eq!(found, Some(Original::There(Checkpoint { is_done: true, ..checkpoint.clone() })));
-    assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
+    assert!(known.catalog.get(checkpoint.device, checkpoint.inode).is_some());
 }
 
 #[test]
@@ -403,28 +365,28 @@ fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
-    let mut remembered = Remembered::default();
-    remembered.put_done(checkpoint.clone());
+    let mut known = Anywhere::default();
+    known.catalog.put_closed(checkpoint.clone());
 
-    assert_eq!(whereabouts(&mut remembered, 0), []);
-    assert!(remembered.get(checkpoint.device, checkpoint.inode).is_some());
-    remembered.search_for(checkpoint.device, checkpoint.inode);
-    assert_eq!(whereabouts(&mut remembered, 0).len(), 1);
+    assert_eq!(known.whereabouts(0), []);
+    assert!(known.catalog.get(checkpoint.device, checkpoint.inode).is_some());
+    known.catalog.search_for((checkpoint.device, checkpoint.inode));
+    assert_eq!(known.whereabouts(0).len(), 1);
     fs::remove_file(&path).unwrap();
-    assert_eq!(whereabouts(&mut remembered, 0), []);
-    assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "not found, it is gone");
+    assert_eq!(known.whereabouts(0), []);
+    assert_eq!(known.catalog.checkpoints().next().unwrap().inode, 0, "not found, it is gone");
 
     fs::write(&path, "one\n").unwrap();
     let checkpoint = saved(&path, "one\n", 4);
-    remembered = Remembered::default();
-    remembered.put_done(checkpoint.clone());
+    known = Anywhere::default();
+    known.catalog.put_closed(checkpoint.clone());
     fs::remove_file(&path).unwrap();
-    assert_eq!(whereabouts(&mut remembered, 0), []);
-    assert_eq!(remembered.checkpoints().next().unwrap().inode, 0, "it is gone");
-    for _ in 0..=GONE_MAX {
-        remembered.put_gone(checkpoint.clone());
+    assert_eq!(known.whereabouts(0), []);
+    assert_eq!(known.catalog.checkpoints().next().unwrap().inode, 0, "it is gone");
+    for _ in 0..=REMOVED_MAX {
+        known.catalog.put_removed(checkpoint.clone());
     }
-    assert_eq!(remembered.checkpoints().count(), GONE_MAX);
+    assert_eq!(known.catalog.checkpoints().count(), REMOVED_MAX);
 }
 
 /// Some file systems, such as FUSE and layers of an overlay, tell other inodes along with the
@@ -434,13 +396,13 @@ fn what_is_in_its_place_is_not_gone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
     fs::write(&path, "one\n").unwrap();
-    let mut remembered = Remembered::default();
-    remembered.put_done(saved(&path, "one\n", 4));
+    let mut known = Anywhere::default();
+    known.catalog.put_closed(saved(&path, "one\n", 4));
     let listed = HashMap::from([(u64::from(u32::MAX), path)]);
 
-    remembered.compare_names(&Kernel, &[0], &listed, Some(1), &mut Vec::new());
+    compare_names(&Kernel, &mut known.catalog, &[0], &listed, Some(1), &mut Vec::new());
 
-    assert_ne!(remembered.checkpoints().next().unwrap().inode, 0);
+    assert_ne!(known.catalog.checkpoints().next().unwrap().inode, 0);
 }
 
 /// A file that was named as missing, came back and could not be opened is missing still at the
@@ -451,68 +413,33 @@ fn what_is_put_back_is_still_told_of() {
     let path = dir.path().join("app.log");
     fs::write(&path, "one\ntwo\n").unwrap();
     let known = Checkpoint { rest: Some(4), ..saved(&path, "one\ntwo\n", 4) };
-    let mut remembered = Remembered::new(vec![known], 1000, "default");
-    assert_eq!(remembered.tell(|_| true).len(), 1);
-    let claim = |remembered: &mut Remembered| {
+    let mut known = Anywhere::new(vec![known]);
+    assert_eq!(known.catalog.tell(|_, _| true).len(), 1);
+    let claim = |known: &mut Anywhere| {
         let reader = Reader::open(&Kernel, &path).unwrap();
         let stat = reader.stat().unwrap();
-        remembered.claim(&Kernel, "/share/logs/app.log".as_ref(), &reader, stat).unwrap().unwrap().0
+        super::claim(&mut known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
+            .unwrap()
+            .unwrap()
+            .0
     };
 
-    let taken = claim(&mut remembered);
-    assert_eq!((remembered.told().count(), remembered.missing()), (0, (0, 0)));
-    remembered.put_back(taken);
+    let taken = claim(&mut known);
+    assert_eq!((known.catalog.told().count(), known.catalog.missing()), (0, (0, 0)));
+    known.catalog.put_back(taken);
 
-    assert_eq!((remembered.told().count(), remembered.missing()), (1, (1, 4)));
-    assert_eq!(remembered.tell(|_| true).len(), 0, "it is no news");
-    let taken = claim(&mut remembered);
-    remembered.put_done(Checkpoint { is_told: false, rest: Some(0), ..taken });
-    assert_eq!((remembered.told().count(), remembered.missing()), (0, (0, 0)), "it is delivered");
-    let known = Checkpoint { is_told: true, ..claim(&mut remembered) };
-    let mut later = Remembered::new(vec![known], 1000, "default");
+    assert_eq!((known.catalog.told().count(), known.catalog.missing()), (1, (1, 4)));
+    assert_eq!(known.catalog.tell(|_, _| true).len(), 0, "it is no news");
+    let taken = claim(&mut known);
+    known.catalog.put_closed(Checkpoint { is_told: false, rest: Some(0), ..taken });
+    assert_eq!(
+        (known.catalog.told().count(), known.catalog.missing()),
+        (0, (0, 0)),
+        "it is delivered"
+    );
+    let known = Checkpoint { is_told: true, ..claim(&mut known) };
+    let mut later = Anywhere::new(vec![known]);
     let taken = claim(&mut later);
-    later.put_back(taken);
-    assert_eq!(later.told().count(), 0, "an earlier run has told of it");
-}
-
-/// The files are on the disk still, under names that no pattern finds.
-#[test]
-fn of_delivered_files_that_left_the_patterns_those_seen_last_are_kept() {
-    let mut remembered = Remembered::default();
-    let old = 100;
-    for (number, one) in seen_before((0..UNSEEN_MAX as u64 + old).rev()).into_iter().enumerate() {
-        match number {
-            // The oldest of all: it waits to be delivered; the next one is found.
-            0 => remembered.put_back(one),
-            _ => remembered.put_done(one),
-        }
-    }
-    let is_found = |inode| inode == (0, 2);
-
-    remembered.forget_unfound(is_found);
-
-    assert_eq!(remembered.checkpoints().count(), UNSEEN_MAX + 2);
-    for inode in [1, 2, old + 1, UNSEEN_MAX as u64 + old] {
-        assert!(remembered.get(0, inode).is_some(), "{inode}");
-    }
-    assert!(remembered.get(0, old).is_none());
-    remembered.forget_unfound(is_found);
-    assert_eq!(remembered.checkpoints().count(), UNSEEN_MAX + 2);
-}
-
-/// What another collection shipped is not read on by this one, and not forgotten.
-#[test]
-fn a_file_of_another_collection_is_left_and_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
-    fs::write(&path, "one\n").unwrap();
-    let of = |owner: Option<&str>| Checkpoint {
-        owner: owner.map(Into::into),
-        ..saved(&path, "one\n", 4)
-    };
-    for (owner, is_ours) in [(None, true), (Some("default"), true), (Some("other"), false)] {
-        let remembered = Remembered::new(vec![of(owner)], 1000, "default");
-        assert_eq!(remembered.checkpoints().count(), usize::from(is_ours), "{owner:?}");
-        assert_eq!(remembered.foreign().len(), usize::from(!is_ours), "{owner:?}");
-    }
+    later.catalog.put_back(taken);
+    assert_eq!(later.catalog.told().count(), 0, "an earlier run has told of it");
 }
