@@ -62,7 +62,7 @@ pub(super) struct Unopened {
     first: Vec<(Left, bool)>,
     /// How many of them could not be opened for an error.
     failed: usize,
-    /// Whether one of them waits until what was read of it before is acknowledged.
+    /// Whether something waits until what was read of a file is acknowledged.
     is_unacknowledged: bool,
     /// Whether one of the files had gone when it was to be opened. It may have another name now.
     has_vanished: bool,
@@ -82,11 +82,16 @@ impl Unopened {
 
     /// Adds a file of which something was read before that is not acknowledged yet.
     pub(super) fn add_unacknowledged(&mut self, path: &Path) {
-        self.is_unacknowledged = true;
+        self.note_unacknowledged();
         self.add(path, "what was read of it before is not acknowledged yet");
     }
 
-    /// Whether a file waits until what was read of it before is acknowledged.
+    /// Notes that something waits until what was read of a file is acknowledged.
+    pub(super) fn note_unacknowledged(&mut self) {
+        self.is_unacknowledged = true;
+    }
+
+    /// Whether something waits until what was read of a file is acknowledged.
     pub(super) const fn is_unacknowledged(&self) -> bool {
         self.is_unacknowledged
     }

@@ -496,15 +496,17 @@ pub fn original_of(
         }
         let Some(entry) = catalog.entry(one.number) else { continue };
         let saved = entry.saved();
-        match entry.search().filter(|_| one.kin != Kin::Generation) {
+        let is_kin = one.kin == Kin::Generation;
+        match entry.search() {
             // It stands somewhere, or nobody may look: whose bytes these are is not known.
-            Some(Search::At(_) | Search::Barred | Search::Awaited) => continue,
+            Some(Search::At(_) | Search::Barred | Search::Awaited) if !is_kin => continue,
+            // It was found and cannot be opened yet: nobody else takes its checkpoint.
+            Some(Search::At(_)) => return Ok(Some(Original::There(saved.clone()))),
+            _ if entry.is_there() || is_in_its_place(&suspect.os, saved) => {
+                return Ok(Some(Original::There(saved.clone())));
+            }
             Some(Search::Wanted | Search::Met) => return Ok(Some(Original::Sought)),
-            Some(Search::Nowhere) | None => {}
-        }
-        // It was found and cannot be opened yet: nobody else takes its checkpoint.
-        if entry.is_there() || is_in_its_place(&suspect.os, saved) {
-            return Ok(Some(Original::There(saved.clone())));
+            Some(Search::Nowhere | Search::Barred | Search::Awaited) | None => {}
         }
         if one.offset < saved.offset {
             // Ranges of the original stand above all that the copy holds.
@@ -600,7 +602,7 @@ fn compare_names(
         let Some(entry) = catalog.entry(number) else { continue };
         let saved = entry.saved();
         match (entries.get(&saved.inode), entry.search()) {
-            (Some(path), Some(_)) => {
+            (Some(path), Some(_)) if !is_ruled_out(os, saved, path) => {
                 paths.push((path.clone(), saved.clone()));
                 catalog.on_search(number, Search::At(path.clone()));
             }
@@ -612,7 +614,7 @@ fn compare_names(
                     catalog.on_lost(number, unix);
                 }
             }
-            (Some(_), None) | (None, Some(_)) => {}
+            (Some(_), _) | (None, Some(_)) => {}
         }
     }
 }
@@ -679,6 +681,13 @@ fn may_be_at(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
         // Its disk may have another number now.
         false => judge::is_born_with(saved, found.born),
     })
+}
+
+/// Whether what has the inode number of a known file is another one, on a disk of another number. On the
+/// same disk it says when the known file was gone.
+fn is_ruled_out(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
+    os.lstat(path)
+        .is_ok_and(|found| found.device != saved.device && judge::is_used_inode(saved, found.born))
 }
 
 fn is_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {

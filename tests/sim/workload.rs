@@ -504,7 +504,8 @@ impl Workload {
                 let common = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
                 let node = disk.create(&path, index, Some((like, common)));
                 let text = disk.texts.len() - 1;
-                disk.texts[text].is_later = true;
+                disk.texts[text].is_later = disk.volumes[1].knows_births;
+                ledger.on_bytes_gone(like, disk);
                 self.tally.twins += 1;
                 self.apps[index].node = self.apps[index].node.filter(|_| path != self.log(index));
                 Some(format!("{path}, node {node}, begins as text {like} did, {common} bytes"))

@@ -595,12 +595,21 @@ impl Catalog {
 
     /// Keeps the checkpoint of a file that a search has found, and that could not be opened.
     pub fn put_unopened(&mut self, checkpoint: Checkpoint, doubted: Option<Instant>) {
-        let number = self.insert(Entry::new(checkpoint));
-        if let Some(Phase::Missing(missing)) =
-            self.entries.get_mut(&number).map(|one| &mut one.phase)
-        {
-            (missing.search, missing.doubted) = (Search::Met, doubted);
+        self.put_missing(checkpoint, Search::Met, doubted);
+    }
+
+    /// Puts a checkpoint back whose file was searched for: what has its inode is another file, as far as
+    /// that can be told.
+    pub fn put_unfound(&mut self, checkpoint: Checkpoint) {
+        self.put_missing(checkpoint, Search::Nowhere, None);
+    }
+
+    fn put_missing(&mut self, checkpoint: Checkpoint, search: Search, doubted: Option<Instant>) {
+        let mut entry = Entry::new(checkpoint);
+        if let Phase::Missing(missing) = &mut entry.phase {
+            (missing.search, missing.doubted) = (search, doubted);
         }
+        self.insert(entry);
     }
 
     /// Since when a missing file is known to equal one that nobody touches.
