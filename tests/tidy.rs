@@ -30,7 +30,7 @@ const TABLE: &[(Level, &str)] = &[
         "tail tail::catalog::names tail::catalog::judge tail::catalog::index tail::pattern tail::roots tail::crowd",
     ),
     (Level::Pure, "tail::registry tail::schedule tail::filled tail::served"),
-    (Level::Pure, "tail::catalog::entry tail::catalog"),
+    (Level::Pure, "tail::catalog::entry tail::catalog::originals tail::catalog"),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),
     (Level::Pure, "batch::policy batch batch::rewrite pipeline"),
     (Level::Pure, "send::secret send::endpoint send::answer send::verdict send::backoff"),
@@ -47,12 +47,12 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Asks, "tail::os"),
     (Level::Edge, "tail::os::kernel"),
     (Level::Asks, "tail::own tail::trace tail::walk tail::walk::links tail::discover tail::watch"),
-    (Level::Asks, "tail::gzip tail::reader tail::scout tail::unseen"),
+    (Level::Asks, "tail::gzip tail::reader tail::scout tail::copies tail::unseen"),
     (Level::Edge, "send::watched send::credentials send::tls send::lookup send::http send::brake"),
     (Level::Edge, "send::journal send send::connect send::replay"),
     // Loops: they meet in `handoff` and nowhere else.
     (Level::Pure, "collector::timers collector::news collector::refusals collector::streams"),
-    (Level::Pure, "collector::said collector::originals"),
+    (Level::Pure, "collector::said"),
     (
         Level::Asks,
         "collector::fruitless collector::left collector::once collector::drain collector::intake",

@@ -14,19 +14,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::originals::Originals;
 use super::said::Kind;
-use crate::base::fingerprint::Fingerprint;
-use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::{Copy, Source, is_unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
-use crate::tail::catalog::names::{self, Kin};
-use crate::tail::os::{Os, OsFile};
+use crate::tail::catalog::originals::Originals;
+use crate::tail::copies::{self, Open, Original, Suspect};
+use crate::tail::os::Os;
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::{FoundAs, State, Tracked};
-use crate::tail::scout::{self, Original, Suspect};
+use crate::tail::registry::FoundAs;
+use crate::tail::scout;
 
 /// Why a file is not open that equals one that nobody touches.
 pub(super) const IN_DOUBT: &str =
@@ -35,8 +33,6 @@ pub(super) const IN_DOUBT: &str =
 pub(super) const SOUGHT: &str = "it may be a copy of a file that is searched for";
 /// How long a file that equals one that nobody touches may be a copy that is still to replace it.
 pub(super) const COPY_TIME: Duration = Duration::from_secs(60);
-/// Most open files that a suspect is compared with: the nearest.
-const CANDIDATES_MAX: usize = 64;
 
 /// What is known of a file that is a copy.
 #[derive(Clone, Copy)]
@@ -144,31 +140,26 @@ impl<O: Os, K: Keep> Collector<O, K> {
         reader: &Reader<O::File>,
         is_own: bool,
     ) -> io::Result<Origin> {
-        let suspect =
-            Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
         // It may become anything, and is judged when there is something in it.
-        if suspect.stat.size == 0 {
+        if reader.stat()?.size == 0 {
             return Ok(Origin::New);
         }
-        if let Some((file, is_untouched)) = self.original_of(&suspect)?
-            && !(is_own && is_untouched)
-        {
-            let of = Source::Open(file);
-            return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known: 0 }));
-        }
-        Ok(match scout::original_of(&mut self.catalog, &suspect, 0)? {
+        let copy_of = |of, is_untouched| Origin::CopyOf(CopyOf { of, is_untouched, known: 0 });
+        Ok(match self.original_of(resolved, reader, 0, is_own)? {
+            Some(Original::Open { file, is_untouched }) => {
+                copy_of(Source::Open(file), is_untouched)
+            }
             Some(Original::Gone(saved)) => Origin::Known(saved),
             // No app writes compressed what another file has as text.
             Some(Original::There(saved)) if reader.is_unpacked() && saved.is_done => {
                 Origin::Known(saved)
             }
-            Some(Original::There(saved)) if !is_own || reader.is_unpacked() => {
-                let of = Source::Closed((saved.device, saved.inode));
-                Origin::CopyOf(CopyOf { of, is_untouched: true, known: 0 })
+            Some(Original::There(saved)) => {
+                copy_of(Source::Closed((saved.device, saved.inode)), true)
             }
             Some(Original::Sought) => Origin::Later,
             None if self.is_shredded(resolved, reader) => Origin::Overwritten,
-            Some(Original::There(_)) | None => Origin::New,
+            None => Origin::New,
         })
     }
 
@@ -181,13 +172,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         resolved: &Path,
         reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
-        let suspect =
-            Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
-        if let Some((original, is_untouched)) = self.original_of(&suspect)? {
-            let (of, known) = (Source::Open(original), saved.offset);
-            return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
-        }
-        match scout::original_of(&mut self.catalog, &suspect, saved.offset)? {
+        match self.original_of(resolved, reader, saved.offset, false)? {
+            Some(Original::Open { file, is_untouched }) => {
+                let (of, known) = (Source::Open(file), saved.offset);
+                return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
+            }
             Some(Original::Gone(further) | Original::There(further)) => {
                 return Ok(Origin::Known(further));
             }
@@ -221,71 +210,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.catalog.put_removed(Checkpoint { gone_at, ..saved });
     }
 
-    /// The file that a suspect is a copy of, if that is open or its last batches are under way;
-    /// `true` if the original stands where it was and has its bytes still.
-    fn original_of(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Option<(FileKey, bool)>> {
-        let Suspect { reader, stat, .. } = suspect;
-        for (file, kin) in self.related(suspect)? {
-            let tracked = self.registry.get(file).or_else(|| self.registry.get_ended(file));
-            let Some(tracked) = tracked else { continue };
-            // A directory for generations holds no log of the name that they had.
-            let is_archive = kin == Kin::Elsewhere && suspect.is_alone_here(&tracked.opened.path);
-            let needed = if is_archive { Kin::Generation } else { kin };
-            let is_proof = |tail| judge::is_proof_for(needed, tracked.opened.head, tail);
-            match self.readers.get(&file) {
-                // It is read forward only: what may be the same waits for its end.
-                Some(original) if original.is_unpacked() => {
-                    let head = tracked.opened.head;
-                    if kin != Kin::Stranger && head.len > 0 && reader.has_head(head)? {
-                        let why = "it waits for a compressed file that may hold the same";
-                        return Err(io::Error::other(why));
-                    }
-                }
-                Some(original) => {
-                    let is_suspect =
-                        needed == Kin::Generation || (kin == Kin::Elsewhere && stat.size > 0);
-                    if is_suspect && reader::is_copy_so_far(reader, original)? {
-                        return Ok(Some((file, tracked.state != State::Deleted)));
-                    }
-                    if is_copy_of_lost(reader, original, tracked, is_proof)? {
-                        return Ok(Some((file, false)));
-                    }
-                }
-                None if is_proof(tracked.tail) && is_copy_of_ended(reader, tracked)? => {
-                    return Ok(Some((file, false)));
-                }
-                None => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// The open files that a suspect may be a copy of, as far as heads, names and times say, the nearest
-    /// first.
-    fn related(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Vec<(FileKey, Kin)>> {
-        let registry = &self.registry;
-        let originals = self.originals.get_or_insert_with(|| Originals::all(registry));
-        let heads = suspect.reader.heads(originals.head_lens.iter().copied())?;
-        let mut related: Vec<(Kin, usize, FileKey)> = originals
-            .of(&heads, suspect.place)
-            .into_iter()
-            .filter_map(|file| {
-                let tracked = registry.get(file).or_else(|| registry.get_ended(file))?;
-                let opened = &tracked.opened;
-                let is_it = (opened.device, opened.inode)
-                    == (suspect.stat.device, suspect.stat.inode)
-                    && registry.get(file).is_some();
-                if is_it || !suspect.has_alibi(opened.born, tracked.gone.at) {
-                    return None;
-                }
-                let names = [&*opened.path, &*tracked.sighting.path, &*opened.resolved];
-                let kin = names::kin(suspect.place, &names)?;
-                Some((kin, names::distance(suspect.place, &opened.resolved), file))
-            })
-            .collect();
-        related.sort_unstable();
-        related.truncate(CANDIDATES_MAX);
-        Ok(related.into_iter().map(|(kin, _, file)| (file, kin)).collect())
+    /// The file that an opened one is a copy of. At least `from` bytes of it were delivered.
+    fn original_of(
+        &mut self,
+        place: &Path,
+        reader: &Reader<O::File>,
+        from: u64,
+        is_own: bool,
+    ) -> io::Result<Option<Original>> {
+        let Self { os, registry, readers, originals, catalog, .. } = self;
+        let originals = originals.get_or_insert_with(|| Originals::all(registry));
+        let open = Open { registry, originals, reader: &|file| readers.get(&file) };
+        let suspect = Suspect { os: os.clone(), place, reader, stat: reader.stat()?, is_own };
+        copies::original_of(&open, catalog, &suspect, from)
     }
 
     /// Notes a file that is a copy, with its path and where it is, as it is now.
@@ -336,41 +273,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let offset = copy.line_start(known, self.tail.line_bytes_max)?;
         Ok(Checkpoint { offset, tail: copy.tail(offset)?, ..done })
     }
-}
-
-/// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
-/// the bytes that stood in it, all of them that were read or those up to an earlier end.
-fn is_copy_of_lost<F: OsFile>(
-    copy: &Reader<F>,
-    original: &Reader<F>,
-    tracked: &Tracked,
-    is_proof: impl Fn(Fingerprint) -> bool,
-) -> io::Result<bool> {
-    let (head, last) = (tracked.opened.head, (tracked.read_offset, tracked.tail));
-    let has_bytes = |one: &Reader<F>, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
-        Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
-    };
-    if has_bytes(original, last)? {
-        return Ok(false);
-    }
-    for place in tracked.trail.iter().rev().copied().chain([last]) {
-        if is_proof(place.1) && has_bytes(copy, place)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether `copy` holds the bytes of a file that was closed; of a copy that is not complete yet, the
-/// first of them.
-fn is_copy_of_ended(copy: &Reader<impl OsFile>, ended: &Tracked) -> io::Result<bool> {
-    let (head, tail, offset) = (ended.opened.head, ended.tail, ended.read_offset);
-    // The text of a compressed file is read forward only: it has nothing but its head to be known by.
-    let is_unknown = head.len == 0 && copy.is_unpacked();
-    if is_unknown || !copy.has_head(head)? {
-        return Ok(false);
-    }
-    Ok(copy.is_unpacked() || copy.stat()?.size < offset || copy.has_tail(tail, offset)?)
 }
 
 /// The checkpoint of a copy of which everything is delivered as it stands.

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod catalog;
+pub mod copies;
 pub mod crowd;
 pub mod discover;
 pub mod filled;

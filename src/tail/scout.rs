@@ -1,21 +1,18 @@
-//! Looks on the disk for files that are known and not open: where they stand, and whose bytes are in a file.
+//! Looks on the disk for files that are known and not open.
 //!
 //! A file that discovery finds takes its entry from the catalog; one that was renamed or unlinked from the
 //! patterns while the agent was away, or since it was closed, is looked for where it was, by inode. Nothing
-//! searches for a file that is closed and in its place. Of a file that is removed only a copy can be met, made
-//! by gzip or copytruncate; it is known by its name and its bytes.
+//! searches for a file that is closed and in its place. Of a file that is removed only a copy can be met:
+//! see [`super::copies`].
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::catalog::Catalog;
 use super::catalog::entry::{Entry, Search, is_unread};
 use super::catalog::judge::{self, Match, Seen, Stat, compare};
-use super::catalog::names::{self, Kin};
 use super::os::{Kind, Os, OsEntry as _};
 use super::reader::Reader;
 use crate::base::fingerprint::Fingerprint;
@@ -28,10 +25,6 @@ const STAMP_SECONDS: i64 = 2;
 const AWAY_MAX: usize = 1000;
 /// After a search of so many directories the next one waits for a second.
 const AROUND_PER_SECOND: usize = 256;
-/// Most known files that a suspect is compared with: the nearest.
-const CANDIDATES_MAX: usize = 64;
-/// Most known files with the same head that are looked at, beside those whose generation it may be.
-const SAME_HEADS_MAX: usize = 64;
 /// Most directories in which files are searched for that left their own.
 const AROUND_MAX: usize = 4096;
 /// How long a directory must be missing to count as removed, in seconds. Before, its volume may be
@@ -59,58 +52,6 @@ pub struct Whereabouts {
     pub paths: Vec<(PathBuf, Checkpoint)>,
     /// Checkpoints of files whose directory may not be looked into.
     pub barred: Vec<Checkpoint>,
-}
-
-/// A file that may be a copy of a known one.
-pub struct Suspect<'a, O: Os> {
-    /// The system that the suspect is a file of.
-    pub os: O,
-    /// Where the suspect really is.
-    pub place: &'a Path,
-    /// Reads the suspect's bytes.
-    pub reader: &'a Reader<O::File>,
-    /// What fstat(2) says of the suspect.
-    pub stat: Stat,
-}
-
-impl<O: Os> Suspect<'_, O> {
-    /// Whether no log of this name is in the suspect's directory.
-    #[must_use]
-    pub fn is_alone_here(&self, log: &Path) -> bool {
-        let log = log.file_name().map(|name| self.place.with_file_name(name));
-        log.is_some_and(|log| self.os.lstat(&log).is_err_and(|error| is_absence(&error)))
-    }
-
-    /// Whether the suspect can be a copy of bytes that stood in a file that was made at `born`, and had
-    /// gone away by `gone_at`.
-    #[must_use]
-    pub fn has_alibi(&self, born: i64, gone_at: i64) -> bool {
-        !judge::is_older(self.stat.modified, born)
-            && judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked())
-    }
-}
-
-/// The file that another one is a copy of.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Original {
-    /// The original's bytes are not there any more. The copy goes on where this checkpoint says.
-    Gone(Checkpoint),
-    /// The original is closed, and has its bytes still.
-    There(Checkpoint),
-    /// The original may be somewhere else, and was not searched for yet.
-    Sought,
-}
-
-/// A place in a known file up to which a suspect may be a copy of it.
-struct Candidate {
-    distance: usize,
-    kin: Kin,
-    number: u64,
-    offset: u64,
-    tail: Fingerprint,
-    /// Whether a compressed suspect that is a copy up to this place ends before the next one: it
-    /// holds nothing else, because no app writes compressed what another file has as text.
-    holds_all: bool,
 }
 
 /// The one who has files looked for.
@@ -478,114 +419,6 @@ pub fn claim<O: Os>(
     Ok(None)
 }
 
-/// The file that a suspect is a copy of, by its bytes, and by what its name and its birth allow:
-/// copytruncate and gzip make such. At least `from` bytes of it were delivered.
-///
-/// # Errors
-/// As reading the suspect.
-pub fn original_of(
-    catalog: &mut Catalog,
-    suspect: &Suspect<'_, impl Os>,
-    from: u64,
-) -> io::Result<Option<Original>> {
-    let mut candidates = candidates(catalog, suspect, from)?;
-    candidates.sort_unstable_by_key(|one| (one.distance, Reverse(one.offset), one.number));
-    for one in candidates.into_iter().take(CANDIDATES_MAX) {
-        if !suspect.reader.has_tail(one.tail, one.offset)? {
-            continue;
-        }
-        let Some(entry) = catalog.entry(one.number) else { continue };
-        let saved = entry.saved();
-        let is_kin = one.kin == Kin::Generation;
-        match entry.search() {
-            // It stands somewhere, or nobody may look: whose bytes these are is not known.
-            Some(Search::At(_) | Search::Barred | Search::Awaited) if !is_kin => continue,
-            // It was found and cannot be opened yet: nobody else takes its checkpoint.
-            Some(Search::At(_)) => return Ok(Some(Original::There(saved.clone()))),
-            _ if entry.is_there() || is_in_its_place(&suspect.os, saved) => {
-                return Ok(Some(Original::There(saved.clone())));
-            }
-            Some(Search::Wanted | Search::Met) => return Ok(Some(Original::Sought)),
-            Some(Search::Nowhere | Search::Barred | Search::Awaited) | None => {}
-        }
-        if one.offset < saved.offset {
-            // Ranges of the original stand above all that the copy holds.
-            let (offset, tail) = match one.holds_all {
-                true => (suspect.stat.size, suspect.reader.tail(suspect.stat.size)?),
-                false => (one.offset, one.tail),
-            };
-            let part = Checkpoint { offset, tail, ranges: Vec::new(), ..saved.clone() };
-            return Ok(Some(Original::Gone(part)));
-        }
-        return Ok(catalog.take(one.number).map(Original::Gone));
-    }
-    Ok(None)
-}
-
-/// The places up to which a suspect may be a copy of known files, as far as its head says.
-fn candidates(
-    catalog: &Catalog,
-    suspect: &Suspect<'_, impl Os>,
-    from: u64,
-) -> io::Result<Vec<Candidate>> {
-    let indexes = catalog.indexes();
-    let name = suspect.place.file_name().unwrap_or_default();
-    let bases = names::bases(name.as_bytes());
-    let bases = bases.iter().map(|base| suspect.place.with_file_name(OsStr::from_bytes(base)));
-    let mut numbers: BTreeSet<u64> = bases.flat_map(|base| indexes.of_place(&base)).collect();
-    for head in suspect.reader.heads(indexes.head_lens())? {
-        // Many may begin with the same banner.
-        numbers.extend(indexes.of_head(head).take(SAME_HEADS_MAX));
-    }
-    let mut candidates = Vec::new();
-    for number in numbers {
-        if let Some(entry) = catalog.entry(number)
-            && suspect.reader.has_head(entry.saved().head)?
-        {
-            candidates.extend(places_in(number, entry, suspect, from));
-        }
-    }
-    Ok(candidates)
-}
-
-/// The places in a known file with the same head up to which a suspect may be a copy of it.
-fn places_in(
-    number: u64,
-    entry: &Entry,
-    suspect: &Suspect<'_, impl Os>,
-    from: u64,
-) -> Vec<Candidate> {
-    let saved = entry.saved();
-    let kin = names::kin(suspect.place, &[&saved.path, &saved.resolved]);
-    // What is there as it was is copied under the name of a generation, or it is not told from another
-    // file.
-    let is_other = |kin| kin == Kin::Stranger && entry.is_there();
-    let Some(kin) = kin.filter(|kin| !is_other(*kin)) else { return Vec::new() };
-    if !suspect.has_alibi(saved.born, saved.gone_at) {
-        return Vec::new();
-    }
-    // A directory for generations holds no log of the name that they had.
-    let is_archive = kin == Kin::Elsewhere && suspect.is_alone_here(&saved.path);
-    let needed = if is_archive { Kin::Generation } else { kin };
-    let (size, head) = (suspect.stat.size, saved.head);
-    let below = saved.trail.iter().filter(|(offset, _)| *offset < saved.offset);
-    let places: Vec<_> = below.copied().chain([(saved.offset, saved.tail)]).collect();
-    let candidate = |(index, &(offset, tail)): (usize, &(u64, Fingerprint))| {
-        let is_it = (from..=size).contains(&offset) && judge::is_proof_for(needed, head, tail);
-        let is_last = places.get(index + 1).is_some_and(|(next, _)| *next > size);
-        let is_compressed = suspect.reader.is_unpacked();
-        is_it.then(|| Candidate {
-            distance: names::distance(suspect.place, &saved.resolved),
-            kin,
-            number,
-            offset,
-            tail,
-            holds_all: is_last && is_compressed && judge::is_whole_proof(head, tail),
-        })
-    };
-    places.iter().enumerate().filter_map(candidate).collect()
-}
-
 /// Compares what is looked for with the names that are there. A file that waits and is there is
 /// found. A file that is done and is not there any more is gone, if all names are known: by the
 /// time `are_all`, in Unix seconds.
@@ -639,7 +472,7 @@ fn copied<'a>(
 }
 
 /// Whether an error says that nothing is there, and not only that nothing is to be seen.
-fn is_absence(error: &io::Error) -> bool {
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
@@ -690,7 +523,7 @@ fn is_ruled_out(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
         .is_ok_and(|found| found.device != saved.device && judge::is_used_inode(saved, found.born))
 }
 
-fn is_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
+pub(super) fn is_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
     stands_at(os, saved, &saved.resolved)
 }
 

@@ -70,22 +70,6 @@ impl Seeker for Anywhere {
     }
 }
 
-/// What an opened file is a copy of, if at least `from` bytes of that were delivered.
-fn original_of(catalog: &mut Catalog, path: &Path, from: u64) -> Option<Original> {
-    let reader = Reader::open(&Kernel, path).unwrap();
-    let suspect =
-        Suspect { os: Kernel, place: path, reader: &reader, stat: reader.stat().unwrap() };
-    super::original_of(catalog, &suspect, from).unwrap()
-}
-
-/// Where a copy of what is gone goes on.
-fn goes_on_at(original: Option<&Original>) -> Option<u64> {
-    original.map(|original| match original {
-        Original::Gone(saved) => saved.offset,
-        other => panic!("{other:?}"),
-    })
-}
-
 #[test]
 fn a_file_takes_its_own_checkpoint_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -291,72 +275,6 @@ fn a_file_whose_directory_was_away_is_known() {
     let (_, found) =
         super::claim(&mut known.catalog, &Kernel, &path, &reader, stat).unwrap().unwrap();
     assert_eq!(found, Match::Resume);
-}
-
-#[test]
-fn a_copy_is_known_by_its_name_and_its_bytes() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
-    let text = "one\ntwo\nthree\n";
-    fs::write(&path, text).unwrap();
-    let gone = saved(&path, text, 8);
-    let claim = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        let mut known = Anywhere::default();
-        known.catalog.put_removed(gone.clone());
-        let found = original_of(&mut known.catalog, &path, 0);
-        assert_eq!(found.is_some(), known.catalog.checkpoints().next().is_none());
-        goes_on_at(found.as_ref())
-    };
-
-    assert_eq!(claim("app.log.1", text), Some(8));
-    assert_eq!(claim("app-2026-11-22.log", text), Some(8));
-    assert_eq!(claim("app2.log", text), None, "another name");
-    assert_eq!(claim("app.log.2", "one\n"), None, "shorter");
-    assert_eq!(claim("app.log.3", "one\nTWO\nthree\n"), None, "other bytes");
-}
-
-#[test]
-fn a_copy_shorter_than_what_was_delivered_is_known_by_where_readings_ended() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
-    let text = "one\ntwo\nthree\n";
-    fs::write(&path, text).unwrap();
-    let place = |offset: usize| (offset as u64, Fingerprint::of_tail(&text.as_bytes()[..offset]));
-    let gone = saved(&path, text, 14);
-    let claim = |text: &str, from| {
-        let copy = dir.path().join("app.log.1");
-        fs::write(&copy, text).unwrap();
-        let mut known = Anywhere::default();
-        let trail = vec![place(4), place(8), place(14)];
-        let gone = Checkpoint { head: Fingerprint::of_head(b"one\n"), trail, ..gone.clone() };
-        known.catalog.put_removed(gone);
-        goes_on_at(original_of(&mut known.catalog, &copy, from).as_ref())
-    };
-
-    assert_eq!(claim(text, 0), Some(14));
-    assert_eq!(claim("one\ntwo\nth", 0), Some(8));
-    assert_eq!(claim("one\ntwo\nth", 9), None, "less than is known of it");
-    assert_eq!(claim("one\ntwi\nth", 0), Some(4), "other bytes from there on");
-    assert_eq!(claim("ont\ntwo\nth", 0), None);
-}
-
-#[test]
-fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
-    fs::write(&path, "one\ntwo\n").unwrap();
-    let checkpoint = saved(&path, "one\ntwo\n", 8);
-    let copy = dir.path().join("app.log.1");
-    fs::copy(&path, &copy).unwrap();
-    let mut known = Anywhere::default();
-    known.catalog.put_closed(checkpoint.clone());
-
-    let found = original_of(&mut known.catalog, &copy, 0);
-
-    assert_eq!(found, Some(Original::There(Checkpoint { is_done: true, ..checkpoint.clone() })));
-    assert!(known.catalog.get(checkpoint.device, checkpoint.inode).is_some());
 }
 
 #[test]

@@ -3,11 +3,17 @@
 //! Pure. A key may stand for several things: whoever asks compares the checkpoints.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::names;
 use crate::base::fingerprint::Fingerprint;
 use crate::checkpoint::format::Checkpoint;
+
+/// Most files with the same head that a suspect is compared with, beside those whose generation it may be.
+pub(super) const SAME_HEADS_MAX: usize = 64;
 
 /// What finds checkpoints.
 #[derive(Debug, Default)]
@@ -82,6 +88,16 @@ impl Indexes {
         self.head_lens.keys().copied()
     }
 
+    /// Checkpoints of files that one with these heads may be a copy of, or one in this place.
+    #[must_use]
+    pub fn originals_of(&self, heads: &[Fingerprint], place: &Path) -> BTreeSet<u64> {
+        let by_place =
+            bases_around(place).flat_map(|base| self.of_place(&base).collect::<Vec<_>>());
+        // Many may begin with the same banner.
+        let by_head = heads.iter().flat_map(|head| self.of_head(*head).take(SAME_HEADS_MAX));
+        by_place.chain(by_head).collect()
+    }
+
     /// What a checkpoint is known by while it is taken out, whatever becomes of its inode.
     #[must_use]
     pub fn identity(&self, checkpoint: &Checkpoint) -> (u64, u64, u64) {
@@ -142,6 +158,20 @@ fn places(saved: &Checkpoint) -> impl Iterator<Item = PathBuf> {
     let last = saved.resolved.clone();
     let is_other = first.as_ref() != Some(&last);
     first.into_iter().chain(is_other.then_some(last))
+}
+
+/// The places of a file that has become a generation in this one: under the names that it may have had
+/// before, there and in the two directories above.
+pub(super) fn bases_around(place: &Path) -> impl Iterator<Item = PathBuf> {
+    let bases = names::bases(place.file_name().unwrap_or_default().as_bytes());
+    let bases = bases.into_iter().map(|base| place.with_file_name(OsStr::from_bytes(&base)));
+    bases.flat_map(|base| around(&base))
+}
+
+/// A path, and the same name in the two directories above.
+pub(super) fn around(place: &Path) -> Vec<PathBuf> {
+    let name = place.file_name().unwrap_or_default();
+    place.ancestors().skip(1).take(3).map(|dir| dir.join(name)).collect()
 }
 
 /// Makes a key of a head.

@@ -27,6 +27,7 @@ pub mod entry;
 pub mod index;
 pub mod judge;
 pub mod names;
+pub mod originals;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
