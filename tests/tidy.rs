@@ -47,7 +47,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Asks, "tail::os"),
     (Level::Edge, "tail::os::kernel"),
     (Level::Asks, "tail::own tail::trace tail::walk tail::walk::links tail::discover tail::watch"),
-    (Level::Asks, "tail::gzip tail::reader tail::scout tail::copies tail::unseen"),
+    (Level::Asks, "tail::gzip tail::reader tail::scout tail::copies tail::missed"),
     (Level::Edge, "send::watched send::credentials send::tls send::lookup send::http send::brake"),
     (Level::Edge, "send::journal send send::connect send::replay"),
     // Loops: they meet in `handoff` and nowhere else.

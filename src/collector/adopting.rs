@@ -18,18 +18,18 @@ use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::Catalog;
-use crate::tail::catalog::entry::{Source, is_unread};
+use crate::tail::catalog::entry::{Source, is_unread, unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::discover::{Found, Permission};
+use crate::tail::missed::{self, Known, Missed, Places, Search};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::State;
 use crate::tail::scout::{self, Scout, Seeker};
-use crate::tail::unseen::{self, Known, Places, Search, Unseen};
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
-    pub(super) fn expect_unseen(&mut self) {
+    pub(super) fn expect_missed(&mut self) {
         if let [first, ..] = self.catalog.foreign() {
             tracing::warn!(
                 files = self.catalog.foreign().len(), first = %first.path.display(),
@@ -59,7 +59,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects other files in the place of a renamed one: they may have been born and renamed since
     /// the last look.
-    pub(super) fn expect_unseen_beside(&mut self, file: FileKey) {
+    pub(super) fn expect_missed_beside(&mut self, file: FileKey) {
         let seen = self.looked_at();
         // What was known before is still looked for from then on.
         self.expect_beside(file, |known| known.seen = known.seen.min(seen));
@@ -298,16 +298,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// The checkpoint of a file that waits to be opened, and that no pattern finds.
     fn waiting(&self, path: &Path, resolved: &Path, stat: &Stat) -> Checkpoint {
-        Checkpoint {
-            path: path.to_owned(),
-            resolved: resolved.to_owned(),
-            device: stat.device,
-            inode: stat.inode,
-            born: stat.born,
-            seen_unix: self.os.wall().as_secs(),
-            rest: Some(0),
-            ..Checkpoint::default()
-        }
+        let unix = self.os.wall().as_secs();
+        unread((path, resolved), (stat.device, stat.inode), stat.born, unix)
     }
 
     /// Notes that a copy waits for its original. As soon as all that was read of an original that
@@ -331,7 +323,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     /// Opens what was born and renamed beside known files while nobody looked.
-    pub(super) fn adopt_unseen(
+    pub(super) fn adopt_missed(
         &mut self,
         found: &HashSet<(u64, u64)>,
         is_first: bool,
@@ -346,14 +338,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let (waiting, mut is_learnt) = (self.look.unopened.count(), false);
         let may_enter = |dir: &Path| self.patterns.enter(&self.os, dir).as_deref() == Some(dir);
         let Search { found, closed, absent, is_cut } =
-            unseen::unseen(&self.os, &known, found, may_enter);
+            missed::missed(&self.os, &known, found, may_enter);
         for (_, one) in found {
             self.breathe();
             if self.drain.is_abandoned() {
                 self.look.unopened.add(&one.path, LATER);
                 continue;
             }
-            match self.adopt_unseen_one(&one, now) {
+            match self.adopt_missed_one(&one, now) {
                 // Where a copy is others may be.
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
                 Err(error) => {
@@ -419,7 +411,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     fn expect_absent(&mut self, known: &mut Places, now: Instant) {
         let seen = self.looked_at();
         let os = &self.os;
-        let has_changed = |place: &OsString| unseen::has_changed_since(os, Path::new(place), seen);
+        let has_changed = |place: &OsString| missed::has_changed_since(os, Path::new(place), seen);
         for (place, path) in self.look.expected.absent(now).filter(|(place, _)| has_changed(place))
         {
             let one = Known { path: path.to_owned(), seen, born: None, copied: None };
@@ -444,8 +436,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Opens a file beside a known one, unless it is nothing to ship. Returns whether it is
     /// shipped.
-    fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<bool> {
-        let Unseen { path, known, is_copy } = unseen;
+    fn adopt_missed_one(&mut self, missed: &Missed<'_>, now: Instant) -> io::Result<bool> {
+        let Missed { path, known, is_copy } = missed;
         let configured = known.path.with_file_name(path.file_name().unwrap_or_default());
         // What has the name itself may have been taken out of the patterns.
         let is_out = configured == known.path

@@ -149,7 +149,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Some(Original::Open { file, is_untouched }) => {
                 copy_of(Source::Open(file), is_untouched)
             }
-            Some(Original::Gone(saved)) => Origin::Known(saved),
+            Some(Original::Removed(saved)) => Origin::Known(saved),
             // No app writes compressed what another file has as text.
             Some(Original::There(saved)) if reader.is_unpacked() && saved.is_done => {
                 Origin::Known(saved)
@@ -177,7 +177,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let (of, known) = (Source::Open(file), saved.offset);
                 return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
             }
-            Some(Original::Gone(further) | Original::There(further)) => {
+            Some(Original::Removed(further) | Original::There(further)) => {
                 return Ok(Origin::Known(further));
             }
             Some(Original::Sought) => return Ok(Origin::Later),

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::tail::unseen::{Known, Places};
+use crate::tail::missed::{Known, Places};
 
 /// How long a name that stands for nothing is expected to come back.
 const ABSENT_TIME: Duration = Duration::from_secs(60 * 60);

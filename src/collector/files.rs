@@ -273,7 +273,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.catalog.forget_unfound(|inode| found.contains(&inode));
         }
         self.adopt(now);
-        self.adopt_unseen(&found, is_first, now);
+        self.adopt_missed(&found, is_first, now);
         self.packed.on_discovered();
         self.originals = None;
         self.note_missing(false, now);
@@ -543,7 +543,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 "it was renamed, deleted or left by a link; reading it to its end"
             );
         }
-        self.expect_unseen_beside(file);
+        self.expect_missed_beside(file);
     }
 
     /// Asks where the renamed files are now.

@@ -11,7 +11,7 @@ use super::timers::Timer;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::tail::catalog::entry::Closed;
+use crate::tail::catalog::entry::{Closed, unread};
 use crate::tail::discover::Found;
 use crate::tail::os::Os;
 use crate::tail::registry::{FoundAs, State};
@@ -118,16 +118,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if facts.id() != inode {
             return;
         }
-        let waiting = Checkpoint {
-            path: found.path.clone(),
-            resolved: dir.join(name),
-            device: found.device,
-            inode: found.inode,
-            born: facts.born,
-            seen_unix: self.os.wall().as_secs(),
-            rest: Some(found.size),
-            ..Checkpoint::default()
-        };
+        let (resolved, unix) = (dir.join(name), self.os.wall().as_secs());
+        let waiting = unread((&found.path, &resolved), inode, facts.born, unix);
+        let waiting = Checkpoint { rest: Some(found.size), ..waiting };
         self.wait_to_be_opened(waiting, true);
     }
 
@@ -153,7 +146,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         // A discovery may last, and what is opened in it is delivered meanwhile.
         let quiet_by = now.max(self.os.now());
-        let Some(file) = self.readers.next_restable(&self.registry, quiet_by) else {
+        let Some(file) = self.readers.next_idle(&self.registry, quiet_by) else {
             self.readers.run_short();
             return Err(io::Error::other("it waits for a descriptor"));
         };

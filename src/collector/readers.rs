@@ -9,7 +9,7 @@ use crate::tail::reader::Reader;
 use crate::tail::registry::Registry;
 
 /// How long a delivered file must have been quiet to give its descriptor up.
-pub(super) const REST_QUIET: Duration = Duration::from_millis(200);
+pub(super) const IDLE_QUIET: Duration = Duration::from_millis(200);
 
 /// The readers of all open files, of which there may be so many.
 pub(super) struct Readers<F> {
@@ -21,9 +21,9 @@ pub(super) struct Readers<F> {
     /// Whether it was logged that there were too few descriptors.
     is_short_logged: bool,
     /// Files that may give their descriptors up, as they were when they were last looked for.
-    restable: VecDeque<FileKey>,
+    idle: VecDeque<FileKey>,
     /// Time before which no other files are looked for that may give their descriptors up.
-    restable_from: Option<Instant>,
+    idle_from: Option<Instant>,
 }
 
 impl<F: OsFile> Readers<F> {
@@ -33,8 +33,8 @@ impl<F: OsFile> Readers<F> {
             max,
             is_short: false,
             is_short_logged: false,
-            restable: VecDeque::new(),
-            restable_from: None,
+            idle: VecDeque::new(),
+            idle_from: None,
         }
     }
 
@@ -72,7 +72,7 @@ impl<F: OsFile> Readers<F> {
 
     /// Notes that files may give their descriptors up that could not when they were last looked for.
     pub(super) fn look_again(&mut self) {
-        self.restable_from = None;
+        self.idle_from = None;
     }
 
     /// Notes that there is no descriptor for a file, and says so the first time.
@@ -89,20 +89,20 @@ impl<F: OsFile> Readers<F> {
 
     /// The next file that gives its descriptor up. Such files are looked for together: the search
     /// goes through all files.
-    pub(super) fn next_restable(&mut self, registry: &Registry, now: Instant) -> Option<FileKey> {
+    pub(super) fn next_idle(&mut self, registry: &Registry, now: Instant) -> Option<FileKey> {
         loop {
-            while let Some(file) = self.restable.pop_front() {
+            while let Some(file) = self.idle.pop_front() {
                 let tracked = registry.get(file);
-                if tracked.is_some_and(|tracked| tracked.can_rest(REST_QUIET, now)) {
+                if tracked.is_some_and(|tracked| tracked.can_close(IDLE_QUIET, now)) {
                     return Some(file);
                 }
             }
-            if self.restable_from.is_some_and(|from| now < from) {
+            if self.idle_from.is_some_and(|from| now < from) {
                 return None;
             }
-            self.restable = registry.restable(REST_QUIET, now);
-            self.restable_from = Some(now + REST_QUIET);
-            if self.restable.is_empty() {
+            self.idle = registry.idle(IDLE_QUIET, now);
+            self.idle_from = Some(now + IDLE_QUIET);
+            if self.idle.is_empty() {
                 return None;
             }
         }

@@ -61,7 +61,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Starts the run; to be called once, before the first step.
     pub fn start(&mut self) {
-        self.expect_unseen();
+        self.expect_missed();
     }
 
     /// Does one step; the last one returns how it ended.

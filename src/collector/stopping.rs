@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub use super::drain::Options;
 use super::drain::{LastLook, Progress, Prospect};
 use super::left::{self, Left};
-use super::readers::REST_QUIET;
+use super::readers::IDLE_QUIET;
 use super::timers::Timer;
 use super::{Collector, Summary};
 use crate::base::span::FileKey;
@@ -153,10 +153,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// (Deleted files give theirs up last.)
     fn retry_at(&self) -> Option<Instant> {
         let discovered = self.look.discovered();
-        let is_resting =
+        let is_closing =
             self.readers.are_short() && discovered < self.grown_at() + DELETED_QUIET_SCARCE;
-        let rest_at = is_resting.then(|| discovered + REST_QUIET);
-        self.packed.retry_at().into_iter().chain(rest_at).min()
+        let idle_at = is_closing.then(|| discovered + IDLE_QUIET);
+        self.packed.retry_at().into_iter().chain(idle_at).min()
     }
 
     /// Looks at the sizes a last time when the agent is told to end at once. What was written since

@@ -29,11 +29,11 @@ const BASE_BYTES: u64 = 12 << 20;
 const FILE_BYTES: u64 = 2048;
 /// What is remembered of a file that is delivered and closed: its checkpoint, and its place in the walk
 /// that finds it.
-const RESTING_BYTES: u64 = 1280;
+const CLOSED_BYTES: u64 = 1280;
 /// Files at rest that are remembered whatever the limit.
-const RESTING_LEAST: u64 = 128;
+const CLOSED_LEAST: u64 = 128;
 /// Most files at rest that are remembered: more are of no use.
-const RESTING_MOST: u64 = 200_000;
+const CLOSED_MOST: u64 = 200_000;
 /// So many files are known whatever the limit: with the least limit the sum does not hold them, but what
 /// is never in use all at once does.
 const KNOWN_LEAST: u64 = 10_000;
@@ -159,7 +159,7 @@ impl Plan {
         let group = sizes.group_bytes_max() as u64;
         let payload = sizes.payload_bytes_max() as u64;
         let (open_least, handoff_least) = (group, payload.saturating_mul(2));
-        let files_least = (FILES_LEAST, RESTING_LEAST);
+        let files_least = (FILES_LEAST, CLOSED_LEAST);
         let least = Self::with(limit_bytes, sizes, files_least, open_least, handoff_least);
         let Some(spare) = limit_bytes.checked_sub(least.total()) else {
             return Err(TooSmall { least_bytes: least.total() });
@@ -167,9 +167,9 @@ impl Plan {
 
         let files = FILES_MOST.min(FILES_LEAST + spare / 4 / FILE_BYTES);
         let spare = spare - (files - FILES_LEAST) * FILE_BYTES;
-        let resting = RESTING_MOST.min(RESTING_LEAST + spare / 2 / RESTING_BYTES);
-        let spare = spare - (resting - RESTING_LEAST) * RESTING_BYTES;
-        let files = (files, resting);
+        let closed = CLOSED_MOST.min(CLOSED_LEAST + spare / 2 / CLOSED_BYTES);
+        let spare = spare - (closed - CLOSED_LEAST) * CLOSED_BYTES;
+        let files = (files, closed);
         let open_useful = OPEN_BYTES_USUAL.max(4 * sizes.batch_bytes as u64).max(open_least);
         let open = open_useful.min(open_least + spare / 2);
         let used = Self::with(limit_bytes, sizes, files, open, 0).total_without_handoff(sizes);
@@ -196,7 +196,7 @@ impl Plan {
     fn with(
         limit_bytes: u64,
         sizes: Sizes,
-        (files, resting): (u64, u64),
+        (files, closed): (u64, u64),
         open: u64,
         handoff: u64,
     ) -> Self {
@@ -212,8 +212,8 @@ impl Plan {
             ),
             row(
                 "closed files",
-                format!("{resting} delivered and at rest, {RESTING_BYTES} bytes each"),
-                resting.saturating_mul(RESTING_BYTES),
+                format!("{closed} delivered and at rest, {CLOSED_BYTES} bytes each"),
+                closed.saturating_mul(CLOSED_BYTES),
             ),
             row(
                 "read buffer",
@@ -254,7 +254,7 @@ impl Plan {
             read_bytes: sizes.read_bytes(),
             open_bytes_max: to_usize(open),
             files_max: to_usize(files),
-            known_max: to_usize(files.saturating_add(resting).max(KNOWN_LEAST)),
+            known_max: to_usize(files.saturating_add(closed).max(KNOWN_LEAST)),
             handoff_bytes_max: to_usize(handoff),
             limit_bytes,
             rows,
@@ -373,7 +373,7 @@ mod tests {
     /// What the rows say of all files that may be known, as if each were closed.
     fn known_bytes(plan: &Plan) -> u64 {
         let row = |name| plan.rows.iter().find(|row| row.name == name).unwrap().bytes;
-        row("files") / FILE_BYTES * RESTING_BYTES + row("closed files")
+        row("files") / FILE_BYTES * CLOSED_BYTES + row("closed files")
     }
 
     proptest! {
@@ -391,8 +391,8 @@ mod tests {
             match Plan::fit(limit, sizes) {
                 Ok(plan) => {
                     prop_assert!(plan.total() <= limit);
-                    let known = known_bytes(&plan).max(KNOWN_LEAST * RESTING_BYTES);
-                    prop_assert_eq!(plan.known_max as u64 * RESTING_BYTES, known);
+                    let known = known_bytes(&plan).max(KNOWN_LEAST * CLOSED_BYTES);
+                    prop_assert_eq!(plan.known_max as u64 * CLOSED_BYTES, known);
                     prop_assert!(plan.open_bytes_max >= sizes.group_bytes_max());
                     prop_assert!(plan.handoff_bytes_max >= 2 * sizes.payload_bytes_max());
                 }

@@ -16,7 +16,7 @@
 //! | located | known to stand elsewhere, or where nobody may look | has the name of a stranger | no copy of that |
 //! | there | closed and in its place, or found and not open yet | has its bytes, and the name of a kin | it is a copy as long as the original is not touched |
 //! | sought | missing, and not searched for yet | has its bytes | it waits for the search |
-//! | gone | removed, or found nowhere | has its bytes, up to where a reading ended | it goes on there |
+//! | removed | removed, or found nowhere | has its bytes, up to where a reading ended | it goes on there |
 //! | holds all | the same | is compressed, proven, and ends between two such places | it holds nothing new |
 
 use std::cmp::Reverse;
@@ -67,7 +67,7 @@ pub enum Original {
     /// The original is closed, and has its bytes still.
     There(Checkpoint),
     /// The original's bytes are not there any more. The copy goes on where this checkpoint says.
-    Gone(Checkpoint),
+    Removed(Checkpoint),
     /// The original may be somewhere else, and was not searched for yet.
     Sought,
 }
@@ -157,28 +157,28 @@ pub fn original_of<O: Os>(
             _ if is_there && suspect.is_own => Ok(None),
             _ if is_there => Ok(Some(Original::There(saved.clone()))),
             Some(Search::Wanted | Search::Met) => Ok(Some(Original::Sought)),
-            _ => gone(catalog, &place, suspect),
+            _ => removed(catalog, &place, suspect),
         };
     }
     Ok(None)
 }
 
-/// Goes on in a copy of bytes that are gone, behind a place in them.
-fn gone(
+/// Goes on in a copy of bytes that are not there any more, behind a place in them.
+fn removed(
     catalog: &mut Catalog,
     place: &Place,
     suspect: &Suspect<'_, impl Os>,
 ) -> io::Result<Option<Original>> {
     let Some(saved) = catalog.entry(place.number).map(Entry::saved) else { return Ok(None) };
     if place.offset == saved.offset {
-        return Ok(catalog.take(place.number).map(Original::Gone));
+        return Ok(catalog.take(place.number).map(Original::Removed));
     }
     // Ranges of the original stand above all that the copy holds.
     let (offset, tail) = match place.holds_all {
         true => (suspect.stat.size, suspect.reader.tail(suspect.stat.size)?),
         false => (place.offset, place.tail),
     };
-    Ok(Some(Original::Gone(Checkpoint { offset, tail, ranges: Vec::new(), ..saved.clone() })))
+    Ok(Some(Original::Removed(Checkpoint { offset, tail, ranges: Vec::new(), ..saved.clone() })))
 }
 
 impl<F: OsFile> Open<'_, F> {

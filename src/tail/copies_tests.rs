@@ -32,7 +32,7 @@ fn original_of(catalog: &mut Catalog, path: &Path, from: u64) -> Option<Original
 /// Where a copy of what is gone goes on.
 fn goes_on_at(original: Option<&Original>) -> Option<u64> {
     original.map(|original| match original {
-        Original::Gone(saved) => saved.offset,
+        Original::Removed(saved) => saved.offset,
         other => panic!("{other:?}"),
     })
 }

@@ -26,6 +26,7 @@ pub mod crowd;
 pub mod discover;
 pub mod filled;
 pub mod gzip;
+pub mod missed;
 pub mod os;
 mod own;
 pub mod pattern;
@@ -36,7 +37,7 @@ pub mod schedule;
 pub mod scout;
 mod served;
 mod trace;
-pub mod unseen;
+
 mod walk;
 pub mod watch;
 

@@ -629,8 +629,8 @@ impl Registry {
     /// so longest. Files that the patterns find come first; then those that were renamed, which can
     /// be opened again too; then those that were deleted, to which hardly anybody writes any more.
     #[must_use]
-    pub fn restable(&self, quiet: Duration, now: Instant) -> VecDeque<FileKey> {
-        let resting = self.iter().filter(|(_, tracked)| tracked.can_rest(quiet, now));
+    pub fn idle(&self, quiet: Duration, now: Instant) -> VecDeque<FileKey> {
+        let idle = self.iter().filter(|(_, tracked)| tracked.can_close(quiet, now));
         let order = |tracked: &Tracked| {
             let rank = match tracked.state {
                 State::Active => 0,
@@ -639,7 +639,7 @@ impl Registry {
             };
             (rank, tracked.growth.at)
         };
-        let mut files: Vec<_> = resting.map(|(file, tracked)| (order(tracked), file)).collect();
+        let mut files: Vec<_> = idle.map(|(file, tracked)| (order(tracked), file)).collect();
         files.sort_unstable();
         files.into_iter().map(|(_, file)| file).collect()
     }
@@ -686,7 +686,7 @@ impl Tracked {
 
     /// Whether the file may give its descriptor up to others that wait for one.
     #[must_use]
-    pub fn can_rest(&self, quiet: Duration, now: Instant) -> bool {
+    pub fn can_close(&self, quiet: Duration, now: Instant) -> bool {
         let quiet = match self.state {
             State::Active if self.sighting.found_as.0 == self.size => quiet,
             State::Active => return false,

@@ -3,7 +3,7 @@
 //! Pure. The saved form holds what the file is: its identity, its names, the proof of its bytes, and its
 //! owner. The phase says in which state the file is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::base::span::FileKey;
@@ -51,7 +51,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// No discovery has found the file since it is known: the next one that does opens it.
-    Unseen,
+    Unmet,
     /// A discovery finds the file so, as it was delivered.
     Idle(FoundAs),
     /// The file was renamed out of the patterns, stood so under its real path, and was written to last
@@ -129,6 +129,30 @@ impl Entry {
     /// Device and inode number.
     pub(super) const fn inode(&self) -> Inode {
         (self.saved.device, self.saved.inode)
+    }
+
+    /// What is known of the file as a copy.
+    pub(super) fn copy(&self) -> Option<&Copy> {
+        match &self.phase {
+            Phase::CopyOf(copy) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// What is known of the file as a copy, to change it.
+    pub(super) fn copy_mut(&mut self) -> Option<&mut Copy> {
+        match &mut self.phase {
+            Phase::CopyOf(copy) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// What the search for the file has come to, if it is missing.
+    pub(super) fn missing_mut(&mut self) -> Option<&mut Missing> {
+        match &mut self.phase {
+            Phase::Missing(missing) => Some(missing),
+            _ => None,
+        }
     }
 
     /// Puts the file into another phase.
@@ -210,11 +234,16 @@ impl Entry {
 }
 
 impl Phase {
+    /// The phase of a file that has left its place and is to be searched for.
+    pub(super) const fn missing(was_closed: bool) -> Self {
+        Self::Missing(Missing { search: Search::Wanted, was_closed, doubted: None })
+    }
+
     /// The phase of a file of which only the saved form is known.
     pub(super) fn of(saved: &Checkpoint) -> Self {
         match (saved.inode, saved.is_done) {
             (0, is_done) => Self::Removed { is_undelivered: !is_done },
-            (_, true) => Self::Closed(Closed::Unseen),
+            (_, true) => Self::Closed(Closed::Unmet),
             (_, false) => Self::Missing(Missing::default()),
         }
     }
@@ -225,6 +254,19 @@ impl Closed {
     pub(super) fn is_looked_at(self, now: Instant) -> bool {
         matches!(self, Self::Renamed(_, since) if now < since + ROTATED_QUIET)
     }
+}
+
+/// The checkpoint of a file of which nothing was read, and nothing is known to be owed.
+#[must_use]
+pub fn unread(
+    (path, resolved): (&Path, &Path),
+    (device, inode): Inode,
+    born: i64,
+    seen_unix: u64,
+) -> Checkpoint {
+    let (path, resolved) = (path.to_owned(), resolved.to_owned());
+    let rest = Some(0);
+    Checkpoint { path, resolved, device, inode, born, seen_unix, rest, ..Checkpoint::default() }
 }
 
 /// Whether a checkpoint speaks of a file that waited to be opened: nothing was read of it.

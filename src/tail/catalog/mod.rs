@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use self::entry::{Closed, Copy, Entry, Inode, Missing, Phase, Search, Source, is_unread};
+use self::entry::{Closed, Copy, Entry, Inode, Phase, Search, Source, is_unread, unread};
 use self::index::Indexes;
 use super::registry::{FoundAs, Registry, Tracked};
 use crate::base::span::FileKey;
@@ -163,14 +163,13 @@ impl Catalog {
     /// What is known of the file with this device and inode.
     #[must_use]
     pub fn get(&self, device: u64, inode: u64) -> Option<&Checkpoint> {
-        self.find((device, inode)).map(|(_, entry)| &entry.saved)
+        self.numbers_of((device, inode)).find_map(|number| self.entry(number)).map(Entry::saved)
     }
 
     /// Whether the file with this device and inode is delivered and closed.
     #[must_use]
     pub fn closed(&self, inode: Inode) -> Option<&Checkpoint> {
-        let (_, entry) = self.find(inode)?;
-        entry.saved.is_done.then_some(&entry.saved)
+        self.get(inode.0, inode.1).filter(|saved| saved.is_done)
     }
 
     /// The entry with this number.
@@ -190,15 +189,14 @@ impl Catalog {
         })
     }
 
-    fn find(&self, inode: Inode) -> Option<(u64, &Entry)> {
-        let number = self.numbers_of(inode).next()?;
-        Some((number, self.entry(number)?))
+    /// The number of the entry of a file that is such.
+    fn find(&self, inode: Inode, is_it: impl Fn(&Entry) -> bool) -> Option<u64> {
+        self.numbers_of(inode).find(|number| self.entry(*number).is_some_and(&is_it))
     }
 
-    /// The entry of a file of which nothing was read.
+    /// The number of the entry of a file of which nothing was read.
     fn find_unread(&self, inode: Inode) -> Option<u64> {
-        let is_it = |number: &u64| self.entry(*number).is_some_and(|one| is_unread(&one.saved));
-        self.numbers_of(inode).find(is_it)
+        self.find(inode, |one| is_unread(&one.saved))
     }
 
     fn insert(&mut self, entry: Entry) -> u64 {
@@ -267,11 +265,7 @@ impl Catalog {
 
     /// Notes how a closed file was seen.
     pub fn on_closed(&mut self, inode: Inode, closed: Closed) {
-        let is_it = |number: &u64| {
-            self.entry(*number).is_some_and(|one| matches!(one.phase, Phase::Closed(_)))
-        };
-        let number = self.numbers_of(inode).find(is_it);
-        if let Some(number) = number {
+        if let Some(number) = self.find(inode, |one| matches!(one.phase, Phase::Closed(_))) {
             self.enter(number, Phase::Closed(closed));
         }
     }
@@ -281,13 +275,9 @@ impl Catalog {
         if self.closed(inode).is_some() {
             return self.on_closed(inode, Closed::Idle(found_as));
         }
-        let number = self.find_unread(inode).unwrap_or_else(|| {
-            let (device, inode) = inode;
-            let (path, resolved) = (path.to_owned(), path.to_owned());
-            let rest = Some(0);
-            let saved = Checkpoint { path, resolved, device, inode, rest, ..Checkpoint::default() };
-            self.insert(Entry::new(saved))
-        });
+        let number = self
+            .find_unread(inode)
+            .unwrap_or_else(|| self.insert(Entry::new(unread((path, path), inode, 0, 0))));
         self.enter(number, Phase::NoLog(found_as));
     }
 
@@ -301,8 +291,7 @@ impl Catalog {
         now: Instant,
         unix: u64,
     ) -> bool {
-        let is_it = |number: &u64| self.entry(*number).is_some_and(Entry::is_expected);
-        let Some(number) = self.numbers_of(inode).find(is_it) else { return false };
+        let Some(number) = self.find(inode, Entry::is_expected) else { return false };
         let is_copy = self.copies.contains(&number) && self.is_copy_so(number, found_as, open, now);
         let Some(entry) = self.entries.get_mut(&number) else { return false };
         let is_so = match &entry.phase {
@@ -328,32 +317,21 @@ impl Catalog {
         open: &Registry,
         now: Instant,
     ) -> bool {
-        let is_original_there = self.is_original_there(number, open);
-        let copy = match self.entries.get_mut(&number).map(|entry| &mut entry.phase) {
-            Some(Phase::CopyOf(copy)) => copy,
-            _ => return false,
-        };
-        copy.is_own |= copy.own_at.is_some_and(|at| at <= now);
-        let is_so = copy.found_as == Some(found_as) && is_original_there && !copy.is_own;
-        copy.found_as = copy.found_as.filter(|_| is_so);
-        is_so
-    }
-
-    /// Whether the original of a copy is open or known still.
-    fn is_original_there(&mut self, number: u64, open: &Registry) -> bool {
-        let copy = match self.entries.get_mut(&number).map(|entry| &mut entry.phase) {
-            Some(Phase::CopyOf(copy)) => copy,
-            _ => return false,
-        };
+        let Some(copy) = self.copy_mut(number) else { return false };
         if let Source::Closed((device, inode)) = copy.of
             && let Some(opened) = open.find(device, inode)
         {
             copy.of = Source::Open(opened);
         }
-        match copy.of {
+        let is_original_there = match copy.of {
             Source::Open(file) => open.is_known(file),
-            Source::Closed(inode) => self.find(inode).is_some(),
-        }
+            Source::Closed((device, inode)) => self.get(device, inode).is_some(),
+        };
+        let Some(copy) = self.copy_mut(number) else { return false };
+        copy.is_own |= copy.own_at.is_some_and(|at| at <= now);
+        let is_so = copy.found_as == Some(found_as) && is_original_there && !copy.is_own;
+        copy.found_as = copy.found_as.filter(|_| is_so);
+        is_so
     }
 
     /// The files that were closed after they had been renamed, with the places where they stand and how
@@ -364,7 +342,7 @@ impl Catalog {
             if let Phase::Closed(closed @ Closed::Renamed(found_as, _)) = entry.phase {
                 renamed.push((entry.inode(), entry.saved.resolved.clone(), found_as));
                 if !closed.is_looked_at(now) {
-                    entry.enter(Phase::Closed(Closed::Unseen));
+                    entry.enter(Phase::Closed(Closed::Unmet));
                 }
             }
         }
@@ -373,15 +351,11 @@ impl Catalog {
 
     /// Wants a search for a file that was closed and has left the place where it was, or has changed there.
     pub fn search_for(&mut self, inode: Inode) {
-        let numbers: Vec<u64> = self.numbers_of(inode).collect();
-        for number in numbers {
-            let phase = self.entry(number).map(|entry| &entry.phase);
-            if matches!(phase, Some(Phase::Closed(_) | Phase::Deferred(_) | Phase::Changed)) {
-                self.enter(
-                    number,
-                    Phase::Missing(Missing { was_closed: true, ..Missing::default() }),
-                );
-            }
+        let is_closed = |one: &Entry| {
+            matches!(one.phase, Phase::Closed(_) | Phase::Deferred(_) | Phase::Changed)
+        };
+        while let Some(number) = self.find(inode, is_closed) {
+            self.enter(number, Phase::missing(true));
         }
     }
 
@@ -392,18 +366,13 @@ impl Catalog {
         let lost = self.entries.iter().filter(|(_, entry)| is_lost(entry));
         let lost: Vec<u64> = lost.map(|(number, _)| *number).collect();
         for number in lost {
-            let was_closed = match self.entry(number).map(|entry| &entry.phase) {
-                Some(Phase::NoLog(_)) => None,
-                Some(Phase::CopyOf(copy)) if copy.is_compressed => None,
-                Some(Phase::CopyOf(_) | Phase::Waiting) => Some(false),
-                _ => Some(true),
-            };
-            match was_closed {
-                Some(was_closed) => {
-                    let missing = Missing { was_closed, ..Missing::default() };
-                    self.enter(number, Phase::Missing(missing));
+            match self.entry(number).map(|entry| &entry.phase) {
+                Some(Phase::NoLog(_)) => drop(self.take(number)),
+                Some(Phase::CopyOf(copy)) if copy.is_compressed => drop(self.take(number)),
+                Some(Phase::CopyOf(_) | Phase::Waiting) => {
+                    self.enter(number, Phase::missing(false));
                 }
-                None => drop(self.take(number)),
+                _ => self.enter(number, Phase::missing(true)),
             }
         }
     }
@@ -428,7 +397,7 @@ impl Catalog {
     /// Leaves a file closed that is as it was delivered; the agent opens it soon. Nothing else claims its
     /// entry, and nothing searches for it, until it is opened or has left its place.
     pub fn defer(&mut self, inode: Inode, found_as: FoundAs) {
-        let Some((number, _)) = self.find(inode) else { return };
+        let Some(number) = self.find(inode, |_| true) else { return };
         self.enter(number, Phase::Deferred(found_as));
         self.deferred.push_back(number);
     }
@@ -463,20 +432,15 @@ impl Catalog {
 
     /// Ends the phase of a deferred file that was to be opened: it was, or could not be.
     pub fn on_woken(&mut self, inode: Inode) {
-        let is_deferred = |number: &u64| {
-            self.entry(*number).is_some_and(|one| matches!(one.phase, Phase::Deferred(_)))
-        };
-        let number = self.numbers_of(inode).find(is_deferred);
-        if let Some((number, entry)) = number.and_then(|number| Some((number, self.entry(number)?)))
-        {
-            let phase = Phase::of(&entry.saved);
-            self.enter(number, phase);
+        let number = self.find(inode, |one| matches!(one.phase, Phase::Deferred(_)));
+        if let Some(entry) = number.and_then(|number| self.entries.get_mut(&number)) {
+            entry.enter(Phase::of(&entry.saved));
         }
     }
 
     /// Notes that a file that is not open has `size` bytes. Returns whether it is known.
     pub fn note_grown(&mut self, inode: Inode, size: u64) -> bool {
-        let Some((number, _)) = self.find(inode) else { return false };
+        let Some(number) = self.find(inode, |_| true) else { return false };
         if let Some(Entry { saved, .. }) = self.entries.get_mut(&number).map(Box::as_mut) {
             saved.rest = Some(size.saturating_sub(saved.offset));
         }
@@ -488,14 +452,12 @@ impl Catalog {
     ///
     /// `is_found` says whether a discovery has found the file; if not, it is searched for.
     pub fn wait(&mut self, waiting: Checkpoint, is_found: bool) {
-        let phase = if is_found { Phase::Waiting } else { Phase::Missing(Missing::default()) };
-        match self.find_unread((waiting.device, waiting.inode)) {
-            Some(number) if is_found && self.copies.contains(&number) => {}
-            Some(number) => self.enter(number, phase),
-            None => {
-                let number = self.insert(Entry::new(waiting));
-                self.enter(number, phase);
-            }
+        let number = self.find_unread((waiting.device, waiting.inode));
+        let number = number.unwrap_or_else(|| self.insert(Entry::new(waiting)));
+        if !is_found {
+            self.enter(number, Phase::missing(false));
+        } else if !self.copies.contains(&number) {
+            self.enter(number, Phase::Waiting);
         }
     }
 
@@ -535,7 +497,7 @@ impl Catalog {
     /// Notes how far the search for a file is, if it is missing.
     pub(super) fn on_search(&mut self, number: u64, search: Search) {
         let entry = self.entries.get_mut(&number);
-        if let Some(Phase::Missing(missing)) = entry.map(|entry| &mut entry.phase) {
+        if let Some(missing) = entry.and_then(|entry| entry.missing_mut()) {
             missing.search = search;
         }
     }
@@ -543,10 +505,8 @@ impl Catalog {
     /// Begins a search: what could not be opened is found again, and where nobody might look somebody
     /// may now.
     pub(super) fn begin_search(&mut self) {
-        for entry in self.entries.values_mut() {
-            if let Phase::Missing(missing) = &mut entry.phase
-                && matches!(missing.search, Search::Met | Search::Barred | Search::Awaited)
-            {
+        for missing in self.entries.values_mut().filter_map(|entry| entry.missing_mut()) {
+            if matches!(missing.search, Search::Met | Search::Barred | Search::Awaited) {
                 missing.search = Search::Wanted;
             }
         }
@@ -607,7 +567,7 @@ impl Catalog {
 
     fn put_missing(&mut self, checkpoint: Checkpoint, search: Search, doubted: Option<Instant>) {
         let mut entry = Entry::new(checkpoint);
-        if let Phase::Missing(missing) = &mut entry.phase {
+        if let Some(missing) = entry.missing_mut() {
             (missing.search, missing.doubted) = (search, doubted);
         }
         self.insert(entry);
@@ -709,28 +669,24 @@ impl Catalog {
     pub fn put_copy(&mut self, copy: Copy) {
         let Copy { done, .. } = &copy;
         let number = self.find_unread((done.device, done.inode)).unwrap_or_else(|| {
-            let saved = Checkpoint {
-                path: done.path.clone(),
-                resolved: done.resolved.clone(),
-                device: done.device,
-                inode: done.inode,
-                born: done.born,
-                seen_unix: done.seen_unix,
-                rest: Some(0),
-                ..Checkpoint::default()
-            };
-            self.insert(Entry::new(saved))
+            let (names, inode) = ((&*done.path, &*done.resolved), (done.device, done.inode));
+            self.insert(Entry::new(unread(names, inode, done.born, done.seen_unix)))
         });
+        if let Some(entry) = self.entries.get_mut(&number) {
+            // Its original has what it holds.
+            entry.saved.rest = Some(0);
+        }
         self.enter(number, Phase::CopyOf(Box::new(copy)));
     }
 
     /// What was known of a file that is judged again, and was found to be a copy.
     #[must_use]
     pub fn copy(&self, inode: Inode) -> Option<&Copy> {
-        self.numbers_of(inode).find_map(|number| match &self.entry(number)?.phase {
-            Phase::CopyOf(copy) => Some(copy.as_ref()),
-            _ => None,
-        })
+        self.numbers_of(inode).find_map(|number| self.entry(number)?.copy())
+    }
+
+    fn copy_mut(&mut self, number: u64) -> Option<&mut Copy> {
+        self.entries.get_mut(&number)?.copy_mut()
     }
 
     /// Whether a file was found to be a copy, and is not to be judged again.
@@ -746,10 +702,7 @@ impl Catalog {
     }
 
     fn copies(&self) -> impl Iterator<Item = &Copy> {
-        let copies = self.copies.iter().filter_map(|number| match &self.entry(*number)?.phase {
-            Phase::CopyOf(copy) => Some(copy.as_ref()),
-            _ => None,
-        });
+        let copies = self.copies.iter().filter_map(|number| self.entry(*number)?.copy());
         copies.filter(|copy| copy.found_as.is_some())
     }
 
@@ -770,10 +723,7 @@ impl Catalog {
     pub fn on_original_ended(&mut self, original: FileKey, ended: &Tracked, is_gone: bool) {
         let inode = (ended.opened.device, ended.opened.inode);
         for number in self.copies.clone() {
-            let Some(Phase::CopyOf(copy)) = self.entries.get_mut(&number).map(|one| &mut one.phase)
-            else {
-                continue;
-            };
+            let Some(copy) = self.copy_mut(number) else { continue };
             if copy.found_as.is_none() || copy.of != Source::Open(original) {
                 continue;
             }

@@ -85,7 +85,7 @@ pub type Places = HashMap<OsString, Known>;
 
 /// A file beside a known one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unseen<'k> {
+pub struct Missed<'k> {
     /// Where the file is.
     pub path: PathBuf,
     /// The known file that the file is a generation of.
@@ -99,7 +99,7 @@ pub struct Unseen<'k> {
 #[derive(Debug, Default)]
 pub struct Search<'k> {
     /// The files that it found, oldest first.
-    pub found: Vec<(i64, Unseen<'k>)>,
+    pub found: Vec<(i64, Missed<'k>)>,
     /// Directories that may not be looked into.
     pub closed: HashSet<PathBuf>,
     /// Paths at which a known file was and nothing is now.
@@ -109,7 +109,7 @@ pub struct Search<'k> {
 }
 
 impl<'k> Search<'k> {
-    fn add(&mut self, found: Option<(i64, Unseen<'k>)>) {
+    fn add(&mut self, found: Option<(i64, Missed<'k>)>) {
         self.is_cut |= found.is_some() && self.found.len() == FOUND_MAX;
         self.found.extend(found.filter(|_| self.found.len() < FOUND_MAX));
     }
@@ -123,7 +123,7 @@ impl<'k> Search<'k> {
 /// *Cost*: reads each directory once, and those of known files once more if the search around others comes
 /// there; examines what bears the name of a generation.
 #[must_use]
-pub fn unseen<'k>(
+pub fn missed<'k>(
     os: &impl Os,
     known: &'k Places,
     met: &HashSet<(u64, u64)>,
@@ -282,7 +282,7 @@ fn examine<'k>(
     family: &Names<'k>,
     met: &HashSet<(u64, u64)>,
     ways: Where,
-) -> Option<(i64, Unseen<'k>)> {
+) -> Option<(i64, Missed<'k>)> {
     let bases = names::bases(name.as_bytes());
     let mut beside: Vec<&Known> =
         bases.iter().filter_map(|base| family.get(&base[..]).copied()).collect();
@@ -305,7 +305,7 @@ fn examine<'k>(
     let known = same.or_else(|| beside.into_iter().find(is_it))?;
     let is_it = facts.is_regular() && !is_met;
     let is_copy = ways == Where::Around || born <= known.seen;
-    is_it.then_some((born, Unseen { path, known, is_copy }))
+    is_it.then_some((born, Missed { path, known, is_copy }))
 }
 
 /// When a file was made, in nanoseconds since 1970; where that is not known, when its bytes changed
@@ -358,7 +358,7 @@ mod tests {
         let met = HashSet::from([(met.dev(), met.ino()), (older.dev(), older.ino())]);
         let paths = |seen| -> Vec<PathBuf> {
             let known = known(seen, None);
-            let search = unseen(&Kernel, &known, &met, |_| true);
+            let search = missed(&Kernel, &known, &met, |_| true);
             assert_eq!(search.absent, [place.as_os_str()]);
             search.found.into_iter().map(|(_, one)| one.path).collect()
         };
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(paths(0), [dir.join("app.log.1")]);
         assert!(paths(i64::MAX).is_empty());
         let waits = known(i64::MAX, Some(0));
-        let copies = unseen(&Kernel, &waits, &met, |_| true);
+        let copies = missed(&Kernel, &waits, &met, |_| true);
         assert_eq!(copies.found.len(), 1);
         let (_, copy) = &copies.found[0];
         assert!(copy.is_copy && copy.path == dir.join("app.log.1"));
@@ -391,7 +391,7 @@ mod tests {
             (dir.join("other.log").into(), known("other.log")),
         ]);
 
-        let Search { found, .. } = unseen(&Kernel, &known, &HashSet::new(), |_| true);
+        let Search { found, .. } = missed(&Kernel, &known, &HashSet::new(), |_| true);
 
         let mut found: Vec<_> = found.into_iter().map(|(_, one)| one.path).collect();
         found.sort();
@@ -413,7 +413,7 @@ mod tests {
 
         fs::write(dir.join("app.log"), "").unwrap();
 
-        let Search { found, absent, .. } = unseen(&Kernel, &known, &HashSet::new(), |_| true);
+        let Search { found, absent, .. } = missed(&Kernel, &known, &HashSet::new(), |_| true);
 
         assert!(absent.is_empty());
         let found: Vec<_> = found.into_iter().map(|(_, one)| (one.path, one.is_copy)).collect();
