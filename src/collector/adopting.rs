@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::copies::{COPY_TIME, CopyOf, IN_DOUBT, Origin, SOUGHT};
+use super::copies::{CopyOf, IN_DOUBT, Origin, SOUGHT};
 use super::left::LATER;
 use super::packed::is_young;
 use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
@@ -18,7 +18,7 @@ use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::Catalog;
-use crate::tail::catalog::entry::{Source, is_unread, unread};
+use crate::tail::catalog::entry::{Source, is_own_by, is_unread, unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::discover::{Found, Permission};
 use crate::tail::missed::{self, Known, Missed, Places, Search};
@@ -218,7 +218,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
                     // It is one of its own by now.
                     Ok(Origin::CopyOf(CopyOf { is_untouched: true, .. }))
-                        if doubted.is_some_and(|since| now >= since + COPY_TIME) =>
+                        if is_own_by(doubted, now) =>
                     {
                         (found.path.clone(), Some(found))
                     }

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Collector;
 use super::said::Kind;
@@ -31,8 +31,6 @@ pub(super) const IN_DOUBT: &str =
     "it equals a file that nobody touches: it is its copy, or one of its own";
 /// Why a file is not open that may be a copy.
 pub(super) const SOUGHT: &str = "it may be a copy of a file that is searched for";
-/// How long a file that equals one that nobody touches may be a copy that is still to replace it.
-pub(super) const COPY_TIME: Duration = Duration::from_secs(60);
 
 /// What is known of a file that is a copy.
 #[derive(Clone, Copy)]
@@ -42,6 +40,8 @@ pub(super) struct CopyOf {
     pub(super) is_untouched: bool,
     /// How many bytes of the copy were delivered before, for sure.
     pub(super) known: u64,
+    /// Since when the copy is known to equal a file that nobody touches, if it was missing since.
+    pub(super) doubted: Option<Instant>,
 }
 
 /// Where the bytes of an opened file are from.
@@ -65,8 +65,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
         let stat = reader.stat()?;
-        let Some(before) = self.catalog.copy((stat.device, stat.inode)).cloned() else {
-            return self.origin_of(path, resolved, reader, &stat, false);
+        let inode = (stat.device, stat.inode);
+        let doubted = self.catalog.doubted(inode);
+        let Some(before) = self.catalog.copy(inode).cloned() else {
+            let mut origin = self.origin_of(path, resolved, reader, &stat, false);
+            if let Ok(Origin::CopyOf(copy)) = &mut origin {
+                copy.doubted = doubted;
+            }
+            return origin;
         };
         let mut origin = self.origin_of(path, resolved, reader, &stat, before.is_own);
         match &mut origin {
@@ -144,7 +150,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if reader.stat()?.size == 0 {
             return Ok(Origin::New);
         }
-        let copy_of = |of, is_untouched| Origin::CopyOf(CopyOf { of, is_untouched, known: 0 });
+        let copy_of =
+            |of, is_untouched| Origin::CopyOf(CopyOf { of, is_untouched, known: 0, doubted: None });
         Ok(match self.original_of(resolved, reader, 0, is_own)? {
             Some(Original::Open { file, is_untouched }) => {
                 copy_of(Source::Open(file), is_untouched)
@@ -175,7 +182,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         match self.original_of(resolved, reader, saved.offset, false)? {
             Some(Original::Open { file, is_untouched }) => {
                 let (of, known) = (Source::Open(file), saved.offset);
-                return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
+                return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known, doubted: None }));
             }
             Some(Original::Removed(further) | Original::There(further)) => {
                 return Ok(Origin::Known(further));
@@ -234,14 +241,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
         suspect: CopyOf,
         now: Instant,
     ) -> io::Result<()> {
-        let CopyOf { of, is_untouched, known } = suspect;
+        let CopyOf { of, is_untouched, known, doubted } = suspect;
         let owner = self.ledger.owner();
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
         let done = self.proved(of, reader, known, done)?;
         let is_compressed = reader.is_unpacked();
-        let own_at = (is_untouched && !is_compressed).then(|| now + COPY_TIME);
+        let is_doubted = is_untouched && !is_compressed;
+        let doubted = is_doubted.then_some(doubted.unwrap_or(now));
         let found_as = Some(found_as);
-        self.catalog.put_copy(Copy { found_as, of, done, own_at, is_own: false, is_compressed });
+        self.catalog.put_copy(Copy { found_as, of, done, doubted, is_own: false, is_compressed });
         Ok(())
     }
 

@@ -4,11 +4,14 @@
 //! owner. The phase says in which state the file is.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::tail::registry::{FoundAs, ROTATED_QUIET};
+
+/// How long a file that equals one that nobody touches may be a copy that is still to replace it.
+pub const COPY_TIME: Duration = Duration::from_secs(60);
 
 /// Device and inode number of a file.
 pub type Inode = (u64, u64);
@@ -96,8 +99,8 @@ pub struct Copy {
     pub of: Source,
     /// What is true of the copy as soon as all of the original is delivered.
     pub done: Checkpoint,
-    /// When the file is taken for one of its own, if nobody touches the original.
-    pub own_at: Option<Instant>,
+    /// Since when the file is known to equal one that nobody touches, if that is all that is known.
+    pub doubted: Option<Instant>,
     /// Whether the file turned out to be one of its own.
     pub is_own: bool,
     /// Whether the copy is compressed.
@@ -235,8 +238,8 @@ impl Entry {
 
 impl Phase {
     /// The phase of a file that has left its place and is to be searched for.
-    pub(super) const fn missing(was_closed: bool) -> Self {
-        Self::Missing(Missing { search: Search::Wanted, was_closed, doubted: None })
+    pub(super) const fn missing(was_closed: bool, doubted: Option<Instant>) -> Self {
+        Self::Missing(Missing { search: Search::Wanted, was_closed, doubted })
     }
 
     /// The phase of a file of which only the saved form is known.
@@ -267,6 +270,12 @@ pub fn unread(
     let (path, resolved) = (path.to_owned(), resolved.to_owned());
     let rest = Some(0);
     Checkpoint { path, resolved, device, inode, born, seen_unix, rest, ..Checkpoint::default() }
+}
+
+/// Whether a file that is known since then to equal one that nobody touches is one of its own by now.
+#[must_use]
+pub fn is_own_by(doubted: Option<Instant>, now: Instant) -> bool {
+    doubted.is_some_and(|since| now >= since + COPY_TIME)
 }
 
 /// Whether a checkpoint speaks of a file that waited to be opened: nothing was read of it.

@@ -35,7 +35,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use self::entry::{Closed, Copy, Entry, Inode, Phase, Search, Source, is_unread, unread};
+use self::entry::{
+    Closed, Copy, Entry, Inode, Phase, Search, Source, is_own_by, is_unread, unread,
+};
 use self::index::Indexes;
 use super::registry::{FoundAs, Registry, Tracked};
 use crate::base::span::FileKey;
@@ -153,7 +155,7 @@ impl Catalog {
     fn delivered_copies<'a>(&'a self, open: &'a Registry) -> impl Iterator<Item = &'a Checkpoint> {
         let is_delivered = move |copy: &&Copy| {
             let Source::Open(file) = copy.of else { return false };
-            let original = open.get(file).filter(|_| copy.own_at.is_none());
+            let original = open.get(file).filter(|_| copy.doubted.is_none());
             let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
             original.is_some_and(|one| one.is_delivered() && is_read(one))
         };
@@ -328,7 +330,7 @@ impl Catalog {
             Source::Closed((device, inode)) => self.get(device, inode).is_some(),
         };
         let Some(copy) = self.copy_mut(number) else { return false };
-        copy.is_own |= copy.own_at.is_some_and(|at| at <= now);
+        copy.is_own |= is_own_by(copy.doubted, now);
         let is_so = copy.found_as == Some(found_as) && is_original_there && !copy.is_own;
         copy.found_as = copy.found_as.filter(|_| is_so);
         is_so
@@ -355,7 +357,7 @@ impl Catalog {
             matches!(one.phase, Phase::Closed(_) | Phase::Deferred(_) | Phase::Changed)
         };
         while let Some(number) = self.find(inode, is_closed) {
-            self.enter(number, Phase::missing(true));
+            self.enter(number, Phase::missing(true, None));
         }
     }
 
@@ -369,10 +371,11 @@ impl Catalog {
             match self.entry(number).map(|entry| &entry.phase) {
                 Some(Phase::NoLog(_)) => drop(self.take(number)),
                 Some(Phase::CopyOf(copy)) if copy.is_compressed => drop(self.take(number)),
-                Some(Phase::CopyOf(_) | Phase::Waiting) => {
-                    self.enter(number, Phase::missing(false));
+                Some(Phase::CopyOf(copy)) => {
+                    self.enter(number, Phase::missing(false, copy.doubted));
                 }
-                _ => self.enter(number, Phase::missing(true)),
+                Some(Phase::Waiting) => self.enter(number, Phase::missing(false, None)),
+                _ => self.enter(number, Phase::missing(true, None)),
             }
         }
     }
@@ -455,7 +458,7 @@ impl Catalog {
         let number = self.find_unread((waiting.device, waiting.inode));
         let number = number.unwrap_or_else(|| self.insert(Entry::new(waiting)));
         if !is_found {
-            self.enter(number, Phase::missing(false));
+            self.enter(number, Phase::missing(false, None));
         } else if !self.copies.contains(&number) {
             self.enter(number, Phase::Waiting);
         }
@@ -713,7 +716,7 @@ impl Catalog {
             Source::Open(file) => open.get(file).is_some_and(|one| one.size == copy.done.offset),
             Source::Closed(_) => true,
         };
-        let copies = self.copies().filter(|copy| copy.own_at.is_some());
+        let copies = self.copies().filter(|copy| copy.doubted.is_some());
         copies.filter(is_as_long).map(|copy| &copy.done)
     }
 

@@ -117,13 +117,13 @@ fn idle() -> Catalog {
     catalog
 }
 
-fn copy(own_at: Instant) -> Copy {
+fn copy(doubted: Instant) -> Copy {
     let (device, inode) = OTHER;
     Copy {
         found_as: Some(AS_FOUND),
         of: Source::Closed(ORIGINAL),
         done: Checkpoint { path: "/logs/copy".into(), device, inode, ..closed() },
-        own_at: Some(own_at),
+        doubted: Some(doubted),
         is_own: false,
         is_compressed: false,
     }
@@ -143,19 +143,20 @@ fn a_closed_file_holds_nothing_new_until_it_changes() {
 #[test]
 fn a_copy_waits_until_it_changes_or_is_one_of_its_own() {
     let now = crate::base::clock::now();
-    let later = now + std::time::Duration::from_secs(60);
+    let later = now + entry::COPY_TIME;
     let registry = Registry::default();
     let mut catalog = idle();
-    catalog.put_copy(copy(later));
+    catalog.put_copy(copy(now));
     assert!(catalog.is_known_so(OTHER, AS_FOUND, &registry, now, 0));
     assert!(!catalog.is_known_so(OTHER, GROWN, &registry, now, 0) && !catalog.has_copies());
 
-    catalog.put_copy(copy(later));
+    catalog.put_copy(copy(now));
     assert!(catalog.has_copies());
     assert!(!catalog.is_known_so(OTHER, AS_FOUND, &registry, later, 0));
     assert!(catalog.copy(OTHER).unwrap().is_own, "nobody has touched the original");
     catalog.on_discovered(&HashSet::from([ORIGINAL]));
     assert!(catalog.copy(OTHER).is_none(), "it is gone");
+    assert_eq!(catalog.doubted(OTHER), Some(now), "it may be found elsewhere");
 }
 
 #[test]
