@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Collector;
+use super::readers::REST_QUIET;
 use super::said::Kind;
 use super::timers::Timer;
 use crate::base::span::FileKey;
@@ -159,12 +160,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         // A discovery may last, and what is opened in it is delivered meanwhile.
         let quiet_by = now.max(self.os.now());
-        let Some(file) = self.readers.next_restable(&self.registry, quiet_by) else {
-            self.readers.run_short();
-            return Err(io::Error::other("it waits for a descriptor"));
-        };
-        self.rest(file);
-        Ok(())
+        while let Some(file) = self.readers.next_restable(&self.registry, quiet_by) {
+            // Look once more: what has come since the last examination is still to be read.
+            self.examine(file, false, quiet_by);
+            if self.registry.get(file).is_some_and(|one| one.can_rest(REST_QUIET, quiet_by)) {
+                self.rest(file);
+                return Ok(());
+            }
+        }
+        self.readers.run_short();
+        Err(io::Error::other("it waits for a descriptor"))
     }
 
     /// Closes a delivered file. If the patterns find the file, it is opened again when it changes.
