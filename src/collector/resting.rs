@@ -109,18 +109,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// called then.
     pub(super) fn note_waiting(&mut self, found: &Found, is_in_doubt: bool) {
         let inode = (found.device, found.inode);
-        // What waits may be any number, and be gone before its turn.
-        let is_full = self.remembered.len() >= self.look.known_max() + WAITING_MAX;
+        let Ok(facts) = self.os.stat(&found.path) else { return };
         let size = if is_in_doubt { 0 } else { found.size };
-        if self.remembered.note_grown(found.device, found.inode, size) || is_full {
+        if facts.id() != inode
+            || self.remembered.note_grown(inode.0, inode.1, facts.born, size)
+            || self.is_waiting_room_full()
+        {
             return;
         }
-        let Ok(facts) = self.os.stat(&found.path) else { return };
         let dir = found.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
         let (Some(dir), Some(name)) = (dir, found.path.file_name()) else { return };
-        if facts.id() != inode {
-            return;
-        }
         let waiting = Checkpoint {
             path: found.path.clone(),
             resolved: dir.join(name),
@@ -132,6 +130,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
             ..Checkpoint::default()
         };
         self.wait_to_be_opened(waiting, true);
+    }
+
+    /// Whether no more files are remembered that wait: they may be any number, and be gone before their turn.
+    pub(super) fn is_waiting_room_full(&self) -> bool {
+        self.remembered.len() >= self.look.known_max() + WAITING_MAX
     }
 
     /// Remembers a file of which nothing was read. If no pattern finds it, it is searched for where
