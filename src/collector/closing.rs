@@ -130,6 +130,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let is_done = ended.skipped.left_bytes == 0;
             self.catalog.on_original_ended(file, &ended, has_gone);
             if has_gone {
+                // What was nobody's copy may be one of this.
+                self.look.expected.on_learnt();
                 self.catalog.put_removed(Checkpoint { is_done, ..checkpoint });
             } else {
                 self.catalog.put_closed(checkpoint);

@@ -20,7 +20,7 @@ use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::{Copy, Source, is_unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::originals::Originals;
-use crate::tail::copies::{self, Open, Original, Suspect};
+use crate::tail::copies::{self, Open, Original, Standing, Suspect};
 use crate::tail::os::Os;
 use crate::tail::reader::{self, Reader};
 use crate::tail::registry::FoundAs;
@@ -36,8 +36,8 @@ pub(super) const SOUGHT: &str = "it may be a copy of a file that is searched for
 #[derive(Clone, Copy)]
 pub(super) struct CopyOf {
     pub(super) of: Source,
-    /// Whether the file is a copy only as long as nobody touches the original.
-    pub(super) is_untouched: bool,
+    /// What has become of the original.
+    pub(super) standing: Standing,
     /// How many bytes of the copy were delivered before, for sure.
     pub(super) known: u64,
     /// Since when the copy is known to equal a file that nobody touches, if it was missing since.
@@ -151,18 +151,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(Origin::New);
         }
         let copy_of =
-            |of, is_untouched| Origin::CopyOf(CopyOf { of, is_untouched, known: 0, doubted: None });
+            |of, standing| Origin::CopyOf(CopyOf { of, standing, known: 0, doubted: None });
         Ok(match self.original_of(resolved, reader, 0, is_own)? {
-            Some(Original::Open { file, is_untouched }) => {
-                copy_of(Source::Open(file), is_untouched)
-            }
+            Some(Original::Open { file, standing }) => copy_of(Source::Open(file), standing),
             Some(Original::Removed(saved)) => Origin::Known(saved),
             // No app writes compressed what another file has as text.
             Some(Original::There(saved)) if reader.is_unpacked() && saved.is_done => {
                 Origin::Known(saved)
             }
             Some(Original::There(saved)) => {
-                copy_of(Source::Closed((saved.device, saved.inode)), true)
+                let of = Source::Closed((saved.device, saved.inode));
+                copy_of(of, Standing::Untouched)
             }
             Some(Original::Sought) => Origin::Later,
             None if self.is_shredded(resolved, reader) => Origin::Overwritten,
@@ -180,9 +179,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
         match self.original_of(resolved, reader, saved.offset, false)? {
-            Some(Original::Open { file, is_untouched }) => {
+            Some(Original::Open { file, standing }) => {
                 let (of, known) = (Source::Open(file), saved.offset);
-                return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known, doubted: None }));
+                return Ok(Origin::CopyOf(CopyOf { of, standing, known, doubted: None }));
             }
             Some(Original::Removed(further) | Original::There(further)) => {
                 return Ok(Origin::Known(further));
@@ -214,6 +213,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             true => stat.born - 1,
             false => stat.changed,
         };
+        self.look.expected.on_learnt();
         self.catalog.put_removed(Checkpoint { gone_at, ..saved });
     }
 
@@ -241,7 +241,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         suspect: CopyOf,
         now: Instant,
     ) -> io::Result<()> {
-        let CopyOf { of, is_untouched, known, doubted } = suspect;
+        let CopyOf { of, standing, known, doubted } = suspect;
+        let is_untouched = standing == Standing::Untouched;
         let owner = self.ledger.owner();
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
         let done = self.proved(of, reader, known, done)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Collector;
+use super::readers::IDLE_QUIET;
 use super::said::Kind;
 use super::timers::Timer;
 use crate::base::span::FileKey;
@@ -107,21 +108,24 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// called then.
     pub(super) fn note_waiting(&mut self, found: &Found) {
         let inode = (found.device, found.inode);
-        // What waits may be any number, and be gone before its turn.
-        let is_full = self.catalog.len() >= self.look.known_max() + WAITING_MAX;
-        if self.catalog.note_grown(inode, found.size) || is_full {
+        let Ok(facts) = self.os.stat(&found.path) else { return };
+        if facts.id() != inode
+            || self.catalog.note_grown(inode, facts.born, found.size)
+            || self.is_waiting_room_full()
+        {
             return;
         }
-        let Ok(facts) = self.os.stat(&found.path) else { return };
         let dir = found.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
         let (Some(dir), Some(name)) = (dir, found.path.file_name()) else { return };
-        if facts.id() != inode {
-            return;
-        }
         let (resolved, unix) = (dir.join(name), self.os.wall().as_secs());
         let waiting = unread((&found.path, &resolved), inode, facts.born, unix);
         let waiting = Checkpoint { rest: Some(found.size), ..waiting };
         self.wait_to_be_opened(waiting, true);
+    }
+
+    /// Whether no more files are remembered that wait: they may be any number, and be gone before their turn.
+    pub(super) fn is_waiting_room_full(&self) -> bool {
+        self.catalog.len() >= self.look.known_max() + WAITING_MAX
     }
 
     /// Remembers a file of which nothing was read. If no pattern finds it, it is searched for where
@@ -146,12 +150,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         // A discovery may last, and what is opened in it is delivered meanwhile.
         let quiet_by = now.max(self.os.now());
-        let Some(file) = self.readers.next_idle(&self.registry, quiet_by) else {
-            self.readers.run_short();
-            return Err(io::Error::other("it waits for a descriptor"));
-        };
-        self.close_for_now(file);
-        Ok(())
+        while let Some(file) = self.readers.next_idle(&self.registry, quiet_by) {
+            // Look once more: what has come since the last examination is still to be read.
+            self.examine(file, false, quiet_by);
+            if self.registry.get(file).is_some_and(|one| one.can_close(IDLE_QUIET, quiet_by)) {
+                self.close_for_now(file);
+                return Ok(());
+            }
+        }
+        self.readers.run_short();
+        Err(io::Error::other("it waits for a descriptor"))
     }
 
     /// Closes a delivered file. If the patterns find the file, it is opened again when it changes.

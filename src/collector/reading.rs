@@ -19,9 +19,9 @@ use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
-use crate::tail::catalog::entry::Source;
 use crate::tail::catalog::judge::{self, Stat};
 use crate::tail::catalog::names::{self, Kin};
+use crate::tail::copies::Standing;
 use crate::tail::gzip;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
@@ -94,7 +94,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
             // More may stand in it than was read of its original, which is known when that has ended.
-            Ok(Origin::CopyOf(suspect)) if is_nameless && !self.holds_all_of(&suspect) => {
+            Ok(Origin::CopyOf(CopyOf { standing: Standing::Gone, .. })) if is_nameless => {
                 self.readers.insert(file, reader);
                 self.look.unopened.note_unacknowledged();
                 return Ok(false);
@@ -147,13 +147,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         }
         Ok(false)
-    }
-
-    /// Whether the original of a copy still has all the bytes that the copy has.
-    fn holds_all_of(&self, copy: &CopyOf) -> bool {
-        let Source::Open(original) = copy.of else { return true };
-        let original = self.registry.get(original);
-        copy.is_untouched || original.is_some_and(|one| one.state == State::Deleted)
     }
 
     /// Drops the stages of a file: no more bytes of it come to them.

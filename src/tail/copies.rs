@@ -54,6 +54,17 @@ pub struct Suspect<'a, O: Os> {
     pub is_own: bool,
 }
 
+/// What has become of the bytes of an open original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The bytes stand where they were: what has the same is a copy only as long as nobody touches them.
+    Untouched,
+    /// The bytes have no name any more, and are read to their end by the descriptor.
+    Nameless,
+    /// The bytes are gone: what was not read of them may stand in a copy only.
+    Gone,
+}
+
 /// The file that another one is a copy of.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Original {
@@ -61,8 +72,8 @@ pub enum Original {
     Open {
         /// The original.
         file: FileKey,
-        /// Whether the original stands where it was and has its bytes still.
-        is_untouched: bool,
+        /// What has become of its bytes.
+        standing: Standing,
     },
     /// The original is closed, and has its bytes still.
     There(Checkpoint),
@@ -135,9 +146,9 @@ pub fn original_of<O: Os>(
     from: u64,
 ) -> io::Result<Option<Original>> {
     for (relation, file) in open.related(suspect)? {
-        if let Some(is_untouched) = open.is_original(file, relation, suspect)? {
-            let original = Original::Open { file, is_untouched };
-            return Ok(Some(original).filter(|_| !(suspect.is_own && is_untouched)));
+        if let Some(standing) = open.standing(file, relation, suspect)? {
+            let is_none = suspect.is_own && standing == Standing::Untouched;
+            return Ok((!is_none).then_some(Original::Open { file, standing }));
         }
     }
     for place in places(catalog, suspect, from)? {
@@ -170,6 +181,10 @@ fn removed(
     suspect: &Suspect<'_, impl Os>,
 ) -> io::Result<Option<Original>> {
     let Some(saved) = catalog.entry(place.number).map(Entry::saved) else { return Ok(None) };
+    if place.offset == saved.offset && saved.inode == 0 {
+        // There may be more than one copy, and another may hold more.
+        return Ok(catalog.on_copied(place.number).map(Original::Removed));
+    }
     if place.offset == saved.offset {
         return Ok(catalog.take(place.number).map(Original::Removed));
     }
@@ -207,19 +222,19 @@ impl<F: OsFile> Open<'_, F> {
         Ok(related)
     }
 
-    /// Whether a suspect is a copy of a file; `true` in it if the file is not touched.
-    fn is_original(
+    /// What has become of the bytes of a file, if a suspect is a copy of it.
+    fn standing(
         &self,
         file: FileKey,
         relation: Relation,
         suspect: &Suspect<'_, impl Os<File = F>>,
-    ) -> io::Result<Option<bool>> {
+    ) -> io::Result<Option<Standing>> {
         let Some(tracked) = self.get(file) else { return Ok(None) };
         let (copy, head) = (suspect.reader, tracked.opened.head);
         let is_proof = |tail| judge::is_proof_for(relation.needed, head, tail);
         let Some(original) = (self.reader)(file) else {
             let is_copy = is_proof(tracked.tail) && is_copy_of_ended(copy, tracked)?;
-            return Ok(is_copy.then_some(false));
+            return Ok(is_copy.then_some(Standing::Gone));
         };
         let is_kin = relation.kin != Kin::Stranger;
         // It is read forward only: what may be the same waits for its end.
@@ -231,9 +246,11 @@ impl<F: OsFile> Open<'_, F> {
             return Ok(None);
         }
         if is_kin && reader::is_copy_so_far(copy, original)? {
-            return Ok(Some(tracked.state != State::Deleted));
+            let is_nameless = tracked.state == State::Deleted;
+            let there = if is_nameless { Standing::Nameless } else { Standing::Untouched };
+            return Ok(Some(there));
         }
-        Ok(is_copy_of_lost(copy, original, tracked, is_proof)?.then_some(false))
+        Ok(is_copy_of_lost(copy, original, tracked, is_proof)?.then_some(Standing::Gone))
     }
 }
 

@@ -303,10 +303,13 @@ fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     fs::remove_file(&path).unwrap();
     assert_eq!(known.whereabouts(0), []);
     assert_eq!(known.catalog.checkpoints().next().unwrap().inode, 0, "it is gone");
-    for _ in 0..=REMOVED_MAX {
-        known.catalog.put_removed(checkpoint.clone());
+    for number in 0..=REMOVED_MAX as i64 {
+        known.catalog.put_removed(Checkpoint { gone_at: number, ..checkpoint.clone() });
     }
     assert_eq!(known.catalog.checkpoints().count(), REMOVED_MAX);
+    let again = known.catalog.checkpoints().next().unwrap().clone();
+    known.catalog.put_back(again);
+    assert_eq!(known.catalog.checkpoints().count(), REMOVED_MAX, "it is there once");
 }
 
 /// Some file systems, such as FUSE and layers of an overlay, tell other inodes along with the

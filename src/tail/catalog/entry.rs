@@ -190,6 +190,12 @@ impl Entry {
         }
     }
 
+    /// Whether this is what is known of the same bytes that are removed.
+    pub(super) fn is_same_removed(&self, removed: &Checkpoint) -> bool {
+        let identity = |one: &Checkpoint| (one.born, one.gone_at, one.offset, one.head, one.tail);
+        self.saved.path == removed.path && identity(&self.saved) == identity(removed)
+    }
+
     /// How far the search for the file is, if it is missing.
     #[must_use]
     pub const fn search(&self) -> Option<&Search> {

@@ -202,6 +202,14 @@ impl Catalog {
     }
 
     fn insert(&mut self, entry: Entry) -> u64 {
+        // Of what is removed it may be there still.
+        if entry.saved.inode == 0 {
+            let is_same = |number: &u64| {
+                self.entry(*number).is_some_and(|one| one.is_same_removed(&entry.saved))
+            };
+            let same = self.indexes.of_inode(0).find(is_same);
+            same.into_iter().for_each(|number| drop(self.take(number)));
+        }
         let number = self.next_number;
         self.next_number += 1;
         let mut entry = entry;
@@ -441,9 +449,11 @@ impl Catalog {
         }
     }
 
-    /// Notes that a file that is not open has `size` bytes. Returns whether it is known.
-    pub fn note_grown(&mut self, inode: Inode, size: u64) -> bool {
-        let Some(number) = self.find(inode, |_| true) else { return false };
+    /// Notes that a file that is not open has `size` bytes. Returns whether it is known: `born` tells it
+    /// from one that had its inode before.
+    pub fn note_grown(&mut self, inode: Inode, born: i64, size: u64) -> bool {
+        let is_it = |one: &Entry| !judge::is_used_inode(&one.saved, born);
+        let Some(number) = self.find(inode, is_it) else { return false };
         if let Some(Entry { saved, .. }) = self.entries.get_mut(&number).map(Box::as_mut) {
             saved.rest = Some(size.saturating_sub(saved.offset));
         }
@@ -641,6 +651,14 @@ impl Catalog {
         if let Some(oldest) = oldest.filter(|_| is_over) {
             self.take(oldest);
         }
+    }
+
+    /// Notes that a copy of what is removed was found, in which nothing is missing. Returns what was known.
+    pub(super) fn on_copied(&mut self, number: u64) -> Option<Checkpoint> {
+        let entry = self.entries.get_mut(&number)?;
+        let known = entry.saved.clone();
+        (entry.saved.rest, entry.saved.ranges) = (Some(0), Vec::new());
+        Some(known)
     }
 
     /// Notes that a closed file is found no more, as was noticed at `unix`, in seconds.
