@@ -15,7 +15,7 @@ use super::said::Kind;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::tail::catalog::entry::{Closed, is_unread};
+use crate::tail::catalog::entry::Closed;
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names;
 use crate::tail::discover::Found;
@@ -87,9 +87,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         // Its bytes were compared a moment ago, and it has not been written to since.
         let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;
         let is_as_delivered = saved.as_ref().is_some_and(is_known);
-        // Where no byte is known it may have been emptied and filled anew.
-        let has_bytes = |saved: &Checkpoint| !saved.is_copy && !is_unread(saved);
-        if saved.as_ref().is_some_and(|saved| saved.path == found.path && has_bytes(saved)) {
+        if saved.as_ref().is_some_and(|saved| saved.path == found.path && !saved.is_copy) {
             self.note_in_place(&found.path, &resolved);
         }
         let file = self.begin(path, resolved, reader, saved, State::Active, now)?;

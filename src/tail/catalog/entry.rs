@@ -196,6 +196,11 @@ impl Entry {
         self.saved.path == removed.path && identity(&self.saved) == identity(removed)
     }
 
+    /// Whether the file holds nothing new as long as a discovery finds it as it was.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.is_expected() && !matches!(self.phase, Phase::Changed | Phase::Waiting)
+    }
+
     /// How far the search for the file is, if it is missing.
     #[must_use]
     pub const fn search(&self) -> Option<&Search> {

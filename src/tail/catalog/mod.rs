@@ -102,10 +102,7 @@ impl Catalog {
     /// Whether a file is known not to hold anything new as long as it is as it was found.
     #[must_use]
     pub fn has_idle(&self) -> bool {
-        let is_idle = |entry: &Entry| {
-            entry.is_expected() && !matches!(entry.phase, Phase::Changed | Phase::Waiting)
-        };
-        self.entries.values().any(|entry| is_idle(entry))
+        self.entries.values().any(|entry| entry.is_idle())
     }
 
     /// How many files are known.
@@ -196,9 +193,9 @@ impl Catalog {
         self.numbers_of(inode).find(|number| self.entry(*number).is_some_and(&is_it))
     }
 
-    /// The number of the entry of a file of which nothing was read.
-    fn find_unread(&self, inode: Inode) -> Option<u64> {
-        self.find(inode, |one| is_unread(&one.saved))
+    /// The number of the entry of a file of which nothing was read, and that stood here.
+    fn find_unread(&self, inode: Inode, place: &Path) -> Option<u64> {
+        self.find(inode, |one| is_unread(&one.saved) && one.saved.resolved == place)
     }
 
     fn insert(&mut self, entry: Entry) -> u64 {
@@ -256,7 +253,7 @@ impl Catalog {
 
     /// Forgets that a file waited to be opened: it is open.
     pub fn on_opened(&mut self, device: u64, inode: u64) {
-        while let Some(number) = self.find_unread((device, inode)) {
+        while let Some(number) = self.find((device, inode), |one| is_unread(&one.saved)) {
             self.take(number);
         }
     }
@@ -286,7 +283,7 @@ impl Catalog {
             return self.on_closed(inode, Closed::Idle(found_as));
         }
         let number = self
-            .find_unread(inode)
+            .find_unread(inode, path)
             .unwrap_or_else(|| self.insert(Entry::new(unread((path, path), inode, 0, 0))));
         self.enter(number, Phase::NoLog(found_as));
     }
@@ -301,7 +298,7 @@ impl Catalog {
         now: Instant,
         unix: u64,
     ) -> bool {
-        let Some(number) = self.find(inode, Entry::is_expected) else { return false };
+        let Some(number) = self.find(inode, Entry::is_idle) else { return false };
         let is_copy = self.copies.contains(&number) && self.is_copy_so(number, found_as, open, now);
         let Some(entry) = self.entries.get_mut(&number) else { return false };
         let is_so = match &entry.phase {
@@ -465,7 +462,7 @@ impl Catalog {
     ///
     /// `is_found` says whether a discovery has found the file; if not, it is searched for.
     pub fn wait(&mut self, waiting: Checkpoint, is_found: bool) {
-        let number = self.find_unread((waiting.device, waiting.inode));
+        let number = self.find_unread((waiting.device, waiting.inode), &waiting.resolved);
         let number = number.unwrap_or_else(|| self.insert(Entry::new(waiting)));
         if !is_found {
             self.enter(number, Phase::missing(false, None));
@@ -689,10 +686,11 @@ impl Catalog {
     /// Notes that a file is a copy.
     pub fn put_copy(&mut self, copy: Copy) {
         let Copy { done, .. } = &copy;
-        let number = self.find_unread((done.device, done.inode)).unwrap_or_else(|| {
-            let (names, inode) = ((&*done.path, &*done.resolved), (done.device, done.inode));
-            self.insert(Entry::new(unread(names, inode, done.born, done.seen_unix)))
-        });
+        let number =
+            self.find_unread((done.device, done.inode), &done.resolved).unwrap_or_else(|| {
+                let (names, inode) = ((&*done.path, &*done.resolved), (done.device, done.inode));
+                self.insert(Entry::new(unread(names, inode, done.born, done.seen_unix)))
+            });
         if let Some(entry) = self.entries.get_mut(&number) {
             // Its original has what it holds.
             entry.saved.rest = Some(0);
