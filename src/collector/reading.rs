@@ -107,7 +107,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             Ok(Origin::Overwritten) => {
                 self.let_go(file);
-                if let Some((inode, found_as)) = look_at(&self.os, &resolved) {
+                if let Some((inode, found_as)) = look_at(&self.os, &resolved)
+                    && inode == (waiting.device, waiting.inode)
+                {
                     self.aside.rest(inode, found_as);
                 }
                 return Ok(false);
