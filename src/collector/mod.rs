@@ -77,6 +77,7 @@ use crate::base::sealed::{Outcome, Route, SealedBatch};
 use crate::base::span::{CollectionId, Span, StreamKey};
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
+use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
@@ -209,7 +210,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let once = Once::new(&os, is_once.then_some(options.concurrency_max));
         let collection = plan.only_collection();
         let name = &plan.collection(collection).name;
-        let remembered = Remembered::new(loaded.checkpoints, unix, name);
+        let checkpoints = claimed(loaded.checkpoints, name, &patterns);
+        let remembered = Remembered::new(checkpoints, unix, name);
         let ledger = Ledger::new(store, Arc::clone(&plan), once);
         let seed = u64::from_le_bytes(seed);
         let streams = Streams::new(topic, options.tags, options.shard_hash_keys, seed);
@@ -453,4 +455,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         report::sum_up(&self.registry, sums, self.os.wall().as_secs())
     }
+}
+
+/// The checkpoints that were loaded, those without an owner as the collection's that finds their paths.
+fn claimed(
+    mut checkpoints: Vec<Checkpoint>,
+    name: &Arc<str>,
+    patterns: &Patterns,
+) -> Vec<Checkpoint> {
+    let nobodys = checkpoints.iter_mut().filter(|saved| saved.owner.is_none());
+    for saved in nobodys.filter(|saved| patterns.finds(&saved.path)) {
+        saved.owner = Some(Arc::clone(name));
+    }
+    checkpoints
 }
