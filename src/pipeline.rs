@@ -160,7 +160,7 @@ mod tests {
             batch_linger: Duration::from_secs(1),
             topic: String::new(),
         };
-        let plan = Plan::flat(Vec::new(), Vec::new(), Destination::sample());
+        let plan = Plan::sample(vec![Destination::sample()]);
         let mut batcher = Batcher::new(options, &plan, 1 << 20).unwrap();
         batcher.begin(STREAM, DestinationId(0), "/a.log".into(), Vec::new().into(), "id");
         batcher

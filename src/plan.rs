@@ -103,6 +103,14 @@ impl Plan {
 }
 
 #[cfg(test)]
+impl Plan {
+    /// A plan with these destinations and one collection without files, for tests.
+    pub(crate) fn sample(destinations: Vec<Destination>) -> Self {
+        Self { destinations, ..Self::flat(Vec::new(), Vec::new(), Destination::sample()) }
+    }
+}
+
+#[cfg(test)]
 impl Destination {
     /// A destination on this machine, for tests.
     pub(crate) fn sample() -> Self {

@@ -497,13 +497,17 @@ mod tests {
     const TWO: StreamKey = StreamKey { file: FileKey(2), collection: CollectionId(0) };
 
     fn batcher(batch_lines: u32) -> Batcher {
+        batcher_to(batch_lines, vec![Destination::sample()])
+    }
+
+    fn batcher_to(batch_lines: u32, destinations: Vec<Destination>) -> Batcher {
         let options = Options {
             batch_bytes: 1 << 20,
             batch_lines,
             batch_linger: Duration::from_secs(1),
             topic: String::new(),
         };
-        let plan = Plan::flat(Vec::new(), Vec::new(), Destination::sample());
+        let plan = Plan::sample(destinations);
         let mut batcher = Batcher::new(options, &plan, 200).unwrap();
         for stream in [ONE, TWO] {
             let tags = [("__path__".to_owned(), b"/a.log".to_vec())];
@@ -535,6 +539,28 @@ mod tests {
         assert!(group.log_tags[1].value.ends_with(b"-0"));
         assert_eq!(batcher.open_bytes(), 0);
         assert!(batcher.seal(ONE, Reason::Age).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_compressed_as_its_destination_has_it() {
+        let now = crate::base::clock::now();
+        let other = Destination { compression: Compression::Zstd, ..Destination::sample() };
+        let mut batcher = batcher_to(9, vec![Destination::sample(), other]);
+        batcher.begin(TWO, DestinationId(1), "/b.log".into(), Vec::new().into(), "id");
+        let seal = |batcher: &mut Batcher, stream| {
+            let start = batcher.shared.next_batch;
+            batcher.writer(stream).append(b"x", start, start + 2, TIME, now);
+            let batch = batcher.seal(stream, Reason::Age).unwrap().batch;
+            (batch.destination, batch.compression)
+        };
+
+        assert_eq!(seal(&mut batcher, ONE), (DestinationId(0), Compression::None));
+        assert_eq!(seal(&mut batcher, TWO), (DestinationId(1), Compression::Zstd));
+        batcher.set_compression(DestinationId(1), Compression::Lz4).unwrap();
+        batcher.slim().unwrap();
+
+        assert_eq!(seal(&mut batcher, ONE), (DestinationId(0), Compression::None));
+        assert_eq!(seal(&mut batcher, TWO), (DestinationId(1), Compression::Lz4));
     }
 
     #[test]

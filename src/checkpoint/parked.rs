@@ -321,7 +321,7 @@ mod tests {
 
     fn park(dir: &Path, unix: u64, id: u64) -> String {
         let text = |text: &str| text.to_owned();
-        let plan = Plan::flat(Vec::new(), Vec::new(), Destination::sample());
+        let plan = Plan::sample(vec![Destination::sample()]);
         let refusal = Refusal::Malformed { code: text("PostBodyInvalid"), message: text("bad") };
         let circumstances = Circumstances { plan: &plan, refusal: &refusal, unix };
         let name = name(unix, 3, BatchId(id));

@@ -361,7 +361,7 @@ mod tests {
 
     impl Scene {
         fn new(now: Instant) -> Self {
-            let plan = Plan::flat(Vec::new(), Vec::new(), Destination::sample());
+            let plan = Plan::sample(vec![Destination::sample()]);
             let once = Once::new(&Kernel, None);
             Self {
                 ledger: Ledger::new(Shelf::default(), plan.into(), once),

@@ -224,7 +224,11 @@ type FailureName = &'static str;
 
 fn start(settings: Settings) -> (CollectorEnd, Sender) {
     let Settings { options, destination } = settings;
-    let plan = Plan::flat(Vec::new(), Vec::new(), destination);
+    start_with(options, vec![destination])
+}
+
+fn start_with(options: Options, destinations: Vec<Destination>) -> (CollectorEnd, Sender) {
+    let plan = Plan::sample(destinations);
     let (collector, end) = handoff(1 << 20).unwrap();
     (collector, Sender::new(options, plan.into(), end, 7).unwrap())
 }
@@ -281,6 +285,40 @@ async fn the_request_is_what_the_service_expects() {
     assert_eq!(seen.header("transfer-encoding"), "");
     let hosts = seen.head.lines().filter(|line| line.to_lowercase().starts_with("host:"));
     assert_eq!(hosts.count(), 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_batch_goes_to_its_destination_with_the_keys_of_that() {
+    let server = Server::start([]).await;
+    let Settings { options, destination } = server.settings();
+    let other = Destination {
+        project: "stock".to_owned(),
+        logstore: "parts".to_owned(),
+        credentials: CredentialsSource::Unsigned,
+        ..destination.clone()
+    };
+    let (mut collector, sender) = start_with(options, vec![destination, other]);
+    collector.push(small(0));
+    collector.push(SealedBatch { destination: DestinationId(1), ..small(1) });
+    collector.close();
+
+    let summary = sender.run(std::future::pending()).await;
+
+    assert_eq!((summary.report.attempts, summary.report.batches_delivered), (2, 2));
+    let mut seen = server.seen();
+    seen.sort_by(|one, other| one.body.cmp(&other.body));
+    let facts = |seen: &Seen| {
+        let target = seen.head.split(' ').nth(1).unwrap().to_owned();
+        (target, seen.header("host").to_owned(), !seen.header("authorization").is_empty())
+    };
+    let text = str::to_owned;
+    assert_eq!(
+        seen.iter().map(facts).collect::<Vec<_>>(),
+        [
+            (text("/logstores/orders/shards/lb"), text("shop.127.0.0.1"), true),
+            (text("/logstores/parts/shards/lb"), text("stock.127.0.0.1"), false),
+        ]
+    );
 }
 
 #[tokio::test(flavor = "current_thread")]

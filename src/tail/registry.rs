@@ -803,6 +803,19 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledgement_moves_the_watermark_of_its_own_stream() {
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), crate::base::clock::now(), 0);
+        let span = Span::new(registry.stream(file).unwrap(), 0, 5);
+        registry.watermark_mut(span.stream).unwrap().on_sealed(span, 1, none(), 0);
+        let collection = CollectionId(1);
+        let other = Span { stream: StreamKey { collection, ..span.stream }, ..span };
+
+        assert_eq!(registry.on_ack(other, 1), (0, false));
+        assert_eq!(registry.on_ack(span, 1), (5, true));
+    }
+
+    #[test]
     fn a_file_that_is_found_no_more_is_read_on() {
         let now = crate::base::clock::now();
         let mut registry = Registry::default();
