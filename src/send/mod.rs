@@ -9,7 +9,7 @@
 //!   batches as a [`package_list`];
 //! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
 //!   is told by [`cause`], and with a certificate by [`certificate`];
-//! - [`options`]: what the settings say of all that;
+//! - [`options`]: what the settings say of all that; where it goes is in the [`plan`](crate::plan);
 //! - `brake`: what the sender's thread may use of the CPU;
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
 //! - `journal` and [`advice`]: what is said about it.
