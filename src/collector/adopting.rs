@@ -71,7 +71,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// looked for with the next discovery.
     pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
         let seen = self.looked_at();
-        self.look.want_scan_if(is_lost);
+        // A drain takes no look that nothing asks for.
+        self.look.want_scan_if(is_lost || !self.drain.is_running());
         self.expect_beside(file, |known| {
             // Between two truncations there may have been a text that stands in a copy only.
             known.seen = known.seen.min(seen);
