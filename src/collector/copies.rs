@@ -65,6 +65,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 outcome
             }
+            // Nothing tells it from another file with the same inode.
+            Some((saved, Match::Resume))
+                if remembered::is_unread(&saved)
+                    && path != saved.path
+                    && !judge::is_same_file(&saved, stat.born, resolved) =>
+            {
+                self.remembered.put_gone(saved);
+                self.origin_of_unknown(resolved, reader)
+            }
             Some((saved, Match::Resume))
                 if remembered::is_unread(&saved)
                     && saved.rest == Some(0)
