@@ -127,8 +127,10 @@ impl<O: Os> Suspect<'_, O> {
     /// gone away by `gone_at`.
     #[must_use]
     pub fn has_alibi(&self, born: i64, gone_at: i64) -> bool {
-        !judge::is_older(self.stat.modified, born)
-            && judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked())
+        let is_compressed = self.reader.is_unpacked();
+        // logrotate gives an archive the time of the log, whose copy was made later.
+        (is_compressed || !judge::is_older(self.stat.modified, born))
+            && judge::has_alibi(self.stat.born, gone_at, is_compressed)
     }
 }
 
