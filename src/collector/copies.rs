@@ -256,7 +256,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         now: Instant,
     ) -> io::Result<()> {
         let CopyOf { of, is_untouched, known } = suspect;
-        let owner = self.ledger.owner();
+        let owner = self.ledger.owner(self.collection);
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
         let inode = (done.device, done.inode);
         let known = match self.aside.take_grown(inode, of) {

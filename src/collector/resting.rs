@@ -137,7 +137,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// it was.
     pub(super) fn wait_to_be_opened(&mut self, waiting: Checkpoint, is_found: bool) {
         let (inode, place) = ((waiting.device, waiting.inode), waiting.resolved.clone());
-        self.remembered.put_back(waiting);
+        let owner = self.ledger.owner(self.collection);
+        self.remembered.put_back(Checkpoint { owner, ..waiting });
         if is_found {
             self.remembered.let_sleep(inode.0, inode.1);
             self.aside.wait(inode);

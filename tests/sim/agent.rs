@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use logferry::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
-use logferry::base::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
-use logferry::base::span::FileKey;
+use logferry::base::sealed::{Ack, BatchId, DestinationId, Outcome, Refusal, SealedBatch};
+use logferry::base::span::{CollectionId, FileKey, StreamKey};
 use logferry::batch::policy::Reason;
 use logferry::batch::{Batcher, Sealed, log_group, rewrite};
 use logferry::checkpoint::format::Checkpoint;
@@ -20,14 +20,17 @@ use logferry::limit::bucket::Bucket;
 use logferry::limit::pacer::Pacer;
 use logferry::line::split;
 use logferry::pipeline::{self, Input, Stop};
+use logferry::plan::{Destination, Plan};
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::{Dispatch, Load};
 use logferry::send::queue::Together;
 use logferry::send::skew::ServerClock;
 use logferry::send::verdict::{FailureKind, Sent, Verdict};
+use logferry::send::{CredentialsSource, Endpoint, Signature};
 use logferry::tail::catalog::judge::{Match, Seen, Stat, compare};
 use logferry::tail::registry::{Change, Opened, Registry, State, Tracked};
 use logferry::tail::schedule::Schedule;
+use logferry_wire::Compression;
 
 use crate::disk::{Fd, Hints};
 use crate::invariants::Bounds;
@@ -44,6 +47,7 @@ pub const PARTS_MAX: usize = 32;
 #[derive(Clone)]
 pub struct Options {
     pub bounds: Bounds,
+    pub compression: Compression,
     pub read_linger: Duration,
     pub partial_line_timeout: Duration,
     pub read_bytes: usize,
@@ -124,6 +128,24 @@ pub struct Agent {
     pub progress: u64,
 }
 
+/// Where everything goes: what the simulation has for a service asks for no name and no key.
+fn destination(compression: Compression) -> Destination {
+    Destination {
+        endpoint: Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 80 },
+        project: "project".to_owned(),
+        logstore: "logstore".to_owned(),
+        credentials: CredentialsSource::Unsigned,
+        signature: Signature::V1,
+        compression,
+        exactly_once: false,
+    }
+}
+
+/// A file in the only collection.
+fn stream(file: FileKey) -> StreamKey {
+    StreamKey { file, collection: CollectionId(0) }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Running,
@@ -153,6 +175,7 @@ impl Agent {
     ) -> Self {
         let bounds = options.bounds.clone();
         let rate = options.bytes_per_second;
+        let plan = Plan::flat(Vec::new(), Vec::new(), destination(options.compression));
         // More than a batch, so that there are lists of full ones too.
         let batch = &options.bounds.batch;
         let together =
@@ -165,7 +188,8 @@ impl Agent {
             readers: BTreeMap::new(),
             generations: BTreeMap::new(),
             schedule: Schedule::default(),
-            batcher: Batcher::new(bounds.batch, bounds.open_bytes_max).expect("memory is there"),
+            batcher: Batcher::new(bounds.batch, &plan, bounds.open_bytes_max)
+                .expect("memory is there"),
             bucket: (rate > 0).then(|| Bucket::new(rate, now)),
             pacer: Pacer::new(options.cpu_cores, Duration::ZERO, now),
             cpu: Duration::ZERO,
@@ -478,6 +502,7 @@ impl Agent {
         now: Instant,
     ) {
         let opened = Opened {
+            collection: CollectionId(0),
             resolved: machine.path_of(&fd).unwrap_or_else(|| path.clone()).into(),
             path: path.into(),
             device: stat.device,
@@ -505,7 +530,8 @@ impl Agent {
         let tags = [("__path__".to_owned(), path.as_bytes().to_owned())];
         let trailer = log_group::trailer("", "10.0.0.1", &tags);
         let source_id = format!("10.0.0.1_{path}_{:016X}", self.rng.u64(..));
-        self.batcher.begin(file, path.into(), trailer.into(), &source_id);
+        let stream = tracked.stream(file);
+        self.batcher.begin(stream, DestinationId(0), path.into(), trailer.into(), &source_id);
     }
 
     fn refresh_names(&mut self, machine: &mut Machine) {
@@ -543,7 +569,7 @@ impl Agent {
     fn close(&mut self, file: FileKey) -> Option<Fd> {
         self.note_seen(file);
         self.registry.end(file);
-        self.batcher.end(file);
+        self.batcher.end(stream(file));
         self.is_moved = true;
         self.readers.remove(&file)
     }
@@ -618,7 +644,7 @@ impl Agent {
         let generation = machine.disk.inodes[fd.inode].generation as u64;
         machine.note("restart", u64::from(restarted.file.0), generation, restarted.lost_bytes);
         machine.ledger.counts.restarts += 1;
-        self.batcher.end(file);
+        self.batcher.end(stream(file));
         self.begin_stream(restarted.file);
         self.readers.insert(restarted.file, fd);
         self.schedule.mark(restarted.file);
@@ -693,27 +719,27 @@ impl Agent {
                 self.is_blocked = true;
                 return false;
             }
-            let Some((_, file)) = self.batcher.oldest() else { break };
-            self.seal(machine, file, Reason::Pressure);
+            let Some((_, stream)) = self.batcher.oldest() else { break };
+            self.seal(machine, stream, Reason::Pressure);
         }
         true
     }
 
     fn seal_due(&mut self, machine: &mut Machine, now: Instant) {
         while self.has_room() {
-            let Some((file, reason)) = self.batcher.due(now) else { break };
-            self.seal(machine, file, reason);
+            let Some((stream, reason)) = self.batcher.due(now) else { break };
+            self.seal(machine, stream, reason);
         }
     }
 
-    fn seal(&mut self, machine: &mut Machine, file: FileKey, reason: Reason) {
-        let Some(sealed) = self.batcher.seal(file, reason) else { return };
+    fn seal(&mut self, machine: &mut Machine, stream: StreamKey, reason: Reason) {
+        let Some(sealed) = self.batcher.seal(stream, reason) else { return };
         let Sealed { batch, tail, hole_bytes, .. } = sealed;
-        if let Some(watermark) = self.registry.watermark_mut(file) {
+        if let Some(watermark) = self.registry.watermark_mut(stream) {
             watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
         machine.note("seal", batch.id.0, batch.span.start, batch.span.end);
-        let generation = self.generations[&file];
+        let generation = self.generations[&stream.file];
         machine.ledger.on_sealed(&batch, self.life, generation, &machine.disk);
         self.outstanding_bytes += batch.payload.len() + BATCH_OVERHEAD_BYTES;
         self.down.push_back(batch);
@@ -790,7 +816,7 @@ impl Agent {
             (input.flush_partial, is_to_end) = (false, false);
         }
         loop {
-            let mut writer = self.batcher.writer(file);
+            let mut writer = self.batcher.writer(stream(file));
             let line_bytes_max = self.options.bounds.line_bytes_max;
             let progress = pipeline::advance(&input, line_bytes_max, &mut writer);
             input.lead += progress.consumed;
@@ -836,7 +862,7 @@ impl Agent {
                     if !self.has_room() {
                         return Piece::Blocked;
                     }
-                    self.seal(machine, file, reason);
+                    self.seal(machine, stream(file), reason);
                 }
             }
         }
@@ -878,11 +904,11 @@ impl Agent {
         if self.stage != Stage::Draining || is_reading || now < self.quiet_at() {
             return;
         }
-        while let Some((_, file)) = self.batcher.oldest() {
+        while let Some((_, stream)) = self.batcher.oldest() {
             if !self.has_room() {
                 return;
             }
-            self.seal(machine, file, Reason::Shutdown);
+            self.seal(machine, stream, Reason::Shutdown);
         }
         if self.outstanding_bytes > 0 || !self.unparked.is_empty() {
             return;

@@ -411,7 +411,7 @@ impl Ledger {
         };
         let stream = self
             .streams
-            .entry((life, batch.span.file))
+            .entry((life, batch.span.stream.file))
             .or_insert_with(|| Stream { prefix: prefix.to_owned(), next: 0 });
         let is_next = stream.prefix == prefix && u64::from_str_radix(number, 16) == Ok(stream.next);
         stream.next += 1;

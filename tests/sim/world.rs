@@ -407,9 +407,9 @@ fn options(rng: &mut fastrand::Rng) -> Options {
         batch_bytes: rng.usize(300..3000),
         batch_lines: rng.u32(1..40),
         batch_linger: Duration::from_millis(rng.u64(20..2000)),
-        compression: compressions[rng.usize(..3)],
         topic: String::new(),
     };
+    let compression = compressions[rng.usize(..3)];
     let bounds = Bounds {
         batch,
         line_bytes_max,
@@ -418,6 +418,7 @@ fn options(rng: &mut fastrand::Rng) -> Options {
     };
     Options {
         bounds,
+        compression,
         read_linger: Duration::from_millis(rng.u64(10..300)),
         partial_line_timeout: Duration::from_millis(rng.u64(200..5000)),
         read_bytes: HEAD_BYTES_MAX.max(lookahead(line_bytes_max) + TAIL_BYTES_MAX)
