@@ -18,7 +18,7 @@ use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::tail::catalog::judge::{self, Match};
+use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::discover::{Found, Permission};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
@@ -71,7 +71,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// looked for with the next discovery.
     pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
         let seen = self.looked_at();
-        self.look.want_scan_if(is_lost);
+        // A drain takes no look that nothing asks for.
+        self.look.want_scan_if(is_lost || !self.drain.is_running());
         self.expect_beside(file, |known| {
             // Between two truncations there may have been a text that stands in a copy only.
             known.seen = known.seen.min(seen);
@@ -180,6 +181,18 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
         let claimed = self.remembered.claim(&self.os, &saved.path, &reader, reader.stat()?)?;
+        if let Some((found, _)) = claimed.as_ref().filter(|(found, _)| found != saved) {
+            // The file that has the inode is known as another one, or better than by this.
+            if let Some(saved) = self.remembered.remove(saved)
+                && !(remembered::is_unread(&saved) && judge::is_born_with(&saved, stat.born))
+            {
+                self.remembered.put_unfound(saved);
+            }
+            if found.is_done && found.offset == reader.stat()?.size {
+                self.remembered.put_back(found.clone());
+                return Ok(());
+            }
+        }
         // Its disk has another number, and its bytes cannot say that it is the same.
         let is_renumbered = saved.inode == stat.inode && judge::is_born_with(saved, stat.born);
         let claimed = match claimed {
@@ -195,7 +208,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 if remembered::is_unread(&found)
                     && !judge::is_same_file(&found, stat.born, path) =>
             {
-                self.remembered.put_back(found);
+                self.remembered.put_unfound(found);
                 return Ok(());
             }
             // It was renamed while it was waiting to be opened.
@@ -242,13 +255,18 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     Ok(Origin::New) => (found.path.clone(), None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
                     Ok(Origin::Overwritten) => return Ok(()),
-                    // Until then only its checkpoint leads here.
-                    waits => {
-                        self.remembered.put_back(found);
-                        self.remembered.search_again(path);
-                        let waits = waits?;
+                    Ok(waits) => {
+                        // Until then only this leads here. Of the old text a copy can be met.
+                        let waiting = self.waiting(&found.path, &resolved, &stat);
+                        self.on_rewritten(path, found, &stat);
+                        self.wait_to_be_opened(waiting, false);
                         self.wait_for_original(path, &waits);
                         return Ok(());
+                    }
+                    Err(error) => {
+                        self.remembered.put_back(found);
+                        self.remembered.search_again(path);
+                        return Err(error);
                     }
                 };
                 rewritten = Some(found);
@@ -256,7 +274,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             // Nothing tells it from another file with the same inode.
             Some((found, Match::Rewritten | Match::Other)) => {
-                self.remembered.put_back(found);
+                self.remembered.put_unfound(found);
                 return Ok(());
             }
             None => return Ok(()),
@@ -271,6 +289,20 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(())
     }
 
+    /// The checkpoint of a file that waits to be opened, and that no pattern finds.
+    fn waiting(&self, path: &Path, resolved: &Path, stat: &Stat) -> Checkpoint {
+        Checkpoint {
+            path: path.to_owned(),
+            resolved: resolved.to_owned(),
+            device: stat.device,
+            inode: stat.inode,
+            born: stat.born,
+            seen_unix: self.os.wall().as_secs(),
+            rest: Some(0),
+            ..Checkpoint::default()
+        }
+    }
+
     /// Notes that a copy waits for its original. As soon as all that was read of an original that
     /// has ended is acknowledged, the copy goes on there.
     pub(super) fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
@@ -282,7 +314,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             Origin::Later => {
                 self.look.unopened.add(copy, SOUGHT);
-                self.look.want_scan();
+                self.look.want_scan_after_search();
             }
             Origin::CopyOf(CopyOf { is_untouched: true, .. }) => {
                 self.look.unopened.add(copy, IN_DOUBT);
@@ -459,16 +491,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     && !is_copy
                 {
                     // It may be a file of its own.
-                    let waiting = Checkpoint {
-                        path: known.path.clone(),
-                        resolved: path.clone(),
-                        device: stat.device,
-                        inode: stat.inode,
-                        born: stat.born,
-                        seen_unix: self.os.wall().as_secs(),
-                        rest: Some(0),
-                        ..Checkpoint::default()
-                    };
+                    let waiting = self.waiting(&known.path, path, &stat);
                     self.wait_to_be_opened(waiting, false);
                 }
                 self.wait_for_original(path, &waits);

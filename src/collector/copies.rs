@@ -119,8 +119,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(match self.remembered.original_of(&suspect, 0)? {
             Some(Original::Gone(saved)) => Origin::Known(saved),
             // No app writes compressed what another file has as text.
-            Some(Original::There(saved)) if reader.is_unpacked() => Origin::Known(saved),
-            Some(Original::There(saved)) if !is_own => {
+            Some(Original::There(saved)) if reader.is_unpacked() && saved.is_done => {
+                Origin::Known(saved)
+            }
+            Some(Original::There(saved)) if !is_own || reader.is_unpacked() => {
                 let of = Source::Closed((saved.device, saved.inode));
                 Origin::CopyOf(CopyOf { of, is_untouched: true, known: 0 })
             }

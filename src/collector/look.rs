@@ -114,6 +114,8 @@ struct Wants {
     names: bool,
     /// Whether something that has no known name was written to during a discovery.
     unknown_written: bool,
+    /// Whether a file waits for the search for its original, since this discovery and the one before.
+    search: (bool, bool),
 }
 
 /// Files of which no notification may tell, to notice that something came of looking at them.
@@ -182,6 +184,14 @@ impl Look {
         self.wants.scan = true;
     }
 
+    /// Has discovery run with the next look, because the original of a file is searched for until then. A
+    /// search that leads to nothing is not repeated at once.
+    pub(super) fn want_scan_after_search(&mut self) {
+        let (_, was_wanted) = self.wants.search;
+        self.wants.search.0 = true;
+        self.wants.scan |= !was_wanted;
+    }
+
     /// Has discovery run with the next look, if so.
     pub(super) fn want_scan_if(&mut self, is_wanted: bool) {
         self.wants.scan |= is_wanted;
@@ -247,6 +257,7 @@ impl Look {
     /// Begins a discovery. Returns the moment after which what it finds was written.
     pub(super) fn begin(&mut self, is_told: bool, now: Instant) -> Instant {
         (self.wants.scan, self.wants.names) = (false, false);
+        self.wants.search = (false, self.wants.search.0);
         self.news.on_discovery(is_told, now)
     }
 
@@ -481,6 +492,23 @@ mod tests {
         timers.set(Timer::ScanFrom, at(1));
         assert!(!look.is_due(&timers, now) && look.is_due(&timers, at(1)));
         assert_eq!(look.deadline(&timers, now), at(1));
+    }
+
+    #[test]
+    fn a_search_that_leads_to_nothing_is_not_repeated_at_once() {
+        let now = crate::base::clock::now();
+        let mut look = look(now);
+        let mut wants = |is_waiting: bool| {
+            look.begin(true, now);
+            if is_waiting {
+                look.want_scan_after_search();
+            }
+            look.is_scan_wanted()
+        };
+
+        let wanted = [true, true, true, false, true].map(|is_waiting| wants(is_waiting));
+
+        assert_eq!(wanted, [true, false, false, false, true]);
     }
 
     #[test]

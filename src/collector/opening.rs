@@ -78,7 +78,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Origin::Later => {
                 self.note_waiting(found, false);
                 self.look.unopened.add(&found.path, SOUGHT);
-                self.look.want_scan();
+                self.look.want_scan_after_search();
                 return Ok(Some(inode));
             }
             Origin::Overwritten => {

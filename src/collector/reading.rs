@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
+use super::aside::{CopyOf, Source};
 use super::copies::Origin;
 use super::intake::PIECE_BYTES_MIN;
 use super::reopening::is_stale;
@@ -92,6 +93,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let is_nameless = state == State::Deleted;
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
+            // More may stand in it than was read of its original, which is known when that has ended.
+            Ok(Origin::CopyOf(suspect)) if is_nameless && !self.holds_all_of(&suspect) => {
+                self.readers.insert(file, reader);
+                self.aside.on_unacknowledged();
+                return Ok(false);
+            }
             Ok(Origin::CopyOf(_)) if is_nameless => {
                 tracing::debug!(file = %path.display(), "a copy was deleted before it was read");
                 self.let_go(file);
@@ -142,6 +149,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the original of a copy still has all the bytes that the copy has.
+    fn holds_all_of(&self, copy: &CopyOf) -> bool {
+        let Source::Open(original) = copy.of else { return true };
+        let original = self.registry.get(original);
+        copy.is_untouched || original.is_some_and(|one| one.state == State::Deleted)
     }
 
     /// Drops the stages of a file: no more bytes of it come to them.

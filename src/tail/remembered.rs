@@ -506,6 +506,13 @@ impl Remembered {
         self.checkpoints.insert(number, Box::new(checkpoint));
     }
 
+    /// Puts a checkpoint back whose file was searched for: what has its inode is another file, as far as
+    /// that can be told.
+    pub fn put_unfound(&mut self, checkpoint: Checkpoint) {
+        self.searched_for.insert(self.next_number);
+        self.put_back(checkpoint);
+    }
+
     fn take(&mut self, number: u64) -> Option<Checkpoint> {
         let checkpoint = self.checkpoints.remove(&number)?;
         self.vanished.remove(&number);
@@ -718,19 +725,21 @@ impl Remembered {
                 continue;
             }
             let Some(saved) = self.saved(one.number) else { continue };
-            let is_missing = saved.inode != 0 && !self.is_there(one.number, saved);
-            if is_missing && one.kin != Kin::Generation {
-                // It stands somewhere, or nobody may look: whose bytes these are is not known.
-                if self.located.contains_key(&one.number) || self.barred.contains(&one.number) {
-                    continue;
-                }
-                if !self.searched_for.contains(&one.number) {
-                    return Ok(Some(Original::Sought));
-                }
+            let is_known_there = self.is_there(one.number, saved);
+            let is_missing = saved.inode != 0 && !is_known_there;
+            let is_located = is_missing && self.located.contains_key(&one.number);
+            // Nobody may look where it may stand.
+            let is_barred = is_missing && self.barred.contains(&one.number);
+            if (is_located || is_barred) && one.kin != Kin::Generation {
+                // Whose bytes these are is not known.
+                continue;
             }
             // It was found and cannot be opened yet: nobody else takes its checkpoint.
-            if self.is_there(one.number, saved) || is_in_its_place(&suspect.os, saved) {
+            if is_known_there || is_located || is_in_its_place(&suspect.os, saved) {
                 return Ok(Some(Original::There(saved.clone())));
+            }
+            if is_missing && !is_barred && !self.searched_for.contains(&one.number) {
+                return Ok(Some(Original::Sought));
             }
             if one.offset < saved.offset {
                 // Ranges of the original stand above all that the copy holds.
@@ -921,7 +930,7 @@ impl Remembered {
             self.located.remove(&number);
             let Some(saved) = self.saved(number) else { continue };
             match entries.get(&saved.inode) {
-                Some(path) if !saved.is_done => {
+                Some(path) if !saved.is_done && !is_ruled_out(os, saved, path) => {
                     paths.push((path.clone(), saved.clone()));
                     self.located.insert(number, path.clone());
                 }
@@ -1027,6 +1036,13 @@ fn may_be_at(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
         // Its disk may have another number now.
         false => judge::is_born_with(saved, found.born),
     })
+}
+
+/// Whether what has the inode number of a known file is another one, on a disk of another number. On the
+/// same disk it says when the known file was gone.
+fn is_ruled_out(os: &impl Os, saved: &Checkpoint, path: &Path) -> bool {
+    os.lstat(path)
+        .is_ok_and(|found| found.device != saved.device && judge::is_used_inode(saved, found.born))
 }
 
 fn is_in_its_place(os: &impl Os, saved: &Checkpoint) -> bool {

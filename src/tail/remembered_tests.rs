@@ -170,6 +170,8 @@ fn a_search_pulses_with_each_name() {
     let (path, below) = (dir.path().join("app.log"), dir.path().join("below"));
     fs::write(&path, "one\n").unwrap();
     let known = saved(&path, "one\n", 4);
+    // As long as it is open, no other file gets its inode number.
+    let _open = fs::File::open(&path).unwrap();
     fs::remove_file(&path).unwrap();
     fs::create_dir(&below).unwrap();
     for number in 0..100 {

@@ -120,7 +120,8 @@ impl<'k> Search<'k> {
 /// are passed over. `may_enter` says whether a directory may be looked into, and is where its path
 /// says, without a link.
 ///
-/// *Cost*: reads each directory once; examines what bears the name of a generation.
+/// *Cost*: reads each directory once, and those of known files once more if the search around others comes
+/// there; examines what bears the name of a generation.
 #[must_use]
 pub fn unseen<'k>(
     os: &impl Os,
@@ -170,16 +171,19 @@ pub fn unseen<'k>(
         }
     }
     while let Some((dir, plans)) = around.dirs.pop_first() {
-        if by_dir.contains_key(dir.as_path()) || !may_enter(&dir) {
+        if !may_enter(&dir) {
             continue;
         }
+        let beside = by_dir.get(dir.as_path());
         let listed = list(os, &dir).unwrap_or_default();
         for Plan { family, ways, levels } in plans {
-            // A log of that name has its own generations here.
-            let has_home = ways == Where::Below
-                && listed.names.iter().any(|name| family.contains_key(name.as_bytes()));
-            let family = if has_home {
-                let others = family.iter().filter(|(name, _)| !listed.has(OsStr::from_bytes(name)));
+            // What is known here was examined above; a log of that name has its own generations here.
+            let has_home = |name: &&[u8]| {
+                beside.is_some_and(|names| names.contains_key(*name))
+                    || (ways == Where::Below && listed.has(OsStr::from_bytes(name)))
+            };
+            let family = if family.keys().any(has_home) {
+                let others = family.iter().filter(|(name, _)| !has_home(name));
                 Rc::new(others.map(|(name, known)| (*name, *known)).collect())
             } else {
                 family
@@ -366,6 +370,32 @@ mod tests {
         assert_eq!(copies.found.len(), 1);
         let (_, copy) = &copies.found[0];
         assert!(copy.is_copy && copy.path == dir.join("app.log.1"));
+    }
+
+    #[test]
+    fn a_directory_that_holds_generations_of_one_file_is_searched_for_those_of_others() {
+        let (_temporary, dir) = logs();
+        let old = dir.join("old");
+        fs::create_dir_all(&old).unwrap();
+        fs::write(old.join("one.log.1"), "one").unwrap();
+        fs::write(old.join("other.log.1"), "other").unwrap();
+        let known = |name: &str| Known {
+            path: Path::new("/share").join(name),
+            seen: 0,
+            born: None,
+            copied: None,
+        };
+        let known = Places::from([
+            (dir.join("one.log").into(), known("one.log")),
+            (old.join("one.log").into(), known("one.log")),
+            (dir.join("other.log").into(), known("other.log")),
+        ]);
+
+        let Search { found, .. } = unseen(&Kernel, &known, &HashSet::new(), |_| true);
+
+        let mut found: Vec<_> = found.into_iter().map(|(_, one)| one.path).collect();
+        found.sort();
+        assert_eq!(found, [old.join("one.log.1"), old.join("other.log.1")]);
     }
 
     #[test]
