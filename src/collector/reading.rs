@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
-use super::aside::{CopyOf, Source};
+use super::aside::{CopyOf, Standing};
 use super::copies::Origin;
 use super::intake::PIECE_BYTES_MIN;
 use super::reopening::is_stale;
@@ -94,7 +94,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
             // More may stand in it than was read of its original, which is known when that has ended.
-            Ok(Origin::CopyOf(suspect)) if is_nameless && !self.holds_all_of(&suspect) => {
+            Ok(Origin::CopyOf(CopyOf { standing: Standing::Gone, .. })) if is_nameless => {
                 self.readers.insert(file, reader);
                 self.aside.on_unacknowledged();
                 return Ok(false);
@@ -149,13 +149,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         }
         Ok(false)
-    }
-
-    /// Whether the original of a copy still has all the bytes that the copy has.
-    fn holds_all_of(&self, copy: &CopyOf) -> bool {
-        let Source::Open(original) = copy.of else { return true };
-        let original = self.registry.get(original);
-        copy.is_untouched || original.is_some_and(|one| one.state == State::Deleted)
     }
 
     /// Drops the stages of a file: no more bytes of it come to them.

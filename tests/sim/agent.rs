@@ -19,6 +19,7 @@ use logferry::send::verdict::{FailureKind, Sent, Verdict};
 use logferry::tail::discover::Patterns;
 use logferry::tail::os::Os as _;
 
+use crate::disk::NodeId;
 use crate::flaws::Flaw;
 use crate::keep::Keeper;
 use crate::machine::Machine;
@@ -161,10 +162,15 @@ impl Agent {
         format!("{} batches, {}", self.dispatch.unfinished(), left.join(", "))
     }
 
-    /// Files that it holds though the patterns do not find them.
+    /// Files that it holds though the patterns do not find them, and nobody is known to write to them.
     pub fn held_files(&self) -> u64 {
         let files = self.end.collector_report().files;
-        files.rotated + files.deleted
+        let machine = self.system.get();
+        let is_written = |node: &&NodeId| {
+            machine.disk.nodes[**node].links == 0 && machine.workload.writes_to(**node)
+        };
+        let held = machine.ledger.held.iter().filter(is_written).count() as u64;
+        files.rotated + files.deleted - if machine.chaos.knows_writers { held } else { 0 }
     }
 
     pub fn ask_to_drain(&mut self) {

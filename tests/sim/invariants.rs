@@ -79,6 +79,8 @@ pub struct Ledger {
     pub progress: u64,
     /// All that stood on a disk was copied to another one.
     pub has_copied: bool,
+    /// When that was last, as the files say: all were born then.
+    pub copied_at: Option<i64>,
     /// Connections broke in this life: then small batches are tried before others.
     pub has_probes: bool,
     /// Files that the pattern finds, as of the last change.
@@ -208,6 +210,7 @@ impl Ledger {
             files: None,
             progress: 0,
             has_copied: false,
+            copied_at: None,
             has_probes: false,
             found: BTreeSet::new(),
             held_at: 0,
@@ -347,7 +350,8 @@ impl Ledger {
         let mut found: Vec<TextId> = (0..disk.texts.len()).filter(is_seen).filter(holds).collect();
         found.sort_by_key(|text| {
             let account = &self.accounts[*text];
-            let is_path = account.paths.contains(&*batch.path);
+            let is_path =
+                account.paths.contains(&*batch.path) || account.others.contains(&*batch.path);
             let is_back = start < account.sealed_to;
             (!is_path, is_back, !account.keys.is_empty(), account.prefix != start)
         });
@@ -714,7 +718,7 @@ impl Ledger {
         // Of two that are equal, the one that is opened first may be taken for the known one.
         (0..disk.texts.len()).for_each(|text| self.on_bytes_gone(text, disk));
         if !keeps_inodes {
-            self.has_copied = true;
+            (self.has_copied, self.copied_at) = (true, Some(disk.stamp()));
             // What has another name than before cannot be known again.
             self.each_known(|known| {
                 known.files.clear();

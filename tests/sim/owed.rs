@@ -194,7 +194,9 @@ impl Ledger {
     /// Whether a file that nobody has seen is searched for where it is.
     fn is_expected(&self, node: NodeId, text: TextId, was_found: bool, disk: &Disk) -> bool {
         let home = disk.texts[text].home.clone();
-        let is_young = disk.nodes[node].born > self.now.looked + LOOK_LAG;
+        // A disk that was copied says of all files that they were born then.
+        let is_young = disk.nodes[node].born > self.now.looked + LOOK_LAG
+            && self.copied_at != Some(disk.nodes[node].born);
         let has_waited = was_found
             && disk.nodes[node].born < self.now.looked - LOOK_LAG
             && !self.faulty.contains(&node);
@@ -225,9 +227,15 @@ impl Ledger {
     pub fn on_truncated(&mut self, text: TextId, disk: &Disk) {
         let account = self.account(text);
         account.owed_below = account.taken_to;
-        for (node, of, _) in disk.files().collect::<Vec<_>>() {
+        let taken = account.owed_below.max(self.prefix(text, disk));
+        for (node, of, len) in disk.files().collect::<Vec<_>>() {
             if of == text {
                 self.excuse_small_copies(node, disk);
+                // More was read than the copy has, and nothing proves where: it comes again from a place at
+                // which a reading ended, or whole.
+                if (len as u64) < taken && !matches!(disk.nodes[node].body, Body::Text(_)) {
+                    self.account(text).excused_from = Some(0);
+                }
             }
         }
         self.on_bytes_gone(text, disk);
@@ -255,6 +263,7 @@ impl Ledger {
             if self.accounts[text].is_missed {
                 let node = disk.texts[text].node;
                 self.accounts[text].is_missed = disk.nodes[node].born > self.now.looked + LOOK_LAG
+                    && self.copied_at != Some(disk.nodes[node].born)
                     && self.is_expected(node, text, false, disk);
             }
         }
@@ -308,14 +317,17 @@ impl Ledger {
         })
     }
 
-    /// Whether bytes of a text that the agent knew are gone for good, or a file is there that equals another.
+    /// Whether bytes of a text that the agent could know are gone for good, or a file is there that equals
+    /// another.
     pub fn has_lost(&mut self, disk: &Disk) -> bool {
         let standing: BTreeSet<TextId> = disk.files().map(|(_, text, _)| text).collect();
         self.has_copied
             || (0..disk.texts.len()).any(|text| {
                 let is_twin = standing.contains(&text) && disk.texts[text].like.is_some();
                 let is_cut = self.prefix(text, disk) < disk.texts[text].bytes.len() as u64;
-                is_twin || (is_cut && self.now.texts.contains(&text))
+                let is_known =
+                    self.now.texts.contains(&text) || !self.account(text).paths.is_empty();
+                is_twin || (is_cut && is_known)
             })
     }
 
