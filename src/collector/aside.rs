@@ -127,11 +127,11 @@ pub(super) enum Source {
 /// What has become of the bytes of an original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// They stand where they were: what has the same is a copy only as long as nobody touches them.
+    /// Stand where they were: what has the same is a copy only as long as nobody touches them.
     Untouched,
-    /// They have no name any more, and are read to their end by the descriptor.
+    /// Have no name any more, and are read to their end by the descriptor.
     Nameless,
-    /// They are gone: what was not read of them may stand in a copy only.
+    /// Gone: what was not read of them may stand in a copy only.
     Gone,
 }
 

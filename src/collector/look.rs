@@ -506,7 +506,7 @@ mod tests {
             look.is_scan_wanted()
         };
 
-        let wanted = [true, true, true, false, true].map(|is_waiting| wants(is_waiting));
+        let wanted = [true, true, true, false, true].map(wants);
 
         assert_eq!(wanted, [true, false, false, false, true]);
     }
