@@ -498,7 +498,7 @@ mod tests {
     fn a_search_that_leads_to_nothing_is_not_repeated_at_once() {
         let now = crate::base::clock::now();
         let mut look = look(now);
-        let mut wants = |is_waiting: bool| {
+        let wants = |is_waiting: bool| {
             look.begin(true, now);
             if is_waiting {
                 look.want_scan_after_search();
