@@ -66,7 +66,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects a copy beside a file that was truncated. The copy was made just before, and may hold
     /// what was not read of the file, whether the patterns find it or not. If bytes were seen that
-    /// are lost now, the agent looks for the copy at once, however old it is. If not, others may
+    /// are lost now, or may have been, the agent looks for the copy at once, however old it is. If not, others may
     /// have come since the last look; a copy that holds them was written to since then, and is
     /// looked for with the next discovery.
     pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {

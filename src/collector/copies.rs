@@ -65,6 +65,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 outcome
             }
+            // Nothing tells it from another file with the same inode.
+            Some((saved, Match::Resume))
+                if remembered::is_unread(&saved)
+                    && !judge::is_same_file(&saved, stat.born, path) =>
+            {
+                self.remembered.put_gone(saved);
+                self.origin_of_unknown(resolved, reader)
+            }
             Some((saved, Match::Resume))
                 if remembered::is_unread(&saved)
                     && saved.rest == Some(0)

@@ -32,6 +32,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
         let Some(tracked) = self.registry.get(file) else { return };
         let (old_offset, changed_before) = (tracked.read_offset, tracked.changed);
+        // What came and went while it could not be read was not seen.
+        let is_unseen = !tracked.last_error.is_empty();
         let unix = self.os.wall().as_secs();
         // It is asked anew: a copy may have been made since the last examination.
         let stat = self.readers.get(&file).and_then(|reader| reader.stat_truncated().ok());
@@ -61,7 +63,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.readers.insert(restarted.file, reader);
         self.intake.mark_grown(restarted.file);
         self.ledger.note(true);
-        self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0);
+        self.expect_copy_beside(restarted.file, is_unseen || restarted.lost_bytes > 0);
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names_of(restarted.file);
     }
