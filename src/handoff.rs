@@ -266,10 +266,21 @@ impl SenderEnd {
     pub async fn files(&self, patience: Duration) -> (Arc<FileList>, bool) {
         let mut listed = std::pin::pin!(self.shared.listed.notified());
         listed.as_mut().enable();
+        self.ask_for_files();
+        let is_new = tokio::time::timeout(patience, listed).await.is_ok();
+        (self.newest_files(), is_new)
+    }
+
+    /// Asks the collector for the list of files, and does not wait for it.
+    pub fn ask_for_files(&self) {
         lock(&self.shared.up).wants_files = true;
         self.wake_collector();
-        let is_new = tokio::time::timeout(patience, listed).await.is_ok();
-        (Arc::clone(&lock(&self.shared.files)), is_new)
+    }
+
+    /// The newest list of files that somebody has asked for.
+    #[must_use]
+    pub fn newest_files(&self) -> Arc<FileList> {
+        Arc::clone(&lock(&self.shared.files))
     }
 
     /// CPU time that the requests of the admin port have taken of the sender's thread.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::aside::{CopyOf, Source};
+use super::aside::{CopyOf, Standing};
 use super::copies::{IN_DOUBT, Origin, SOUGHT, UNACKNOWLEDGED};
 use super::left::LATER;
 use super::packed::is_young;
@@ -167,7 +167,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(&self.os, path)?;
         let stat = reader.stat()?;
-        if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
+        if self.registry.find(stat.device, stat.inode).is_some() {
+            // It is open as another file.
+            let saved = self.remembered.remove(saved);
+            saved.into_iter().for_each(|saved| self.remembered.put_unfound(saved));
+            return Ok(());
+        }
+        if !stat.is_file {
             return Ok(());
         }
         let told = reader.whereabouts(&self.os, path)?;
@@ -216,7 +222,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 match self.origin_of_unknown(&resolved, &reader) {
                     Ok(Origin::New) => (found.path.clone(), Some(found)),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
-                    Ok(Origin::CopyOf(CopyOf { is_untouched: true, .. }))
+                    Ok(Origin::CopyOf(CopyOf { standing: Standing::Untouched, .. }))
                         if self.aside.is_own_by_now((found.device, found.inode), now) =>
                     {
                         (found.path.clone(), Some(found))
@@ -307,16 +313,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// has ended is acknowledged, the copy goes on there.
     pub(super) fn wait_for_original(&mut self, copy: &Path, origin: &Origin) {
         match origin {
-            Origin::CopyOf(CopyOf { of: Source::Open(file), .. })
-                if self.registry.get_ended(*file).is_some() =>
-            {
+            Origin::CopyOf(CopyOf { standing: Standing::Gone, .. }) => {
                 self.look.unopened.add(copy, "it waits for the file that it is a copy of");
+                self.aside.on_unacknowledged();
             }
             Origin::Later => {
                 self.look.unopened.add(copy, SOUGHT);
                 self.look.want_scan_after_search();
             }
-            Origin::CopyOf(CopyOf { is_untouched: true, .. }) => {
+            Origin::CopyOf(CopyOf { standing: Standing::Untouched, .. }) => {
                 self.look.unopened.add(copy, IN_DOUBT);
             }
             Origin::New | Origin::Known(_) | Origin::CopyOf(_) | Origin::Overwritten => {}
@@ -343,13 +348,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         for (_, one) in found {
             self.breathe();
             if self.drain.is_abandoned() {
+                // After the next start it is not younger than the last look any more.
                 self.look.unopened.add(&one.path, LATER);
+                self.note_unseen(&one);
                 continue;
             }
             match self.adopt_unseen_one(&one, now) {
                 // Where a copy is others may be.
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
                 Err(error) => {
+                    self.note_unseen(&one);
                     self.note_unopened(&one.path, &error);
                     if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&one.path, "open", &error);
@@ -435,6 +443,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
+    /// Remembers a file that nobody has seen and that is not open yet.
+    fn note_unseen(&mut self, unseen: &Unseen<'_>) {
+        let Unseen { path, known, is_copy } = unseen;
+        let Ok(facts) = self.os.lstat(path) else { return };
+        let (device, inode) = facts.id();
+        let is_known = self.registry.find(device, inode).is_some()
+            || self.remembered.get(device, inode).is_some()
+            || self.is_waiting_room_full();
+        if *is_copy || is_known || !facts.is_regular() {
+            return;
+        }
+        let stat = Stat { device, inode, born: facts.born, ..Stat::default() };
+        let waiting = Checkpoint { rest: None, ..self.waiting(&known.path, path, &stat) };
+        self.wait_to_be_opened(waiting, false);
+    }
+
     /// Opens a file beside a known one, unless it is nothing to ship. Returns whether it is
     /// shipped.
     fn adopt_unseen_one(&mut self, unseen: &Unseen<'_>, now: Instant) -> io::Result<bool> {
@@ -464,14 +488,34 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.aside.on_unacknowledged();
             return Ok(false);
         }
-        let remembered = self.remembered.get(stat.device, stat.inode);
-        let is_known = self.registry.find(stat.device, stat.inode).is_some()
-            || remembered.is_some_and(|saved| !judge::is_used_inode(saved, stat.born));
-        if !stat.is_file || is_known || self.look.expected.is_stranger(inode) {
+        if !stat.is_file
+            || self.registry.find(stat.device, stat.inode).is_some()
+            || self.look.expected.is_stranger(inode)
+        {
             return Ok(false);
         }
+        let known_by_bytes = match self.remembered.get(stat.device, stat.inode) {
+            Some(saved) if judge::is_used_inode(saved, stat.born) => None,
+            Some(saved) if judge::is_born_with(saved, stat.born) => return Ok(false),
+            // Births are not known here. Of what waits there are no bytes to be compared.
+            Some(saved) if remembered::is_unread(saved) => {
+                if judge::is_same_file(saved, stat.born, path) {
+                    return Ok(false);
+                }
+                None
+            }
+            Some(_) if self.was_delivered(&stat) => return Ok(false),
+            saved => saved.map(|saved| (saved.head, saved.tail, saved.offset)),
+        };
         let is_begun = self.is_about_to_be_packed(&stat, path);
         if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
+            self.note_unseen(unseen);
+            return Ok(false);
+        }
+        if let Some((head, tail, offset)) = known_by_bytes
+            && reader.has_head(head)?
+            && reader.has_tail(tail, offset)?
+        {
             return Ok(false);
         }
         if *is_copy && stat.size == 0 && self.drain.is_running() && is_young(&self.os, &stat) {
@@ -487,13 +531,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Origin::Known(saved) => Some(saved),
             Origin::Overwritten => return Ok(false),
             waits => {
-                if let Origin::CopyOf(CopyOf { is_untouched: true, .. }) = waits
-                    && !is_copy
-                {
-                    // It may be a file of its own.
-                    let waiting = self.waiting(&known.path, path, &stat);
-                    self.wait_to_be_opened(waiting, false);
-                }
+                // After the next look it is not younger than the last one any more.
+                self.note_unseen(unseen);
                 self.wait_for_original(path, &waits);
                 return Ok(false);
             }

@@ -124,12 +124,23 @@ pub(super) enum Source {
     Closed((u64, u64)),
 }
 
+/// What has become of the bytes of an original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Stand where they were: what has the same is a copy only as long as nobody touches them.
+    Untouched,
+    /// Have no name any more, and are read to their end by the descriptor.
+    Nameless,
+    /// Gone: what was not read of them may stand in a copy only.
+    Gone,
+}
+
 /// What is known of a file that is a copy.
 #[derive(Clone, Copy)]
 pub(super) struct CopyOf {
     pub(super) of: Source,
-    /// Whether the file is a copy only as long as nobody touches the original.
-    pub(super) is_untouched: bool,
+    /// What has become of the original.
+    pub(super) standing: Standing,
     /// How many bytes of the copy were delivered before, for sure.
     pub(super) known: u64,
 }

@@ -132,6 +132,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let is_done = ended.skipped.left_bytes == 0;
             self.aside.on_original_ended(file, &ended, has_gone, &mut self.remembered);
             if has_gone {
+                // What was nobody's copy may be one of this.
+                self.look.expected.on_learnt();
                 self.remembered.put_gone(Checkpoint { is_done, ..checkpoint });
             } else {
                 self.remembered.put_done(checkpoint);

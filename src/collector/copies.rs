@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Collector;
-use super::aside::{COPY_TIME, Copy, CopyOf, Source};
+use super::aside::{COPY_TIME, Copy, CopyOf, Source, Standing};
 use super::said::Kind;
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
@@ -119,11 +119,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(Origin::New);
         }
         let is_own = self.aside.is_own((suspect.stat.device, suspect.stat.inode));
-        if let Some((file, is_untouched)) = self.original_of(&suspect)?
-            && !(is_own && is_untouched)
+        if let Some((file, standing)) = self.original_of(&suspect)?
+            && !(is_own && standing == Standing::Untouched)
         {
             let of = Source::Open(file);
-            return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known: 0 }));
+            return Ok(Origin::CopyOf(CopyOf { of, standing, known: 0 }));
         }
         Ok(match self.remembered.original_of(&suspect, 0)? {
             Some(Original::Gone(saved)) => Origin::Known(saved),
@@ -133,7 +133,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             Some(Original::There(saved)) if !is_own || reader.is_unpacked() => {
                 let of = Source::Closed((saved.device, saved.inode));
-                Origin::CopyOf(CopyOf { of, is_untouched: true, known: 0 })
+                Origin::CopyOf(CopyOf { of, standing: Standing::Untouched, known: 0 })
             }
             Some(Original::Sought) => Origin::Later,
             None if self.is_shredded(resolved, reader) => Origin::Overwritten,
@@ -152,9 +152,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
     ) -> io::Result<Origin> {
         let suspect =
             Suspect { os: self.os.clone(), place: resolved, reader, stat: reader.stat()? };
-        if let Some((original, is_untouched)) = self.original_of(&suspect)? {
+        if let Some((original, standing)) = self.original_of(&suspect)? {
             let (of, known) = (Source::Open(original), saved.offset);
-            return Ok(Origin::CopyOf(CopyOf { of, is_untouched, known }));
+            return Ok(Origin::CopyOf(CopyOf { of, standing, known }));
         }
         match self.remembered.original_of(&suspect, saved.offset)? {
             Some(Original::Gone(further) | Original::There(further)) => {
@@ -187,12 +187,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             true => stat.born - 1,
             false => stat.changed,
         };
+        self.look.expected.on_learnt();
         self.remembered.put_gone(Checkpoint { gone_at, ..saved });
     }
 
-    /// The file that a suspect is a copy of, if that is open or its last batches are under way;
-    /// `true` if the original stands where it was and has its bytes still.
-    fn original_of(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Option<(FileKey, bool)>> {
+    /// The file that a suspect is a copy of, if that is open or its last batches are under way.
+    fn original_of(&mut self, suspect: &Suspect<'_, O>) -> io::Result<Option<(FileKey, Standing)>> {
         let Suspect { reader, stat, .. } = suspect;
         for (file, kin) in self.related(suspect)? {
             let tracked = self.registry.get(file).or_else(|| self.registry.get_ended(file));
@@ -214,14 +214,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     let is_suspect =
                         needed == Kin::Generation || (kin == Kin::Elsewhere && stat.size > 0);
                     if is_suspect && reader::is_copy_so_far(reader, original)? {
-                        return Ok(Some((file, tracked.state != State::Deleted)));
+                        let is_nameless = tracked.state == State::Deleted;
+                        let there =
+                            if is_nameless { Standing::Nameless } else { Standing::Untouched };
+                        return Ok(Some((file, there)));
                     }
                     if is_copy_of_lost(reader, original, tracked, is_proof)? {
-                        return Ok(Some((file, false)));
+                        return Ok(Some((file, Standing::Gone)));
                     }
                 }
                 None if is_proof(tracked.tail) && is_copy_of_ended(reader, tracked)? => {
-                    return Ok(Some((file, false)));
+                    return Ok(Some((file, Standing::Gone)));
                 }
                 None => {}
             }
@@ -266,7 +269,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         suspect: CopyOf,
         now: Instant,
     ) -> io::Result<()> {
-        let CopyOf { of, is_untouched, known } = suspect;
+        let CopyOf { of, standing, known } = suspect;
+        let is_untouched = standing == Standing::Untouched;
         let owner = self.ledger.owner(self.collection);
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
         let inode = (done.device, done.inode);

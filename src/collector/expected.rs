@@ -68,8 +68,7 @@ impl Expected {
         }
     }
 
-    /// Ends a search that has found something: others may be copies of that. What was no copy is asked
-    /// again.
+    /// Notes that there is something more of which others may be copies. What was no copy is asked again.
     pub(super) fn on_learnt(&mut self) {
         self.strangers.clear();
     }

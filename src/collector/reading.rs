@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
-use super::aside::{CopyOf, Source};
+use super::aside::{CopyOf, Standing};
 use super::copies::Origin;
 use super::intake::PIECE_BYTES_MIN;
 use super::reopening::is_stale;
@@ -96,7 +96,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
             // More may stand in it than was read of its original, which is known when that has ended.
-            Ok(Origin::CopyOf(suspect)) if is_nameless && !self.holds_all_of(&suspect) => {
+            Ok(Origin::CopyOf(CopyOf { standing: Standing::Gone, .. })) if is_nameless => {
                 self.readers.insert(file, reader);
                 self.aside.on_unacknowledged();
                 return Ok(false);

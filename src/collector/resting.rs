@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Collector;
+use super::readers::REST_QUIET;
 use super::said::Kind;
 use super::timers::Timer;
 use crate::base::span::FileKey;
@@ -108,18 +109,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// called then.
     pub(super) fn note_waiting(&mut self, found: &Found, is_in_doubt: bool) {
         let inode = (found.device, found.inode);
-        // What waits may be any number, and be gone before its turn.
-        let is_full = self.remembered.len() >= self.look.known_max() + WAITING_MAX;
+        let Ok(facts) = self.os.stat(&found.path) else { return };
         let size = if is_in_doubt { 0 } else { found.size };
-        if self.remembered.note_grown(found.device, found.inode, size) || is_full {
+        if facts.id() != inode
+            || self.remembered.note_grown(inode.0, inode.1, facts.born, size)
+            || self.is_waiting_room_full()
+        {
             return;
         }
-        let Ok(facts) = self.os.stat(&found.path) else { return };
         let dir = found.path.parent().and_then(|dir| self.patterns.enter(&self.os, dir));
         let (Some(dir), Some(name)) = (dir, found.path.file_name()) else { return };
-        if facts.id() != inode {
-            return;
-        }
         let waiting = Checkpoint {
             path: found.path.clone(),
             resolved: dir.join(name),
@@ -131,6 +130,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
             ..Checkpoint::default()
         };
         self.wait_to_be_opened(waiting, true);
+    }
+
+    /// Whether no more files are remembered that wait: they may be any number, and be gone before their turn.
+    pub(super) fn is_waiting_room_full(&self) -> bool {
+        self.remembered.len() >= self.look.known_max() + WAITING_MAX
     }
 
     /// Remembers a file of which nothing was read. If no pattern finds it, it is searched for where
@@ -160,12 +164,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         // A discovery may last, and what is opened in it is delivered meanwhile.
         let quiet_by = now.max(self.os.now());
-        let Some(file) = self.readers.next_restable(&self.registry, quiet_by) else {
-            self.readers.run_short();
-            return Err(io::Error::other("it waits for a descriptor"));
-        };
-        self.rest(file);
-        Ok(())
+        while let Some(file) = self.readers.next_restable(&self.registry, quiet_by) {
+            // Look once more: what has come since the last examination is still to be read.
+            self.examine(file, false, quiet_by);
+            if self.registry.get(file).is_some_and(|one| one.can_rest(REST_QUIET, quiet_by)) {
+                self.rest(file);
+                return Ok(());
+            }
+        }
+        self.readers.run_short();
+        Err(io::Error::other("it waits for a descriptor"))
     }
 
     /// Closes a delivered file. If the patterns find the file, it is opened again when it changes.

@@ -703,7 +703,8 @@ impl Tracked {
             State::Rotated => quiet,
             State::Deleted => DELETED_QUIET_SCARCE,
         };
-        self.is_delivered() && self.growth.is_quiet(quiet, now)
+        // What cannot be examined may hold more.
+        self.last_error.is_empty() && self.is_delivered() && self.growth.is_quiet(quiet, now)
     }
 
     /// Whether all of the file was read and acknowledged, but for what is never sent by itself.

@@ -496,6 +496,11 @@ impl Remembered {
 
     /// Puts checkpoints back whose files could not be opened after all.
     pub fn put_back(&mut self, checkpoint: Checkpoint) {
+        // Of what is gone it may be there still.
+        if checkpoint.inode == 0 {
+            let same = self.indexes.of_inode(0).find(|number| self.is_of(*number, &checkpoint));
+            same.into_iter().for_each(|number| drop(self.take(number)));
+        }
         let number = self.next_number;
         self.next_number += 1;
         self.indexes.insert(&checkpoint, number);
@@ -506,6 +511,16 @@ impl Remembered {
             }
         }
         self.checkpoints.insert(number, Box::new(checkpoint));
+    }
+
+    /// Whether a checkpoint speaks of the same bytes that are gone.
+    fn is_of(&self, number: u64, gone: &Checkpoint) -> bool {
+        let Checkpoint { path, born, head, offset, tail, gone_at, .. } = gone;
+        self.saved(number).is_some_and(|one| {
+            one.path == *path
+                && (one.born, one.gone_at, one.offset) == (*born, *gone_at, *offset)
+                && (one.head, one.tail) == (*head, *tail)
+        })
     }
 
     /// Puts a checkpoint back whose file was searched for: what has its inode is another file, as far as
@@ -616,10 +631,14 @@ impl Remembered {
         self.wake(device, inode);
     }
 
-    /// Notes that a file that is not open has `size` bytes. Returns whether it is known.
-    pub fn note_grown(&mut self, device: u64, inode: u64, size: u64) -> bool {
+    /// Notes that a file that is not open has `size` bytes. Returns whether it is known: `born` tells it
+    /// from one that had its inode before.
+    pub fn note_grown(&mut self, device: u64, inode: u64, born: i64, size: u64) -> bool {
         let mut numbers = self.indexes.of_inode(inode).filter(|_| inode != 0);
-        let is_it = |number: &u64| self.saved(*number).is_some_and(|one| one.device == device);
+        let is_it = |number: &u64| {
+            let saved = self.saved(*number).filter(|one| one.device == device);
+            saved.is_some_and(|one| !judge::is_used_inode(one, born))
+        };
         let Some(number) = numbers.find(is_it) else { return false };
         if let Some(saved) = self.checkpoints.get_mut(&number) {
             saved.rest = Some(size.saturating_sub(saved.offset));
@@ -751,6 +770,13 @@ impl Remembered {
                 };
                 let part = Checkpoint { offset, tail, ranges: Vec::new(), ..saved.clone() };
                 return Ok(Some(Original::Gone(part)));
+            }
+            if saved.inode == 0 {
+                // There may be more than one copy, and another may hold more.
+                let gone = saved.clone();
+                let kept = self.checkpoints.get_mut(&one.number);
+                kept.into_iter().for_each(|one| (one.rest, one.ranges) = (Some(0), Vec::new()));
+                return Ok(Some(Original::Gone(gone)));
             }
             return Ok(self.take(one.number).map(Original::Gone));
         }

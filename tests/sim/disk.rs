@@ -1,294 +1,569 @@
-//! The disk: one directory of files as a kernel keeps them, its notifications, and the state
-//! directory.
+//! The disks: directories, files, links and mounts as a kernel keeps them, and all text that was ever
+//! written.
 //!
-//! A file is an inode with bytes; names come and go. An inode lives as long as it has a name or
-//! somebody holds it open, and its number is used again afterwards. Each truncation begins a new
-//! *generation* of bytes; the old ones are kept here for the invariants, not for the agent.
+//! A *node* has bytes, names or a target; *dentries* are its names, which come and go. A node lives as
+//! long as it has a name or the agent holds it open, and its number is used again afterwards. What an
+//! app writes to one file until that is truncated is a *text*. Copies and archives hold the first bytes
+//! of a text. Texts are kept for ever, for the invariants and not for the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::rc::Rc;
 
-use logferry::base::span::FileKey;
-use logferry::checkpoint::format::{self, Checkpoint};
+use crate::notices::{Kind as Notice, Notices};
 
-/// The directory that everything happens in.
-pub const DIR: &str = "/logs";
+pub type NodeId = usize;
+pub type TextId = usize;
+pub type DentryId = usize;
 
-/// One directory and what its names lead to.
-#[derive(Default)]
+/// Time stamps are those of the last tick.
+const TICK: i64 = 4_000_000;
+const LINKS_MAX: usize = 40;
+
 pub struct Disk {
-    pub device: u64,
-    pub inodes: Vec<Inode>,
-    /// All bytes that ever stood in a file, in the order of their first byte.
-    pub generations: Vec<Generation>,
-    names: BTreeMap<String, usize>,
-    numbers_free: Vec<u64>,
-    number_next: u64,
-    /// Generations that have stood under an inode number.
-    by_number: BTreeMap<u64, Vec<usize>>,
-    /// Grows with each change of a name: the directory's modification time.
+    pub nodes: Vec<Node>,
+    pub texts: Vec<Text>,
+    pub dentries: Vec<Dentry>,
+    pub volumes: Vec<Volume>,
+    /// Directories that something is mounted at, and the root of that.
+    mounts: BTreeMap<NodeId, NodeId>,
+    pub notices: Notices,
+    /// The time that new stamps bear, in nanoseconds since 1970.
+    pub wall: i64,
+    /// Grows whenever a name comes, goes or changes, or a text begins.
     pub version: u64,
-    pub watch: Watch,
+    /// Names by node.
+    names: Vec<Vec<DentryId>>,
+    numbers_free: Vec<(usize, u64)>,
+    number_next: u64,
+    rng: fastrand::Rng,
 }
 
-pub struct Inode {
+pub struct Volume {
+    pub device: u64,
+    pub knows_births: bool,
+    pub magic: u32,
+    /// The kernel tells of what happens here.
+    pub tells: bool,
+}
+
+pub struct Node {
+    pub volume: usize,
     pub number: u64,
+    pub born: i64,
+    pub modified: i64,
+    pub changed: i64,
     pub links: u64,
-    /// Index of its bytes.
-    pub generation: usize,
     pub is_freed: bool,
+    /// The agent may not look.
+    pub is_shut: bool,
+    pub body: Body,
+    /// Of a directory: its name.
+    dentry: Option<DentryId>,
     hold: Rc<()>,
 }
 
-pub struct Generation {
-    pub inode: usize,
-    pub bytes: Vec<u8>,
+pub enum Body {
+    /// The whole of a text, which an app may add to.
+    Text(TextId),
+    /// The first bytes of a text.
+    Copy(TextId, usize),
+    /// The first bytes of a text, compressed.
+    Packed(TextId, usize, Vec<u8>),
+    Dir(BTreeMap<String, DentryId>),
+    Link(String),
 }
 
-/// An open descriptor: holds its inode until it is dropped.
-pub struct Fd {
-    pub inode: usize,
+pub struct Dentry {
+    pub dir: NodeId,
+    pub name: String,
+    pub node: NodeId,
+    pub is_dead: bool,
+}
+
+/// What was written to one file until that was truncated.
+pub struct Text {
+    pub bytes: Vec<u8>,
+    pub app: usize,
+    /// The text that this one equals up to there, written by somebody else or before.
+    pub like: Option<(TextId, usize)>,
+    /// Real path of the log that it was written as.
+    pub home: String,
+    /// It was begun after the bytes of that other one had gone away.
+    pub is_later: bool,
+    pub node: NodeId,
+    /// An archive of it was cut off for a while: its text ended anywhere.
+    pub is_cut_off: bool,
+    /// Where it ended, or a copy of it, at some time.
+    pub ends: BTreeSet<usize>,
+}
+
+/// An open descriptor: holds its node until it is dropped.
+#[derive(Clone)]
+pub struct Handle {
+    pub node: NodeId,
+    pub dentry: DentryId,
+    pub device: u64,
     _hold: Rc<()>,
 }
 
+pub fn error(errno: rustix::io::Errno) -> io::Error {
+    errno.into()
+}
+
 impl Disk {
-    pub fn create(&mut self, name: &str, rng: &mut fastrand::Rng) -> usize {
-        let reused = (!self.numbers_free.is_empty() && rng.u8(..10) < 7)
-            .then(|| self.numbers_free.swap_remove(rng.usize(..self.numbers_free.len())));
-        let number = reused.unwrap_or_else(|| {
+    pub fn new(mut rng: fastrand::Rng, wall: i64) -> Self {
+        let volume = |device| Volume { device, knows_births: true, magic: 0xef53, tells: true };
+        let mut disk = Self {
+            nodes: Vec::new(),
+            texts: Vec::new(),
+            dentries: Vec::new(),
+            volumes: vec![volume(1), volume(2)],
+            mounts: BTreeMap::new(),
+            notices: Notices::default(),
+            wall,
+            version: 0,
+            names: Vec::new(),
+            numbers_free: Vec::new(),
+            number_next: 100,
+            rng: rng.fork(),
+        };
+        let root = disk.node(0, Body::Dir(BTreeMap::new()));
+        let data = disk.add(root, "data", Body::Dir(BTreeMap::new()));
+        let volume_root = disk.node(1, Body::Dir(BTreeMap::new()));
+        disk.mounts.insert(data, volume_root);
+        disk
+    }
+
+    fn node(&mut self, volume: usize, body: Body) -> NodeId {
+        let free: Vec<usize> = (0..self.numbers_free.len())
+            .filter(|&index| self.numbers_free[index].0 == volume)
+            .collect();
+        let number = if !free.is_empty() && self.rng.u8(..10) < 7 {
+            let index = free[self.rng.usize(..free.len())];
+            self.numbers_free.swap_remove(index).1
+        } else {
             self.number_next += 1;
-            100 + self.number_next
+            self.number_next
+        };
+        let stamp = self.stamp();
+        let dentry = None;
+        self.nodes.push(Node {
+            volume,
+            number,
+            born: stamp,
+            modified: stamp,
+            changed: stamp,
+            links: 1,
+            is_freed: false,
+            is_shut: false,
+            body,
+            dentry,
+            hold: Rc::new(()),
         });
-        let inode = self.inodes.len();
-        let (links, hold) = (1, Rc::new(()));
-        self.inodes.push(Inode { number, links, generation: 0, is_freed: false, hold });
-        self.begin_generation(inode);
-        self.names.insert(name.to_owned(), inode);
-        self.on_names();
-        inode
+        self.names.push(Vec::new());
+        self.nodes.len() - 1
     }
 
-    fn begin_generation(&mut self, inode: usize) {
-        let generation = self.generations.len();
-        self.generations.push(Generation { inode, bytes: Vec::new() });
-        self.by_number.entry(self.inodes[inode].number).or_default().push(generation);
-        self.inodes[inode].generation = generation;
+    pub fn stamp(&self) -> i64 {
+        self.wall - self.wall.rem_euclid(TICK)
     }
 
-    pub fn append(&mut self, inode: usize, bytes: &[u8]) {
-        let generation = self.inodes[inode].generation;
-        self.generations[generation].bytes.extend_from_slice(bytes);
-        self.on_written(inode);
+    fn add(&mut self, dir: NodeId, name: &str, body: Body) -> NodeId {
+        let node = self.node(self.nodes[dir].volume, body);
+        self.link(dir, name, node);
+        let is_dir = matches!(self.nodes[node].body, Body::Dir(_));
+        self.tell(dir, Notice::Create, name, is_dir);
+        node
     }
 
-    /// Begins the file anew; returns the generation that ended.
-    pub fn truncate(&mut self, inode: usize) -> usize {
-        let old = self.inodes[inode].generation;
-        self.begin_generation(inode);
-        self.on_written(inode);
+    fn link(&mut self, dir: NodeId, name: &str, node: NodeId) {
+        self.dentries.push(Dentry { dir, name: name.to_owned(), node, is_dead: false });
+        self.names[node].push(self.dentries.len() - 1);
+        self.enter(dir, name, self.dentries.len() - 1);
+    }
+
+    fn enter(&mut self, dir: NodeId, name: &str, dentry: DentryId) {
+        let node = self.dentries[dentry].node;
+        (self.dentries[dentry].dir, self.dentries[dentry].name) = (dir, name.to_owned());
+        if matches!(self.nodes[node].body, Body::Dir(_)) {
+            self.nodes[node].dentry = Some(dentry);
+        }
+        let before = self.entries_mut(dir).insert(name.to_owned(), dentry);
+        assert!(before.is_none(), "the name {name} is free");
+        self.touch_dir(dir);
+    }
+
+    fn touch_dir(&mut self, dir: NodeId) {
+        self.version += 1;
+        let stamp = self.stamp();
+        (self.nodes[dir].modified, self.nodes[dir].changed) = (stamp, stamp);
+    }
+
+    fn entries_mut(&mut self, dir: NodeId) -> &mut BTreeMap<String, DentryId> {
+        let Body::Dir(entries) = &mut self.nodes[dir].body else { panic!("it is a directory") };
+        entries
+    }
+
+    fn tell(&mut self, dir: NodeId, what: Notice, name: &str, is_dir: bool) {
+        if self.volumes[self.nodes[dir].volume].tells {
+            self.notices.push(dir, what, name, is_dir);
+        }
+    }
+
+    // === paths
+
+    /// What a path leads to, and the last name on its way.
+    pub fn walk(&self, path: &str, follows: bool) -> io::Result<(NodeId, Option<DentryId>)> {
+        use rustix::io::Errno;
+        let mut names: VecDeque<String> = components(path).collect();
+        let mut way = vec![(0, None)];
+        let mut links = 0;
+        while let Some(name) = names.pop_front() {
+            if name == ".." {
+                if way.len() > 1 {
+                    way.pop();
+                }
+                continue;
+            }
+            let (at, _) = way[way.len() - 1];
+            let Body::Dir(entries) = &self.nodes[at].body else { return Err(error(Errno::NOTDIR)) };
+            if self.nodes[at].is_shut {
+                return Err(error(Errno::ACCESS));
+            }
+            let Some(&dentry) = entries.get(&name) else { return Err(error(Errno::NOENT)) };
+            let node = self.dentries[dentry].node;
+            match &self.nodes[node].body {
+                Body::Link(target) if follows || !names.is_empty() => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(error(Errno::LOOP));
+                    }
+                    if target.starts_with('/') {
+                        way.truncate(1);
+                    }
+                    components(target).collect::<Vec<_>>().into_iter().rev().for_each(|name| {
+                        names.push_front(name);
+                    });
+                }
+                _ => way.push((self.mounts.get(&node).copied().unwrap_or(node), Some(dentry))),
+            }
+        }
+        Ok(way[way.len() - 1])
+    }
+
+    /// The file or directory at a path.
+    pub fn at(&self, path: &str) -> Option<NodeId> {
+        self.walk(path, true).ok().map(|(node, _)| node)
+    }
+
+    /// Directory and name of a path; the directory is there.
+    fn split(&self, path: &str) -> (NodeId, String) {
+        let (dir, name) = path.rsplit_once('/').expect("an absolute path");
+        let dir = if dir.is_empty() { 0 } else { self.at(dir).expect("the directory is there") };
+        (dir, name.to_owned())
+    }
+
+    pub fn has_dir(&self, path: &str) -> bool {
+        self.at(path).is_some_and(|node| matches!(self.nodes[node].body, Body::Dir(_)))
+    }
+
+    /// Where a name really stands, and whether it is gone.
+    pub fn place(&self, dentry: DentryId) -> (String, bool) {
+        let mut names = Vec::new();
+        let is_dead = self.dentries[dentry].is_dead;
+        let mut next = Some(dentry);
+        while let Some(dentry) = next {
+            names.push(self.dentries[dentry].name.clone());
+            let dir = self.dentries[dentry].dir;
+            let covered = self.mounts.iter().find(|(_, root)| **root == dir).map(|(at, _)| *at);
+            next = self.nodes[covered.unwrap_or(dir)].dentry;
+        }
+        names.push(String::new());
+        names.reverse();
+        (names.join("/"), is_dead)
+    }
+
+    /// Where a directory really is.
+    pub fn real(&self, dir: NodeId) -> String {
+        let covered = self.mounts.iter().find(|(_, root)| **root == dir).map(|(at, _)| *at);
+        let dentry = self.nodes[covered.unwrap_or(dir)].dentry;
+        dentry.map_or_else(|| "/".to_owned(), |dentry| self.place(dentry).0)
+    }
+
+    pub fn is_mount_root(&self, node: NodeId) -> bool {
+        node == 0 || self.mounts.values().any(|root| *root == node)
+    }
+
+    /// The names of a node that it still has.
+    pub fn names_of(&self, node: NodeId) -> impl Iterator<Item = String> {
+        let names = self.names[node].iter().filter(|name| !self.dentries[**name].is_dead);
+        names.map(|name| self.place(*name).0)
+    }
+
+    // === what apps and people do
+
+    pub fn make_dirs(&mut self, path: &str) {
+        let mut at = String::new();
+        for name in components(path) {
+            let above = at.clone();
+            at = format!("{at}/{name}");
+            if self.walk(&at, false).is_err() {
+                let dir = if above.is_empty() { 0 } else { self.at(&above).expect("it was made") };
+                self.add(dir, &name, Body::Dir(BTreeMap::new()));
+            }
+        }
+    }
+
+    pub fn symlink(&mut self, target: &str, path: &str) {
+        let (dir, name) = self.split(path);
+        self.add(dir, &name, Body::Link(target.to_owned()));
+    }
+
+    /// Makes a file with a text of its own, which begins like another one up to there.
+    pub fn create(&mut self, path: &str, app: usize, like: Option<(TextId, usize)>) -> NodeId {
+        let (dir, name) = self.split(path);
+        let text = self.texts.len();
+        let node = self.add(dir, &name, Body::Text(text));
+        let home = self.names_of(node).next().expect("it has just got a name");
+        self.begin_text(app, home, node, like);
+        node
+    }
+
+    fn begin_text(
+        &mut self,
+        app: usize,
+        home: String,
+        node: NodeId,
+        like: Option<(TextId, usize)>,
+    ) -> TextId {
+        let bytes = like.map(|(text, len)| self.texts[text].bytes[..len].to_vec());
+        let bytes = bytes.unwrap_or_default();
+        let ends = BTreeSet::from([bytes.len()]);
+        self.version += 1;
+        self.texts.push(Text {
+            bytes,
+            app,
+            home,
+            like,
+            is_later: false,
+            is_cut_off: false,
+            node,
+            ends,
+        });
+        self.texts.len() - 1
+    }
+
+    pub fn append(&mut self, node: NodeId, bytes: &[u8]) {
+        let Body::Text(text) = self.nodes[node].body else { panic!("apps write to their logs") };
+        self.texts[text].bytes.extend_from_slice(bytes);
+        let end = self.texts[text].bytes.len();
+        self.texts[text].ends.insert(end);
+        self.on_written(node);
+    }
+
+    /// Empties a file; returns the text that ended.
+    pub fn truncate(&mut self, node: NodeId) -> TextId {
+        let Body::Text(old) = self.nodes[node].body else { panic!("logs are truncated") };
+        let home = self.texts[old].home.clone();
+        let text = self.begin_text(self.texts[old].app, home, node, None);
+        self.nodes[node].body = Body::Text(text);
+        self.on_written(node);
         old
     }
 
-    pub fn rename(&mut self, old: &str, new: &str) {
-        let Some(inode) = self.names.remove(old) else { return };
-        assert!(self.names.insert(new.to_owned(), inode).is_none(), "the name is free");
-        self.on_names();
+    /// Makes an empty file that a copy of `of` is written to.
+    pub fn begin_copy(&mut self, of: NodeId, path: &str, is_packed: bool) -> NodeId {
+        let (text, _) = self.carried(of).expect("files are copied");
+        let (dir, name) = self.split(path);
+        let body = if is_packed { Body::Packed(text, 0, Vec::new()) } else { Body::Copy(text, 0) };
+        self.add(dir, &name, body)
     }
 
-    pub fn unlink(&mut self, name: &str) -> Option<usize> {
-        let inode = self.names.remove(name)?;
-        self.inodes[inode].links = 0;
-        self.on_names();
-        Some(inode)
-    }
-
-    pub fn bytes(&self, inode: usize) -> &[u8] {
-        &self.generations[self.inodes[inode].generation].bytes
-    }
-
-    pub fn named(&self, name: &str) -> Option<usize> {
-        self.names.get(name).copied()
-    }
-
-    /// Names and inodes in the order of the names.
-    pub fn names(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.names.iter().map(|(name, inode)| (name.as_str(), *inode))
-    }
-
-    pub fn name_of(&self, inode: usize) -> Option<&str> {
-        self.names().find(|(_, named)| *named == inode).map(|(name, _)| name)
-    }
-
-    pub fn open(&self, name: &str) -> Option<Fd> {
-        let inode = self.named(name)?;
-        Some(Fd { inode, _hold: Rc::clone(&self.inodes[inode].hold) })
-    }
-
-    pub fn is_held(&self, inode: usize) -> bool {
-        Rc::strong_count(&self.inodes[inode].hold) > 1
-    }
-
-    /// Frees the inodes that have neither a name nor a holder; returns them.
-    pub fn reap(&mut self) -> Vec<usize> {
-        let mut freed = Vec::new();
-        for inode in 0..self.inodes.len() {
-            let Inode { links, is_freed, number, .. } = self.inodes[inode];
-            if links == 0 && !is_freed && !self.is_held(inode) {
-                self.inodes[inode].is_freed = true;
-                self.numbers_free.push(number);
-                freed.push(inode);
-            }
+    /// Writes so many more bytes to a copy.
+    pub fn grow_copy(&mut self, node: NodeId, more: usize) {
+        if let Body::Copy(text, len) = &mut self.nodes[node].body {
+            *len += more;
+            self.texts[*text].ends.insert(*len);
         }
-        freed
+        self.on_written(node);
     }
 
-    /// The data stands on another volume from now on: other numbers for everything.
-    pub fn copy_elsewhere(&mut self) {
-        self.device += 1;
-        self.numbers_free.clear();
-        self.number_next += 1000;
-        for inode in 0..self.inodes.len() {
-            if !self.inodes[inode].is_freed {
-                self.number_next += 1;
-                self.inodes[inode].number = 100 + self.number_next;
-                let number = self.inodes[inode].number;
-                self.by_number.entry(number).or_default().push(self.inodes[inode].generation);
-            }
+    /// Writes the first `len` bytes of the text compressed, the file's first `part` of all parts.
+    pub fn write_packed(&mut self, node: NodeId, len: usize, share: f64) {
+        use std::io::Write as _;
+        let Body::Packed(text, ..) = self.nodes[node].body else { panic!("archives are written") };
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&self.texts[text].bytes[..len]).expect("memory");
+        let mut bytes = encoder.finish().expect("memory");
+        bytes.truncate((bytes.len() as f64 * share) as usize);
+        self.texts[text].ends.insert(len);
+        self.texts[text].is_cut_off |= share < 1.0;
+        self.nodes[node].body = Body::Packed(text, if share < 1.0 { 0 } else { len }, bytes);
+        self.on_written(node);
+    }
+
+    /// Whether it is a file that an app may write to.
+    pub fn is_log(&self, node: NodeId) -> bool {
+        matches!(self.nodes[node].body, Body::Text(_))
+    }
+
+    /// The text that a file holds the first bytes of, and how many.
+    pub fn carried(&self, node: NodeId) -> Option<(TextId, usize)> {
+        match self.nodes[node].body {
+            Body::Text(text) => Some((text, self.texts[text].bytes.len())),
+            Body::Copy(text, len) | Body::Packed(text, len, _) => Some((text, len)),
+            Body::Dir(_) | Body::Link(_) => None,
         }
     }
 
-    /// What has ever stood under an inode number.
-    pub fn generations_of(&self, number: u64) -> &[usize] {
-        self.by_number.get(&number).map_or(&[], Vec::as_slice)
+    pub fn rename(&mut self, old: &str, new: &str) -> bool {
+        let Ok((_, Some(dentry))) = self.walk(old, false) else { return false };
+        if self.walk(new, false).is_ok() {
+            self.unlink(new);
+        }
+        let (dir, name) = (self.dentries[dentry].dir, self.dentries[dentry].name.clone());
+        let node = self.dentries[dentry].node;
+        let is_dir = matches!(self.nodes[node].body, Body::Dir(_));
+        self.entries_mut(dir).remove(&name);
+        self.touch_dir(dir);
+        self.tell(dir, Notice::MovedFrom, &name, is_dir);
+        let (new_dir, new_name) = self.split(new);
+        self.enter(new_dir, &new_name, dentry);
+        self.tell(new_dir, Notice::MovedTo, &new_name, is_dir);
+        if is_dir {
+            self.notices.push_self(node, Notice::MoveSelf);
+        }
+        self.nodes[node].changed = self.stamp();
+        true
     }
 
-    fn on_names(&mut self) {
+    /// Takes a name away: of a file, a link, or an empty directory.
+    pub fn unlink(&mut self, path: &str) -> Option<NodeId> {
+        let (_, dentry) = self.walk(path, false).ok()?;
+        let dentry = dentry?;
+        let Dentry { dir, node, .. } = self.dentries[dentry];
+        let name = self.dentries[dentry].name.clone();
+        let is_dir = matches!(self.nodes[node].body, Body::Dir(_));
+        self.dentries[dentry].is_dead = true;
+        self.entries_mut(dir).remove(&name);
+        self.touch_dir(dir);
+        self.nodes[node].links -= 1;
+        self.nodes[node].changed = self.stamp();
+        if is_dir {
+            self.notices.push_self(node, Notice::DeleteSelf);
+        }
+        self.tell(dir, Notice::Delete, &name, is_dir);
+        Some(node)
+    }
+
+    pub fn set_shut(&mut self, node: NodeId, is_shut: bool) {
+        self.nodes[node].is_shut = is_shut;
+        self.nodes[node].changed = self.stamp();
+        for dentry in self.names[node].clone() {
+            if self.dentries[dentry].is_dead {
+                continue;
+            }
+            let (dir, name) = (self.dentries[dentry].dir, self.dentries[dentry].name.clone());
+            let is_dir = matches!(self.nodes[node].body, Body::Dir(_));
+            self.tell(dir, Notice::Attrib, &name, is_dir);
+        }
+    }
+
+    fn on_written(&mut self, node: NodeId) {
+        let stamp = self.stamp();
+        (self.nodes[node].modified, self.nodes[node].changed) = (stamp, stamp);
+        let names = self.names[node].iter().map(|name| &self.dentries[*name]);
+        let names: Vec<_> =
+            names.filter(|one| !one.is_dead).map(|one| (one.dir, one.name.clone())).collect();
+        for (dir, name) in names {
+            self.tell(dir, Notice::Modify, &name, false);
+        }
+    }
+
+    // === volumes
+
+    /// Mounts the volume of the logs, or takes it away.
+    pub fn mount(&mut self, is_there: bool) {
         self.version += 1;
-        self.watch.push(None);
-    }
-
-    fn on_written(&mut self, inode: usize) {
-        let name = self.name_of(inode).map(str::to_owned);
-        if name.is_some() {
-            self.watch.push(name);
-        }
-    }
-}
-
-/// The kernel's notifications: writes by name (`Some`) and changes of names (`None`).
-#[derive(Default)]
-pub struct Watch {
-    /// Notifications can be had at all.
-    pub works: bool,
-    /// The agent listens.
-    pub is_armed: bool,
-    /// More events than this are lost.
-    pub events_max: usize,
-    events: Vec<Option<String>>,
-    is_overflowed: bool,
-    names: BTreeMap<String, FileKey>,
-}
-
-/// As `tail::watch::Hints`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Hints {
-    pub written: Vec<FileKey>,
-    pub names_changed: bool,
-    pub unknown_written: bool,
-    pub overflowed: bool,
-}
-
-impl Watch {
-    fn push(&mut self, event: Option<String>) {
-        if !self.works || !self.is_armed || self.events.last() == Some(&event) {
-            return;
-        }
-        if self.events.len() < self.events_max {
-            self.events.push(event);
+        let data = self.nodes.iter().position(|node| node.dentry.is_some()).expect("/data");
+        let root = 2;
+        if is_there {
+            self.mounts.insert(data, root);
         } else {
-            self.is_overflowed = true;
+            self.mounts.remove(&data);
         }
     }
 
-    pub fn has_events(&self) -> bool {
-        !self.events.is_empty() || self.is_overflowed
+    /// The same volume, under another number.
+    pub fn renumber(&mut self) {
+        self.version += 1;
+        self.volumes[1].device += 2;
     }
 
-    pub fn set_names(&mut self, names: BTreeMap<String, FileKey>) {
-        self.names = names;
-    }
-
-    pub fn take(&mut self) -> Hints {
-        let overflowed = std::mem::take(&mut self.is_overflowed);
-        let mut hints = Hints { overflowed, ..Hints::default() };
-        for event in self.events.drain(..) {
-            match event.map(|name| self.names.get(&name).copied()) {
-                None => hints.names_changed = true,
-                Some(None) => hints.unknown_written = true,
-                Some(Some(file)) => hints.written.push(file),
+    /// All files stand on another volume from now on: other numbers and births for everything.
+    pub fn copy_elsewhere(&mut self) {
+        self.renumber();
+        self.numbers_free.retain(|(volume, _)| *volume != 1);
+        self.number_next += 1000;
+        let stamp = self.stamp();
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].volume == 1 && !self.nodes[node].is_freed {
+                self.number_next += 1;
+                self.nodes[node].number = self.number_next;
+                self.nodes[node].born = stamp;
+                self.nodes[node].changed = stamp;
             }
         }
-        hints.written.sort_unstable();
-        hints.written.dedup();
-        hints
     }
 
-    /// The agent is gone.
-    pub fn disarm(&mut self) {
-        self.is_armed = false;
-        self.is_overflowed = false;
-        self.events.clear();
-        self.names.clear();
+    // === descriptors
+
+    pub fn open(&self, path: &str) -> io::Result<Handle> {
+        let (node, dentry) = self.walk(path, true)?;
+        if self.nodes[node].is_shut {
+            return Err(error(rustix::io::Errno::ACCESS));
+        }
+        let device = self.device(node);
+        let dentry = dentry.ok_or_else(|| error(rustix::io::Errno::ISDIR))?;
+        Ok(Handle { node, dentry, device, _hold: Rc::clone(&self.nodes[node].hold) })
     }
-}
 
-/// The files of `checkpoint::store`, as bytes.
-#[derive(Default)]
-pub struct StateDir {
-    durable: [Option<Vec<u8>>; 2],
-    fast: Option<Vec<u8>>,
-    fast_before: Option<Vec<u8>>,
-    generation: u64,
-    next_slot: usize,
-}
+    pub fn device(&self, node: NodeId) -> u64 {
+        self.volumes[self.nodes[node].volume].device
+    }
 
-impl StateDir {
-    pub fn save(&mut self, checkpoints: &[Checkpoint], is_durable: bool) {
-        self.generation += 1;
-        let bytes = Some(format::encode(self.generation, checkpoints));
-        if is_durable {
-            self.durable[self.next_slot] = bytes;
-            self.next_slot = 1 - self.next_slot;
-        } else {
-            self.fast_before = std::mem::replace(&mut self.fast, bytes);
+    pub fn bytes(&self, node: NodeId) -> &[u8] {
+        match &self.nodes[node].body {
+            Body::Text(text) => &self.texts[*text].bytes,
+            Body::Copy(text, len) => &self.texts[*text].bytes[..*len],
+            Body::Packed(.., bytes) => bytes,
+            Body::Dir(_) | Body::Link(_) => &[],
         }
     }
 
-    /// The machine died: what was not written through may be gone, old or torn. Says whether the
-    /// newest save is still there.
-    pub fn lose_power(&mut self, rng: &mut fastrand::Rng) -> bool {
-        match rng.u8(..4) {
-            0 => self.fast = None,
-            1 => self.fast = self.fast_before.take(),
-            2 => {
-                if let Some(bytes) = &mut self.fast {
-                    bytes.truncate(rng.usize(..bytes.len()));
-                }
+    pub fn is_held(&self, node: NodeId) -> bool {
+        Rc::strong_count(&self.nodes[node].hold) > 1
+    }
+
+    /// Frees the nodes that have neither a name nor a holder.
+    pub fn reap(&mut self) {
+        for node in 0..self.nodes.len() {
+            let Node { links, is_freed, number, volume, .. } = self.nodes[node];
+            if links == 0 && !is_freed && !self.is_held(node) {
+                self.nodes[node].is_freed = true;
+                self.numbers_free.push((volume, number));
             }
-            _ => return true,
         }
-        false
     }
 
-    /// The newest intact save; with it the generation and the slot to go on from.
-    pub fn load(&mut self) -> Vec<Checkpoint> {
-        let slots = [&self.durable[0], &self.durable[1], &self.fast];
-        let decoded = slots.map(|bytes| bytes.as_ref().and_then(|b| format::decode(b).ok()));
-        let generation =
-            |index: usize| decoded[index].as_ref().map_or(0, |(generation, _)| *generation);
-        self.next_slot = usize::from(generation(1) < generation(0));
-        self.generation = (0..3).map(generation).max().unwrap_or(0);
-        let newest = decoded.into_iter().flatten().max_by_key(|(generation, _)| *generation);
-        newest.map(|(_, checkpoints)| checkpoints).unwrap_or_default()
+    /// Files that are there, by name or held by the agent.
+    pub fn files(&self) -> impl Iterator<Item = (NodeId, TextId, usize)> {
+        let there = (0..self.nodes.len()).filter(|&node| !self.nodes[node].is_freed);
+        there.filter_map(|node| self.carried(node).map(|(text, len)| (node, text, len)))
     }
+}
+
+fn components(path: &str) -> impl Iterator<Item = String> {
+    path.split('/').filter(|name| !name.is_empty() && *name != ".").map(str::to_owned)
 }

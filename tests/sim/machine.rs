@@ -1,42 +1,57 @@
-//! The machine that the agent runs on: time, disk, network, and what goes wrong with them.
+//! The machine that the agent runs on: time, disks, network, and what goes wrong with them.
 //!
-//! All that the agent does to its surroundings goes through here, and each time an app may meddle,
-//! so that files change between any two of its system calls.
+//! Each call of the agent passes through here and takes a little time, and at each an app may meddle: so
+//! files change between any two of its system calls.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::time::{Duration, Instant};
 
-use logferry::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX};
 use logferry::base::sealed::BatchId;
-use logferry::checkpoint::format::Checkpoint;
 use logferry::send::answer::Answer;
 use logferry::send::dispatch::Load;
-use logferry::tail::catalog::judge::Stat;
+use rustix::io::Errno;
 
-use crate::disk::{DIR, Disk, Fd, StateDir};
-use crate::invariants::{Ledger, is_matched};
+use crate::disk::{Disk, NodeId};
+use crate::flaws::Flaw;
+use crate::invariants::Ledger;
+use crate::keep::StateDir;
 use crate::server::Server;
 use crate::workload::Workload;
 
 /// Unix time at the start of every world.
 const UNIX_START: u64 = 1_700_000_000;
 
+/// More calls than any world needs.
+const CALLS_MAX: u64 = 1_000_000;
+
 /// What happens at a given time.
 pub enum Event {
-    Write(usize),
+    /// An app, or who looks after its files.
+    Act(usize),
     Store((u32, BatchId)),
-    Answer { life: u32, load: Load, offset: i64, answer: Option<Answer> },
+    Answer {
+        life: u32,
+        load: Load,
+        offset: i64,
+        answer: Option<Answer>,
+        is_cut: bool,
+    },
     Start,
     Kill,
     Drain,
     Abandon(u32),
+    /// The volume of the logs comes, late.
+    Mount,
     Check,
 }
 
 pub struct Machine {
     pub now: Instant,
     pub start: Instant,
+    /// How far the wall clock was set forward, or back, in nanoseconds.
+    pub wall_ahead: i64,
+    pub cpu: Duration,
     pub disk: Disk,
     pub state: StateDir,
     pub workload: Workload,
@@ -46,8 +61,10 @@ pub struct Machine {
     pub next_event: u64,
     pub chaos: Chaos,
     pub trace: Trace,
-    /// Which generation the last head was of; for the ledger only.
-    pub head_generation: usize,
+    pub flaw: Option<Flaw>,
+    pub rng: fastrand::Rng,
+    /// How often the agent has asked the system.
+    pub calls: u64,
 }
 
 /// Chances of what goes wrong on the machine.
@@ -56,19 +73,24 @@ pub struct Chaos {
     /// Acts of meddling left: each gives the agent more to do, and so more chances for others.
     meddling_left: u32,
     io_errors: f64,
-    save_errors: f64,
+    pub save_errors: f64,
+    /// Whether writers of a file can be asked for, and whether there is a `/proc`.
+    pub knows_writers: bool,
+    pub has_proc: bool,
     /// Files that cannot be read for a while.
-    bad_until: BTreeMap<usize, Instant>,
-    rng: fastrand::Rng,
+    bad_until: BTreeMap<NodeId, Instant>,
+    pub rng: fastrand::Rng,
 }
 
 impl Chaos {
     pub fn new(rng: &mut fastrand::Rng) -> Self {
         Self {
-            meddling: [0.0, 0.02, 0.1][rng.usize(..3)],
-            meddling_left: 400,
-            io_errors: [0.0, 0.0, 0.02][rng.usize(..3)],
+            meddling: [0.0, 0.005, 0.03][rng.usize(..3)],
+            meddling_left: 300,
+            io_errors: [0.0, 0.0, 0.01][rng.usize(..3)],
             save_errors: [0.0, 0.0, 0.1][rng.usize(..3)],
+            knows_writers: rng.bool(),
+            has_proc: rng.u8(..8) > 0,
             bad_until: BTreeMap::new(),
             rng: rng.fork(),
         }
@@ -93,9 +115,6 @@ impl Trace {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct IoError;
-
 impl Machine {
     /// Something is to happen later.
     pub fn plan(&mut self, after: Duration, event: Event) {
@@ -103,134 +122,83 @@ impl Machine {
         self.next_event += 1;
     }
 
-    pub fn note(&mut self, what: &str, a: u64, b: u64, c: u64) {
+    /// Notes what happened: numbers that make the trace, and words for whoever reads it.
+    pub fn note(&mut self, what: &str, numbers: [u64; 3], words: impl FnOnce(&Self) -> String) {
         let at = u64::try_from((self.now - self.start).as_nanos()).unwrap_or(u64::MAX);
         if self.trace.is_printed {
-            eprintln!("{:>10.3} {what} {a} {b} {c}", at as f64 / 1e9);
+            eprintln!("{:>11.6} {what} {numbers:?} {}", at as f64 / 1e9, words(self));
         }
-        for number in [at, what.len() as u64, a, b, c] {
+        for number in [at, what.len() as u64].into_iter().chain(numbers) {
             self.trace.hash =
                 (self.trace.hash ^ number).wrapping_mul(0x0100_0000_01b3).rotate_left(5);
         }
     }
 
+    pub fn wall(&self) -> Duration {
+        let ahead = (UNIX_START.cast_signed() * 1_000_000_000) + self.wall_ahead;
+        Duration::from_nanos(ahead.cast_unsigned()) + (self.now - self.start)
+    }
+
     pub fn unix(&self) -> u64 {
-        UNIX_START + (self.now - self.start).as_secs()
+        self.wall().as_secs()
+    }
+
+    pub fn set_time(&mut self, now: Instant) {
+        self.now = now;
+        self.disk.wall = i64::try_from(self.wall().as_nanos()).expect("it is not that late");
+    }
+
+    /// A call of the agent: it takes its time, and an app does something just then.
+    pub fn on_call(&mut self) {
+        self.calls += 1;
+        assert!(self.calls < CALLS_MAX, "the agent asks the system without end");
+        let took = Duration::from_micros(self.chaos.rng.u64(1..20));
+        self.cpu += took;
+        self.set_time(self.now + took);
+        self.meddle();
     }
 
     /// An app does something just now.
     pub fn meddle(&mut self) {
         if self.chaos.meddling_left > 0 && self.chaos.rng.f64() < self.chaos.meddling {
             self.chaos.meddling_left -= 1;
-            self.workload.act_any(&mut self.disk, &mut self.ledger);
+            self.act(None);
         }
     }
 
-    /// Meddles and fails, by chance; a file that fails once often goes on to.
-    fn try_file(&mut self, inode: usize) -> Result<(), IoError> {
-        self.meddle();
+    /// Something that one app does, or any, or that is done to its files.
+    pub fn act(&mut self, app: Option<usize>) {
+        let is_out = self.server.is_out(self.now);
+        let acted = self.workload.act(app, &mut self.disk, &mut self.ledger, is_out);
+        if let Some(words) = acted {
+            self.note("act", [app.unwrap_or(99) as u64, words.len() as u64, 0], |_| words);
+        }
+        self.disk.reap();
+    }
+
+    /// The volume of the logs comes or goes.
+    pub fn set_mounted(&mut self, is_there: bool) {
+        if self.workload.is_away == is_there {
+            self.note("mount", [u64::from(is_there), 0, 0], |_| String::new());
+            self.disk.mount(is_there);
+            self.workload.is_away = !is_there;
+        }
+    }
+
+    /// Fails by chance; a file that fails once often goes on to.
+    pub fn try_file(&mut self, node: NodeId) -> io::Result<()> {
         let Chaos { rng, io_errors, bad_until, .. } = &mut self.chaos;
-        let is_bad = bad_until.get(&inode).is_some_and(|until| self.now < *until);
-        if !is_bad && rng.f64() >= *io_errors {
+        let is_bad = bad_until.get(&node).is_some_and(|until| self.now < *until);
+        if *io_errors == 0.0 || (!is_bad && rng.f64() >= *io_errors) {
             return Ok(());
         }
         if !is_bad && rng.bool() {
             let while_bad = Duration::from_millis(rng.u64(1..10_000));
-            bad_until.insert(inode, self.now + while_bad);
+            bad_until.insert(node, self.now + while_bad);
         }
-        Err(IoError)
-    }
-
-    // === files
-
-    /// Path, device and inode number of what the patterns match.
-    pub fn scan(&mut self) -> Vec<(String, u64, u64)> {
-        self.meddle();
-        let matched = self.disk.names().filter(|(name, _)| is_matched(name));
-        let number = |inode: usize| self.disk.inodes[inode].number;
-        matched
-            .map(|(name, inode)| (format!("{DIR}/{name}"), self.disk.device, number(inode)))
-            .collect()
-    }
-
-    /// Path and inode number of all that is in the directory.
-    pub fn entries(&mut self) -> Vec<(PathBuf, u64)> {
-        self.meddle();
-        let number = |inode: usize| self.disk.inodes[inode].number;
-        self.disk.names().map(|(name, inode)| (Path::new(DIR).join(name), number(inode))).collect()
-    }
-
-    pub fn open(&mut self, path: &Path) -> Result<Fd, IoError> {
-        let name = path.file_name().and_then(|name| name.to_str()).ok_or(IoError)?;
-        self.try_file(self.disk.named(name).ok_or(IoError)?)?;
-        self.disk.open(name).ok_or(IoError)
-    }
-
-    pub fn path_of(&self, fd: &Fd) -> Option<PathBuf> {
-        self.disk.name_of(fd.inode).map(|name| Path::new(DIR).join(name))
-    }
-
-    pub fn stat(&mut self, fd: &Fd) -> Result<Stat, IoError> {
-        self.try_file(fd.inode)?;
-        let inode = &self.disk.inodes[fd.inode];
-        let size = self.disk.bytes(fd.inode).len() as u64;
-        Ok(Stat {
-            device: self.disk.device,
-            inode: inode.number,
-            // A disk keeps it, wherever it is mounted.
-            born: 1 + i64::try_from(fd.inode).expect("few inodes"),
-            size,
-            links: inode.links,
-            modified: i64::try_from(inode.generation).ok(),
-            is_file: true,
-            ..Stat::default()
-        })
-    }
-
-    /// The bytes that stand at `offset`, and which generation they are of.
-    pub fn read_at(
-        &mut self,
-        fd: &Fd,
-        offset: u64,
-        bytes_max: usize,
-    ) -> Result<(Vec<u8>, usize), IoError> {
-        self.try_file(fd.inode)?;
-        let bytes = self.disk.bytes(fd.inode);
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let end = (start + bytes_max).min(bytes.len());
-        Ok((bytes[start..end].to_vec(), self.disk.inodes[fd.inode].generation))
-    }
-
-    pub fn head(&mut self, fd: &Fd) -> Result<Fingerprint, IoError> {
-        let (bytes, generation) = self.read_at(fd, 0, HEAD_BYTES_MAX)?;
-        self.head_generation = generation;
-        Ok(Fingerprint::of_head(&bytes))
-    }
-
-    pub fn has_head(&mut self, fd: &Fd, head: Fingerprint) -> Result<bool, IoError> {
-        Ok(head.matches_start_of(&self.read_at(fd, 0, HEAD_BYTES_MAX)?.0))
-    }
-
-    pub fn has_tail(&mut self, fd: &Fd, tail: Fingerprint, offset: u64) -> Result<bool, IoError> {
-        let Some(start) = offset.checked_sub(u64::from(tail.len)) else { return Ok(false) };
-        Ok(tail.matches_start_of(&self.read_at(fd, start, tail.len as usize)?.0))
-    }
-
-    // === the state directory
-
-    pub fn write_state(&mut self) -> Result<(), IoError> {
-        if self.chaos.rng.f64() < self.chaos.save_errors { Err(IoError) } else { Ok(()) }
-    }
-
-    pub fn save(&mut self, checkpoints: &[Checkpoint], is_durable: bool) -> Result<(), IoError> {
-        if self.write_state().is_err() {
-            self.ledger.on_save_failed();
-            return Err(IoError);
-        }
-        self.note("save", checkpoints.len() as u64, u64::from(is_durable), 0);
-        self.state.save(checkpoints, is_durable);
-        self.ledger.on_saved(checkpoints, is_durable, &self.disk);
-        Ok(())
+        self.ledger.on_fault(node, &self.disk);
+        self.note("io error", [node as u64, 0, 0], |_| String::new());
+        Err(Errno::IO.into())
     }
 
     // === the network
@@ -244,7 +212,7 @@ impl Machine {
                 self.plan(after, Event::Store((life, batch.id)));
             }
         }
-        let answer = fate.answer;
-        self.plan(fate.answered_after, Event::Answer { life, load, offset, answer });
+        let (answer, is_cut) = (fate.answer, fate.is_cut);
+        self.plan(fate.answered_after, Event::Answer { life, load, offset, answer, is_cut });
     }
 }

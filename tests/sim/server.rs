@@ -70,6 +70,8 @@ pub struct Fate {
     pub answered_after: Duration,
     /// `None`: no answer, the connection broke or the time ran out.
     pub answer: Option<Answer>,
+    /// The connection broke while the request was on its way.
+    pub is_cut: bool,
 }
 
 impl Server {
@@ -94,6 +96,11 @@ impl Server {
         }
     }
 
+    /// Whether all requests fail now.
+    pub fn is_out(&self, now: Instant) -> bool {
+        !self.healed && self.outages.iter().any(|one| one.from <= now && now < one.to)
+    }
+
     /// The storm is over: whatever comes is stored and answered.
     pub fn heal(&mut self) {
         self.healed = true;
@@ -108,6 +115,7 @@ impl Server {
             stored_after: None,
             answered_after: delay,
             answer: Some(answer(status, true, wish, code, server_unix)),
+            is_cut: false,
         };
         if let Some(fault) = self.fault(now) {
             return match fault {
@@ -125,16 +133,18 @@ impl Server {
                     answer: Some(self::answer(200, false, None, "", server_unix)),
                     ..answer(200, None, "")
                 },
-                Fault::Cut => Fate { answer: None, ..answer(0, None, "") },
+                Fault::Cut => Fate { answer: None, is_cut: true, ..answer(0, None, "") },
                 Fault::CutAfterStoring => Fate {
                     stored_after: Some(delay),
                     answered_after: delay + Duration::from_millis(1),
                     answer: None,
+                    is_cut: self.rng.bool(),
                 },
                 Fault::LateAnswer => Fate {
                     stored_after: Some(delay + Duration::from_millis(self.rng.u64(..20_000))),
                     answered_after: REQUEST_TIMEOUT,
                     answer: None,
+                    is_cut: false,
                 },
             };
         }
