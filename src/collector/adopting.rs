@@ -4,7 +4,7 @@
 //! and renamed while nobody looked. Each is judged as one that a pattern finds.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -66,11 +66,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects a copy beside a file that was truncated. The copy was made just before, and may hold
     /// what was not read of the file, whether the patterns find it or not. If bytes were seen that
-    /// are lost now, or may have been, the agent looks for the copy at once, however old it is. If not, others may
-    /// have come since the last look; a copy that holds them was written to since then, and is
-    /// looked for with the next discovery.
-    pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool) {
+    /// are lost now, the agent looks for the copy at once, however old it is. If not, others may
+    /// have come since the last reading, before which the file had changed last at `sure_changed`; a copy
+    /// that holds them was written to since then, and is looked for with the next discovery.
+    pub(super) fn expect_copy_beside(&mut self, file: FileKey, is_lost: bool, sure_changed: i64) {
         let seen = self.looked_at();
+        let since = seen.min(sure_changed);
         // A drain takes no look that nothing asks for.
         self.look.want_scan_if(is_lost || !self.drain.is_running());
         self.expect_beside(file, |known| {
@@ -79,7 +80,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             if is_lost {
                 known.born = Some(i64::MIN);
             } else {
-                known.copied = known.copied.or(Some(seen));
+                known.copied = Some(known.copied.map_or(since, |before| before.min(since)));
             }
         });
     }
@@ -389,12 +390,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects unknown files in directories where generations of a known file were found.
     fn expect_where_others_went(&self, known: &mut Places) {
-        let mut homes: HashMap<&Path, (&OsStr, &Path)> = HashMap::new();
+        let mut homes: HashMap<&Path, (&Path, Known)> = HashMap::new();
         for (place, one) in known.iter() {
             let Some(dir) = Path::new(place).parent() else { continue };
-            let home = homes.entry(&one.path).or_insert((place, dir));
-            // Of several with one path the same counts in every run.
-            *home = (place.as_os_str(), dir).min(*home);
+            let (home, expected) = homes.entry(&one.path).or_insert_with(|| (dir, one.clone()));
+            // Of several with one path the same counts in every run; copies of any may have gone there.
+            if dir < *home {
+                (*home, expected.seen) = (dir, one.seen);
+            }
+            expected.merge(&Known { seen: i64::MAX, ..one.clone() });
         }
         let open = self.registry.iter().chain(self.registry.ended());
         let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
@@ -402,16 +406,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let closed = closed.map(|saved| (saved.path.as_path(), saved.resolved.as_path()));
         let mut others = HashMap::new();
         for (path, real) in open.chain(closed) {
-            if let (Some((home, home_dir)), Some(dir), Some(name)) =
+            if let (Some((home, expected)), Some(dir), Some(name)) =
                 (homes.get(path), real.parent(), path.file_name())
-                && dir != *home_dir
-                && let Some(one) = known.get(*home)
+                && dir != *home
             {
-                others.insert(OsString::from(dir.join(name)), one.clone());
+                others.insert(OsString::from(dir.join(name)), expected.clone());
             }
         }
         for (place, one) in others {
-            known.entry(place).or_insert(one);
+            let copies = Known { seen: i64::MAX, ..one.clone() };
+            known.entry(place).and_modify(|other| other.merge(&copies)).or_insert(one);
         }
     }
 

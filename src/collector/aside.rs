@@ -127,11 +127,11 @@ pub(super) enum Source {
 /// What has become of the bytes of an original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Stand where they were: what has the same is a copy only as long as nobody touches them.
+    /// The bytes stand where they were: what has the same is a copy only as long as nobody touches them.
     Untouched,
-    /// Have no name any more, and are read to their end by the descriptor.
+    /// The bytes have no name any more, and are read to their end by the descriptor.
     Nameless,
-    /// Gone: what was not read of them may stand in a copy only.
+    /// The bytes are gone: what was not read of them may stand in a copy only.
     Gone,
 }
 

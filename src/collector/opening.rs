@@ -21,7 +21,6 @@ use crate::tail::discover::Found;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, State};
-use crate::tail::remembered;
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
@@ -92,9 +91,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         // Its bytes were compared a moment ago, and it has not been written to since.
         let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;
         let is_as_delivered = saved.as_ref().is_some_and(is_known);
-        // Where no byte is known it may have been emptied and filled anew.
-        let has_bytes = |saved: &Checkpoint| !saved.is_copy && !remembered::is_unread(saved);
-        if saved.as_ref().is_some_and(|saved| saved.path == found.path && has_bytes(saved)) {
+        if saved.as_ref().is_some_and(|saved| saved.path == found.path && !saved.is_copy) {
             self.note_in_place(&found.path, &resolved);
         }
         let file = self.begin(path, resolved, reader, saved, State::Active, now)?;

@@ -32,8 +32,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
         let Some(tracked) = self.registry.get(file) else { return };
         let (old_offset, changed_before) = (tracked.read_offset, tracked.changed);
-        // What came and went while it could not be read was not seen.
-        let is_unseen = !tracked.last_error.is_empty();
+        let sure_changed = tracked.sure_changed;
         let unix = self.os.wall().as_secs();
         // It is asked anew: a copy may have been made since the last examination.
         let stat = self.readers.get(&file).and_then(|reader| reader.stat_truncated().ok());
@@ -63,7 +62,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.readers.insert(restarted.file, reader);
         self.intake.mark_grown(restarted.file);
         self.ledger.note(true);
-        self.expect_copy_beside(restarted.file, is_unseen || restarted.lost_bytes > 0);
+        self.expect_copy_beside(restarted.file, restarted.lost_bytes > 0, sure_changed);
         // Notifications must lead to the new key before the next discovery.
         self.refresh_names_of(restarted.file);
     }
@@ -272,6 +271,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(Piece::Rewritten);
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
+        if let Some(tracked) = self.registry.get_mut(file) {
+            tracked.sure_changed = stat.changed;
+        }
         if (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < stat.size {
             let head = reader.head(self.intake.filled().settled_end(file, now).max(offset))?;
             if let Some(tracked) = self.registry.get_mut(file) {

@@ -166,11 +166,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let quiet_by = now.max(self.os.now());
         while let Some(file) = self.readers.next_restable(&self.registry, quiet_by) {
             // Look once more: what has come since the last examination is still to be read.
-            self.examine(file, false, quiet_by);
-            if self.registry.get(file).is_some_and(|one| one.can_rest(REST_QUIET, quiet_by)) {
+            let stat = self.stat(file);
+            let is_same = self.registry.get(file).is_some_and(|one| {
+                stat.is_some_and(|stat| stat.size == one.size) && one.can_rest(REST_QUIET, quiet_by)
+            });
+            if is_same {
                 self.rest(file);
                 return Ok(());
             }
+            self.examine(file, false, quiet_by);
         }
         self.readers.run_short();
         Err(io::Error::other("it waits for a descriptor"))

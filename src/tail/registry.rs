@@ -122,6 +122,8 @@ pub struct Tracked {
     /// Size of the file when its bytes were last found to be the known ones. What came since may be
     /// the text of another incarnation.
     pub sure_size: u64,
+    /// When the file had changed last by then, in nanoseconds since 1970.
+    pub sure_changed: i64,
     /// When the file's bytes changed last, as last examined; `None` if they may have changed since.
     pub modified: Option<i64>,
     /// When the file's bytes, names or rights changed last, as last examined while the file had a
@@ -297,6 +299,7 @@ impl Registry {
             state: State::Active,
             size: opened.offset,
             sure_size: opened.offset,
+            sure_changed: i64::MAX,
             modified: None,
             changed: 0,
             skipped: Skipped::default(),

@@ -59,13 +59,8 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Seeds below [`SEEDS`] that show what is not mended yet, and what that is. Each must still fail: one that
 /// passes is to be taken out.
-const OPEN: &[(u64, &str)] = &[
-    (
-        65,
-        "a log that is known by the name of a generation, and compressed under the next one, is not found",
-    ),
-    (91, "what was read of a text comes again"),
-];
+const OPEN: &[(u64, &str)] =
+    &[(69, "lines arrive under the path of another log, where births are not told")];
 
 #[test]
 fn every_line_arrives_whatever_the_seed() {
