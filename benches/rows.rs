@@ -5,19 +5,17 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logferry::base::sealed::{BatchId, Route, SealedBatch};
-use logferry::base::span::{FileKey, Span};
+use logferry::base::sealed::{BatchId, DestinationId, Route, SealedBatch};
+use logferry::base::span::{CollectionId, FileKey, Span, StreamKey};
 use logferry::batch::compress::Compressor;
 use logferry::batch::log_group::LogGroup;
 use logferry::batch::policy::Reason;
 use logferry::batch::{Batcher, Options};
 use logferry::line::split::next_line;
 use logferry::pipeline::{self, Input, Stop};
-use logferry::send::Signature;
-use logferry::send::TlsFiles;
-use logferry::send::queue::Together;
+use logferry::plan::{Destination, Plan};
 use logferry::send::request::put_logs;
-use logferry::send::{self, Credentials, CredentialsSource, Endpoint, Secret};
+use logferry::send::{Credentials, CredentialsSource, Endpoint, Secret, Signature};
 use logferry_wire::{Compression, content_md5};
 
 use crate::limit::{BATCH_BYTES, BATCH_LINES, Limit};
@@ -25,6 +23,7 @@ use crate::text;
 
 const LINE_BYTES_MAX: usize = 512 << 10;
 const TIME: u32 = 1_767_225_600;
+const STREAM: StreamKey = StreamKey { file: FileKey(1), collection: CollectionId(0) };
 
 /// A row of the table.
 pub(crate) struct Row {
@@ -146,7 +145,7 @@ fn hash() -> Stage {
 /// The headers of a request and their signature. Its body is a byte: [`hash`] is a row of its own.
 fn request() -> Stage {
     let (_, bytes) = full_group();
-    let options = send_options();
+    let destination = destination(Compression::Lz4);
     let secret = |text: &str| Secret::new(text.to_owned());
     let credentials = Credentials {
         access_key_id: "bench-access-key-id".to_owned(),
@@ -155,7 +154,8 @@ fn request() -> Stage {
     };
     let batch = SealedBatch {
         id: BatchId(0),
-        span: Span { file: FileKey(1), start: 0, end: bytes as u64 },
+        span: Span::new(STREAM, 0, bytes as u64),
+        destination: DestinationId(0),
         path: "/share/logs/app.log".into(),
         payload: Arc::new([0]),
         compression: Compression::Lz4,
@@ -167,26 +167,20 @@ fn request() -> Stage {
     };
     let batches = [batch];
     let once = Box::new(move || {
-        drop(black_box(put_logs(&options, &batches, Some(&credentials), TIME.into())));
+        drop(black_box(put_logs(&destination, &batches, Some(&credentials), TIME.into())));
     });
     Stage { units: 1, bytes, once }
 }
 
-fn send_options() -> send::Options {
-    send::Options {
+fn destination(compression: Compression) -> Destination {
+    Destination {
         endpoint: Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 9200 },
         project: "bench-project".to_owned(),
         logstore: "bench-logstore".to_owned(),
         credentials: CredentialsSource::Unsigned,
-        concurrency_max: 1,
-        together: Together { raw_bytes_max: BATCH_BYTES, lines_max: BATCH_LINES },
-        in_order: false,
-        verify_response: true,
-        connect_timeout: Duration::from_secs(1),
-        request_timeout: Duration::from_secs(1),
-        tls: TlsFiles::default(),
         signature: Signature::V1,
-        proxy: None,
+        compression,
+        exactly_once: false,
     }
 }
 
@@ -196,12 +190,11 @@ fn pipeline(line_bytes: usize, compression: Compression) -> Stage {
         batch_bytes: BATCH_BYTES,
         batch_lines: BATCH_LINES,
         batch_linger: Duration::from_secs(1),
-        compression,
         topic: String::new(),
     };
-    let file = FileKey(1);
-    let mut batcher = Batcher::new(options, 8 << 20).expect("a batcher");
-    batcher.begin(file, "/share/logs/app.log".into(), Arc::new([]), "bench");
+    let plan = Plan::flat(Vec::new(), Vec::new(), destination(compression));
+    let mut batcher = Batcher::new(options, &plan, 8 << 20).expect("a batcher");
+    batcher.begin(STREAM, DestinationId(0), "/share/logs/app.log".into(), Arc::new([]), "bench");
     let text = read_buffer(line_bytes);
     let (units, bytes) = (line_count(&text), text.len());
     let now = logferry::base::clock::now();
@@ -216,16 +209,16 @@ fn pipeline(line_bytes: usize, compression: Compression) -> Stage {
             is_range_end: false,
         };
         loop {
-            let mut writer = batcher.writer(file);
+            let mut writer = batcher.writer(STREAM);
             let progress = pipeline::advance(&input, LINE_BYTES_MAX, &mut writer);
             input.lead += progress.consumed;
             input.offset += progress.consumed as u64;
             match progress.stop {
-                Stop::Seal(reason) => drop(black_box(batcher.seal(file, reason))),
+                Stop::Seal(reason) => drop(black_box(batcher.seal(STREAM, reason))),
                 Stop::NeedsBytes => break,
             }
         }
-        drop(black_box(batcher.seal(file, Reason::Age)));
+        drop(black_box(batcher.seal(STREAM, Reason::Age)));
     });
     Stage { units, bytes, once }
 }

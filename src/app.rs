@@ -20,7 +20,6 @@ use crate::base::clock;
 use crate::base::exit::{self, ExitCode};
 use crate::base::report::CollectorReport;
 use crate::checkpoint::error::StoreError;
-use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::{self, Loaded, Store};
 use crate::collector::{self, fruitless};
 use crate::config::Config;
@@ -32,7 +31,7 @@ use crate::signals::Signals;
 use crate::tail::discover::Patterns;
 use crate::tail::os::kernel::Kernel;
 use crate::tail::pattern::PatternError;
-use crate::{access, admin, plan, send};
+use crate::{access, admin, send};
 
 /// What the agent logs; a file where it is redirected to one (proc(5)).
 const STANDARD_ERROR: &str = "/proc/self/fd/2";
@@ -142,8 +141,10 @@ fn starts_without(dir: &Path, error: &StoreError) -> bool {
 
 /// The files to ship, without what is the agent's own or named in the settings.
 fn patterns(config: &Config) -> Result<Patterns, (String, PatternError)> {
-    let (tail, own) = (&config.tail, vec![STANDARD_ERROR.into()]);
-    let patterns = Patterns::new(&tail.paths, &tail.exclude, own, &tail.link_roots)?;
+    let collection = config.plan.collection(config.plan.only_collection());
+    let (paths, exclude) = (&collection.paths, &collection.exclude);
+    let own = vec![STANDARD_ERROR.into()];
+    let patterns = Patterns::new(paths, exclude, own, &config.tail.link_roots)?;
     let patterns = patterns.without(config.named_files.clone());
     Ok(patterns.leaving_out(&config.state_dir, store::is_own))
 }
@@ -216,8 +217,10 @@ impl App {
         }
         let admin = admin::Server::bind(&admin::Options { listen: config.listen })
             .map_err(StartError::Admin)?;
-        let sender = Sender::new(config.send.clone(), end.clone(), fastrand::u64(..))?;
+        let plan = Arc::clone(&config.plan);
+        let sender = Sender::new(config.send.clone(), plan, end.clone(), fastrand::u64(..))?;
         let options = collector::Options {
+            plan: Arc::clone(&config.plan),
             tail: config.tail.clone(),
             batch: config.batch.clone(),
             limit: config.limit,
@@ -231,14 +234,8 @@ impl App {
                 sends_partial_lines: config.drain_partial_lines,
                 exit_when: config.exit_when.clone(),
             },
-            destination: Destination {
-                project: config.send.project.clone(),
-                logstore: config.send.logstore.clone(),
-                endpoint: config.send.endpoint.to_string(),
-            },
             shard_hash_keys: config.shard_hash_keys.clone(),
-            once: config.exactly_once.then_some(config.send.concurrency_max),
-            collection: plan::DEFAULT.into(),
+            concurrency_max: config.send.concurrency_max,
         };
         let collector = Collector::new(Kernel, store, options, patterns, loaded, collector_end)?;
         drop(context);
@@ -250,10 +247,11 @@ impl App {
     pub fn run(self) -> ExitCode {
         let Self { config, runtime, collector, sender, end, admin, facts, mut shutdown } = self;
         let started = facts.started;
+        let paths = &config.plan.collection(config.plan.only_collection()).paths;
         tracing::info!(
-            version = env!("CARGO_PKG_VERSION"), endpoint = %config.send.endpoint,
-            project = config.send.project, logstore = config.send.logstore,
-            paths = config.tail.paths.join(","), state = %config.state_dir.display(),
+            version = env!("CARGO_PKG_VERSION"), endpoint = %facts.endpoint,
+            project = facts.project, logstore = facts.logstore,
+            paths = paths.join(","), state = %config.state_dir.display(),
             "logferry starts"
         );
         let asked_at = Cell::new(None);
@@ -397,14 +395,15 @@ fn files_max(concurrency_max: usize) -> usize {
 }
 
 fn facts(config: &Config, log_lines_dropped: Arc<AtomicU64>) -> admin::Facts {
+    let destination = config.plan.only_destination();
     admin::Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: clock::now(),
         started_unix: clock::wall().as_secs(),
         state_dir: config.state_dir.clone(),
-        endpoint: config.send.endpoint.to_string(),
-        project: config.send.project.clone(),
-        logstore: config.send.logstore.clone(),
+        endpoint: destination.endpoint.to_string(),
+        project: destination.project.clone(),
+        logstore: destination.logstore.clone(),
         log_lines_dropped,
     }
 }

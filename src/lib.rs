@@ -24,7 +24,7 @@
 //! [`pipeline`] is what happens to a line; [`collector`] is the loop around it; [`tail`] finds and
 //! knows files; [`mod@line`], [`batch`] and [`enrich`] make groups; [`checkpoint`] remembers;
 //! [`handoff`] joins the threads; [`send`] delivers; [`limit`] keeps it small; [`config`] gives
-//! meaning to settings; [`app`] wires it all, [`signals`] and [`shutdown`] take it down, [`admin`] shows
+//! meaning to settings, and makes the [`plan`] of them: which files, and where to; [`app`] wires it all, [`signals`] and [`shutdown`] take it down, [`admin`] shows
 //! it. [`command`] is what people type beside `run`, and [`base`] what all share.
 //!
 //! Crates of their own are [`logferry_wire`], what the agent and the service speak; [`logferry_mock`],

@@ -194,13 +194,14 @@ fn check(
     if !connect {
         return Ok(code);
     }
-    match app::runtime()?.block_on(send::connect(&config.send)) {
+    let destination = config.plan.only_destination();
+    match app::runtime()?.block_on(send::connect(&config.send, destination)) {
         Ok(connected) => {
             writeln!(out, "\nendpoint: {connected}")?;
             Ok(code)
         }
         Err(error) => {
-            complain(&format!("{} does not take logs: {error}", config.send.endpoint));
+            complain(&format!("{} does not take logs: {error}", destination.endpoint));
             Ok(ExitCode::Settings)
         }
     }
@@ -249,7 +250,8 @@ fn replay(
         Ok(config) => config,
         Err(mistakes) => return Ok(refuse(&mistakes)),
     };
-    let sent = parked::send_again(ids, &config.state_dir, config.send, out);
+    let destination = config.plan.only_destination().clone();
+    let sent = parked::send_again(ids, &config.state_dir, config.send, destination, out);
     conclude(app::runtime()?.block_on(sent))
 }
 

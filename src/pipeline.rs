@@ -1,4 +1,4 @@
-//! One file's bytes on their way through the stages: split, then into the open group.
+//! One stream's bytes on their way through the stages: split, then into the open group.
 //!
 //! Pure, and the page to read first. The collector brings the bytes and takes what comes out;
 //! nothing here knows of files, clocks or peers. Between splitter and group there is room for
@@ -145,22 +145,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::span::{FileKey, Span};
+    use crate::base::sealed::DestinationId;
+    use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
     use crate::batch::{Batcher, Options, Sealed};
-    use logferry_wire::{Compression, sls_logs};
+    use crate::plan::{Destination, Plan};
+    use logferry_wire::sls_logs;
 
-    const FILE: FileKey = FileKey(1);
+    const STREAM: StreamKey = StreamKey { file: FileKey(1), collection: CollectionId(0) };
 
     fn batcher(batch_lines: u32) -> Batcher {
         let options = Options {
             batch_bytes: 1 << 20,
             batch_lines,
             batch_linger: Duration::from_secs(1),
-            compression: Compression::None,
             topic: String::new(),
         };
-        let mut batcher = Batcher::new(options, 1 << 20).unwrap();
-        batcher.begin(FILE, "/a.log".into(), Vec::new().into(), "id");
+        let plan = Plan::sample(vec![Destination::sample()]);
+        let mut batcher = Batcher::new(options, &plan, 1 << 20).unwrap();
+        batcher.begin(STREAM, DestinationId(0), "/a.log".into(), Vec::new().into(), "id");
         batcher
     }
 
@@ -187,14 +189,14 @@ mod tests {
     #[test]
     fn complete_lines_go_into_the_group_and_the_rest_stays() {
         let mut batcher = batcher(9);
-        let progress = advance(&input(b"one\ntwo\npart", 0, 100), 99, &mut batcher.writer(FILE));
+        let progress = advance(&input(b"one\ntwo\npart", 0, 100), 99, &mut batcher.writer(STREAM));
 
         assert_eq!((progress.consumed, progress.records, progress.passed), (8, 2, 0));
         assert_eq!(progress.stop, Stop::NeedsBytes);
         assert_eq!(progress.tail, Fingerprint::of(b"one\ntwo\n"));
-        let sealed = batcher.seal(FILE, Reason::Age).unwrap();
+        let sealed = batcher.seal(STREAM, Reason::Age).unwrap();
         assert_eq!(values(&sealed), ["one", "two"]);
-        assert_eq!(sealed.batch.span, Span::new(FILE, 100, 108));
+        assert_eq!(sealed.batch.span, Span::new(STREAM, 100, 108));
         assert_eq!(sealed.tail, progress.tail);
     }
 
@@ -202,15 +204,15 @@ mod tests {
     fn stops_before_the_line_that_does_not_fit() {
         let mut batcher = batcher(2);
         let bytes = b"a\nb\nc\n";
-        let first = advance(&input(bytes, 0, 0), 99, &mut batcher.writer(FILE));
+        let first = advance(&input(bytes, 0, 0), 99, &mut batcher.writer(STREAM));
         assert_eq!((first.consumed, first.stop), (4, Stop::Seal(Reason::Full)));
-        let sealed = batcher.seal(FILE, Reason::Full).unwrap();
+        let sealed = batcher.seal(STREAM, Reason::Full).unwrap();
         assert_eq!(sealed.tail, Fingerprint::of(b"a\nb\n"));
 
-        let second = advance(&input(bytes, 4, 4), 99, &mut batcher.writer(FILE));
+        let second = advance(&input(bytes, 4, 4), 99, &mut batcher.writer(STREAM));
         assert_eq!((second.consumed, second.stop), (2, Stop::NeedsBytes));
-        let sealed = batcher.seal(FILE, Reason::Age).unwrap();
-        assert_eq!(sealed.batch.span, Span::new(FILE, 4, 6));
+        let sealed = batcher.seal(STREAM, Reason::Age).unwrap();
+        assert_eq!(sealed.batch.span, Span::new(STREAM, 4, 6));
         assert_eq!(sealed.tail, Fingerprint::of(bytes));
     }
 
@@ -219,23 +221,23 @@ mod tests {
         let mut batcher = batcher(9);
         let mut quiet = input(b"par", 0, 0);
         quiet.flush_partial = true;
-        let progress = advance(&quiet, 99, &mut batcher.writer(FILE));
+        let progress = advance(&quiet, 99, &mut batcher.writer(STREAM));
         assert!(progress.sent_partial);
-        assert_eq!(values(&batcher.seal(FILE, Reason::Age).unwrap()), ["par"]);
+        assert_eq!(values(&batcher.seal(STREAM, Reason::Age).unwrap()), ["par"]);
 
-        let progress = advance(&input(b"par\nnext\n", 3, 3), 99, &mut batcher.writer(FILE));
+        let progress = advance(&input(b"par\nnext\n", 3, 3), 99, &mut batcher.writer(STREAM));
         assert_eq!((progress.consumed, progress.passed, progress.records), (6, 1, 1));
-        let sealed = batcher.seal(FILE, Reason::Age).unwrap();
+        let sealed = batcher.seal(STREAM, Reason::Age).unwrap();
         assert_eq!(values(&sealed), ["next"]);
-        assert_eq!(sealed.batch.span, Span::new(FILE, 4, 9));
+        assert_eq!(sealed.batch.span, Span::new(STREAM, 4, 9));
     }
 
     #[test]
     fn what_follows_an_unfinished_line_is_a_record_of_its_own() {
         let mut batcher = batcher(9);
-        let progress = advance(&input(b"partial\n", 3, 3), 99, &mut batcher.writer(FILE));
+        let progress = advance(&input(b"partial\n", 3, 3), 99, &mut batcher.writer(STREAM));
         assert_eq!((progress.consumed, progress.passed), (5, 0));
-        assert_eq!(values(&batcher.seal(FILE, Reason::Age).unwrap()), ["tial"]);
+        assert_eq!(values(&batcher.seal(STREAM, Reason::Age).unwrap()), ["tial"]);
     }
 
     #[test]
@@ -243,30 +245,30 @@ mod tests {
         let mut batcher = batcher(9);
         let mut quiet = input(b"par", 0, 0);
         quiet.flush_partial = true;
-        let _ = advance(&quiet, 99, &mut batcher.writer(FILE));
-        let progress = advance(&input(b"par\nnext\n", 3, 3), 99, &mut batcher.writer(FILE));
+        let _ = advance(&quiet, 99, &mut batcher.writer(STREAM));
+        let progress = advance(&input(b"par\nnext\n", 3, 3), 99, &mut batcher.writer(STREAM));
         assert_eq!((progress.consumed, progress.passed), (6, 0));
-        let sealed = batcher.seal(FILE, Reason::Age).unwrap();
+        let sealed = batcher.seal(STREAM, Reason::Age).unwrap();
         assert_eq!(values(&sealed), ["par", "next"]);
-        assert_eq!(sealed.batch.span, Span::new(FILE, 0, 9));
+        assert_eq!(sealed.batch.span, Span::new(STREAM, 0, 9));
     }
 
     #[test]
     fn holes_are_passed_over_and_counted() {
         let mut batcher = batcher(9);
         let bytes = [&[0; 20][..], b"\none\n", &[0; 10], b"two\n"].concat();
-        let progress = advance(&input(&bytes, 0, 0), 99, &mut batcher.writer(FILE));
+        let progress = advance(&input(&bytes, 0, 0), 99, &mut batcher.writer(STREAM));
         assert_eq!((progress.passed, progress.passed_hole_bytes), (21, 20));
         assert_eq!((progress.consumed, progress.hole_bytes), (39, 30));
-        let sealed = batcher.seal(FILE, Reason::Age).unwrap();
+        let sealed = batcher.seal(STREAM, Reason::Age).unwrap();
         assert_eq!(values(&sealed), ["one", "two"]);
-        assert_eq!((sealed.batch.span, sealed.hole_bytes), (Span::new(FILE, 21, 39), 10));
+        assert_eq!((sealed.batch.span, sealed.hole_bytes), (Span::new(STREAM, 21, 39), 10));
     }
 
     #[test]
     fn counts_the_pieces_of_long_lines() {
         let mut batcher = batcher(9);
-        let progress = advance(&input(b"abcdefg\nh\n", 0, 0), 3, &mut batcher.writer(FILE));
+        let progress = advance(&input(b"abcdefg\nh\n", 0, 0), 3, &mut batcher.writer(STREAM));
         assert_eq!((progress.consumed, progress.records, progress.cut), (10, 4, 2));
     }
 }

@@ -18,7 +18,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "logferry_wire logferry_wire::host logferry_wire::sign logferry_wire::sls_logs"),
     (Level::Edge, "logferry_clock logferry_trim"),
     (Level::Pure, "base base::escape base::exit base::fingerprint base::span base::units"),
-    (Level::Pure, "base::report base::sealed plan"),
+    (Level::Pure, "base::report base::sealed send::secret send::endpoint plan"),
     (Level::Edge, "access"),
     // Decisions: time comes in, facts come out. In the order of a line's journey, backwards.
     (Level::Pure, "checkpoint checkpoint::format checkpoint::watermark checkpoint::murmur3"),
@@ -33,7 +33,7 @@ const TABLE: &[(Level, &str)] = &[
     (Level::Pure, "tail::catalog::entry tail::catalog::originals tail::catalog"),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),
     (Level::Pure, "batch::policy batch batch::rewrite pipeline"),
-    (Level::Pure, "send::secret send::endpoint send::answer send::verdict send::backoff"),
+    (Level::Pure, "send::answer send::verdict send::backoff"),
     (Level::Pure, "send::window send::package_list send::passage send::limiter send::limiters"),
     (Level::Pure, "send::queue send::dispatch"),
     (Level::Pure, "send::cause send::certificate send::proxy send::options send::request"),
@@ -149,7 +149,6 @@ const IMPURE: &[&str] = &[
 /// collector.
 const SEAM_NAMES: &[&str] = &[
     "crate::checkpoint::keep::Keep",
-    "crate::checkpoint::parked::Destination",
     "crate::checkpoint::store::Loaded",
     "crate::handoff::CollectorEnd",
     "crate::handoff::Mail",

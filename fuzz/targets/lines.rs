@@ -11,14 +11,17 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use logferry::base::clock;
 use logferry::base::fingerprint::Fingerprint;
-use logferry::base::span::FileKey;
+use logferry::base::sealed::DestinationId;
+use logferry::base::span::{CollectionId, FileKey, StreamKey};
 use logferry::batch::policy::Reason;
 use logferry::batch::{Batcher, Options, Sealed};
 use logferry::pipeline::{self, Input, Stop};
+use logferry::plan::Destination;
+use logferry::send::{CredentialsSource, Endpoint, Signature};
 use logferry_wire::{Compression, sls_logs};
 use prost::Message as _;
 
-const FILE: FileKey = FileKey(1);
+const STREAM: StreamKey = StreamKey { file: FileKey(1), collection: CollectionId(0) };
 /// The least `line_bytes_max` that is tried: well below the least that the settings allow.
 const LINE_BYTES_MIN: usize = 8;
 
@@ -71,11 +74,20 @@ fn ship(plan: &Plan<'_>, sizes: &[usize], flush_partial: bool) -> Shipped {
         batch_bytes: 1 << 10,
         batch_lines: plan.batch_lines,
         batch_linger: Duration::from_secs(1),
-        compression: Compression::None,
         topic: String::new(),
     };
-    let mut batcher = Batcher::new(options, 1 << 20).expect("a batcher");
-    batcher.begin(FILE, "/a.log".into(), Arc::new([]), "fuzz");
+    let destination = Destination {
+        endpoint: Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 80 },
+        project: "fuzz".to_owned(),
+        logstore: "fuzz".to_owned(),
+        credentials: CredentialsSource::Unsigned,
+        signature: Signature::V1,
+        compression: Compression::None,
+        exactly_once: false,
+    };
+    let destinations = logferry::plan::Plan::flat(Vec::new(), Vec::new(), destination);
+    let mut batcher = Batcher::new(options, &destinations, 1 << 20).expect("a batcher");
+    batcher.begin(STREAM, DestinationId(0), "/a.log".into(), Arc::new([]), "fuzz");
     let mut shipped = Shipped::default();
     let mut tail = Fingerprint::default();
     for &size in sizes {
@@ -93,19 +105,19 @@ fn ship(plan: &Plan<'_>, sizes: &[usize], flush_partial: bool) -> Shipped {
         assert!(tail.matches_start_of(input.bytes), "the tail is what stands before the offset");
         loop {
             let progress =
-                pipeline::advance(&input, plan.line_bytes_max, &mut batcher.writer(FILE));
+                pipeline::advance(&input, plan.line_bytes_max, &mut batcher.writer(STREAM));
             input.lead += progress.consumed;
             input.offset += progress.consumed as u64;
             shipped.covered += progress.passed as u64;
             tail = progress.tail;
             match progress.stop {
                 Stop::NeedsBytes => break,
-                Stop::Seal(reason) => shipped.take(batcher.seal(FILE, reason)),
+                Stop::Seal(reason) => shipped.take(batcher.seal(STREAM, reason)),
             }
         }
         shipped.offset = usize::try_from(input.offset).expect("a small file");
     }
-    shipped.take(batcher.seal(FILE, Reason::Age));
+    shipped.take(batcher.seal(STREAM, Reason::Age));
     shipped
 }
 

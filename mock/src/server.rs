@@ -7,11 +7,14 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use axum::{Router, middleware};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::{oneshot, watch};
 
 use super::connection::{Cut, Door};
 use super::{Access, Endpoint, Faults, Options, Store, endpoint, guard, page};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A mock endpoint that serves from the caller's tokio runtime. Dropping it closes its listener
 /// and all its connections.
@@ -30,15 +33,11 @@ impl Server {
     /// When the address cannot be listened on or `groups.jsonl` cannot be opened.
     pub async fn start(options: Options) -> io::Result<Self> {
         let listen = options.listen;
-        Self::serve(Endpoint::open(options)?, listen).await
+        Self::serve(Endpoint::open(options)?, bound(listen)?)
     }
 
-    /// Binds and starts to serve an endpoint that exists already.
-    ///
-    /// # Errors
-    /// When the address cannot be listened on.
-    pub async fn serve(endpoint: Arc<Endpoint>, listen: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    fn serve(endpoint: Arc<Endpoint>, socket: TcpSocket) -> io::Result<Self> {
+        let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let door = Door { listener, stop: stopping };
@@ -95,6 +94,8 @@ pub struct Background {
     endpoint: Arc<Endpoint>,
     address: SocketAddr,
     running: Option<Running>,
+    /// While it is stopped: keeps the port from others.
+    held: Option<TcpSocket>,
 }
 
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Background {
     pub fn start(options: Options) -> io::Result<Self> {
         let listen = options.listen;
         let endpoint = Endpoint::open(options)?;
-        let mut background = Self { endpoint, address: listen, running: None };
+        let mut background = Self { endpoint, address: listen, running: None, held: None };
         background.resume()?;
         Ok(background)
     }
@@ -123,6 +124,7 @@ impl Background {
         // The thread may have ended by itself.
         let _ = running.stop.send(());
         let _ = running.thread.join();
+        self.held = bound(self.address).ok();
     }
 
     /// Serves again, on the same port and with the same store. Does nothing if running.
@@ -133,12 +135,13 @@ impl Background {
         if self.running.is_some() {
             return Ok(());
         }
+        let socket = self.held.take().map_or_else(|| bound(self.address), Ok)?;
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::sync_channel(1);
-        let (endpoint, listen) = (Arc::clone(&self.endpoint), self.address);
+        let endpoint = Arc::clone(&self.endpoint);
         let thread =
             std::thread::Builder::new().name("logferry-mock".to_owned()).spawn(move || {
-                let served = serve_until(stopped, endpoint, listen, &started);
+                let served = serve_until(stopped, endpoint, socket, &started);
                 if let Err(error) = served {
                     let _ = started.send(Err(error));
                 }
@@ -184,16 +187,24 @@ impl Drop for Background {
     }
 }
 
+/// A socket that has its port and does not listen: connections are refused, and nobody else gets the port.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
 /// The life of a background thread. Says through `started` where it listens.
 fn serve_until(
     stopped: oneshot::Receiver<()>,
     endpoint: Arc<Endpoint>,
-    listen: SocketAddr,
+    socket: TcpSocket,
     started: &mpsc::SyncSender<io::Result<SocketAddr>>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let server = Server::serve(endpoint, listen).await?;
+        let server = Server::serve(endpoint, socket)?;
         let _ = started.send(Ok(server.address()));
         // An error means that the owner is gone: stop as well.
         let _ = stopped.await;

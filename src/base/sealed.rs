@@ -12,6 +12,18 @@ use logferry_wire::Compression;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId(pub u64);
 
+/// Number of a destination: its place in the [`Plan`](crate::plan::Plan) of this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationId(pub u16);
+
+impl DestinationId {
+    /// The place in the plan.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
 /// An immutable LogGroup, encoded and compressed, with the bytes of the file that it carries.
 ///
 /// Not a request: it may take several to deliver it.
@@ -19,8 +31,10 @@ pub struct BatchId(pub u64);
 pub struct SealedBatch {
     /// The number of the batch in this run.
     pub id: BatchId,
-    /// The bytes of one file incarnation that its lines came from, line ends included.
+    /// The bytes of one stream that its lines came from, line ends included.
     pub span: Span,
+    /// Where it goes.
+    pub destination: DestinationId,
     /// Path as configured (links not resolved); for log lines about the batch only.
     pub path: Arc<str>,
     /// The request body: the LogGroup, compressed as `compression` says.
@@ -33,7 +47,7 @@ pub struct SealedBatch {
     pub lines: u32,
     /// Which of the records of its span is its first: not 0 in a part of a batch that was refused.
     pub first: u32,
-    /// Which shard it goes to, and whether the service is to know it again.
+    /// Which shard it goes to there, and whether the service is to know it again.
     pub route: Route,
     /// None of its lines was written before this moment.
     pub since: Instant,

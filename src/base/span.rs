@@ -17,11 +17,34 @@ impl fmt::Display for FileKey {
     }
 }
 
-/// The half-open range of bytes `[start, end)` of one file incarnation.
+/// Number of a collection: its place in the [`Plan`](crate::plan::Plan) of this run.
+///
+/// What survives a restart is the collection's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CollectionId(pub u16);
+
+impl CollectionId {
+    /// The place in the plan.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// A file incarnation in a collection: the thing that has a read offset, a watermark and an open group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey {
+    /// The incarnation whose bytes are read.
+    pub file: FileKey,
+    /// The collection for which they are read.
+    pub collection: CollectionId,
+}
+
+/// The half-open range of bytes `[start, end)` of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
-    /// The incarnation the offsets belong to.
-    pub file: FileKey,
+    /// The stream whose bytes they are.
+    pub stream: StreamKey,
     /// Offset of the first byte.
     pub start: u64,
     /// Offset just past the last byte. Always `>= start`.
@@ -34,9 +57,9 @@ impl Span {
     /// # Panics
     /// If `end < start`: the caller has mixed up its offsets.
     #[must_use]
-    pub fn new(file: FileKey, start: u64, end: u64) -> Self {
+    pub fn new(stream: StreamKey, start: u64, end: u64) -> Self {
         assert!(start <= end, "a span runs forward");
-        Self { file, start, end }
+        Self { stream, start, end }
     }
 
     /// Bytes covered.

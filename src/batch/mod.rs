@@ -1,8 +1,8 @@
 //! Records to payloads.
 //!
-//! One open group per file incarnation, because `__path__` is a tag of the whole group and because
-//! a batch is a byte range of one file: watermarks rest on that. [`Batcher`] owns the groups, their
-//! ages and the compressor; [`policy`] says when to seal.
+//! One open group per stream, because `__path__` is a tag of the whole group and because a batch is
+//! a byte range of one stream: watermarks rest on that. [`Batcher`] owns the groups, their ages and
+//! a compressor for each destination; [`policy`] says when to seal.
 //!
 //! # Limits
 //! [`Batcher::is_over`] asks for the oldest group to be sealed once the buffers of all open groups,
@@ -26,8 +26,9 @@ use self::log_group::LogGroup;
 use self::pack_id::PackId;
 use self::policy::Reason;
 use crate::base::fingerprint::Fingerprint;
-use crate::base::sealed::{BatchId, Route, SealedBatch};
-use crate::base::span::{FileKey, Span};
+use crate::base::sealed::{BatchId, DestinationId, Route, SealedBatch};
+use crate::base::span::{Span, StreamKey};
+use crate::plan::{Destination, Plan};
 use logferry_wire::Compression;
 
 /// Used buffers kept for the next groups.
@@ -38,7 +39,7 @@ const AGES_KEPT: usize = 256;
 
 /// The open groups.
 pub struct Batcher {
-    streams: HashMap<FileKey, Stream>,
+    streams: HashMap<StreamKey, Stream>,
     shared: Shared,
 }
 
@@ -52,19 +53,34 @@ struct Shared {
     buffer_bytes: usize,
     /// Open groups by age, oldest first; an entry whose serial number is not that of the stream's
     /// open group is stale.
-    ages: VecDeque<(Instant, FileKey, u64)>,
+    ages: VecDeque<(Instant, StreamKey, u64)>,
     next_serial: u64,
     next_batch: u64,
-    /// A group goes no further than an unfinished line that was sent.
-    ends_with_partial: bool,
-    compressor: Compressor,
+    /// The ways out, by the numbers of the destinations.
+    outlets: Vec<Outlet>,
     pool: Vec<Vec<u8>>,
     /// What the buffers in the pool take.
     pool_bytes: usize,
 }
 
-/// The lines of one file incarnation on their way into groups.
+/// How groups leave for one destination.
+struct Outlet {
+    compressor: Compressor,
+    /// Whether a group ends with the first unfinished line that was sent, and with the end of that
+    /// line if it comes: so the same bytes make the same records when they are read again.
+    ends_with_partial: bool,
+}
+
+impl Outlet {
+    fn new(destination: &Destination) -> std::io::Result<Self> {
+        let compressor = Compressor::new(destination.compression)?;
+        Ok(Self { compressor, ends_with_partial: destination.exactly_once })
+    }
+}
+
+/// The lines of one stream on their way into groups.
 struct Stream {
+    destination: DestinationId,
     path: Arc<str>,
     trailer: Arc<[u8]>,
     pack_id: PackId,
@@ -72,7 +88,7 @@ struct Stream {
     open: Option<Box<Open>>,
     /// Raw bytes of the group before.
     last_bytes: usize,
-    /// Where its batches go.
+    /// Which shard its batches go to.
     route: Route,
     /// Whether the open group covers a range that is known, and is sealed at its end and not before.
     is_held: bool,
@@ -116,9 +132,9 @@ impl Batcher {
     /// No group is open yet.
     ///
     /// # Errors
-    /// If the compressor cannot be made.
-    pub fn new(options: Options, open_bytes_max: usize) -> std::io::Result<Self> {
-        let compressor = Compressor::new(options.compression)?;
+    /// If a compressor cannot be made.
+    pub fn new(options: Options, plan: &Plan, open_bytes_max: usize) -> std::io::Result<Self> {
+        let outlets = plan.destinations().iter().map(Outlet::new).collect::<Result<_, _>>()?;
         let shared = Shared {
             options,
             open_bytes_max,
@@ -127,95 +143,101 @@ impl Batcher {
             ages: VecDeque::new(),
             next_serial: 0,
             next_batch: 0,
-            ends_with_partial: false,
-            compressor,
+            outlets,
             pool: Vec::new(),
             pool_bytes: 0,
         };
         Ok(Self { streams: HashMap::new(), shared })
     }
 
-    /// Begins the stream of a file. `trailer` is what [`log_group::trailer`] made of its tags;
-    /// `source_id` names the stream for `__pack_id__`.
-    pub fn begin(&mut self, file: FileKey, path: Arc<str>, trailer: Arc<[u8]>, source_id: &str) {
-        let pack_id = PackId::new(source_id);
-        let route = Route::Any;
-        let (open, is_held, is_ended) = (None, false, false);
-        let stream =
-            Stream { path, trailer, pack_id, open, last_bytes: 0, route, is_held, is_ended };
-        self.streams.insert(file, stream);
+    /// Begins a stream whose batches go to `destination`. `trailer` is what [`log_group::trailer`] made
+    /// of its tags; `source_id` names the stream for `__pack_id__`.
+    pub fn begin(
+        &mut self,
+        key: StreamKey,
+        destination: DestinationId,
+        path: Arc<str>,
+        trailer: Arc<[u8]>,
+        source_id: &str,
+    ) {
+        let stream = Stream {
+            destination,
+            path,
+            trailer,
+            pack_id: PackId::new(source_id),
+            open: None,
+            last_bytes: 0,
+            route: Route::Any,
+            is_held: false,
+            is_ended: false,
+        };
+        self.streams.insert(key, stream);
     }
 
-    /// Says where the batches of a file go; to any shard, if that is not said.
-    pub fn set_route(&mut self, file: FileKey, route: Route) {
-        if let Some(stream) = self.streams.get_mut(&file) {
+    /// Says which shard the batches of a stream go to; to any, if that is not said.
+    pub fn set_route(&mut self, key: StreamKey, route: Route) {
+        if let Some(stream) = self.streams.get_mut(&key) {
             stream.route = route;
         }
     }
 
-    /// From now on a group ends with the first unfinished line that was sent, and with the end of
-    /// that line if it comes: so the same bytes make the same records when they are read again.
-    pub fn end_groups_with_partial_lines(&mut self) {
-        self.shared.ends_with_partial = true;
-    }
-
-    /// The next group of a file is sealed when [`Self::seal`] says so, or the stream has ended; its
+    /// The next group of a stream is sealed when [`Self::seal`] says so, or the stream has ended; its
     /// size, age and times ask for nothing. Until the next seal.
     ///
     /// # Panics
     /// If a group is open: that one would be sealed for its age.
-    pub fn hold(&mut self, file: FileKey) {
-        let Some(stream) = self.streams.get_mut(&file) else { return };
+    pub fn hold(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
         assert!(stream.open.is_none(), "what is open is sealed before a range begins");
         stream.is_held = true;
     }
 
-    /// Whether the group of a file, open or not yet, is held.
+    /// Whether the group of a stream, open or not yet, is held.
     #[must_use]
-    pub fn is_held(&self, file: FileKey) -> bool {
-        self.streams.get(&file).is_some_and(|stream| stream.is_held)
+    pub fn is_held(&self, key: StreamKey) -> bool {
+        self.streams.get(&key).is_some_and(|stream| stream.is_held)
     }
 
-    /// Whether a file has an open group.
+    /// Whether a stream has an open group.
     #[must_use]
-    pub fn is_open(&self, file: FileKey) -> bool {
-        self.streams.get(&file).is_some_and(|stream| stream.open.is_some())
+    pub fn is_open(&self, key: StreamKey) -> bool {
+        self.streams.get(&key).is_some_and(|stream| stream.open.is_some())
     }
 
-    /// Ends the stream of a file: its open group is sealed like any other, and nothing follows.
-    pub fn end(&mut self, file: FileKey) {
-        let Some(stream) = self.streams.get_mut(&file) else { return };
+    /// Ends a stream: its open group is sealed like any other, and nothing follows.
+    pub fn end(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
         stream.is_ended = true;
         match &stream.open {
             None => {
-                self.streams.remove(&file);
+                self.streams.remove(&key);
             }
             // It will get no more lines, so it is due at once: to the front.
             Some(open) => {
                 let oldest = self.shared.ages.front().map(|(opened_at, ..)| *opened_at);
                 let opened_at = oldest.unwrap_or(open.opened_at);
-                self.shared.ages.push_front((opened_at, file, open.serial));
+                self.shared.ages.push_front((opened_at, key, open.serial));
             }
         }
     }
 
-    /// The stream of `file`, to append lines to.
+    /// A stream, to append lines to.
     ///
     /// # Panics
     /// If it was not begun.
-    pub fn writer(&mut self, file: FileKey) -> Writer<'_> {
-        let stream = self.streams.get_mut(&file).expect("a file is begun before it is read");
-        Writer { file, stream, shared: &mut self.shared, since: None }
+    pub fn writer(&mut self, key: StreamKey) -> Writer<'_> {
+        let stream = self.streams.get_mut(&key).expect("a stream is begun before it is read");
+        Writer { key, stream, shared: &mut self.shared, since: None }
     }
 
-    /// The file whose group is the next to seal for its age, if it is time; an ended stream's
+    /// The stream whose group is the next to seal for its age, if it is time; an ended stream's
     /// group is due at once.
-    pub fn due(&mut self, now: Instant) -> Option<(FileKey, Reason)> {
-        let (opened_at, file) = self.oldest()?;
-        if self.streams.get(&file).is_some_and(|stream| stream.is_ended) {
-            return Some((file, Reason::Shutdown));
+    pub fn due(&mut self, now: Instant) -> Option<(StreamKey, Reason)> {
+        let (opened_at, key) = self.oldest()?;
+        if self.streams.get(&key).is_some_and(|stream| stream.is_ended) {
+            return Some((key, Reason::Shutdown));
         }
-        (opened_at + self.shared.options.batch_linger <= now).then_some((file, Reason::Age))
+        (opened_at + self.shared.options.batch_linger <= now).then_some((key, Reason::Age))
     }
 
     /// When [`Self::due`] will have something to say, if nothing happens before.
@@ -227,13 +249,13 @@ impl Batcher {
     }
 
     /// Whether a group is still open that was opened then.
-    fn is_current(&self, (_, file, serial): &(Instant, FileKey, u64)) -> bool {
-        let open = self.streams.get(file).and_then(|stream| stream.open.as_ref());
+    fn is_current(&self, (_, key, serial): &(Instant, StreamKey, u64)) -> bool {
+        let open = self.streams.get(key).and_then(|stream| stream.open.as_ref());
         open.is_some_and(|open| open.serial == *serial)
     }
 
-    /// The file with the oldest open group.
-    pub fn oldest(&mut self) -> Option<(Instant, FileKey)> {
+    /// The stream with the oldest open group.
+    pub fn oldest(&mut self) -> Option<(Instant, StreamKey)> {
         while let Some(age) = self.shared.ages.front() {
             if self.is_current(age) {
                 return Some((age.0, age.1));
@@ -251,18 +273,22 @@ impl Batcher {
         self.shared.next_id()
     }
 
-    /// How payloads are compressed.
+    /// How payloads for a destination are compressed.
     #[must_use]
-    pub fn compression(&self) -> Compression {
-        self.shared.compressor.compression()
+    pub fn compression(&self, destination: DestinationId) -> Compression {
+        self.shared.outlets[destination.index()].compressor.compression()
     }
 
-    /// Compresses payloads so from now on.
+    /// Compresses payloads for a destination so from now on.
     ///
     /// # Errors
     /// If the compressor cannot be made; then the one before stays.
-    pub fn set_compression(&mut self, compression: Compression) -> std::io::Result<()> {
-        self.shared.compressor = Compressor::new(compression)?;
+    pub fn set_compression(
+        &mut self,
+        destination: DestinationId,
+        compression: Compression,
+    ) -> std::io::Result<()> {
+        self.shared.outlets[destination.index()].compressor = Compressor::new(compression)?;
         Ok(())
     }
 
@@ -285,11 +311,14 @@ impl Batcher {
     /// Gives up what is kept for the next groups.
     ///
     /// # Errors
-    /// If the compressor cannot be made anew; then the one before stays.
+    /// If a compressor cannot be made anew; then the one before stays.
     pub fn slim(&mut self) -> std::io::Result<()> {
         self.shared.empty_pool();
         self.shared.ages.shrink_to_fit();
-        self.set_compression(self.compression())
+        for Outlet { compressor, .. } in &mut self.shared.outlets {
+            *compressor = Compressor::new(compressor.compression())?;
+        }
+        Ok(())
     }
 
     /// Raw bytes in all open groups.
@@ -298,13 +327,13 @@ impl Batcher {
         self.shared.open_bytes
     }
 
-    /// Seals the open group of `file`, if there is one.
-    pub fn seal(&mut self, file: FileKey, reason: Reason) -> Option<Sealed> {
-        let stream = self.streams.get_mut(&file)?;
+    /// Seals the open group of a stream, if there is one.
+    pub fn seal(&mut self, key: StreamKey, reason: Reason) -> Option<Sealed> {
+        let stream = self.streams.get_mut(&key)?;
         stream.is_held = false;
-        let sealed = self.shared.seal(file, stream, reason);
+        let sealed = self.shared.seal(key, stream, reason);
         if stream.is_ended {
-            self.streams.remove(&file);
+            self.streams.remove(&key);
         }
         sealed
     }
@@ -312,7 +341,7 @@ impl Batcher {
 
 /// One stream, borrowed for a turn.
 pub struct Writer<'a> {
-    file: FileKey,
+    key: StreamKey,
     stream: &'a mut Stream,
     shared: &'a mut Shared,
     since: Option<Instant>,
@@ -351,7 +380,7 @@ impl Writer<'_> {
             let serial = shared.next_serial;
             shared.next_serial += 1;
             if !is_held {
-                shared.ages.push_back((now, self.file, serial));
+                shared.ages.push_back((now, self.key, serial));
             }
             let group = LogGroup::in_buffer(shared.buffer(last_bytes));
             shared.buffer_bytes += group.capacity();
@@ -389,7 +418,8 @@ impl Writer<'_> {
     /// The line that was appended last is not finished.
     pub fn on_partial(&mut self) {
         if let Some(open) = &mut self.stream.open {
-            open.is_complete = self.shared.ends_with_partial;
+            open.is_complete =
+                self.shared.outlets[self.stream.destination.index()].ends_with_partial;
         }
     }
 
@@ -407,7 +437,7 @@ impl Shared {
         BatchId(self.next_batch - 1)
     }
 
-    /// A used buffer, if it is not much too large for a group like the last one of its file: it is
+    /// A used buffer, if it is not much too large for a group like the last one of its stream: it is
     /// held for as long as the group is open, and there may be thousands of small ones.
     fn buffer(&mut self, bytes: usize) -> Vec<u8> {
         match self.pool.pop_if(|buffer| buffer.capacity() / 4 <= bytes) {
@@ -424,20 +454,22 @@ impl Shared {
         self.pool_bytes = 0;
     }
 
-    fn seal(&mut self, file: FileKey, stream: &mut Stream, reason: Reason) -> Option<Sealed> {
+    fn seal(&mut self, key: StreamKey, stream: &mut Stream, reason: Reason) -> Option<Sealed> {
         let open = stream.open.take()?;
         let (raw_len, lines) = (open.group.len(), open.group.lines());
         self.open_bytes -= raw_len;
         self.buffer_bytes -= open.group.capacity();
         stream.last_bytes = raw_len;
         let raw = open.group.finish(&stream.trailer, &stream.pack_id.next_id());
-        let payload = self.compressor.compress(&raw);
+        let compressor = &mut self.outlets[stream.destination.index()].compressor;
+        let (payload, compression) = (compressor.compress(&raw), compressor.compression());
         let batch = SealedBatch {
             id: self.next_id(),
-            span: Span::new(file, open.start, open.end),
+            span: Span::new(key, open.start, open.end),
+            destination: stream.destination,
             path: Arc::clone(&stream.path),
             payload,
-            compression: self.compressor.compression(),
+            compression,
             raw_bytes: u32::try_from(raw.len())
                 .expect("the settings bound a group far below 4 GiB"),
             lines,
@@ -458,21 +490,29 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::base::span::{CollectionId, FileKey};
     use logferry_wire::sls_logs;
 
+    const ONE: StreamKey = StreamKey { file: FileKey(1), collection: CollectionId(0) };
+    const TWO: StreamKey = StreamKey { file: FileKey(2), collection: CollectionId(0) };
+
     fn batcher(batch_lines: u32) -> Batcher {
+        batcher_to(batch_lines, vec![Destination::sample()])
+    }
+
+    fn batcher_to(batch_lines: u32, destinations: Vec<Destination>) -> Batcher {
         let options = Options {
             batch_bytes: 1 << 20,
             batch_lines,
             batch_linger: Duration::from_secs(1),
-            compression: Compression::None,
             topic: String::new(),
         };
-        let mut batcher = Batcher::new(options, 200).unwrap();
-        for file in [FileKey(1), FileKey(2)] {
+        let plan = Plan::sample(destinations);
+        let mut batcher = Batcher::new(options, &plan, 200).unwrap();
+        for stream in [ONE, TWO] {
             let tags = [("__path__".to_owned(), b"/a.log".to_vec())];
             let trailer = log_group::trailer("", "10.0.0.1", &tags);
-            batcher.begin(file, "/a.log".into(), trailer.into(), "id");
+            batcher.begin(stream, DestinationId(0), "/a.log".into(), trailer.into(), "id");
         }
         batcher
     }
@@ -483,14 +523,14 @@ mod tests {
     fn a_batch_says_which_bytes_it_carries() {
         let now = crate::base::clock::now();
         let mut batcher = batcher(9);
-        let mut writer = batcher.writer(FileKey(1));
+        let mut writer = batcher.writer(ONE);
         writer.append(b"one", 10, 14, TIME, now);
         writer.append(b"two", 14, 18, TIME, now);
         writer.set_tail(Fingerprint { len: 3, crc32: 7 });
 
-        let sealed = batcher.seal(FileKey(1), Reason::Age).unwrap();
+        let sealed = batcher.seal(ONE, Reason::Age).unwrap();
 
-        assert_eq!(sealed.batch.span, Span::new(FileKey(1), 10, 18));
+        assert_eq!(sealed.batch.span, Span::new(ONE, 10, 18));
         assert_eq!((sealed.batch.lines, sealed.tail.crc32), (2, 7));
         let group = sls_logs::LogGroup::decode(&*sealed.batch.payload).unwrap();
         let values: Vec<&[u8]> = group.logs.iter().map(|log| &*log.contents[0].value).collect();
@@ -498,7 +538,29 @@ mod tests {
         assert_eq!(group.log_tags[0].value, b"/a.log");
         assert!(group.log_tags[1].value.ends_with(b"-0"));
         assert_eq!(batcher.open_bytes(), 0);
-        assert!(batcher.seal(FileKey(1), Reason::Age).is_none());
+        assert!(batcher.seal(ONE, Reason::Age).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_compressed_as_its_destination_has_it() {
+        let now = crate::base::clock::now();
+        let other = Destination { compression: Compression::Zstd, ..Destination::sample() };
+        let mut batcher = batcher_to(9, vec![Destination::sample(), other]);
+        batcher.begin(TWO, DestinationId(1), "/b.log".into(), Vec::new().into(), "id");
+        let seal = |batcher: &mut Batcher, stream| {
+            let start = batcher.shared.next_batch;
+            batcher.writer(stream).append(b"x", start, start + 2, TIME, now);
+            let batch = batcher.seal(stream, Reason::Age).unwrap().batch;
+            (batch.destination, batch.compression)
+        };
+
+        assert_eq!(seal(&mut batcher, ONE), (DestinationId(0), Compression::None));
+        assert_eq!(seal(&mut batcher, TWO), (DestinationId(1), Compression::Zstd));
+        batcher.set_compression(DestinationId(1), Compression::Lz4).unwrap();
+        batcher.slim().unwrap();
+
+        assert_eq!(seal(&mut batcher, ONE), (DestinationId(0), Compression::None));
+        assert_eq!(seal(&mut batcher, TWO), (DestinationId(1), Compression::Lz4));
     }
 
     #[test]
@@ -506,14 +568,13 @@ mod tests {
         let start = crate::base::clock::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut batcher = batcher(9);
-        let file = FileKey(1);
-        batcher.writer(file).written_since(at(5)).append(b"x", 0, 2, TIME, at(9));
-        batcher.writer(file).written_since(at(3)).append(b"x", 2, 4, TIME, at(9));
-        batcher.writer(file).written_since(at(7)).append(b"x", 4, 6, TIME, at(9));
+        batcher.writer(ONE).written_since(at(5)).append(b"x", 0, 2, TIME, at(9));
+        batcher.writer(ONE).written_since(at(3)).append(b"x", 2, 4, TIME, at(9));
+        batcher.writer(ONE).written_since(at(7)).append(b"x", 4, 6, TIME, at(9));
 
-        assert_eq!(batcher.seal(file, Reason::Age).unwrap().batch.since, at(3));
-        batcher.writer(file).append(b"x", 6, 8, TIME, at(9));
-        assert_eq!(batcher.seal(file, Reason::Age).unwrap().batch.since, at(9));
+        assert_eq!(batcher.seal(ONE, Reason::Age).unwrap().batch.since, at(3));
+        batcher.writer(ONE).append(b"x", 6, 8, TIME, at(9));
+        assert_eq!(batcher.seal(ONE, Reason::Age).unwrap().batch.since, at(9));
     }
 
     #[test]
@@ -521,14 +582,14 @@ mod tests {
         let start = crate::base::clock::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut batcher = batcher(9);
-        batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, at(0));
-        batcher.writer(FileKey(1)).append(b"x", 0, 2, TIME, at(10));
+        batcher.writer(TWO).append(b"x", 0, 2, TIME, at(0));
+        batcher.writer(ONE).append(b"x", 0, 2, TIME, at(10));
 
         assert_eq!(batcher.due(at(999)), None);
         assert_eq!(batcher.deadline(), Some(at(1000)));
-        assert_eq!(batcher.due(at(1000)), Some((FileKey(2), Reason::Age)));
-        batcher.seal(FileKey(2), Reason::Age);
-        batcher.writer(FileKey(2)).append(b"y", 2, 4, TIME, at(500));
+        assert_eq!(batcher.due(at(1000)), Some((TWO, Reason::Age)));
+        batcher.seal(TWO, Reason::Age);
+        batcher.writer(TWO).append(b"y", 2, 4, TIME, at(500));
         assert_eq!(batcher.deadline(), Some(at(1010)));
     }
 
@@ -536,22 +597,22 @@ mod tests {
     fn an_ended_stream_is_due_at_once_and_goes_with_its_group() {
         let now = crate::base::clock::now();
         let mut batcher = batcher(9);
-        batcher.writer(FileKey(1)).append(b"x", 0, 2, TIME, now);
-        batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, now);
+        batcher.writer(ONE).append(b"x", 0, 2, TIME, now);
+        batcher.writer(TWO).append(b"x", 0, 2, TIME, now);
 
-        batcher.end(FileKey(2));
+        batcher.end(TWO);
 
-        assert_eq!(batcher.due(now), Some((FileKey(2), Reason::Shutdown)));
-        assert!(batcher.seal(FileKey(2), Reason::Shutdown).is_some());
+        assert_eq!(batcher.due(now), Some((TWO, Reason::Shutdown)));
+        assert!(batcher.seal(TWO, Reason::Shutdown).is_some());
         assert_eq!(batcher.due(now), None);
-        assert!(batcher.seal(FileKey(2), Reason::Shutdown).is_none());
+        assert!(batcher.seal(TWO, Reason::Shutdown).is_none());
     }
 
     #[test]
     fn knows_when_all_groups_together_are_too_large() {
         let mut batcher = batcher(9);
         assert!(!batcher.is_over());
-        batcher.writer(FileKey(1)).append(&[b'x'; 200], 0, 201, TIME, crate::base::clock::now());
+        batcher.writer(ONE).append(&[b'x'; 200], 0, 201, TIME, crate::base::clock::now());
         assert!(batcher.is_over());
     }
 
@@ -560,12 +621,12 @@ mod tests {
         let now = crate::base::clock::now();
         let mut batcher = batcher(9);
         batcher.shared.open_bytes_max = 20_000;
-        batcher.writer(FileKey(1)).append(&[b'x'; 5000], 0, 5001, TIME, now);
-        batcher.seal(FileKey(1), Reason::Age);
+        batcher.writer(ONE).append(&[b'x'; 5000], 0, 5001, TIME, now);
+        batcher.seal(ONE, Reason::Age);
 
-        batcher.writer(FileKey(2)).append(b"x", 0, 2, TIME, now);
+        batcher.writer(TWO).append(b"x", 0, 2, TIME, now);
         assert!(batcher.shared.buffer_bytes < 100);
-        batcher.writer(FileKey(1)).append(b"x", 5001, 5003, TIME, now);
+        batcher.writer(ONE).append(b"x", 5001, 5003, TIME, now);
         assert!(batcher.shared.buffer_bytes > 5000, "it is as likely to be large again");
         assert!(!batcher.is_over());
     }
@@ -575,9 +636,9 @@ mod tests {
         let now = crate::base::clock::now();
         let mut batcher = batcher(9);
         batcher.shared.open_bytes_max = 8000;
-        batcher.writer(FileKey(1)).append(&[b'x'; 7000], 0, 7001, TIME, now);
-        batcher.seal(FileKey(1), Reason::Age);
-        batcher.writer(FileKey(2)).append(&[b'x'; 1500], 0, 1501, TIME, now);
+        batcher.writer(ONE).append(&[b'x'; 7000], 0, 7001, TIME, now);
+        batcher.seal(ONE, Reason::Age);
+        batcher.writer(TWO).append(&[b'x'; 1500], 0, 1501, TIME, now);
 
         assert!(!batcher.is_over());
         assert_eq!(batcher.shared.pool_bytes, 0);
@@ -586,7 +647,7 @@ mod tests {
     #[test]
     fn a_line_of_another_minute_asks_for_a_seal() {
         let mut batcher = batcher(9);
-        let mut writer = batcher.writer(FileKey(1));
+        let mut writer = batcher.writer(ONE);
         assert_eq!(writer.seal_before(1, TIME), None);
         writer.append(b"x", 0, 2, TIME, crate::base::clock::now());
         assert_eq!(writer.seal_before(1, TIME + 60), Some(Reason::Minute));

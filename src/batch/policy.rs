@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use logferry_wire::Compression;
-
-/// When to seal a group, and how.
+/// When to seal a group, and with which topic.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Seal at this raw size.
@@ -16,8 +14,6 @@ pub struct Options {
     pub batch_lines: u32,
     /// Seal at this age.
     pub batch_linger: Duration,
-    /// How payloads are compressed.
-    pub compression: Compression,
     /// Topic of every group; empty for none.
     pub topic: String,
 }
@@ -60,7 +56,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use logferry_wire::Compression;
 
     #[test]
     fn seals_before_the_line_that_would_break_a_rule() {
@@ -68,7 +63,6 @@ mod tests {
             batch_bytes: 100,
             batch_lines: 3,
             batch_linger: Duration::from_secs(1),
-            compression: Compression::None,
             topic: String::new(),
         };
         let check = |bytes, lines, time, expected| {

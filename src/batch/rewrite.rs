@@ -83,11 +83,12 @@ fn closed(batch: &SealedBatch, group: &LogGroup) -> Option<SealedBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::sealed::Route;
-    use crate::base::span::{FileKey, Span};
+    use crate::base::sealed::{DestinationId, Route};
+    use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
     use logferry_wire::sls_logs::{Log, LogTag, log::Content};
 
     const NOW: i64 = 1_700_000_000;
+    const STREAM: StreamKey = StreamKey { file: FileKey(1), collection: CollectionId(0) };
     const ALL: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
 
     fn batch(compression: Compression, lines: &[&str], time: i64) -> SealedBatch {
@@ -102,7 +103,8 @@ mod tests {
         let raw = LogGroup { logs, log_tags: vec![tag], ..LogGroup::default() }.encode_to_vec();
         SealedBatch {
             id: BatchId(1),
-            span: Span::new(FileKey(1), 0, 5),
+            span: Span::new(STREAM, 0, 5),
+            destination: DestinationId(0),
             path: "/a.log".into(),
             payload: Compressor::new(compression).unwrap().compress(&raw),
             compression,

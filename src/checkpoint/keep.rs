@@ -7,9 +7,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::format::Checkpoint;
-use super::parked::Destination;
 use super::store::Store;
 use crate::base::sealed::{Refusal, SealedBatch};
+use crate::plan::Plan;
 
 /// A place for checkpoints and for batches that are set aside.
 pub trait Keep {
@@ -28,14 +28,14 @@ pub trait Keep {
     /// Whether what was saved last is not there any more, or nothing could be saved yet.
     fn needs_save(&self) -> bool;
 
-    /// Sets a refused batch aside. *Durability*: an `Ok` survives the death of the machine.
+    /// Sets a refused batch of this plan aside. *Durability*: an `Ok` survives the death of the machine.
     ///
     /// # Errors
     /// As [`Store::park`].
     fn park(
         &mut self,
         batch: &SealedBatch,
-        destination: &Destination,
+        plan: &Plan,
         refusal: &Refusal,
         unix: u64,
     ) -> io::Result<PathBuf>;
@@ -58,10 +58,10 @@ impl Keep for Store {
     fn park(
         &mut self,
         batch: &SealedBatch,
-        destination: &Destination,
+        plan: &Plan,
         refusal: &Refusal,
         unix: u64,
     ) -> io::Result<PathBuf> {
-        self.park(batch, destination, refusal, unix)
+        self.park(batch, plan, refusal, unix)
     }
 }

@@ -20,8 +20,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::files::{ASIDE, read, replace, sync};
-use crate::base::sealed::{BatchId, Refusal, Route, SealedBatch};
-use crate::base::span::{FileKey, Span};
+use crate::base::sealed::{BatchId, DestinationId, Refusal, Route, SealedBatch};
+use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
+use crate::plan::Plan;
 use logferry_wire::{Compression, GROUP_BYTES_MAX};
 
 /// Name of the directory, below the state directory.
@@ -32,17 +33,6 @@ const TEMPORARY: &str = "batch.tmp";
 const SUFFIX: &str = ".batch";
 /// Version of the format that is written. Others are refused, for they may mean something else.
 const VERSION: u32 = 1;
-
-/// The destination to which batches were to go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Destination {
-    /// Project.
-    pub project: String,
-    /// Logstore.
-    pub logstore: String,
-    /// The service's address.
-    pub endpoint: String,
-}
 
 /// What is known of a piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +45,9 @@ pub struct Header {
     pub logstore: String,
     /// The service's address.
     pub endpoint: String,
+    /// Name of the collection that the records were read for; empty where that is not known.
+    #[serde(default)]
+    pub collection: String,
     /// The file that the records came from, as configured.
     pub path: String,
     /// Offset in that file of the batch that the records were read into.
@@ -90,9 +83,9 @@ pub struct Piece {
     pub batch: SealedBatch,
 }
 
-/// Why the service refused a batch, where the batch was to go, and when.
+/// Why the service refused a batch, what its numbers mean, and when that was.
 pub(super) struct Circumstances<'a> {
-    pub(super) destination: &'a Destination,
+    pub(super) plan: &'a Plan,
     pub(super) refusal: &'a Refusal,
     pub(super) unix: u64,
 }
@@ -109,13 +102,15 @@ pub(super) fn write(
     batch: &SealedBatch,
     circumstances: &Circumstances<'_>,
 ) -> io::Result<()> {
-    let Circumstances { destination, refusal, unix } = circumstances;
+    let Circumstances { plan, refusal, unix } = circumstances;
+    let destination = plan.destination(batch.destination);
     let (code, message) = refusal.words();
     let header = Header {
         version: VERSION,
         project: destination.project.clone(),
         logstore: destination.logstore.clone(),
-        endpoint: destination.endpoint.clone(),
+        endpoint: destination.endpoint.to_string(),
+        collection: plan.collection(batch.span.stream.collection).name.to_string(),
         path: batch.path.to_string(),
         start: batch.span.start,
         end: batch.span.end,
@@ -277,9 +272,12 @@ fn decode(bytes: &[u8]) -> Result<Piece, String> {
     if header.end < header.start || header.lines == 0 || !is_group {
         return Err("its first line contradicts itself".to_owned());
     }
+    // Numbers are those of the run that has set it aside. What they meant stands in the header.
+    let stream = StreamKey { file: FileKey(0), collection: CollectionId(0) };
     let batch = SealedBatch {
         id: BatchId(0),
-        span: Span::new(FileKey(0), header.start, header.end),
+        span: Span::new(stream, header.start, header.end),
+        destination: DestinationId(0),
         path: Arc::from(header.path.as_str()),
         payload: Arc::from(payload),
         compression,
@@ -303,11 +301,13 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+    use crate::plan::Destination;
 
     fn batch(id: u64) -> SealedBatch {
         SealedBatch {
             id: BatchId(id),
-            span: Span::new(FileKey(1), 10, 20),
+            span: Span::new(StreamKey { file: FileKey(1), collection: CollectionId(0) }, 10, 20),
+            destination: DestinationId(0),
             path: "/share/logs/app.log".into(),
             payload: b"payload\nof some bytes".as_slice().into(),
             compression: Compression::Zstd,
@@ -321,13 +321,9 @@ mod tests {
 
     fn park(dir: &Path, unix: u64, id: u64) -> String {
         let text = |text: &str| text.to_owned();
-        let destination = Destination {
-            project: text("shop"),
-            logstore: text("orders"),
-            endpoint: text("https://sls.example"),
-        };
+        let plan = Plan::sample(vec![Destination::sample()]);
         let refusal = Refusal::Malformed { code: text("PostBodyInvalid"), message: text("bad") };
-        let circumstances = Circumstances { destination: &destination, refusal: &refusal, unix };
+        let circumstances = Circumstances { plan: &plan, refusal: &refusal, unix };
         let name = name(unix, 3, BatchId(id));
         write(&File::open(dir).unwrap(), &name, &batch(id), &circumstances).unwrap();
         name.strip_suffix(SUFFIX).unwrap().to_owned()
@@ -346,6 +342,7 @@ mod tests {
         assert_eq!((found.payload, found.compression), (expected.payload, Compression::Zstd));
         assert_eq!((found.raw_bytes, found.lines, found.first), (99, 2, 5));
         assert_eq!((header.project.as_str(), header.logstore.as_str()), ("shop", "orders"));
+        assert_eq!(header.collection, "default");
         assert_eq!((header.code.as_str(), header.message.as_str()), ("PostBodyInvalid", "bad"));
         assert_eq!((header.start, header.end, header.parked_unix), (10, 20, 5));
     }

@@ -32,9 +32,10 @@ use super::error::StoreError;
 use super::files;
 use super::format::{self, Checkpoint};
 use super::hold::{self, Hold};
-use super::parked::{self, Circumstances, Destination};
+use super::parked::{self, Circumstances};
 use crate::access;
 use crate::base::sealed::{Refusal, SealedBatch};
+use crate::plan::Plan;
 
 /// The state directory in use by this process.
 pub struct Store {
@@ -158,21 +159,21 @@ impl Store {
         self.left.is_none() || self.trouble().is_some()
     }
 
-    /// Sets a refused batch aside: one file in `parked/`, with all that is needed to send it again
-    /// (see [`parked`]). *Durability*: an `Ok` survives the death of the machine.
+    /// Sets a refused batch of this plan aside: one file in `parked/`, with all that is needed to send
+    /// it again (see [`parked`]). *Durability*: an `Ok` survives the death of the machine.
     ///
     /// # Errors
     /// If writing fails; then the batch must be kept and parked later.
     pub fn park(
         &mut self,
         batch: &SealedBatch,
-        destination: &Destination,
+        plan: &Plan,
         refusal: &Refusal,
         unix: u64,
     ) -> io::Result<PathBuf> {
         self.regain()?;
         let name = parked::name(unix, self.generation, batch.id);
-        let circumstances = Circumstances { destination, refusal, unix };
+        let circumstances = Circumstances { plan, refusal, unix };
         let dir = self.dir.join(parked::DIR);
         parked::write(self.held().dir(), &name, batch, &circumstances).map_err(explain(&dir))?;
         Ok(dir.join(name))

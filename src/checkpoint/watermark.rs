@@ -1,6 +1,6 @@
 //! Acknowledgements in any order to the offset below which all is delivered.
 //!
-//! Pure. One [`Watermark`] per file incarnation. Spans are sealed in order and without holes;
+//! Pure. One [`Watermark`] per stream. Spans are sealed in order and without holes;
 //! acknowledgements come as they like. A saved checkpoint may name the watermark's offset and
 //! nothing beyond it: that is the promise this file keeps.
 
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::Span;
 
-/// The lowest byte of a file that is not acknowledged.
+/// The lowest byte of a stream that is not acknowledged.
 #[derive(Clone, Debug)]
 pub struct Watermark {
     offset: u64,
@@ -139,10 +139,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::span::FileKey;
+    use crate::base::span::{CollectionId, FileKey, StreamKey};
 
     fn span(start: u64, end: u64) -> Span {
-        Span::new(FileKey(1), start, end)
+        let stream = StreamKey { file: FileKey(1), collection: CollectionId(0) };
+        Span::new(stream, start, end)
     }
 
     fn tail(end: u64) -> Fingerprint {

@@ -85,9 +85,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Closes a file of which nothing was read, as if it had never been opened.
     pub(super) fn let_go(&mut self, file: FileKey) {
-        self.counters.skipped_truncated_bytes += self.registry.forget(file);
-        self.ledger.once.forget(file);
+        if let Some(stream) = self.registry.stream(file) {
+            self.ledger.once.forget(stream);
+        }
         self.drop_stages(file);
+        self.counters.skipped_truncated_bytes += self.registry.forget(file);
         self.readers.remove(&file);
     }
 
@@ -126,7 +128,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 || self.registry.find(opened.device, opened.inode).is_some();
             let unix = self.os.wall().as_secs();
             let checkpoint = self.ledger.checkpoint(self.look.looked_at(), file, &ended, unix);
-            self.ledger.forget(file);
+            self.ledger.forget(ended.stream(file));
             let is_done = ended.skipped.left_bytes == 0;
             self.catalog.on_original_ended(file, &ended, has_gone);
             if has_gone {

@@ -106,6 +106,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 outcome
             }
+            // Nothing tells it from another file with the same inode.
+            Some((saved, Match::Resume))
+                if is_unread(&saved)
+                    && path != saved.path
+                    && !judge::is_same_file(&saved, stat.born, resolved) =>
+            {
+                self.catalog.put_removed(saved);
+                self.origin_of_unknown(resolved, reader, is_own)
+            }
             Some((saved, Match::Resume))
                 if is_unread(&saved)
                     && saved.rest == Some(0)
@@ -243,7 +252,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     ) -> io::Result<()> {
         let CopyOf { of, standing, known, doubted } = suspect;
         let is_untouched = standing == Standing::Untouched;
-        let owner = self.ledger.owner();
+        let owner = self.ledger.owner(self.collection);
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
         let done = self.proved(of, reader, known, done)?;
         let is_compressed = reader.is_unpacked();

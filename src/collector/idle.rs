@@ -134,7 +134,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !is_found {
             self.scout.search_again(&waiting.resolved);
         }
-        self.catalog.wait(waiting, is_found);
+        let owner = self.ledger.owner(self.collection);
+        self.catalog.wait(Checkpoint { owner, ..waiting }, is_found);
     }
 
     /// Begins to open files: which are open, and which may be closed, is not what it was.

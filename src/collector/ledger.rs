@@ -16,11 +16,11 @@ use super::said::{Kind, Said};
 use super::timers::{Timer, Timers};
 use crate::base::report::CollectorCounters;
 use crate::base::sealed::{Refusal, Route, SealedBatch};
-use crate::base::span::{FileKey, Span};
+use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::checkpoint::parked::Destination;
 use crate::handoff::CollectorEnd;
+use crate::plan::Plan;
 use crate::tail::catalog::Catalog;
 use crate::tail::os::Os;
 use crate::tail::registry::{Registry, Tracked};
@@ -38,10 +38,8 @@ const SAVES_SHARE_OF_CPU: f64 = 0.25;
 /// The account of what has arrived.
 pub(super) struct Ledger<K> {
     store: K,
-    /// Name of the collection that the files belong to.
-    collection: Arc<str>,
-    /// Destination of batches, for those that are set aside.
-    destination: Destination,
+    /// What the numbers of collections and destinations mean on disk.
+    plan: Arc<Plan>,
     /// The ids that batches go under.
     pub(super) once: Once,
     /// The batches that the service refused.
@@ -68,16 +66,10 @@ pub(super) struct Told<'a> {
 }
 
 impl<K: Keep> Ledger<K> {
-    pub(super) fn new(
-        store: K,
-        collection: Arc<str>,
-        destination: Destination,
-        once: Once,
-    ) -> Self {
+    pub(super) fn new(store: K, plan: Arc<Plan>, once: Once) -> Self {
         Self {
             store,
-            collection,
-            destination,
+            plan,
             once,
             refusals: Refusals::default(),
             is_moved: false,
@@ -110,14 +102,14 @@ impl<K: Keep> Ledger<K> {
         self.is_moved |= is_moved;
         self.is_moved |= self.once.on_done(span, route);
         if is_moved {
-            self.on_watermark(registry, span.file);
+            self.on_watermark(registry, span.stream);
         }
     }
 
-    /// Notes that the watermark of a file has moved.
-    pub(super) fn on_watermark(&mut self, registry: &mut Registry, file: FileKey) {
-        if let Some(watermark) = registry.watermark_mut(file) {
-            self.once.on_watermark(file, watermark.offset());
+    /// Notes that the watermark of a stream has moved.
+    pub(super) fn on_watermark(&mut self, registry: &mut Registry, stream: StreamKey) {
+        if let Some(watermark) = registry.watermark_mut(stream) {
+            self.once.on_watermark(stream, watermark.offset());
         }
     }
 
@@ -136,10 +128,10 @@ impl<K: Keep> Ledger<K> {
         }
     }
 
-    /// Forgets a file whose account is closed.
-    pub(super) fn forget(&mut self, file: FileKey) {
-        self.once.forget(file);
-        self.refusals.forget_row(file);
+    /// Forgets a stream whose account is closed.
+    pub(super) fn forget(&mut self, stream: StreamKey) {
+        self.once.forget(stream);
+        self.refusals.forget_row(stream);
     }
 
     // === the state directory
@@ -152,13 +144,12 @@ impl<K: Keep> Ledger<K> {
         tracked: &Tracked,
         unix: u64,
     ) -> Checkpoint {
-        let owner = Some(Arc::clone(&self.collection));
-        saved(&self.once, owner, looked_at, file, tracked, unix)
+        saved(&self.once, &self.plan, looked_at, file, tracked, unix)
     }
 
-    /// The collection that files belong to, as a checkpoint names it.
-    pub(super) fn owner(&self) -> Option<Arc<str>> {
-        Some(Arc::clone(&self.collection))
+    /// A collection as a checkpoint names it.
+    pub(super) fn owner(&self, collection: CollectionId) -> Option<Arc<str>> {
+        owner(&self.plan, collection)
     }
 
     /// Has what is known saved through to the disk, if what was saved last is not there.
@@ -181,7 +172,7 @@ impl<K: Keep> Ledger<K> {
         unix: u64,
         told: &mut Told<'_>,
     ) -> Option<PathBuf> {
-        match self.store.park(batch, &self.destination, refusal, unix) {
+        match self.store.park(batch, &self.plan, refusal, unix) {
             Ok(parked) => Some(parked),
             Err(error) => {
                 let meanwhile = "nothing more is read until that is possible";
@@ -261,8 +252,8 @@ impl<K: Keep> Ledger<K> {
         is_durable: bool,
     ) -> (usize, io::Result<()>) {
         let Known { registry, catalog, looked_at } = known;
-        let (once, owner) = (&self.once, || Some(Arc::clone(&self.collection)));
-        let known = |file, tracked: &Tracked| saved(once, owner(), *looked_at, file, tracked, unix);
+        let (once, plan) = (&self.once, &self.plan);
+        let known = |file, tracked: &Tracked| saved(once, plan, *looked_at, file, tracked, unix);
         let open = registry.iter().map(|(file, tracked)| Cow::Owned(known(file, tracked)));
         // Of what has ended only a copy can be met again.
         let gone = |file, ended: &Tracked| Checkpoint { inode: 0, ..known(file, ended) };
@@ -293,14 +284,20 @@ impl<K: Keep> Ledger<K> {
 /// What a checkpoint remembers of a file.
 fn saved(
     once: &Once,
-    owner: Option<Arc<str>>,
+    plan: &Plan,
     looked_at: i64,
     file: FileKey,
     tracked: &Tracked,
     unix: u64,
 ) -> Checkpoint {
-    let ranges = once.ranges(file, tracked.watermark.offset());
+    let stream = tracked.stream(file);
+    let owner = owner(plan, stream.collection);
+    let ranges = once.ranges(stream, tracked.watermark.offset());
     Checkpoint { owner, looked_at, ranges, ..tracked.checkpoint(unix) }
+}
+
+fn owner(plan: &Plan, collection: CollectionId) -> Option<Arc<str>> {
+    Some(Arc::clone(&plan.collection(collection).name))
 }
 
 /// How long the next save waits after one of `count` files, which `took` so long, under a limit of
@@ -318,6 +315,7 @@ fn pause_after_save(count: usize, took: Duration, cores: f64) -> Option<Duration
 mod tests {
     use super::*;
     use crate::handoff;
+    use crate::plan::Destination;
     use crate::tail::os::kernel::Kernel;
 
     /// A state directory that counts, and may be full.
@@ -342,13 +340,7 @@ mod tests {
             self.is_full
         }
 
-        fn park(
-            &mut self,
-            _: &SealedBatch,
-            _: &Destination,
-            _: &Refusal,
-            _: u64,
-        ) -> io::Result<PathBuf> {
+        fn park(&mut self, _: &SealedBatch, _: &Plan, _: &Refusal, _: u64) -> io::Result<PathBuf> {
             Err(io::ErrorKind::StorageFull.into())
         }
     }
@@ -363,14 +355,10 @@ mod tests {
 
     impl Scene {
         fn new(now: Instant) -> Self {
-            let destination = Destination {
-                endpoint: String::new(),
-                project: String::new(),
-                logstore: String::new(),
-            };
+            let plan = Plan::sample(vec![Destination::sample()]);
             let once = Once::new(&Kernel, None);
             Self {
-                ledger: Ledger::new(Shelf::default(), "one".into(), destination, once),
+                ledger: Ledger::new(Shelf::default(), plan.into(), once),
                 counters: CollectorCounters::default(),
                 said: Said::new(now),
                 timers: Timers::default(),

@@ -493,7 +493,7 @@ mod tests {
     fn a_search_that_leads_to_nothing_is_not_repeated_at_once() {
         let now = crate::base::clock::now();
         let mut look = look(now);
-        let mut wants = |is_waiting: bool| {
+        let wants = |is_waiting: bool| {
             look.begin(true, now);
             if is_waiting {
                 look.want_scan_after_search();
@@ -501,7 +501,7 @@ mod tests {
             look.is_scan_wanted()
         };
 
-        let wanted = [true, true, true, false, true].map(|is_waiting| wants(is_waiting));
+        let wanted = [true, true, true, false, true].map(wants);
 
         assert_eq!(wanted, [true, false, false, false, true]);
     }

@@ -72,14 +72,15 @@ use self::streams::Streams;
 use self::timers::{Timer, Timers};
 use crate::base::report::{CollectorCounters, CollectorReport, FileSums};
 use crate::base::sealed::{Outcome, Route, SealedBatch};
-use crate::base::span::{FileKey, Span};
+use crate::base::span::{CollectionId, Span, StreamKey};
 use crate::batch::policy::Reason;
 use crate::batch::{Batcher, Sealed};
+use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::checkpoint::parked::Destination;
 use crate::checkpoint::store::Loaded;
 use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
+use crate::plan::Plan;
 use crate::tail::catalog::Catalog;
 use crate::tail::catalog::originals::Originals;
 use crate::tail::discover::Patterns;
@@ -93,7 +94,9 @@ use crate::{batch, limit, tail};
 const READS_PER_TURN: usize = 8;
 /// What the collector is built from.
 pub struct Options {
-    /// Which files, and how to read them.
+    /// Which files, and where their records go.
+    pub plan: Arc<Plan>,
+    /// How to find files and how to read them.
     pub tail: tail::Options,
     /// When to seal.
     pub batch: batch::Options,
@@ -111,14 +114,10 @@ pub struct Options {
     pub tags: TagPlan,
     /// When a drain begins by itself, and when it may end.
     pub stop: stopping::Options,
-    /// Destination of batches, for those that are set aside.
-    pub destination: Destination,
     /// Names of the tags whose values decide the shard; empty for any shard.
     pub shard_hash_keys: Vec<String>,
-    /// How many requests may be under way, if each line is to arrive exactly once.
-    pub once: Option<usize>,
-    /// Name of the collection that the files belong to.
-    pub collection: Arc<str>,
+    /// How many requests may be under way.
+    pub concurrency_max: usize,
 }
 
 /// How a run ended.
@@ -149,6 +148,9 @@ pub struct Summary {
 /// The loop and all that it owns.
 pub struct Collector<O: Os, K: Keep> {
     os: O,
+    plan: Arc<Plan>,
+    /// The collection that the patterns are of.
+    collection: CollectionId,
     tail: tail::Options,
     streams: Streams,
     ledger: Ledger<K>,
@@ -202,15 +204,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let known_max = options.known_max;
         let look = Look::new(&loaded.checkpoints, known_max, stamp::stamp(&os), unix, now);
         let topic = options.batch.topic.clone();
-        let mut batcher = Batcher::new(options.batch, options.open_bytes_max)?;
-        if options.once.is_some() {
-            batcher.end_groups_with_partial_lines();
-        }
+        let plan = options.plan;
+        let batcher = Batcher::new(options.batch, &plan, options.open_bytes_max)?;
         let mut timers = Timers::default();
         let intake = Intake::new(&os, options.limit, options.read_bytes, &mut timers, now);
-        let once = Once::new(&os, options.once);
-        let catalog = Catalog::new(loaded.checkpoints, unix, &options.collection);
-        let ledger = Ledger::new(store, options.collection, options.destination, once);
+        let is_once = plan.only_destination().exactly_once;
+        let once = Once::new(&os, is_once.then_some(options.concurrency_max));
+        let collection = plan.only_collection();
+        let name = &plan.collection(collection).name;
+        let checkpoints = claimed(loaded.checkpoints, name, &patterns);
+        let catalog = Catalog::new(checkpoints, unix, name);
+        let ledger = Ledger::new(store, Arc::clone(&plan), once);
         let seed = u64::from_le_bytes(seed);
         let streams = Streams::new(topic, options.tags, options.shard_hash_keys, seed);
         Ok(Self {
@@ -222,6 +226,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             },
             catalog,
             scout: Scout::default(),
+            plan,
+            collection,
             tail: options.tail,
             ledger,
             patterns,
@@ -255,7 +261,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.ledger.refusals.on_ended(ack.id);
             match ack.outcome {
                 Outcome::Delivered => {
-                    self.ledger.refusals.forget_row(ack.span.file);
+                    self.ledger.refusals.forget_row(ack.span.stream);
                     self.on_done(ack.span, ack.lines, ack.route);
                 }
                 Outcome::Refused { batch, refusal } => self.on_refused(batch, refusal),
@@ -350,22 +356,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 self.intake.block();
                 return false;
             }
-            let Some((_, file)) = self.batcher.oldest() else { break };
-            self.seal(file, Reason::Pressure);
+            let Some((_, stream)) = self.batcher.oldest() else { break };
+            self.seal(stream, Reason::Pressure);
         }
         true
     }
 
     fn seal_due(&mut self, now: Instant) {
         while self.handoff.has_room() {
-            let Some((file, reason)) = self.batcher.due(now) else { break };
-            self.seal(file, reason);
+            let Some((stream, reason)) = self.batcher.due(now) else { break };
+            self.seal(stream, reason);
         }
     }
 
-    /// Seals the group of a file and hands it over. Only when there is room.
-    fn seal(&mut self, file: FileKey, reason: Reason) {
-        let Some(sealed) = self.batcher.seal(file, reason) else { return };
+    /// Seals the group of a stream and hands it over. Only when there is room.
+    fn seal(&mut self, stream: StreamKey, reason: Reason) {
+        let Some(sealed) = self.batcher.seal(stream, reason) else { return };
         let Sealed { batch, tail, hole_bytes, reason } = sealed;
         let counter = match reason {
             Reason::Full => &mut self.counters.sealed_full,
@@ -375,10 +381,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Reason::Shutdown => &mut self.counters.sealed_shutdown,
         };
         *counter += 1;
-        if let Some(watermark) = self.registry.watermark_mut(file) {
+        if let Some(watermark) = self.registry.watermark_mut(stream) {
             watermark.on_sealed(batch.span, batch.lines, tail, hole_bytes);
         }
-        let again = self.ledger.once.take_saved(file, batch.span.start);
+        let again = self.ledger.once.take_saved(stream, batch.span.start);
         if !again.is_empty() {
             return self.hand_over_again(batch, tail, again);
         }
@@ -452,4 +458,17 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         report::sum_up(&self.registry, sums, self.os.wall().as_secs())
     }
+}
+
+/// The checkpoints that were loaded, those without an owner as the collection's that finds their paths.
+fn claimed(
+    mut checkpoints: Vec<Checkpoint>,
+    name: &Arc<str>,
+    patterns: &Patterns,
+) -> Vec<Checkpoint> {
+    let nobodys = checkpoints.iter_mut().filter(|saved| saved.owner.is_none());
+    for saved in nobodys.filter(|saved| patterns.finds(&saved.path)) {
+        saved.owner = Some(Arc::clone(name));
+    }
+    checkpoints
 }

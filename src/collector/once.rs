@@ -62,7 +62,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::base::fingerprint::Fingerprint;
 use crate::base::sealed::{Route, SealedBatch};
-use crate::base::span::{FileKey, Span};
+use crate::base::span::{Span, StreamKey};
 use crate::checkpoint::format::{Range, RangeState};
 use crate::tail::os::Os;
 
@@ -83,7 +83,7 @@ pub(super) struct Once {
     waiting: VecDeque<SealedBatch>,
     /// Batches with an id that no save holds yet.
     unsaved: Vec<SealedBatch>,
-    files: HashMap<FileKey, Known>,
+    streams: HashMap<StreamKey, Known>,
     /// Whether the save of these ids has failed. The agent tries it again with the next durable
     /// save.
     pub(super) has_failed: bool,
@@ -95,7 +95,7 @@ struct Slot {
     sequence: u64,
 }
 
-/// What is known of an incarnation above its watermark.
+/// What is known of a stream above its watermark.
 #[derive(Default)]
 struct Known {
     /// Ranges from the checkpoint that were not read again yet, in order.
@@ -163,7 +163,7 @@ impl Once {
             free: (0..count).collect(),
             waiting: VecDeque::new(),
             unsaved: Vec::new(),
-            files: HashMap::new(),
+            streams: HashMap::new(),
             has_failed: false,
         }
     }
@@ -192,13 +192,13 @@ impl Once {
     fn insert(&mut self, span: Span, tail: Fingerprint, line_bytes_max: usize, parts: Vec<Part>) {
         let line_bytes_max = u32::try_from(line_bytes_max).unwrap_or(LINE_BYTES_MOST);
         let range = SealedRange { end: span.end, tail, line_bytes_max, parts };
-        self.files.entry(span.file).or_default().sealed.insert(span.start, range);
+        self.streams.entry(span.stream).or_default().sealed.insert(span.start, range);
     }
 
     /// Takes a batch that is to be handed over, and returns it if it may go at once. Otherwise the
     /// batch waits here, for an id or until a save holds its id.
     pub(super) fn on_batch(&mut self, os: &impl Os, mut batch: SealedBatch) -> Option<SealedBatch> {
-        let known = self.files.get_mut(&batch.span.file);
+        let known = self.streams.get_mut(&batch.span.stream);
         let Some(range) = known.and_then(|known| known.sealed.get_mut(&batch.span.start)) else {
             return Some(batch);
         };
@@ -209,7 +209,7 @@ impl Once {
                 let (freed, index) = range.split(os, batch.first, batch.lines);
                 self.set_free(freed);
                 let range =
-                    self.files.get_mut(&batch.span.file)?.sealed.get_mut(&batch.span.start)?;
+                    self.streams.get_mut(&batch.span.stream)?.sealed.get_mut(&batch.span.start)?;
                 &mut range.parts[index]
             }
         };
@@ -266,14 +266,14 @@ impl Once {
         let Some(part) = part else { return false };
         part.state = State::Done;
         self.set_free(Some(id));
-        if let Some(known) = self.files.get_mut(&span.file) {
+        if let Some(known) = self.streams.get_mut(&span.stream) {
             known.join_done(span.start);
         }
         true
     }
 
     fn part_mut(&mut self, span: Span, is_it: impl Fn(&Part) -> bool) -> Option<&mut Part> {
-        let range = self.files.get_mut(&span.file)?.sealed.get_mut(&span.start)?;
+        let range = self.streams.get_mut(&span.stream)?.sealed.get_mut(&span.start)?;
         range.parts.iter_mut().find(|part| is_it(part))
     }
 
@@ -285,31 +285,31 @@ impl Once {
 
     // === what is on disk
 
-    /// The ranges of a file that a checkpoint holds above `offset`.
-    pub(super) fn ranges(&self, file: FileKey, offset: u64) -> Vec<Range> {
-        let Some(known) = self.files.get(&file) else { return Vec::new() };
+    /// The ranges of a stream that a checkpoint holds above `offset`.
+    pub(super) fn ranges(&self, stream: StreamKey, offset: u64) -> Vec<Range> {
+        let Some(known) = self.streams.get(&stream) else { return Vec::new() };
         let sealed = known.sealed.iter().filter(|(_, range)| range.end > offset);
         let sealed = sealed.flat_map(|(start, range)| range.saved(*start));
         sealed.chain(known.saved.iter().copied()).collect()
     }
 
-    /// Forgets the ranges of a file below `offset`: all of them are done with.
-    pub(super) fn on_watermark(&mut self, file: FileKey, offset: u64) {
-        if let Some(known) = self.files.get_mut(&file) {
+    /// Forgets the ranges of a stream below `offset`: all of them are done with.
+    pub(super) fn on_watermark(&mut self, stream: StreamKey, offset: u64) {
+        if let Some(known) = self.streams.get_mut(&stream) {
             known.sealed.retain(|_, range| range.end > offset);
         }
     }
 
-    /// Forgets a file of which nothing is open any more.
-    pub(super) fn forget(&mut self, file: FileKey) {
-        self.files.remove(&file);
+    /// Forgets a stream of which nothing is open any more.
+    pub(super) fn forget(&mut self, stream: StreamKey) {
+        self.streams.remove(&stream);
     }
 
     // === what an earlier run has left
 
-    /// Takes over what the checkpoint of a file held above `offset`. What makes no sense is left out:
+    /// Takes over what the checkpoint of a stream held above `offset`. What makes no sense is left out:
     /// those bytes are read as new ones.
-    pub(super) fn adopt(&mut self, file: FileKey, offset: u64, ranges: Vec<Range>) {
+    pub(super) fn adopt(&mut self, stream: StreamKey, offset: u64, ranges: Vec<Range>) {
         let mut saved = VecDeque::<Range>::new();
         for mut range in ranges {
             let is_sound = match saved.back() {
@@ -327,32 +327,32 @@ impl Once {
             }
         }
         if !saved.is_empty() {
-            self.files.entry(file).or_default().saved = saved;
+            self.streams.entry(stream).or_default().saved = saved;
         }
     }
 
-    /// Most bytes of a line in the range of a file that is to be read again next.
-    pub(super) fn longest_line(&self, file: FileKey) -> usize {
-        let saved = self.files.get(&file).map(|known| known.saved.iter());
+    /// Most bytes of a line in the range of a stream that is to be read again next.
+    pub(super) fn longest_line(&self, stream: StreamKey) -> usize {
+        let saved = self.streams.get(&stream).map(|known| known.saved.iter());
         saved.into_iter().flatten().map(|range| range.line_bytes_max as usize).max().unwrap_or(0)
     }
 
-    /// The first range of a file that was not read again yet.
-    pub(super) fn saved(&self, file: FileKey) -> Option<&Range> {
-        self.files.get(&file)?.saved.front()
+    /// The first range of a stream that was not read again yet.
+    pub(super) fn saved(&self, stream: StreamKey) -> Option<&Range> {
+        self.streams.get(&stream)?.saved.front()
     }
 
-    /// Whether the first range of a file is done, all its parts.
-    pub(super) fn is_saved_done(&self, file: FileKey) -> bool {
-        let Some(known) = self.files.get(&file) else { return false };
+    /// Whether the first range of a stream is done, all its parts.
+    pub(super) fn is_saved_done(&self, stream: StreamKey) -> bool {
+        let Some(known) = self.streams.get(&stream) else { return false };
         let start = known.saved.front().map(|range| range.start);
         let mut parts = known.saved.iter().take_while(|range| Some(range.start) == start);
         parts.all(|range| range.state == RangeState::Done)
     }
 
-    /// Takes the first range of a file, all its parts, if it begins at `start`.
-    pub(super) fn take_saved(&mut self, file: FileKey, start: u64) -> Vec<Range> {
-        let Some(known) = self.files.get_mut(&file) else { return Vec::new() };
+    /// Takes the first range of a stream, all its parts, if it begins at `start`.
+    pub(super) fn take_saved(&mut self, stream: StreamKey, start: u64) -> Vec<Range> {
+        let Some(known) = self.streams.get_mut(&stream) else { return Vec::new() };
         let count = known.saved.iter().take_while(|range| range.start == start).count();
         known.saved.drain(..count).collect()
     }
@@ -370,7 +370,7 @@ impl Once {
         };
         let all = parts.iter().map(part).collect();
         self.insert(span, one.tail, one.line_bytes_max as usize, all);
-        if let Some(known) = self.files.get_mut(&span.file) {
+        if let Some(known) = self.streams.get_mut(&span.stream) {
             known.join_done(span.start);
         }
     }
@@ -464,17 +464,19 @@ fn random_key(os: &impl Os) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::sealed::BatchId;
+    use crate::base::sealed::{BatchId, DestinationId};
+    use crate::base::span::{CollectionId, FileKey};
     use crate::tail::os::kernel::Kernel;
     use logferry_wire::Compression;
 
-    const FILE: FileKey = FileKey(1);
+    const STREAM: StreamKey = StreamKey { file: FileKey(1), collection: CollectionId(0) };
     const TAIL: Fingerprint = Fingerprint { len: 3, crc32: 7 };
 
     fn batch(start: u64, first: u32, lines: u32) -> SealedBatch {
         SealedBatch {
             id: BatchId(start),
-            span: Span::new(FILE, start, start + 10),
+            span: Span::new(STREAM, start, start + 10),
+            destination: DestinationId(0),
             path: "/a.log".into(),
             payload: Vec::new().into(),
             compression: Compression::None,
@@ -528,19 +530,19 @@ mod tests {
     fn what_is_assigned_is_saved_until_the_watermark_has_passed_it() {
         let mut once = Once::new(&Kernel, Some(2));
         (0..3).for_each(|index| seal(&mut once, index * 10, 1));
-        assert!(once.ranges(FILE, 0).is_empty(), "what waits has not been sent");
+        assert!(once.ranges(STREAM, 0).is_empty(), "what waits has not been sent");
         assert!(once.assign());
         let starts =
             |ranges: Vec<Range>| ranges.iter().map(|range| range.start).collect::<Vec<_>>();
-        assert_eq!(starts(once.ranges(FILE, 0)), [0, 10]);
+        assert_eq!(starts(once.ranges(STREAM, 0)), [0, 10]);
 
         let batches = once.on_saved();
         once.on_done(batches[1].span, batches[1].route);
-        assert_eq!(once.ranges(FILE, 0)[1].state, RangeState::Done);
+        assert_eq!(once.ranges(STREAM, 0)[1].state, RangeState::Done);
         once.on_done(batches[0].span, batches[0].route);
-        once.on_watermark(FILE, 20);
+        once.on_watermark(STREAM, 20);
         assert!(once.assign());
-        assert_eq!(starts(once.ranges(FILE, 20)), [20]);
+        assert_eq!(starts(once.ranges(STREAM, 20)), [20]);
     }
 
     #[test]
@@ -554,15 +556,15 @@ mod tests {
             let batches = sent(&mut once);
             once.on_done(batches[1].span, batches[1].route);
             once.on_done(batches[0].span, batches[0].route);
-            assert_eq!(once.ranges(FILE, 0).len(), 2);
+            assert_eq!(once.ranges(STREAM, 0).len(), 2);
         }
-        let done = once.ranges(FILE, 0)[1];
+        let done = once.ranges(STREAM, 0)[1];
         assert_eq!((done.start, done.end, done.first, done.records), (10, 10_010, 0, 2500));
         assert_eq!(done.state, RangeState::Done);
         assert!(once.on_done(stuck.span, stuck.route));
-        assert_eq!(once.ranges(FILE, 0).len(), 1);
-        once.on_watermark(FILE, 10_010);
-        assert!(once.ranges(FILE, 10_010).is_empty());
+        assert_eq!(once.ranges(STREAM, 0).len(), 1);
+        once.on_watermark(STREAM, 10_010);
+        assert!(once.ranges(STREAM, 10_010).is_empty());
     }
 
     #[test]
@@ -573,7 +575,7 @@ mod tests {
         once.has_failed = true;
 
         assert!(!once.assign());
-        assert_eq!(once.ranges(FILE, 0).len(), 1);
+        assert_eq!(once.ranges(STREAM, 0).len(), 1);
         assert_eq!(once.on_saved().len(), 1);
     }
 
@@ -585,20 +587,20 @@ mod tests {
         assert!(once.on_batch(&Kernel, whole.clone()).is_some(), "with other times it is the same");
 
         assert!(once.on_batch(&Kernel, batch(0, 0, 2)).is_none());
-        let ranges = once.ranges(FILE, 0);
+        let ranges = once.ranges(STREAM, 0);
         assert_eq!(
             [(0, 2), (2, 3)],
             [0, 1].map(|at: usize| (ranges[at].first, ranges[at].records))
         );
         assert!(ranges.iter().all(|range| range.state != whole_state(&whole)));
         assert!(once.on_batch(&Kernel, batch(0, 2, 3)).is_none());
-        assert_eq!(once.ranges(FILE, 0), ranges, "the second one keeps its place");
+        assert_eq!(once.ranges(STREAM, 0), ranges, "the second one keeps its place");
 
         seal(&mut once, 10, 1);
         let parts = sent(&mut once);
         assert_eq!(parts.iter().map(sequence).collect::<Vec<_>>(), [1, 1, 2], "the slot is free");
         assert!(once.on_batch(&Kernel, batch(0, 3, 1)).is_none(), "and again");
-        let firsts: Vec<u32> = once.ranges(FILE, 0).iter().map(|range| range.first).collect();
+        let firsts: Vec<u32> = once.ranges(STREAM, 0).iter().map(|range| range.first).collect();
         assert_eq!(firsts, [0, 2, 3, 4, 0]);
     }
 
@@ -631,12 +633,12 @@ mod tests {
             range(25, 25, 0, 1),
             range(30, 40, 0, 1),
         ];
-        once.adopt(FILE, 10, ranges);
+        once.adopt(STREAM, 10, ranges);
 
-        let saved = once.ranges(FILE, 10);
+        let saved = once.ranges(STREAM, 10);
         let found: Vec<_> = saved.iter().map(|range| (range.start, range.first)).collect();
         assert_eq!(found, [(10, 0), (10, 2), (30, 0)]);
-        assert_eq!(once.longest_line(FILE), 2 << 20);
+        assert_eq!(once.longest_line(STREAM), 2 << 20);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::Collector;
 use super::copies::{Origin, SOUGHT};
 use super::idle::found_as;
 use super::said::Kind;
-use crate::base::span::FileKey;
+use crate::base::span::{FileKey, StreamKey};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::Closed;
@@ -147,7 +147,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Stat { device, inode, born, .. } = stat;
         let path: Arc<Path> = path.into();
         let resolved = shared(&path, &resolved);
-        let opened = Opened { path, resolved, device, inode, born, head, offset, tail };
+        let collection = self.collection;
+        let opened = Opened { collection, path, resolved, device, inode, born, head, offset, tail };
         if self.said.admits(Kind::Shipping) {
             tracing::info!(
                 file = %opened.path.display(), resolved = %opened.resolved.display(),
@@ -157,8 +158,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let unix = self.os.wall().as_secs();
         self.catalog.on_opened(opened.device, opened.inode);
         let file = self.registry.open(opened, now, unix);
-        self.ledger.once.adopt(file, offset, ranges);
-        self.make_room_to_read_again(file);
+        let stream = StreamKey { file, collection };
+        self.ledger.once.adopt(stream, offset, ranges);
+        self.make_room_to_read_again(stream);
         if let Some(tracked) = self.registry.get_mut(file) {
             (tracked.state, tracked.sighting.is_last) = (state, state == State::Active);
             let name = tracked.opened.resolved.file_name().unwrap_or_default();
@@ -183,7 +185,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     pub(super) fn begin_stream(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
-        self.streams.begin(&mut self.batcher, file, &tracked.opened.path);
+        let stream = tracked.stream(file);
+        let destination = self.plan.collection(stream.collection).destination;
+        self.streams.begin(&mut self.batcher, stream, destination, &tracked.opened.path);
     }
 }
 

@@ -14,7 +14,7 @@ use super::rereading::{Ahead, Within};
 use super::said::Kind;
 use super::stamp::wall_nanoseconds;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
-use crate::base::span::FileKey;
+use crate::base::span::{FileKey, StreamKey};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::line::split;
@@ -115,7 +115,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             Ok(Origin::Overwritten) => {
                 self.let_go(file);
-                if let Some((inode, found_as)) = look_at(&self.os, &resolved) {
+                if let Some((inode, found_as)) = look_at(&self.os, &resolved)
+                    && inode == (waiting.device, waiting.inode)
+                {
                     self.catalog.on_no_log(inode, &path, found_as);
                 }
                 return Ok(false);
@@ -152,7 +154,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Drops the stages of a file: no more bytes of it come to them.
     pub(super) fn drop_stages(&mut self, file: FileKey) {
-        self.batcher.end(file);
+        if let Some(stream) = self.registry.stream(file) {
+            self.batcher.end(stream);
+        }
         self.intake.forget(file);
     }
 
@@ -242,7 +246,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     ) -> io::Result<Piece> {
         let Some(tracked) = self.registry.get(file) else { return Ok(Piece::Done) };
         let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
-        let (tail, head) = (tracked.tail, tracked.opened.head);
+        let (stream, tail, head) = (tracked.stream(file), tracked.tail, tracked.opened.head);
         let lead = tail.len as usize;
         let offset = tracked.read_offset;
         let from = offset - u64::from(tail.len);
@@ -269,7 +273,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 tracked.opened.head = head;
             }
         }
-        let within = match self.ahead(file)? {
+        let within = match self.ahead(stream)? {
             Ahead::Read(within) => within,
             Ahead::Passed => return Ok(Piece::More),
             Ahead::Full => return Ok(Piece::Blocked),
@@ -289,7 +293,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             is_range_end: false,
         };
         let since = self.intake.waits_since(file, offset, stat.size, now);
-        self.feed(file, input, is_to_end, is_held, within, since)
+        self.feed(stream, input, is_to_end, is_held, within, since)
     }
 
     /// Whether the next byte of a file is a NUL that may still be filled.
@@ -339,13 +343,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Lets the stages take what they can, sealing as they ask for it and as there is room.
     fn feed(
         &mut self,
-        file: FileKey,
+        stream: StreamKey,
         mut input: Input<'_>,
         mut is_to_end: bool,
         mut is_held: bool,
         within: Within,
         since: Instant,
     ) -> io::Result<Piece> {
+        let file = stream.file;
         if within.cuts_off(&mut input) {
             is_to_end = false;
         }
@@ -359,7 +364,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             (is_to_end, is_held) = (false, false);
         }
         loop {
-            let mut writer = self.batcher.writer(file).written_since(since);
+            let mut writer = self.batcher.writer(stream).written_since(since);
             let progress = pipeline::advance(&input, within.line_bytes_max, &mut writer);
             input.lead += progress.consumed;
             let before = input.offset;
@@ -384,11 +389,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let end = before + progress.passed as u64;
                 let passed = &input.bytes[..input.lead - progress.consumed + progress.passed];
                 let hole_bytes = progress.passed_hole_bytes as u64;
-                self.pass(file, before, end, Fingerprint::of_tail(passed), hole_bytes);
+                self.pass(stream, before, end, Fingerprint::of_tail(passed), hole_bytes);
             }
             let is_stuck = progress.consumed == 0 && input.bytes.len() < whole.bytes.len();
             if within.ends_at(input.offset) {
-                return Ok(if self.end_range(file) { Piece::More } else { Piece::Blocked });
+                return Ok(if self.end_range(stream) { Piece::More } else { Piece::Blocked });
             }
             match progress.stop {
                 // A single line is longer than the piece: twice as much, until that holds it.
@@ -407,7 +412,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 Stop::NeedsBytes if is_to_end || is_held => return Ok(Piece::Done),
                 Stop::NeedsBytes if progress.consumed == 0 && is_idle => {
                     let nuls = left.len() as u64;
-                    return self.jump(file, input.offset, nuls, within, input.now);
+                    return self.jump(stream, input.offset, nuls, within, input.now);
                 }
                 // It has a size and does not give the bytes: the next examination asks again.
                 Stop::NeedsBytes if progress.consumed == 0 => return Ok(Piece::Done),
@@ -416,7 +421,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     if !self.handoff.has_room() {
                         return Ok(Piece::Blocked);
                     }
-                    self.seal(file, reason);
+                    self.seal(stream, reason);
                 }
             }
         }
@@ -426,13 +431,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// them.
     pub(super) fn pass(
         &mut self,
-        file: FileKey,
+        stream: StreamKey,
         start: u64,
         end: u64,
         tail: Fingerprint,
         hole_bytes: u64,
     ) {
-        if let Some(watermark) = self.registry.watermark_mut(file) {
+        if let Some(watermark) = self.registry.watermark_mut(stream) {
             watermark.on_passed(start, end, tail, hole_bytes);
             self.counters.acknowledged_bytes += end - start - hole_bytes;
             self.ledger.note(true);
@@ -453,12 +458,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// them, if there is any yet.
     fn jump(
         &mut self,
-        file: FileKey,
+        stream: StreamKey,
         offset: u64,
         nuls: u64,
         within: Within,
         now: Instant,
     ) -> io::Result<Piece> {
+        let file = stream.file;
         let Some(reader) = self.readers.get(&file) else { return Ok(Piece::Done) };
         let Some(text) = reader.text_after(offset + nuls)? else {
             if let Some(tracked) = self.registry.get(file) {
@@ -472,13 +478,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let text = within.end.map_or(text, |end| text.min(end));
         let (bytes, tail) = (text - offset, Fingerprint::of_tail(&[0; TAIL_BYTES_MAX]));
-        let mut writer = self.batcher.writer(file);
+        let mut writer = self.batcher.writer(stream);
         let is_covered = writer.cover(text, bytes);
         writer.set_tail(tail);
         self.registry.on_read(file, text, tail, false, false);
         self.note_hole(file, offset, bytes);
         if !is_covered {
-            self.pass(file, offset, text, tail, bytes);
+            self.pass(stream, offset, text, tail, bytes);
         }
         Ok(Piece::More)
     }

@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::base::sealed::{BatchId, Refusal, SealedBatch};
-use crate::base::span::FileKey;
+use crate::base::span::StreamKey;
 use crate::limit::repeat::{Repeat, Say};
 
 /// Most parts of refused batches under way. Enough to keep a sender busy with nothing else.
 const PARTS_MAX: usize = 32;
-/// How many pieces of a file are set aside in a row before its batches are not taken apart any
+/// How many pieces of a stream are set aside in a row before its batches are not taken apart any
 /// more.
 const PARKED_IN_A_ROW_MAX: u32 = 32;
 /// Least time between two words on what is set aside.
@@ -25,8 +25,8 @@ pub(super) struct Refusals {
     trying: HashSet<BatchId>,
     /// Batches to be set aside.
     unparked: Vec<(SealedBatch, Refusal)>,
-    /// How many malformed pieces of a file were set aside since something of it was delivered.
-    in_a_row: HashMap<FileKey, u32>,
+    /// How many malformed pieces of a stream were set aside since something of it was delivered.
+    in_a_row: HashMap<StreamKey, u32>,
     parked: Repeat<()>,
 }
 
@@ -48,15 +48,15 @@ impl Refusals {
         self.trying.remove(&id);
     }
 
-    /// Begins the count of a file's set-aside pieces anew: something of the file was delivered, or
+    /// Begins the count of a stream's set-aside pieces anew: something of the stream was delivered, or
     /// nothing more of it will come.
-    pub(super) fn forget_row(&mut self, file: FileKey) {
-        self.in_a_row.remove(&file);
+    pub(super) fn forget_row(&mut self, stream: StreamKey) {
+        self.in_a_row.remove(&stream);
     }
 
-    /// Whether no record is to blame for what is refused of this file.
-    pub(super) fn is_hopeless(&self, file: FileKey) -> bool {
-        self.in_a_row.get(&file).is_some_and(|count| *count >= PARKED_IN_A_ROW_MAX)
+    /// Whether no record is to blame for what is refused of this stream.
+    pub(super) fn is_hopeless(&self, stream: StreamKey) -> bool {
+        self.in_a_row.get(&stream).is_some_and(|count| *count >= PARKED_IN_A_ROW_MAX)
     }
 
     /// Keeps a batch that is to be changed and sent again.
@@ -95,12 +95,12 @@ impl Refusals {
     /// to tell again.
     pub(super) fn on_parked(
         &mut self,
-        file: FileKey,
+        stream: StreamKey,
         refusal: &Refusal,
         now: Instant,
     ) -> Option<u64> {
         if matches!(refusal, Refusal::Malformed { .. }) {
-            *self.in_a_row.entry(file).or_default() += 1;
+            *self.in_a_row.entry(stream).or_default() += 1;
         }
         match self.parked.on_fault((), now)? {
             Say::First => Some(1),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! So the record that spoils a batch is found and set aside, and the others are delivered. Where
-//! record after record of a file is set aside and none is delivered, it is something else in the
+//! record after record of a stream is set aside and none is delivered, it is something else in the
 //! batches, a tag for one: then they are set aside whole, until one is delivered.
 //!
 //! # Limits
@@ -74,7 +74,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     fn change(&mut self, batch: SealedBatch, refusal: Refusal) {
-        let is_hopeless = self.ledger.refusals.is_hopeless(batch.span.file);
+        let is_hopeless = self.ledger.refusals.is_hopeless(batch.span.stream);
         let parts = match refusal {
             Refusal::Malformed { .. } if is_hopeless => None,
             Refusal::Compression => self.recompressed(&batch).map(|batch| vec![batch]),
@@ -102,10 +102,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
-    /// The batch as the service takes it; all that follow will be compressed so from the start.
+    /// The batch as the service takes it; all that follow it there will be compressed so from the start.
     fn recompressed(&mut self, batch: &SealedBatch) -> Option<SealedBatch> {
-        if self.batcher.compression() != FALLBACK {
-            self.batcher.set_compression(FALLBACK).ok()?;
+        if self.batcher.compression(batch.destination) != FALLBACK {
+            self.batcher.set_compression(batch.destination, FALLBACK).ok()?;
             tracing::warn!(
                 refused = batch.compression.name(),
                 instead = FALLBACK.name(),
@@ -132,7 +132,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             };
             self.counters.batches_parked += 1;
             self.counters.lines_parked += u64::from(batch.lines);
-            if let Some(times) = self.ledger.refusals.on_parked(batch.span.file, &refusal, now) {
+            if let Some(times) = self.ledger.refusals.on_parked(batch.span.stream, &refusal, now) {
                 say_parked(&batch, &refusal, &parked.display().to_string(), times);
             }
             self.on_done(batch.span, batch.lines, batch.route);

@@ -14,7 +14,7 @@ use super::Collector;
 use super::said::Kind;
 use crate::base::fingerprint::{Fingerprint, TAIL_BYTES_MAX};
 use crate::base::sealed::SealedBatch;
-use crate::base::span::{FileKey, Span};
+use crate::base::span::{Span, StreamKey};
 use crate::batch::policy::Reason;
 use crate::batch::rewrite::part;
 use crate::checkpoint::format::{Range, RangeState};
@@ -60,42 +60,43 @@ impl Within {
 }
 
 impl<O: Os, K: Keep> Collector<O, K> {
-    /// Says how far the next turn of a file may read. Its bytes before the offset are known to be
+    /// Says how far the next turn of a stream may read. Its bytes before the offset are known to be
     /// the right ones. *Cost*: nothing, unless there are ranges to be read again.
-    pub(super) fn ahead(&mut self, file: FileKey) -> io::Result<Ahead> {
-        let (free, offset) = match (self.ledger.once.saved(file), self.registry.get(file)) {
+    pub(super) fn ahead(&mut self, stream: StreamKey) -> io::Result<Ahead> {
+        let (free, offset) = match (self.ledger.once.saved(stream), self.registry.get(stream.file))
+        {
             (Some(_), Some(tracked)) => (self.tail.line_bytes_max, tracked.read_offset),
             _ => {
                 let line_bytes_max = self.tail.line_bytes_max;
                 return Ok(Ahead::Read(Within { end: None, line_bytes_max }));
             }
         };
-        while let Some(&range) = self.ledger.once.saved(file) {
+        while let Some(&range) = self.ledger.once.saved(stream) {
             let Range { start, end, tail, .. } = range;
             let within =
                 |end, line_bytes_max| Ahead::Read(Within { end: Some(end), line_bytes_max });
-            if self.batcher.is_held(file) && offset < end {
+            if self.batcher.is_held(stream) && offset < end {
                 return Ok(within(end, range.line_bytes_max as usize));
             }
-            if self.batcher.is_held(file) {
-                return Ok(if self.end_range(file) { Ahead::Passed } else { Ahead::Full });
+            if self.batcher.is_held(stream) {
+                return Ok(if self.end_range(stream) { Ahead::Passed } else { Ahead::Full });
             }
-            let Some(reader) = self.readers.get(&file) else { break };
+            let Some(reader) = self.readers.get(&stream.file) else { break };
             if offset > start || !reader.has_tail(tail, end)? {
-                self.give_up_range(file, range);
+                self.give_up_range(stream, range);
                 continue;
             }
             if offset < start {
                 return Ok(within(start, free));
             }
-            if self.batcher.is_open(file) {
-                return Ok(if self.end_range(file) { Ahead::Passed } else { Ahead::Full });
+            if self.batcher.is_open(stream) {
+                return Ok(if self.end_range(stream) { Ahead::Passed } else { Ahead::Full });
             }
-            if self.ledger.once.is_saved_done(file) {
-                self.pass_range(file, range);
+            if self.ledger.once.is_saved_done(stream) {
+                self.pass_range(stream, range);
                 return Ok(Ahead::Passed);
             }
-            self.batcher.hold(file);
+            self.batcher.hold(stream);
             return Ok(within(end, range.line_bytes_max as usize));
         }
         Ok(Ahead::Read(Within { end: None, line_bytes_max: free }))
@@ -103,26 +104,26 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Seals what is open when a range, or what stands before one, was read to its end. Returns
     /// `false` if there is no room for that.
-    pub(super) fn end_range(&mut self, file: FileKey) -> bool {
-        if self.batcher.is_open(file) {
+    pub(super) fn end_range(&mut self, stream: StreamKey) -> bool {
+        if self.batcher.is_open(stream) {
             if !self.handoff.has_room() {
                 return false;
             }
-            self.seal(file, Reason::Full);
-        } else if self.batcher.is_held(file) {
+            self.seal(stream, Reason::Full);
+        } else if self.batcher.is_held(stream) {
             // There was no record in it.
-            self.batcher.seal(file, Reason::Full);
-            if let Some(&Range { start, .. }) = self.ledger.once.saved(file) {
-                self.ledger.once.take_saved(file, start);
+            self.batcher.seal(stream, Reason::Full);
+            if let Some(&Range { start, .. }) = self.ledger.once.saved(stream) {
+                self.ledger.once.take_saved(stream, start);
             }
         }
         true
     }
 
-    fn give_up_range(&mut self, file: FileKey, range: Range) {
+    fn give_up_range(&mut self, stream: StreamKey, range: Range) {
         let Range { start, end, .. } = range;
-        self.ledger.once.take_saved(file, start);
-        let Some(tracked) = self.registry.get(file) else { return };
+        self.ledger.once.take_saved(stream, start);
+        let Some(tracked) = self.registry.get(stream.file) else { return };
         if self.said.admits(Kind::NotAgain) {
             tracing::warn!(
                 file = %tracked.opened.path.display(), offset = start, bytes = end - start,
@@ -133,13 +134,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     /// Passes over a range of which all has arrived.
-    fn pass_range(&mut self, file: FileKey, range: Range) {
+    fn pass_range(&mut self, stream: StreamKey, range: Range) {
         let Range { start, end, tail, .. } = range;
-        let parts = self.ledger.once.take_saved(file, start);
-        self.ledger.once.on_read_again(Span::new(file, start, end), &parts);
-        self.registry.on_read(file, end, tail, false, false);
-        self.pass(file, start, end, tail, 0);
-        self.ledger.on_watermark(&mut self.registry, file);
+        let parts = self.ledger.once.take_saved(stream, start);
+        self.ledger.once.on_read_again(Span::new(stream, start, end), &parts);
+        self.registry.on_read(stream.file, end, tail, false, false);
+        self.pass(stream, start, end, tail, 0);
+        self.ledger.on_watermark(&mut self.registry, stream);
     }
 
     /// Hands over the parts of a range that was read again, or as much of it as is still there:
@@ -187,8 +188,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Makes the read buffer large enough for what is to be read again: its lines may be longer
     /// than the present settings allow.
-    pub(super) fn make_room_to_read_again(&mut self, file: FileKey) {
-        let longest = self.ledger.once.longest_line(file);
+    pub(super) fn make_room_to_read_again(&mut self, stream: StreamKey) {
+        let longest = self.ledger.once.longest_line(stream);
         let least = split::lookahead(longest) + TAIL_BYTES_MAX;
         if longest > 0 {
             self.intake.widen_buffer(least);

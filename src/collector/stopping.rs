@@ -70,11 +70,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !self.drain.is_draining() || self.is_reading() || now < self.quiet_at() {
             return;
         }
-        while let Some((_, file)) = self.batcher.oldest() {
+        while let Some((_, stream)) = self.batcher.oldest() {
             if !self.handoff.has_room() {
                 return;
             }
-            self.seal(file, Reason::Shutdown);
+            self.seal(stream, Reason::Shutdown);
         }
         if !self.is_acknowledged() || self.finds_more(now) || self.ends_lines() {
             return;
@@ -210,7 +210,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let doubtful: Vec<Left> = doubtful.collect();
         summary.undelivered_files += doubtful.len();
         summary.undelivered_bytes += doubtful.iter().filter_map(|left| left.bytes).sum::<u64>();
-        let beyond = self.look.notices.beyond().left(&self.tail.paths);
+        let beyond = self.look.notices.beyond().left(&self.plan.collection(self.collection).paths);
         summary.undelivered_files += self.look.notices.beyond().count();
         let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.look.unopened.first());
         let left = left.chain(doubtful);

@@ -1,16 +1,16 @@
-//! What stands in the groups of a file beside its lines: labels, tags, the shard, the time.
+//! What stands in the groups of a stream beside its lines: labels, tags, the shard, the time.
 //!
 //! Pure: the clock of the service is told.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::sealed::Route;
-use crate::base::span::FileKey;
+use crate::base::sealed::{DestinationId, Route};
+use crate::base::span::StreamKey;
 use crate::batch::{Batcher, log_group};
 use crate::enrich::{self, TagPlan};
 
-/// How the groups of files are labelled.
+/// How the groups of streams are labelled.
 pub(super) struct Streams {
     topic: String,
     tags: TagPlan,
@@ -32,17 +32,23 @@ impl Streams {
         Self { topic, tags, shard_hash_keys, rng, clock_offset: 0 }
     }
 
-    /// Begins the groups of a file that is shipped under this path.
-    pub(super) fn begin(&mut self, batcher: &mut Batcher, file: FileKey, path: &Path) {
+    /// Begins the groups of a stream whose file is shipped under this path.
+    pub(super) fn begin(
+        &mut self,
+        batcher: &mut Batcher,
+        stream: StreamKey,
+        destination: DestinationId,
+        path: &Path,
+    ) {
         let path = path.as_os_str();
         let label: Arc<str> = path.to_string_lossy().into();
         let source = self.tags.source();
         let tags = self.tags.tags_for(path.as_encoded_bytes());
         let trailer = log_group::trailer(&self.topic, source, &tags);
         let source_id = format!("{source}_{label}_{:016X}", self.rng.u64(..));
-        batcher.begin(file, label, trailer.into(), &source_id);
+        batcher.begin(stream, destination, label, trailer.into(), &source_id);
         if let Some(key) = enrich::hash_key(&self.shard_hash_keys, &tags, source, &self.topic) {
-            batcher.set_route(file, Route::Key(key));
+            batcher.set_route(stream, Route::Key(key));
         }
     }
 

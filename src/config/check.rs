@@ -17,6 +17,7 @@ use super::{credentials, endpoint, proxy, tls};
 use crate::enrich::{self, TagPlan};
 use crate::limit::cgroup;
 use crate::limit::memory::{self, GROUP_OVERHEAD_BYTES_MAX};
+use crate::plan::{Destination, Plan};
 use crate::send::CredentialsSource;
 use crate::tail::discover;
 use crate::tail::os::kernel::Kernel;
@@ -77,7 +78,7 @@ pub(super) fn compose(
         Some("none") => Compression::None,
         _ => Compression::Lz4,
     };
-    let memory = plan(&meanings, compression, mistakes);
+    let memory = divide_memory(&meanings, compression, mistakes);
     if !mistakes.0.is_empty() {
         return None;
     }
@@ -86,12 +87,19 @@ pub(super) fn compose(
     let credentials = credentials?;
     let mut effective = effective(env, flags, &meanings, &credentials);
     effective.extend(proxies.rows);
+    let destination = Destination {
+        endpoint: meanings.endpoint()?,
+        project: meanings.text("project")?,
+        logstore: meanings.text("logstore")?,
+        credentials,
+        signature: signature?,
+        compression,
+        exactly_once: meanings.switch("exactly_once"),
+    };
+    let plan = Plan::flat(meanings.patterns("paths"), meanings.patterns("exclude"), destination);
     Some(Config {
+        plan: plan.into(),
         send: send::Options {
-            endpoint: meanings.endpoint()?,
-            project: meanings.text("project")?,
-            logstore: meanings.text("logstore")?,
-            credentials,
             concurrency_max: meanings.count("send_request_concurrency"),
             together: send::queue::Together {
                 raw_bytes_max: meanings.count("batch_bytes"),
@@ -102,12 +110,9 @@ pub(super) fn compose(
             connect_timeout: CONNECT_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
             tls: tls?,
-            signature: signature?,
             proxy: proxies.proxy,
         },
         tail: tail::Options {
-            paths: meanings.patterns("paths"),
-            exclude: meanings.patterns("exclude"),
             link_roots: meanings.directories("link_roots"),
             read_linger: meanings.time("read_linger"),
             line_bytes_max: meanings.count("line_bytes_max"),
@@ -118,7 +123,6 @@ pub(super) fn compose(
             batch_bytes: meanings.count("batch_bytes"),
             batch_lines: u32::try_from(meanings.number("batch_lines")).ok()?,
             batch_linger: meanings.time("batch_linger"),
-            compression,
             topic: meanings.text("topic")?,
         },
         limit: limit::Options {
@@ -137,7 +141,6 @@ pub(super) fn compose(
         exit_when: meanings.path("exit_when"),
         log_filter: meanings.text("log")?,
         log_format: meanings.log_format(),
-        exactly_once: meanings.switch("exactly_once"),
         shard_hash_keys: meanings.tags("shard_hash_keys"),
         tags: tags?,
         effective,
@@ -260,7 +263,7 @@ fn check_one_route(meanings: &Meanings, mistakes: &mut Mistakes) {
     }
 }
 
-fn plan(
+fn divide_memory(
     meanings: &Meanings,
     compression: Compression,
     mistakes: &mut Mistakes,

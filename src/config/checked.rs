@@ -2,15 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::enrich::TagPlan;
 use crate::limit::memory;
+use crate::plan::Plan;
 use crate::{batch, limit, send, tail};
 
 /// Everything the agent needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which files, and where their records go.
+    pub plan: Arc<Plan>,
     /// For the sender.
     pub send: send::Options,
     /// For the tailer.
@@ -40,8 +44,6 @@ pub struct Config {
     pub log_filter: String,
     /// How it writes that.
     pub log_format: LogFormat,
-    /// Whether each line is to arrive exactly once.
-    pub exactly_once: bool,
     /// Names of the tags whose values decide the shard; empty for any shard.
     pub shard_hash_keys: Vec<String>,
     /// The tags of every group, and the pod's address.

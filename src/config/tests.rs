@@ -120,15 +120,17 @@ fn defaults_are_those_of_the_contract() {
         credentials = none (requests go unsigned)
     "#]]
     .assert_eq(&rows);
+    let destination = config.plan.only_destination();
     assert_eq!(
-        config.send.endpoint,
+        destination.endpoint,
         Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 9200 }
     );
-    assert_eq!(config.batch.compression, Compression::Lz4);
+    assert_eq!(destination.compression, Compression::Lz4);
     assert_eq!(config.limit.memory_bytes, 384 << 20);
-    assert!(config.tail.exclude.is_empty(), "the state's own files are left out by name");
+    let collection = config.plan.collection(config.plan.only_collection());
+    assert!(collection.exclude.is_empty(), "the state's own files are left out by name");
     assert_eq!(config.log_format, LogFormat::Text);
-    assert!(matches!(config.send.credentials, CredentialsSource::Unsigned));
+    assert!(matches!(destination.credentials, CredentialsSource::Unsigned));
 }
 
 /// For a key of every kind: the file beats the default, the environment the file, flags all.
@@ -193,7 +195,8 @@ fn yaml_says_the_same_as_toml() {
     );
     let config = load_env(&good(&[("LOGFERRY_CONFIG", &file.path)])).unwrap();
 
-    assert_eq!(config.tail.paths, ["/a/*.log", "/b/**"]);
+    let collection = config.plan.collection(config.plan.only_collection());
+    assert_eq!(collection.paths, ["/a/*.log", "/b/**"]);
     assert_eq!(config.batch.batch_lines, 7);
     assert_eq!(config.batch.batch_bytes, 64 << 10);
     assert_eq!(config.limit.cpu_cores, 0.5);
@@ -359,8 +362,9 @@ fn every_suffix_of_the_directory_gives_its_endpoint() {
             ("ALIBABA_CLOUD_ACCESS_KEY_ID", "id"),
             ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s3cret"),
         ]));
-        let endpoint = load_env(&env).unwrap().send.endpoint;
-        assert_eq!(endpoint, Endpoint { tls: true, host: host.to_owned(), port: 443 });
+        let plan = load_env(&env).unwrap().plan;
+        let endpoint = &plan.only_destination().endpoint;
+        assert_eq!(*endpoint, Endpoint { tls: true, host: host.to_owned(), port: 443 });
     }
 }
 
@@ -697,7 +701,7 @@ fn a_credentials_file_is_checked_and_wins_over_the_environment() {
     ]);
     let config = load_env(&both).unwrap();
     assert!(
-        matches!(config.send.credentials, CredentialsSource::File(path) if path == Path::new(&good_file.path))
+        matches!(&config.plan.only_destination().credentials, CredentialsSource::File(path) if path == Path::new(&good_file.path))
     );
 
     let bad = file("c.json", r#"{"access_key_id": "s3cret", "x": s3cret}"#);
@@ -890,7 +894,10 @@ fn the_region_of_v4_comes_from_the_setting_the_endpoint_or_the_directory() {
         let v4 = [("LOGFERRY_SIGNATURE", "v4")];
         let config = load_env(&good(&[&KEY[..], &v4, pairs].concat())).unwrap();
         let region = effective(&config, "region").0.to_owned();
-        assert_eq!(config.send.signature, Signature::V4 { region: region.clone() });
+        assert_eq!(
+            config.plan.only_destination().signature,
+            Signature::V4 { region: region.clone() }
+        );
         region
     };
     let hangzhou = ("LOGFERRY_ENDPOINT", "cn-hangzhou-intranet.log.aliyuncs.com");
@@ -957,7 +964,7 @@ fn the_sidecar_file_loads_with_credentials() {
         ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s3cret"),
     ]))
     .unwrap();
-    assert!(config.send.endpoint.tls);
+    assert!(config.plan.only_destination().endpoint.tls);
 }
 
 // What a second look shows.

@@ -3,11 +3,12 @@
 use super::cause::Cause;
 use super::verdict::FailureKind;
 use super::{CredentialsSource, Options};
+use crate::plan::Destination;
 
 /// One sentence for the person who reads the log: what to check or change.
 #[must_use]
-pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> String {
-    let Options { endpoint, project, logstore, .. } = options;
+pub fn advice(kind: FailureKind, code: Option<&str>, destination: &Destination) -> String {
+    let Destination { endpoint, project, logstore, credentials, .. } = destination;
     match kind {
         FailureKind::Network => format!(
             "check that {endpoint} can be reached from here (name resolution, network policy, proxy, \
@@ -20,9 +21,9 @@ pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> Strin
         }
         FailureKind::Credentials => format!(
             "{}, and that the key may write to logstore {logstore} of project {project}",
-            credentials_advice(&options.credentials)
+            credentials_advice(credentials)
         ),
-        FailureKind::Missing => missing_advice(code, options),
+        FailureKind::Missing => missing_advice(code, destination),
         FailureKind::Clock => "set the clock of this machine".to_owned(),
         FailureKind::Unverified => format!(
             "find out who answers for {endpoint}: a proxy or a sign-in page, not the service; or, \
@@ -36,8 +37,8 @@ pub fn advice(kind: FailureKind, code: Option<&str>, options: &Options) -> Strin
 
 /// What to do about a request that got no answer, as far as its cause is known.
 #[must_use]
-pub fn advice_on(cause: Cause, options: &Options) -> String {
-    let Options { endpoint, project, .. } = options;
+pub fn advice_on(cause: Cause, options: &Options, destination: &Destination) -> String {
+    let Destination { endpoint, project, .. } = destination;
     match cause {
         Cause::NameNotFound => format!(
             "check LOGFERRY_ENDPOINT ({endpoint}) and LOGFERRY_PROJECT ({project}), which stands in \
@@ -166,8 +167,8 @@ fn credentials_advice(source: &CredentialsSource) -> String {
     }
 }
 
-fn missing_advice(code: Option<&str>, options: &Options) -> String {
-    let Options { endpoint, project, logstore, .. } = options;
+fn missing_advice(code: Option<&str>, destination: &Destination) -> String {
+    let Destination { endpoint, project, logstore, .. } = destination;
     match code {
         Some("LogStoreNotExist") => {
             format!("create logstore {logstore} in project {project}, or correct LOGFERRY_LOGSTORE")
@@ -188,33 +189,19 @@ fn missing_advice(code: Option<&str>, options: &Options) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::time::Duration;
 
-    use super::super::{Credentials, Endpoint, Secret, Signature, TlsFiles};
+    use super::super::{Credentials, Endpoint, Secret};
     use super::*;
 
-    fn options(credentials: CredentialsSource) -> Options {
+    fn to(credentials: CredentialsSource) -> Destination {
         let host = "cn-hangzhou.log.aliyuncs.com".to_owned();
-        Options {
-            endpoint: Endpoint { tls: true, host, port: 443 },
-            project: "shop".to_owned(),
-            logstore: "orders".to_owned(),
-            credentials,
-            concurrency_max: 1,
-            together: super::super::queue::Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
-            in_order: false,
-            verify_response: true,
-            connect_timeout: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(1),
-            tls: TlsFiles::default(),
-            signature: Signature::V1,
-            proxy: None,
-        }
+        let endpoint = Endpoint { tls: true, host, port: 443 };
+        Destination { endpoint, credentials, ..Destination::sample() }
     }
 
     #[test]
     fn names_the_thing_to_change() {
-        let unsigned = options(CredentialsSource::Unsigned);
+        let unsigned = to(CredentialsSource::Unsigned);
         for (kind, code, wanted) in [
             (FailureKind::Missing, Some("LogStoreNotExist"), "LOGFERRY_LOGSTORE"),
             (FailureKind::Missing, Some("LogStoreNotExist"), "create logstore orders"),
@@ -231,10 +218,10 @@ mod tests {
 
     #[test]
     fn sends_the_person_to_where_the_credentials_come_from() {
-        let file = options(CredentialsSource::File(PathBuf::from("/run/key.json")));
+        let file = to(CredentialsSource::File(PathBuf::from("/run/key.json")));
         assert!(advice(FailureKind::Credentials, None, &file).contains("/run/key.json"));
 
-        let fixed = options(CredentialsSource::Fixed(Credentials {
+        let fixed = to(CredentialsSource::Fixed(Credentials {
             access_key_id: "id".to_owned(),
             access_key_secret: Secret::new("s3cret".to_owned()),
             security_token: Some(Secret::new("t0ken".to_owned())),

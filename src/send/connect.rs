@@ -6,6 +6,8 @@ use super::credentials::{CredentialsError, CredentialsInUse};
 use super::http::{Client, ClientError, TransportError};
 use super::verdict::{FailureKind, Verdict};
 use super::{Options, request};
+use crate::base::clock;
+use crate::plan::Destination;
 
 /// The endpoint knows the project, the logstore and the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,16 +64,18 @@ pub enum ConnectError {
     },
 }
 
-/// Asks the endpoint for the shards of the logstore.
+/// Asks a destination for the shards of its logstore.
 ///
 /// # Errors
 /// If delivery would not work.
-pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
-    let mut credentials = CredentialsInUse::new(options.credentials.clone());
+pub async fn connect(
+    options: &Options,
+    destination: &Destination,
+) -> Result<Connected, ConnectError> {
+    let mut credentials = CredentialsInUse::new(destination.credentials.clone());
     let local_unix = super::local_unix();
-    let request =
-        request::list_shards(options, credentials.current(crate::base::clock::now())?, local_unix);
-    let client = Client::new(options)?;
+    let request = request::list_shards(destination, credentials.current(clock::now())?, local_unix);
+    let client = Client::new(options, std::slice::from_ref(destination))?;
     let mut result = client.send(request.clone()).await;
     if result.as_ref().is_err_and(|error| error.cause() == Cause::LargeHead) {
         // The next answer has more room.
@@ -79,7 +83,7 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
     }
     let answer = result.map_err(|error| {
         let cause = error.cause();
-        let (what, advice) = (what_stands_between(cause), advice_on(cause, options));
+        let (what, advice) = (what_stands_between(cause), advice_on(cause, options, destination));
         ConnectError::Transport { what, error, advice }
     })?;
 
@@ -100,8 +104,8 @@ pub async fn connect(options: &Options) -> Result<Connected, ConnectError> {
         None => "without the service's request id or error code".to_owned(),
     };
     let (what, advice) = match answer.status {
-        407 => ("proxy", advice_on(Cause::Proxy, options)),
-        _ => (what_is_wrong(kind, code), advice(kind, code, options)),
+        407 => ("proxy", advice_on(Cause::Proxy, options, destination)),
+        _ => (what_is_wrong(kind, code), advice(kind, code, destination)),
     };
     Err(ConnectError::Refused { what, status: answer.status, reason, advice })
 }

@@ -55,7 +55,7 @@ use super::package_list;
 use super::passage::{BYTES_MIN, Passage};
 use super::queue::{Entry, Queue, Together};
 use super::verdict::{FailureKind, Verdict};
-use crate::base::sealed::{Ack, BatchId, Outcome, Refusal, SealedBatch};
+use crate::base::sealed::{Ack, BatchId, DestinationId, Outcome, Refusal, SealedBatch};
 
 /// The batches on their way to the destination.
 #[derive(Debug)]
@@ -82,11 +82,21 @@ pub struct RequestId(pub u64);
 pub struct Load {
     /// Number of the request.
     pub request: RequestId,
-    /// At least one. All have the same route and compression, and several have no sequence id.
+    /// At least one. All have the same destination, route and compression, and several have no
+    /// sequence id.
     pub batches: Vec<SealedBatch>,
 }
 
 impl Load {
+    /// Where it goes.
+    ///
+    /// # Panics
+    /// Never: a load holds a batch.
+    #[must_use]
+    pub fn destination(&self) -> DestinationId {
+        self.batches[0].destination
+    }
+
     /// Whether it is a package list.
     #[must_use]
     pub fn is_list(&self) -> bool {
@@ -117,7 +127,7 @@ impl Dispatch {
         }
     }
 
-    /// Lets no batch of a file start before the older ones of it have ended (`ordered_delivery`).
+    /// Lets no batch of a stream start before the older ones of it have ended (`ordered_delivery`).
     #[must_use]
     pub fn in_order(mut self) -> Self {
         self.queue.keep_order();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::sealed::{BatchId, Refusal, Route};
-use crate::base::span::{FileKey, Span};
+use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
 use crate::send::queue::ALONE_TIME;
 use logferry_wire::Compression;
 
@@ -17,7 +17,8 @@ fn batch(id: u64) -> SealedBatch {
 fn small(id: u64) -> SealedBatch {
     SealedBatch {
         id: BatchId(id),
-        span: Span::new(FileKey(0), id * 10, id * 10 + 10),
+        span: span(0, id),
+        destination: DestinationId(0),
         path: Arc::from("/share/logs/app.log"),
         payload: Arc::from([0; 5].as_slice()),
         compression: Compression::None,
@@ -27,6 +28,12 @@ fn small(id: u64) -> SealedBatch {
         route: Route::Any,
         since: crate::base::clock::now(),
     }
+}
+
+/// Ten bytes of this file.
+fn span(file: u32, id: u64) -> Span {
+    let stream = StreamKey { file: FileKey(file), collection: CollectionId(0) };
+    Span::new(stream, id * 10, id * 10 + 10)
 }
 
 fn retry(kind: FailureKind) -> Verdict {
@@ -243,12 +250,14 @@ fn small_batches_go_together_and_end_together() {
 fn what_cannot_go_together_does_not() {
     let key = |id, key| SealedBatch { route: Route::Key(key), ..small(id) };
     let once = |id| SealedBatch { route: Route::Once { key: 1, sequence: id + 1 }, ..small(id) };
+    let elsewhere = |id| SealedBatch { destination: DestinationId(1), ..small(id) };
     let zstd = |id| SealedBatch { compression: Compression::Zstd, ..small(id) };
     let lines = |id| SealedBatch { lines: 3999, ..small(id) };
     let raw = |id| SealedBatch { raw_bytes: 300 << 10, ..small(id) };
     let body = |id| SealedBatch { payload: Arc::from(vec![0; 130 << 10]), ..small(id) };
     type Case = (&'static str, Vec<SealedBatch>, &'static [&'static [u64]]);
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
+        ("destinations", vec![small(0), elsewhere(1), small(2)], &[&[0, 2], &[1]]),
         ("keys", vec![key(0, 7), key(1, 8), key(2, 7)], &[&[0, 2], &[1]]),
         ("sequence ids", vec![once(0), once(1)], &[&[0], &[1]]),
         ("compression", vec![small(0), zstd(1), zstd(2)], &[&[0], &[1, 2]]),
@@ -349,7 +358,7 @@ fn a_list_that_does_not_come_through_is_halved_too() {
 
 /// A batch of this file; it goes alone.
 fn of(file: u32, id: u64) -> SealedBatch {
-    SealedBatch { span: Span::new(FileKey(file), id * 10, id * 10 + 10), ..batch(id) }
+    SealedBatch { span: span(file, id), ..batch(id) }
 }
 
 #[test]
@@ -403,7 +412,7 @@ fn ordered_delivery_keeps_the_order_of_each_file() {
                 _ => Verdict::Delivered,
             };
             for ack in dispatch.on_result(load.request, verdict, now) {
-                let last = &mut last[ack.span.file.0 as usize];
+                let last = &mut last[ack.span.stream.file.0 as usize];
                 assert!(*last < Some(ack.id.0), "seed {seed}: {} after {last:?}", ack.id.0);
                 *last = Some(ack.id.0);
             }

@@ -55,6 +55,7 @@ use super::proxy::Proxy;
 use super::request::Request;
 use super::tls::{TlsError, TlsInUse};
 use crate::base::clock;
+use crate::plan::Destination;
 
 /// Most bytes read of an answer's body. An error of the service has a few hundred.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -215,16 +216,16 @@ struct Failed {
 }
 
 impl Client {
-    /// A client as the options want it. Opens no connection yet.
+    /// A client as the options want it, for requests to these destinations. Opens no connection yet.
     ///
     /// # Errors
     /// If the files of TLS are unusable.
-    pub fn new(options: &Options) -> Result<Self, ClientError> {
+    pub fn new(options: &Options, destinations: &[Destination]) -> Result<Self, ClientError> {
         let tls = TlsInUse::new(options.tls.clone(), clock::now())?;
         let Options { connect_timeout, request_timeout, concurrency_max, .. } = *options;
         let (idle_max, proxy) = (concurrency_max, options.proxy.clone());
         let resolver = Resolver::default();
-        if !options.endpoint.is_loopback() {
+        if destinations.iter().any(|destination| !destination.endpoint.is_loopback()) {
             resolver.prepare();
         }
         let lookup = Lookup { turn: 0, resolver: resolver.clone() };
@@ -515,15 +516,11 @@ fn text_of(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CredentialsSource, Endpoint, Signature, TlsFiles};
+    use super::super::TlsFiles;
     use super::*;
 
     fn options() -> Options {
         Options {
-            endpoint: Endpoint { tls: true, host: "127.0.0.1".to_owned(), port: 1 },
-            project: "shop".to_owned(),
-            logstore: "orders".to_owned(),
-            credentials: CredentialsSource::Unsigned,
             concurrency_max: 1,
             together: super::super::queue::Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
             in_order: false,
@@ -531,7 +528,6 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(1),
             tls: TlsFiles::default(),
-            signature: Signature::V1,
             proxy: None,
         }
     }
@@ -547,7 +543,7 @@ mod tests {
 
     #[test]
     fn a_large_request_has_more_time() {
-        let client = Client::new(&options()).unwrap();
+        let client = Client::new(&options(), &[]).unwrap();
 
         assert_eq!(client.timeout(0), Duration::from_secs(1));
         assert_eq!(client.timeout(3 << 20), Duration::from_secs(25));

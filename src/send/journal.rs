@@ -18,8 +18,9 @@ use super::dispatch::Load;
 use super::http::TransportError;
 use super::verdict::FailureKind;
 use crate::base::report::SenderReport;
-use crate::base::sealed::{BatchId, SealedBatch};
+use crate::base::sealed::{BatchId, DestinationId, SealedBatch};
 use crate::limit::repeat::{Repeat, Say};
+use crate::plan::{Destination, Plan};
 
 /// Least time between two lines about the same kind of fault.
 const SUM_UP_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,6 +28,7 @@ const SUM_UP_INTERVAL: Duration = Duration::from_secs(30);
 /// Counts, and says what is worth saying.
 pub(crate) struct Journal {
     options: Arc<Options>,
+    plan: Arc<Plan>,
     pub(crate) report: SenderReport,
     faults: Repeat<FailureKind>,
     refusals: Repeat<()>,
@@ -80,9 +82,10 @@ impl Failure {
 }
 
 impl Journal {
-    pub(crate) fn new(options: Arc<Options>) -> Self {
+    pub(crate) fn new(options: Arc<Options>, plan: Arc<Plan>) -> Self {
         Self {
             options,
+            plan,
             report: SenderReport::default(),
             faults: Repeat::new(SUM_UP_INTERVAL),
             refusals: Repeat::new(SUM_UP_INTERVAL),
@@ -119,7 +122,7 @@ impl Journal {
             debug!(request = load.request.0, batch = batch.id.0, "batch delivered");
         }
         report.delivered_unix = wall.as_secs();
-        self.on_recovery(now);
+        self.on_recovery(load.destination(), now);
     }
 
     /// The endpoint may have taken it, and has not said so.
@@ -144,12 +147,14 @@ impl Journal {
     ) {
         self.report.batches_rejected += 1;
         self.unanswered.remove(&batch.id);
-        self.on_recovery(now);
+        self.on_recovery(batch.destination, now);
         let Some(say) = self.refusals.on_fault((), now) else { return };
+        let Destination { project, logstore, endpoint, .. } =
+            self.plan.destination(batch.destination);
         error!(
-            project = self.options.project,
-            logstore = self.options.logstore,
-            endpoint = %self.options.endpoint,
+            project,
+            logstore,
+            %endpoint,
             batch = batch.id.0,
             file = %batch.path,
             offset = batch.span.start,
@@ -166,9 +171,10 @@ impl Journal {
     pub(crate) fn on_halved(&mut self, batch: &SealedBatch, now: Instant) {
         self.report.possible_duplicates += u64::from(self.unanswered.remove(&batch.id));
         let Some(say) = self.halvings.on_fault((), now) else { return };
+        let Destination { project, endpoint, .. } = self.plan.destination(batch.destination);
         warn!(
-            project = self.options.project,
-            endpoint = %self.options.endpoint,
+            project,
+            %endpoint,
             batch = batch.id.0,
             file = %batch.path,
             bytes = batch.payload.len(),
@@ -181,9 +187,10 @@ impl Journal {
     /// Connections break that carry so much, and it may not be halved.
     pub(crate) fn on_held_whole(&mut self, batch: &SealedBatch, now: Instant) {
         let Some(say) = self.held_whole.on_fault((), now) else { return };
+        let Destination { project, endpoint, .. } = self.plan.destination(batch.destination);
         warn!(
-            project = self.options.project,
-            endpoint = %self.options.endpoint,
+            project,
+            %endpoint,
             batch = batch.id.0,
             file = %batch.path,
             offset = batch.span.start,
@@ -195,25 +202,34 @@ impl Journal {
         );
     }
 
-    fn on_recovery(&mut self, now: Instant) {
+    fn on_recovery(&mut self, destination: DestinationId, now: Instant) {
         self.report.last_error.clear();
         let Some(over) = self.faults.on_recovery(now) else { return };
+        let Destination { project, logstore, endpoint, .. } = self.plan.destination(destination);
         info!(
-            project = self.options.project,
-            logstore = self.options.logstore,
-            endpoint = %self.options.endpoint,
+            project,
+            logstore,
+            %endpoint,
             lasted = ?over.lasted,
             attempts = over.count + 1,
             "delivering again"
         );
     }
 
-    pub(crate) fn on_failure(&mut self, kind: FailureKind, failure: &Failure, now: Instant) {
+    pub(crate) fn on_failure(
+        &mut self,
+        destination: DestinationId,
+        kind: FailureKind,
+        failure: &Failure,
+        now: Instant,
+    ) {
+        let destination = self.plan.destination(destination);
+        let Destination { project, logstore, endpoint, .. } = destination;
         self.report.failures[kind.index()] += 1;
         let Failure { status, code, reason, request_id, cause, is_whole_cut } = failure;
         let mut advice = match cause {
-            Some(cause) => advice_on(*cause, &self.options),
-            None => advice(kind, (!code.is_empty()).then_some(code), &self.options),
+            Some(cause) => advice_on(*cause, &self.options, destination),
+            None => advice(kind, (!code.is_empty()).then_some(code), destination),
         };
         if *is_whole_cut {
             advice.push_str(
@@ -228,9 +244,9 @@ impl Journal {
         macro_rules! say {
             ($level:ident) => {
                 $level!(
-                    project = self.options.project,
-                    logstore = self.options.logstore,
-                    endpoint = %self.options.endpoint,
+                    project,
+                    logstore,
+                    %endpoint,
                     kind = kind.name(),
                     status,
                     code,
@@ -245,13 +261,14 @@ impl Journal {
         if kind.needs_a_person() { say!(error) } else { say!(warn) }
     }
 
-    pub(crate) fn on_clock_corrected(&mut self, offset_seconds: i64) {
+    pub(crate) fn on_clock_corrected(&mut self, destination: DestinationId, offset_seconds: i64) {
         if self.report.clock_offset_seconds == offset_seconds {
             return;
         }
         self.report.clock_offset_seconds = offset_seconds;
+        let endpoint = &self.plan.destination(destination).endpoint;
         warn!(
-            endpoint = %self.options.endpoint,
+            %endpoint,
             offset_seconds,
             "the clock of this machine is off; dating requests by the service's"
         );

@@ -9,7 +9,7 @@
 //!   batches as a [`package_list`];
 //! - [`http`]: one attempt, with certificates from [`tls`] and names from `lookup`; what went wrong
 //!   is told by [`cause`], and with a certificate by [`certificate`];
-//! - [`options`]: what the settings say of all that;
+//! - [`options`]: what the settings say of all that; where it goes is in the [`plan`](crate::plan);
 //! - `brake`: what the sender's thread may use of the CPU;
 //! - [`answer`] and [`verdict`]: what came back and what it means; [`skew`]: the service's clock;
 //! - `journal` and [`advice`]: what is said about it.
@@ -65,9 +65,9 @@ use tokio::task::JoinSet;
 
 pub use self::connect::connect;
 pub use self::endpoint::Endpoint;
-pub use self::options::{ClientFiles, Options, Signature, TlsFiles};
+pub use self::options::{ClientFiles, Options, TlsFiles};
 pub use self::proxy::Proxy;
-pub use self::secret::{Credentials, CredentialsSource, Secret};
+pub use self::secret::{Credentials, CredentialsSource, Secret, Signature};
 
 use self::answer::Answer;
 use self::brake::{Brake, CUT_AGE_MIN, Used};
@@ -81,13 +81,16 @@ use crate::base::clock;
 use crate::base::report::SenderReport;
 use crate::base::sealed::{Ack, Outcome, Refusal, Route};
 use crate::handoff::SenderEnd;
+use crate::plan::{Destination, Plan};
 
 /// The sender's loop: takes batches from the hand-off, delivers them, acknowledges.
 pub struct Sender {
     options: Arc<Options>,
+    plan: Arc<Plan>,
     end: SenderEnd,
     client: Client,
-    credentials: CredentialsInUse,
+    /// The credentials of each destination, in the place that its number says.
+    credentials: Vec<CredentialsInUse>,
     dispatch: Dispatch,
     clock: ServerClock,
     journal: Journal,
@@ -118,26 +121,34 @@ struct Attempted {
 }
 
 impl Sender {
-    /// A sender at one end of the hand-off. `seed` draws the jitter of the pauses.
+    /// A sender at one end of the hand-off, of batches for the destinations of `plan`. `seed` draws the
+    /// jitter of the pauses.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
-    pub fn new(options: Options, end: SenderEnd, seed: u64) -> Result<Self, ClientError> {
+    pub fn new(
+        options: Options,
+        plan: Arc<Plan>,
+        end: SenderEnd,
+        seed: u64,
+    ) -> Result<Self, ClientError> {
         let options = Arc::new(options);
         let rng = fastrand::Rng::with_seed(seed);
         let dispatch = Dispatch::new(options.concurrency_max, options.together, rng);
+        let in_use = |to: &Destination| CredentialsInUse::new(to.credentials.clone());
         let dispatch = if options.in_order { dispatch.in_order() } else { dispatch };
         Ok(Self {
-            client: Client::new(&options)?,
-            credentials: CredentialsInUse::new(options.credentials.clone()),
+            client: Client::new(&options, plan.destinations())?,
+            credentials: plan.destinations().iter().map(in_use).collect(),
             dispatch,
             clock: ServerClock::default(),
-            journal: Journal::new(Arc::clone(&options)),
+            journal: Journal::new(Arc::clone(&options), Arc::clone(&plan)),
             attempts: JoinSet::new(),
             cut: Arc::new(Notify::new()),
             brake: Brake::new(Duration::ZERO, clock::now()),
             closed: false,
             options,
+            plan,
             end,
         })
     }
@@ -215,11 +226,12 @@ impl Sender {
     }
 
     fn start(&mut self, load: Load, now: Instant) {
-        let credentials = match self.credentials.current(now) {
+        let destination = load.destination();
+        let credentials = match self.credentials[destination.index()].current(now) {
             Ok(credentials) => credentials,
             Err(error) => {
                 let kind = FailureKind::Credentials;
-                self.journal.on_failure(kind, &Failure::of_error(&error), now);
+                self.journal.on_failure(destination, kind, &Failure::of_error(&error), now);
                 let verdict = Verdict::Retry { kind, after: None };
                 let ended = self.dispatch.on_result(load.request, verdict, now);
                 debug_assert!(ended.is_empty(), "a retry ends nothing");
@@ -228,7 +240,8 @@ impl Sender {
         };
         let clock_offset = self.clock.offset_seconds();
         let date_unix = local_unix().saturating_add(clock_offset);
-        let request = request::put_logs(&self.options, &load.batches, credentials, date_unix);
+        let destination = self.plan.destination(destination);
+        let request = request::put_logs(destination, &load.batches, credentials, date_unix);
         self.journal.on_attempt(&load);
         let (client, cut) = (self.client.clone(), Arc::clone(&self.cut));
         self.attempts.spawn(async move {
@@ -304,6 +317,7 @@ impl Sender {
     /// The verdict on an attempt, with failures counted and a complaint about the clock resolved
     /// into "again at once" or "again later".
     fn judge(&mut self, attempted: &Attempted, now: Instant) -> Verdict {
+        let destination = attempted.load.destination();
         let answer = match &attempted.result {
             Ok(answer) => answer,
             Err(error) => {
@@ -322,7 +336,7 @@ impl Sender {
                 if is_cut && matches!(attempted.load.batches[0].route, Route::Once { .. }) {
                     failure = failure.and_is_whole();
                 }
-                self.journal.on_failure(kind, &failure, now);
+                self.journal.on_failure(destination, kind, &failure, now);
                 return match error {
                     TransportError::Flooded => Verdict::Retry {
                         kind,
@@ -347,14 +361,14 @@ impl Sender {
                 self.journal.on_list_refused(&attempted.load, &code, &reason);
             }
             Verdict::Retry { kind, .. } => {
-                self.journal.on_failure(kind, &Failure::of_answer(answer), now);
+                self.journal.on_failure(destination, kind, &Failure::of_answer(answer), now);
             }
             Verdict::ClockSkew { server_unix } => {
                 let kind = FailureKind::Clock;
-                self.journal.on_failure(kind, &Failure::of_answer(answer), now);
+                self.journal.on_failure(destination, kind, &Failure::of_answer(answer), now);
                 let at_once =
                     self.clock.on_complaint(attempted.clock_offset, server_unix, local_unix());
-                self.journal.on_clock_corrected(self.clock.offset_seconds());
+                self.journal.on_clock_corrected(destination, self.clock.offset_seconds());
                 self.end.set_clock_offset(self.clock.offset_seconds());
                 if !at_once {
                     return Verdict::Retry { kind, after: answer.retry_after };

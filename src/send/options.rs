@@ -1,29 +1,19 @@
-//! What the sender must know of the settings.
+//! What the sender must know of the settings beside the plan: how it sends, wherever that goes.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::endpoint::Endpoint;
 use super::proxy::Proxy;
 use super::queue::Together;
-use super::secret::CredentialsSource;
 
-/// What the sender must know. Every field comes from the settings.
+/// How the sender works. Every field comes from the settings.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where requests go.
-    pub endpoint: Endpoint,
-    /// Project (the first label of the host name).
-    pub project: String,
-    /// Logstore.
-    pub logstore: String,
-    /// Where the credentials come from.
-    pub credentials: CredentialsSource,
     /// Most requests in flight (`send_request_concurrency`, at least 1).
     pub concurrency_max: usize,
     /// How many lines and bytes may go together in one request.
     pub together: Together,
-    /// The batches of a file go one after the other (`ordered_delivery`).
+    /// The batches of a stream go one after the other (`ordered_delivery`).
     pub in_order: bool,
     /// A 200 counts only with `x-log-requestid` (`verify_response`).
     pub verify_response: bool,
@@ -33,22 +23,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Certificates of files.
     pub tls: TlsFiles,
-    /// How requests are signed.
-    pub signature: Signature,
-    /// What they go through on their way to the endpoint.
+    /// What requests go through on their way to an endpoint.
     pub proxy: Option<Proxy>,
-}
-
-/// How requests are signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signature {
-    /// HMAC-SHA1, over the digest of the body.
-    V1,
-    /// HMAC-SHA256, with keys that are good for a day and a region.
-    V4 {
-        /// The endpoint's region: `cn-hangzhou`.
-        region: String,
-    },
 }
 
 /// Where certificates come from, beside the roots inside the binary.

@@ -72,14 +72,17 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::base::sealed::{BatchId, Route};
-    use crate::base::span::{FileKey, Span};
+    use crate::base::sealed::{BatchId, DestinationId, Route};
+    use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
     use logferry_wire::sls_logs::{SlsLogPackage, SlsLogPackageList};
+
+    const STREAM: StreamKey = StreamKey { file: FileKey(0), collection: CollectionId(0) };
 
     fn batch(payload: Vec<u8>, raw_bytes: u32, compression: Compression) -> SealedBatch {
         SealedBatch {
             id: BatchId(0),
-            span: Span::new(FileKey(0), 0, 10),
+            span: Span::new(STREAM, 0, 10),
+            destination: DestinationId(0),
             path: Arc::from("/share/logs/app.log"),
             payload: Arc::from(payload),
             compression,

@@ -11,13 +11,13 @@
 //! it goes first when it returns; but of many that return, each lets one go first that has never
 //! stepped back.
 //!
-//! Where the order matters (`ordered_delivery`), of each file only the oldest batch takes part in this, and
-//! none while something of that file is under way; what follows it may be in the same load.
+//! Where the order matters (`ordered_delivery`), of each stream only the oldest batch takes part in this,
+//! and none while something of that stream is under way; what follows it may be in the same load.
 //!
 //! # Which go together
 //! Small ones that are due, in one *load*: a package list, no larger than a full batch ([`Together`]).
-//! All of a load goes to the same shard and is compressed the same way; what has a sequence id goes
-//! alone.
+//! All of a load goes to the same shard of one destination and is compressed the same way; what has a
+//! sequence id goes alone.
 //!
 //! A load fails as one. So that nobody suffers from what travels with it, its members may then be
 //! no more than half as many together (`together_max`), until the culprit is alone. Where
@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::package_list;
 use super::verdict::FailureKind;
-use crate::base::sealed::{BatchId, Route, SealedBatch};
-use crate::base::span::FileKey;
+use crate::base::sealed::{BatchId, DestinationId, Route, SealedBatch};
+use crate::base::span::StreamKey;
 use crate::limit::memory::LIST_BYTES_MAX;
 use logferry_wire::{Compression, GROUP_BYTES_MAX, GROUP_LINES_MAX};
 
@@ -73,8 +73,8 @@ pub struct Queue {
     alone_until: Option<Instant>,
     /// The last load that was due began with one that had stepped back.
     let_return: bool,
-    /// Of which files something is under way, if those of one file go one after the other.
-    busy: Option<HashSet<FileKey>>,
+    /// Of which streams something is under way, if the batches of one go one after the other.
+    busy: Option<HashSet<StreamKey>>,
 }
 
 /// A batch and what has become of it so far.
@@ -112,7 +112,7 @@ impl Queue {
         }
     }
 
-    /// Lets nothing of a file go before what is older of it, under way or waiting, has ended.
+    /// Lets nothing of a stream go before what is older of it, under way or waiting, has ended.
     pub fn keep_order(&mut self) {
         self.busy = Some(HashSet::new());
     }
@@ -121,7 +121,7 @@ impl Queue {
     pub fn on_end(&mut self, load: &[Entry]) {
         if let Some(busy) = &mut self.busy {
             for entry in load {
-                busy.remove(&entry.file());
+                busy.remove(&entry.stream());
             }
         }
     }
@@ -203,41 +203,42 @@ impl Queue {
     /// Puts into a list what is due, fits, and is younger than its first one.
     fn fill(&self, list: &mut List, first: BatchId, now: Instant) {
         let mut barred = self.busy.clone().map(|mut busy| {
-            busy.extend(self.waiting.range(..first).map(|(_, entry)| entry.file()));
+            busy.extend(self.waiting.range(..first).map(|(_, entry)| entry.stream()));
             busy
         });
         let mut looks_left = LOOK_MAX;
         for (_, entry) in self.waiting.range((Bound::Excluded(first), Bound::Unbounded)) {
-            if barred.as_ref().is_some_and(|barred| barred.contains(&entry.file())) {
+            if barred.as_ref().is_some_and(|barred| barred.contains(&entry.stream())) {
                 continue;
             }
             let len = list.ids.len();
             if entry.is_due(now) {
-                // One that does not fit ends it: no younger one of its file may overtake it.
+                // One that does not fit ends it: no younger one of its stream may overtake it.
                 if looks_left == 0 || !list.offer(entry, self.together) {
                     return;
                 }
                 looks_left -= 1;
             }
             if let Some(barred) = barred.as_mut().filter(|_| list.ids.len() == len) {
-                barred.insert(entry.file());
+                barred.insert(entry.stream());
             }
         }
     }
 
-    /// Of each file the oldest that waits, if nothing of it is under way; all where the order does not
+    /// Of each stream the oldest that waits, if nothing of it is under way; all where the order does not
     /// matter.
     fn first_of_each(&self) -> impl Iterator<Item = &Entry> {
         let mut passed = self.busy.clone();
-        let is_first =
-            move |entry: &&Entry| passed.as_mut().is_none_or(|passed| passed.insert(entry.file()));
+        let is_first = move |entry: &&Entry| {
+            passed.as_mut().is_none_or(|passed| passed.insert(entry.stream()))
+        };
         self.waiting.values().filter(is_first)
     }
 
     fn take_out(&mut self, ids: &[BatchId]) -> Vec<Entry> {
         let taken: Vec<Entry> = ids.iter().filter_map(|id| self.take(*id)).collect();
         if let Some(busy) = &mut self.busy {
-            busy.extend(taken.iter().map(Entry::file));
+            busy.extend(taken.iter().map(Entry::stream));
         }
         taken
     }
@@ -353,8 +354,8 @@ impl Entry {
         self.together_max = (len / 2).max(1);
     }
 
-    fn file(&self) -> FileKey {
-        self.batch.span.file
+    fn stream(&self) -> StreamKey {
+        self.batch.span.stream
     }
 
     /// Whether it may be sent in halves.
@@ -378,6 +379,7 @@ impl Entry {
 /// A load being put together.
 struct List {
     ids: Vec<BatchId>,
+    destination: DestinationId,
     route: Route,
     compression: Compression,
     lines: u32,
@@ -393,6 +395,7 @@ impl List {
         let is_once = matches!(batch.route, Route::Once { .. });
         Self {
             ids: vec![batch.id],
+            destination: batch.destination,
             route: batch.route,
             compression: batch.compression,
             lines: batch.lines,
@@ -407,7 +410,8 @@ impl List {
     /// what has failed alone: it has been overtaken before.
     fn offer(&mut self, entry: &Entry, most: Together) -> bool {
         let batch = &entry.batch;
-        if batch.route != self.route || (entry.has_stepped_back() && entry.together_max == 1) {
+        let goes_elsewhere = (batch.destination, batch.route) != (self.destination, self.route);
+        if goes_elsewhere || (entry.has_stepped_back() && entry.together_max == 1) {
             return true;
         }
         let together_max = self.together_max.min(entry.together_max);

@@ -12,6 +12,7 @@ use super::skew::ServerClock;
 use super::verdict::{FailureKind, Sent, Verdict};
 use super::{Options, request};
 use crate::base::sealed::{Refusal, SealedBatch};
+use crate::plan::Destination;
 
 /// What became of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,29 +34,31 @@ pub enum Replayed {
 /// Sends batches one by one, with the settings and credentials of the moment.
 pub struct Replay {
     options: Options,
+    destination: Destination,
     client: Client,
     credentials: CredentialsInUse,
     clock: ServerClock,
 }
 
 impl Replay {
-    /// Connects to nothing yet.
+    /// Connects to nothing yet. Batches go to this destination.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
-    pub fn new(options: Options) -> Result<Self, ClientError> {
+    pub fn new(options: Options, destination: Destination) -> Result<Self, ClientError> {
         Ok(Self {
-            client: Client::new(&options)?,
-            credentials: CredentialsInUse::new(options.credentials.clone()),
+            client: Client::new(&options, std::slice::from_ref(&destination))?,
+            credentials: CredentialsInUse::new(destination.credentials.clone()),
             clock: ServerClock::default(),
             options,
+            destination,
         })
     }
 
-    /// From now on batches go there.
-    pub fn set_destination(&mut self, project: &str, logstore: &str) {
-        project.clone_into(&mut self.options.project);
-        logstore.clone_into(&mut self.options.logstore);
+    /// From now on batches go to this logstore.
+    pub fn set_logstore(&mut self, project: &str, logstore: &str) {
+        project.clone_into(&mut self.destination.project);
+        logstore.clone_into(&mut self.destination.logstore);
     }
 
     /// The service's time, in Unix seconds, as far as it is known.
@@ -74,7 +77,7 @@ impl Replay {
             let date_unix = self.server_unix();
             let credentials = self.credentials.current(crate::base::clock::now())?;
             let request = request::put_logs(
-                &self.options,
+                &self.destination,
                 std::slice::from_ref(batch),
                 credentials,
                 date_unix,
@@ -82,7 +85,7 @@ impl Replay {
             let answer = match self.client.send(request).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let advice = advice_on(error.cause(), &self.options);
+                    let advice = advice_on(error.cause(), &self.options, &self.destination);
                     let reason = format!("no answer: {error}: {advice}");
                     return Ok(Replayed::Failed { reason, again: Some(None) });
                 }
@@ -106,7 +109,7 @@ impl Replay {
                 || "without an error code of the service".to_owned(),
                 |error| format!("{}: {}", error.code, error.message),
             );
-            let advice = advice(kind, code, &self.options);
+            let advice = advice(kind, code, &self.destination);
             let reason = format!("status {}, {words}: {advice}", answer.status);
             let again = (!kind.needs_a_person()).then_some(after);
             return Ok(Replayed::Failed { reason, again });

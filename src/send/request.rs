@@ -1,6 +1,6 @@
 //! Requests, down to the last header: what goes over the wire, before anything does.
 //!
-//! Pure: settings, batch, credentials and date in; URL, headers and body out. Source: the service's
+//! Pure: destination, batch, credentials and date in; URL, headers and body out. Source: the service's
 //! pages on common request headers, PutLogs, and signatures V1 and V4; where those two disagree
 //! with the vendor's SDK about V4, the SDK.
 
@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::options::{Options, Signature};
-use super::{Credentials, package_list};
+use super::package_list;
+use super::secret::{Credentials, Signature};
 use crate::base::sealed::{Route, SealedBatch};
+use crate::plan::Destination;
 use logferry_wire::{API_VERSION, CONTENT_TYPE, content_md5, hex_lower, sign};
 
 /// A request, ready to be sent. It has no `Debug`: it carries a token and a signature.
@@ -26,14 +27,14 @@ pub struct Request {
     pub body: Option<Arc<[u8]>>,
 }
 
-/// PutLogs: the batches of one load, which have the same route and compression. Several are a
+/// PutLogs: the batches of one load, which have the same destination, route and compression. Several are a
 /// package list. `date_unix` is the time by the service's clock.
 ///
 /// # Panics
 /// Without a batch.
 #[must_use]
 pub fn put_logs(
-    options: &Options,
+    destination: &Destination,
     batches: &[SealedBatch],
     credentials: Option<&Credentials>,
     date_unix: i64,
@@ -47,8 +48,8 @@ pub fn put_logs(
         }
     };
     let (shards, query) = shards(first.route);
-    let path = format!("/logstores/{}/shards/{shards}", options.logstore);
-    let mut headers = Headers::common(options, date_unix);
+    let path = format!("/logstores/{}/shards/{shards}", destination.logstore);
+    let mut headers = Headers::common(destination, date_unix);
     headers.add("content-type", CONTENT_TYPE);
     headers.add("content-md5", &content_md5(&body));
     headers.add("x-log-bodyrawsize", &raw_bytes.to_string());
@@ -59,7 +60,7 @@ pub fn put_logs(
     if let Some(mode) = mode {
         headers.add("x-log-mode", mode);
     }
-    headers.finish("POST", options, &path, &query, credentials, date_unix, Some(body))
+    headers.finish("POST", destination, &path, &query, credentials, date_unix, Some(body))
 }
 
 /// The last part of the path, and the query, that lead to a batch's shard.
@@ -77,23 +78,23 @@ fn shards(route: Route) -> (&'static str, Vec<(String, String)>) {
 /// ListShards: reads, changes nothing, and needs everything that PutLogs needs to be right.
 #[must_use]
 pub fn list_shards(
-    options: &Options,
+    destination: &Destination,
     credentials: Option<&Credentials>,
     date_unix: i64,
 ) -> Request {
-    let path = format!("/logstores/{}/shards", options.logstore);
-    let mut headers = Headers::common(options, date_unix);
+    let path = format!("/logstores/{}/shards", destination.logstore);
+    let mut headers = Headers::common(destination, date_unix);
     headers.add("x-log-bodyrawsize", "0");
-    headers.finish("GET", options, &path, &[], credentials, date_unix, None)
+    headers.finish("GET", destination, &path, &[], credentials, date_unix, None)
 }
 
 /// Headers being put together.
 struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    fn common(options: &Options, date_unix: i64) -> Self {
+    fn common(destination: &Destination, date_unix: i64) -> Self {
         let mut headers = Self(Vec::with_capacity(16));
-        headers.add("host", &options.endpoint.host_header(&options.project));
+        headers.add("host", &destination.endpoint.host_header(&destination.project));
         headers.add("user-agent", concat!("logferry/", env!("CARGO_PKG_VERSION")));
         headers.add("accept-encoding", "identity");
         headers.add("date", &http_date(date_unix));
@@ -110,7 +111,7 @@ impl Headers {
     fn finish(
         mut self,
         method: &'static str,
-        options: &Options,
+        destination: &Destination,
         path: &str,
         query: &[(String, String)],
         credentials: Option<&Credentials>,
@@ -122,7 +123,7 @@ impl Headers {
                 self.add("x-acs-security-token", token.expose());
             }
             let (id, secret) = (&credentials.access_key_id, credentials.access_key_secret.expose());
-            let authorization = match &options.signature {
+            let authorization = match &destination.signature {
                 Signature::V1 => {
                     self.add("x-log-signaturemethod", "hmac-sha1");
                     let parts = sign::Parts { method, path, query, headers: &self.0 };
@@ -138,7 +139,7 @@ impl Headers {
             };
             self.add("authorization", &authorization);
         }
-        let mut url = format!("{}{path}", options.endpoint.origin(&options.project));
+        let mut url = format!("{}{path}", destination.endpoint.origin(&destination.project));
         for (index, (name, value)) in query.iter().enumerate() {
             // Hexadecimal and decimal numbers need no encoding.
             url.extend([if index == 0 { "?" } else { "&" }, name, "=", value]);
@@ -166,33 +167,22 @@ fn compact_date(unix: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use expect_test::{Expect, expect};
 
-    use super::super::{CredentialsSource, Endpoint, Secret, TlsFiles};
+    use super::super::{Endpoint, Secret};
     use super::*;
-    use crate::base::sealed::BatchId;
-    use crate::base::span::{FileKey, Span};
+    use crate::base::sealed::{BatchId, DestinationId};
+    use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
     use logferry_wire::Compression;
 
     const DATE: i64 = 1_700_000_000;
 
-    fn options(host: &str) -> Options {
-        Options {
+    fn to(host: &str) -> Destination {
+        Destination {
             endpoint: Endpoint { tls: false, host: host.to_owned(), port: 80 },
             project: "test-project".to_owned(),
             logstore: "test-logstore".to_owned(),
-            credentials: CredentialsSource::Unsigned,
-            concurrency_max: 1,
-            together: super::super::queue::Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
-            in_order: false,
-            verify_response: true,
-            connect_timeout: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(1),
-            tls: TlsFiles::default(),
-            signature: Signature::V1,
-            proxy: None,
+            ..Destination::sample()
         }
     }
 
@@ -216,9 +206,11 @@ mod tests {
         if compression == Compression::Lz4 {
             payload.splice(..0, [0xf0, 0x68]);
         }
+        let stream = StreamKey { file: FileKey(0), collection: CollectionId(0) };
         SealedBatch {
             id: BatchId(0),
-            span: Span::new(FileKey(0), 0, 14),
+            span: Span::new(stream, 0, 14),
+            destination: DestinationId(0),
             path: Arc::from("/share/logs/app.log"),
             payload: Arc::from(payload),
             compression,
@@ -245,7 +237,7 @@ mod tests {
     fn put_logs_is_signed_as_the_published_vectors() {
         let token = credentials(Some("test-security-token"));
         check(
-            &put_logs(&options(NAMED), &[batch(Compression::Lz4)], Some(&token), DATE),
+            &put_logs(&to(NAMED), &[batch(Compression::Lz4)], Some(&token), DATE),
             &expect![[r#"
                 POST http://test-project.cn-hangzhou.log.aliyuncs.com/logstores/test-logstore/shards/lb
                 host: test-project.cn-hangzhou.log.aliyuncs.com
@@ -268,8 +260,7 @@ mod tests {
             (Compression::None, "ko3uX6FgUeEesSc7eKkr+g55IU8="),
         ] {
             let credentials = credentials(None);
-            let request =
-                put_logs(&options(NAMED), &[batch(compression)], Some(&credentials), DATE);
+            let request = put_logs(&to(NAMED), &[batch(compression)], Some(&credentials), DATE);
             let authorization = format!("LOG test-access-key-id:{signature}");
             assert_eq!(request.headers.last().unwrap().1, authorization);
         }
@@ -287,7 +278,7 @@ mod tests {
             (Route::Once { key, sequence: 1 }, "&seqid=1", "S0K20UdSyey3MulKmn3W8Fzuu3k="),
         ] {
             let batch = SealedBatch { route, ..batch(Compression::Lz4) };
-            let request = put_logs(&options(NAMED), &[batch], Some(&credentials(None)), DATE);
+            let request = put_logs(&to(NAMED), &[batch], Some(&credentials(None)), DATE);
             let authorization = format!("LOG test-access-key-id:{signature}");
             assert_eq!(request.headers.last().unwrap().1, authorization);
             assert_eq!(request.url, format!("{url}{more}"));
@@ -299,7 +290,7 @@ mod tests {
     fn put_logs_is_signed_as_the_published_vectors_of_v4() {
         const KEY: u128 = 0x14d2_f850_ad6e_a48e_46e4_547e_dbbb_27e0;
         let region = "cn-hangzhou".to_owned();
-        let options = Options { signature: Signature::V4 { region }, ..options(NAMED) };
+        let to = Destination { signature: Signature::V4 { region }, ..to(NAMED) };
         let (lz4, none) = (Compression::Lz4, Compression::None);
         for (compression, route, token, signature) in [
             (
@@ -334,7 +325,7 @@ mod tests {
             ),
         ] {
             let batch = SealedBatch { route, ..batch(compression) };
-            let request = put_logs(&options, &[batch], Some(&credentials(token)), DATE);
+            let request = put_logs(&to, &[batch], Some(&credentials(token)), DATE);
             let authorization = format!(
                 "SLS4-HMAC-SHA256 Credential=test-access-key-id/20231114/cn-hangzhou/sls/\
                  aliyun_v4_request,Signature={signature}"
@@ -346,7 +337,7 @@ mod tests {
     #[test]
     fn unsigned_put_logs_to_an_address_names_the_project_in_host_only() {
         check(
-            &put_logs(&options("127.0.0.1"), &[batch(Compression::None)], None, DATE),
+            &put_logs(&to("127.0.0.1"), &[batch(Compression::None)], None, DATE),
             &expect![[r#"
                 POST http://127.0.0.1/logstores/test-logstore/shards/lb
                 host: test-project.127.0.0.1
@@ -365,7 +356,7 @@ mod tests {
     fn several_batches_are_a_package_list() {
         let batches = [batch(Compression::Lz4), batch(Compression::Lz4)];
 
-        let request = put_logs(&options(NAMED), &batches, Some(&credentials(None)), DATE);
+        let request = put_logs(&to(NAMED), &batches, Some(&credentials(None)), DATE);
 
         let body = request.body.as_deref().unwrap();
         assert_eq!(body, package_list::encode(&batches));
@@ -377,14 +368,14 @@ mod tests {
         assert_eq!(header("x-log-compresstype"), Some("lz4"));
         assert_eq!(header("x-log-bodyrawsize"), Some(body.len().to_string().as_str()));
         assert_eq!(header("content-md5"), Some(content_md5(body).as_str()));
-        let alone = put_logs(&options(NAMED), &batches[..1], None, DATE);
+        let alone = put_logs(&to(NAMED), &batches[..1], None, DATE);
         assert_eq!(request.url, alone.url);
         assert!(alone.headers.iter().all(|(name, _)| name != "x-log-mode"));
     }
 
     #[test]
     fn list_shards_has_no_body() {
-        let request = list_shards(&options(NAMED), Some(&credentials(None)), DATE);
+        let request = list_shards(&to(NAMED), Some(&credentials(None)), DATE);
 
         check(
             &request,

@@ -1,4 +1,4 @@
-//! Access keys as values, and text that never shows.
+//! Access keys as values, how they sign, and text that never shows.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +13,18 @@ pub enum CredentialsSource {
     /// A JSON file (`access_key_id`, `access_key_secret`, `security_token`), re-read when it
     /// changes.
     File(PathBuf),
+}
+
+/// How requests are signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// HMAC-SHA1, over the digest of the body.
+    V1,
+    /// HMAC-SHA256, with keys that are good for a day and a region.
+    V4 {
+        /// The endpoint's region: `cn-hangzhou`.
+        region: String,
+    },
 }
 
 /// An access key, with the token of a temporary one.

@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::queue::Together;
 use super::*;
-use crate::base::sealed::{Ack, BatchId, Outcome, Route, SealedBatch};
-use crate::base::span::{FileKey, Span};
+use crate::base::sealed::{Ack, BatchId, DestinationId, Outcome, Route, SealedBatch};
+use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
 use crate::handoff::{CollectorEnd, handoff};
 use logferry_wire::{Compression, content_md5};
 
@@ -64,6 +64,12 @@ struct State {
     under_way_max: usize,
 }
 
+/// How the sender works, and where to.
+struct Settings {
+    options: Options,
+    destination: Destination,
+}
+
 struct Server {
     port: u16,
     state: Arc<Mutex<State>>,
@@ -85,16 +91,8 @@ impl Server {
         Self { port, state }
     }
 
-    fn options(&self) -> Options {
-        Options {
-            endpoint: Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: self.port },
-            project: "shop".to_owned(),
-            logstore: "orders".to_owned(),
-            credentials: CredentialsSource::Fixed(Credentials {
-                access_key_id: "id".to_owned(),
-                access_key_secret: Secret::new("s3cret".to_owned()),
-                security_token: None,
-            }),
+    fn settings(&self) -> Settings {
+        let options = Options {
             concurrency_max: 4,
             together: Together { raw_bytes_max: 512 * 1024, lines_max: 4000 },
             in_order: false,
@@ -102,9 +100,18 @@ impl Server {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_millis(500),
             tls: TlsFiles::default(),
-            signature: Signature::V1,
             proxy: None,
-        }
+        };
+        let destination = Destination {
+            endpoint: Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: self.port },
+            credentials: CredentialsSource::Fixed(Credentials {
+                access_key_id: "id".to_owned(),
+                access_key_secret: Secret::new("s3cret".to_owned()),
+                security_token: None,
+            }),
+            ..Destination::sample()
+        };
+        Settings { options, destination }
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -177,9 +184,11 @@ fn batch(id: u64) -> SealedBatch {
 }
 
 fn small(id: u64) -> SealedBatch {
+    let stream = StreamKey { file: FileKey(0), collection: CollectionId(0) };
     SealedBatch {
         id: BatchId(id),
-        span: Span::new(FileKey(0), id * 10, id * 10 + 10),
+        span: Span::new(stream, id * 10, id * 10 + 10),
+        destination: DestinationId(0),
         path: Arc::from("/share/logs/app.log"),
         payload: Arc::from(format!("payload {id}").into_bytes()),
         compression: Compression::Lz4,
@@ -213,18 +222,24 @@ impl Run {
 
 type FailureName = &'static str;
 
-fn start(options: Options) -> (CollectorEnd, Sender) {
+fn start(settings: Settings) -> (CollectorEnd, Sender) {
+    let Settings { options, destination } = settings;
+    start_with(options, vec![destination])
+}
+
+fn start_with(options: Options, destinations: Vec<Destination>) -> (CollectorEnd, Sender) {
+    let plan = Plan::sample(destinations);
     let (collector, end) = handoff(1 << 20).unwrap();
-    (collector, Sender::new(options, end, 7).unwrap())
+    (collector, Sender::new(options, plan.into(), end, 7).unwrap())
 }
 
 /// Hands batches over, closes, and lets the sender finish.
-async fn run(options: Options, batches: u64) -> Run {
-    run_with(options, (0..batches).map(batch)).await
+async fn run(settings: Settings, batches: u64) -> Run {
+    run_with(settings, (0..batches).map(batch)).await
 }
 
-async fn run_with(options: Options, batches: impl Iterator<Item = SealedBatch>) -> Run {
-    let (mut collector, sender) = start(options);
+async fn run_with(settings: Settings, batches: impl Iterator<Item = SealedBatch>) -> Run {
+    let (mut collector, sender) = start(settings);
     batches.for_each(|batch| collector.push(batch));
     collector.close();
     let deadline = Duration::from_secs(30);
@@ -236,7 +251,7 @@ async fn run_with(options: Options, batches: impl Iterator<Item = SealedBatch>) 
 async fn delivers_each_batch_once_within_the_window_and_over_kept_connections() {
     let server = Server::start([]).await;
 
-    let run = run(server.options(), 40).await;
+    let run = run(server.settings(), 40).await;
 
     assert_eq!(run.delivered(), (0..40).collect::<Vec<_>>());
     let report = &run.summary.report;
@@ -258,7 +273,7 @@ async fn delivers_each_batch_once_within_the_window_and_over_kept_connections() 
 async fn the_request_is_what_the_service_expects() {
     let server = Server::start([]).await;
 
-    run(server.options(), 1).await;
+    run(server.settings(), 1).await;
 
     let seen = &server.seen()[0];
     assert!(seen.head.starts_with("POST /logstores/orders/shards/lb HTTP/1.1\r\n"));
@@ -273,10 +288,44 @@ async fn the_request_is_what_the_service_expects() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_batch_goes_to_its_destination_with_the_keys_of_that() {
+    let server = Server::start([]).await;
+    let Settings { options, destination } = server.settings();
+    let other = Destination {
+        project: "stock".to_owned(),
+        logstore: "parts".to_owned(),
+        credentials: CredentialsSource::Unsigned,
+        ..destination.clone()
+    };
+    let (mut collector, sender) = start_with(options, vec![destination, other]);
+    collector.push(small(0));
+    collector.push(SealedBatch { destination: DestinationId(1), ..small(1) });
+    collector.close();
+
+    let summary = sender.run(std::future::pending()).await;
+
+    assert_eq!((summary.report.attempts, summary.report.batches_delivered), (2, 2));
+    let mut seen = server.seen();
+    seen.sort_by(|one, other| one.body.cmp(&other.body));
+    let facts = |seen: &Seen| {
+        let target = seen.head.split(' ').nth(1).unwrap().to_owned();
+        (target, seen.header("host").to_owned(), !seen.header("authorization").is_empty())
+    };
+    let text = str::to_owned;
+    assert_eq!(
+        seen.iter().map(facts).collect::<Vec<_>>(),
+        [
+            (text("/logstores/orders/shards/lb"), text("shop.127.0.0.1"), true),
+            (text("/logstores/parts/shards/lb"), text("stock.127.0.0.1"), false),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn what_is_due_together_goes_together() {
     let server = Server::start([]).await;
 
-    let run = run_with(server.options(), (0..40).map(small)).await;
+    let run = run_with(server.settings(), (0..40).map(small)).await;
 
     assert_eq!(run.delivered(), (0..40).collect::<Vec<_>>());
     let report = &run.summary.report;
@@ -288,7 +337,7 @@ async fn what_is_due_together_goes_together() {
 async fn what_may_have_arrived_twice_is_counted() {
     let server = Server::start([Reply::Reset]).await;
 
-    let run = run(server.options(), 3).await;
+    let run = run(server.settings(), 3).await;
 
     assert_eq!(run.delivered(), [0, 1, 2]);
     assert_eq!(run.summary.report.possible_duplicates, 1);
@@ -299,7 +348,8 @@ async fn no_clock_of_an_endpoint_is_too_absurd_to_connect_to() {
     let time = format!("x-log-time: {}\r\n", i64::MIN);
     let server = Server::start([answer(200, &time, "[]")]).await;
 
-    let connected = connect(&server.options()).await.unwrap();
+    let Settings { options, destination } = server.settings();
+    let connected = connect(&options, &destination).await.unwrap();
 
     assert!(connected.clock_offset_seconds.unwrap() < 0);
 }
@@ -314,18 +364,20 @@ async fn what_found_no_connection_has_not_arrived() {
         stream.write_all(b"HTTP/1.1 400 X\r\n\r\n").await.unwrap();
         std::future::pending::<()>().await;
     });
-    let request = |options: &Options| request::put_logs(options, &[batch(0)], None, 0);
-    let arrived = async |options: Options| {
-        let answer = Client::new(&options).unwrap().send(request(&options)).await;
+    let arrived = async |Settings { options, destination }| {
+        let request = request::put_logs(&destination, &[batch(0)], None, 0);
+        let client = Client::new(&options, &[destination]).unwrap();
+        let answer = client.send(request).await;
         answer.unwrap_err().may_have_arrived()
     };
-    let elsewhere = |tls, host: &str, port| Options {
-        endpoint: Endpoint { tls, host: host.to_owned(), port },
-        request_timeout: Duration::from_secs(15),
-        ..server.options()
+    let elsewhere = |tls, host: &str, port| {
+        let mut settings = server.settings();
+        settings.options.request_timeout = Duration::from_secs(15);
+        settings.destination.endpoint = Endpoint { tls, host: host.to_owned(), port };
+        settings
     };
 
-    assert!(arrived(server.options()).await, "closed without an answer");
+    assert!(arrived(server.settings()).await, "closed without an answer");
     assert!(!arrived(elsewhere(true, "127.0.0.1", no_tls_port)).await, "no TLS there");
     assert!(!arrived(elsewhere(false, "127.0.0.1", 1)).await, "nobody there");
     assert!(!arrived(elsewhere(false, "a.name.invalid", 80)).await, "no such name");
@@ -336,7 +388,7 @@ async fn server_errors_are_tried_again_with_the_same_body() {
     let busy = r#"{"errorCode":"ServerBusy","errorMessage":"later"}"#;
     let server = Server::start([answer(500, "", ""), answer(503, "", busy)]).await;
 
-    let run = run(server.options(), 1).await;
+    let run = run(server.settings(), 1).await;
 
     assert_eq!(run.delivered(), [0]);
     assert_eq!(run.failures(), [("server", 2)]);
@@ -349,7 +401,7 @@ async fn server_errors_are_tried_again_with_the_same_body() {
 async fn connections_cut_before_the_answer_are_tried_again() {
     let server = Server::start([Reply::Reset, Reply::Reset]).await;
 
-    let run = run(server.options(), 3).await;
+    let run = run(server.settings(), 3).await;
 
     assert_eq!(run.delivered(), [0, 1, 2]);
     assert_eq!(run.failures(), [("network", 2)]);
@@ -359,7 +411,7 @@ async fn connections_cut_before_the_answer_are_tried_again() {
 async fn a_200_without_a_request_id_is_no_acknowledgement() {
     let server = Server::start([stranger(200, ""), stranger(302, "Location: /login\r\n")]).await;
 
-    let run = run(server.options(), 1).await;
+    let run = run(server.settings(), 1).await;
 
     assert_eq!(run.delivered(), [0]);
     assert_eq!(run.failures(), [("unverified", 2)]);
@@ -370,9 +422,10 @@ async fn a_200_without_a_request_id_is_no_acknowledgement() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_200_without_a_request_id_will_do_where_nobody_verifies() {
     let server = Server::start([stranger(200, "")]).await;
-    let options = Options { verify_response: false, ..server.options() };
+    let mut settings = server.settings();
+    settings.options.verify_response = false;
 
-    let run = run(options, 1).await;
+    let run = run(settings, 1).await;
 
     assert_eq!(run.delivered(), [0]);
     assert_eq!(run.summary.report.attempts, 1);
@@ -382,7 +435,7 @@ async fn a_200_without_a_request_id_will_do_where_nobody_verifies() {
 async fn an_endpoint_that_hangs_is_given_its_time_and_tried_again() {
     let server = Server::start([Reply::Hang]).await;
 
-    let run = run(server.options(), 1).await;
+    let run = run(server.settings(), 1).await;
 
     assert_eq!(run.delivered(), [0]);
     assert_eq!(run.failures(), [("network", 1)]);
@@ -393,9 +446,9 @@ async fn an_address_where_nobody_listens_is_a_network_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let mut options = Server::start([]).await.options();
-    options.endpoint.port = port;
-    let (mut collector, sender) = start(options);
+    let mut settings = Server::start([]).await.settings();
+    settings.destination.endpoint.port = port;
+    let (mut collector, sender) = start(settings);
     collector.push(batch(0));
 
     let summary = sender.run(tokio::time::sleep(Duration::from_millis(300))).await;
@@ -410,7 +463,7 @@ async fn content_refused_for_good_comes_back_and_the_rest_goes_on() {
     let invalid = r#"{"errorCode":"PostBodyInvalid","errorMessage":"no such thing"}"#;
     let server = Server::start([answer(400, "", invalid)]).await;
 
-    let run = run(server.options(), 3).await;
+    let run = run(server.settings(), 3).await;
 
     assert_eq!(run.delivered(), [1, 2]);
     let Outcome::Refused { batch, refusal } = &run.acks[0].outcome else { panic!() };
@@ -427,7 +480,7 @@ async fn a_complaint_about_the_date_sets_the_clock_and_is_answered_at_once() {
     let headers = format!("x-log-time: {server_time}\r\n");
     let server = Server::start([answer(400, &headers, expired)]).await;
 
-    let run = run(server.options(), 2).await;
+    let run = run(server.settings(), 2).await;
 
     assert_eq!(run.delivered(), [0, 1]);
     assert_eq!(run.failures(), [("clock", 1)]);
@@ -442,7 +495,7 @@ async fn a_complaint_about_the_date_sets_the_clock_and_is_answered_at_once() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_connection_closed_while_idle_costs_no_failure() {
     let server = Server::start([Reply::AcceptAndClose, Reply::AcceptAndClose]).await;
-    let (mut collector, sender) = start(server.options());
+    let (mut collector, sender) = start(server.settings());
     let work = async {
         let mut delivered = 0;
         for id in 0..3 {
@@ -465,8 +518,9 @@ async fn a_connection_closed_while_idle_costs_no_failure() {
 #[tokio::test(flavor = "current_thread")]
 async fn giving_up_cuts_off_what_is_under_way() {
     let server = Server::start([Reply::Hang]).await;
-    let options = Options { request_timeout: Duration::from_secs(60), ..server.options() };
-    let (mut collector, sender) = start(options);
+    let mut settings = server.settings();
+    settings.options.request_timeout = Duration::from_secs(60);
+    let (mut collector, sender) = start(settings);
     (0..3).for_each(|id| collector.push(batch(id)));
     collector.close();
 
@@ -482,8 +536,9 @@ async fn a_missing_credentials_file_is_waited_for_without_a_request() {
     let server = Server::start([]).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key.json");
-    let credentials = CredentialsSource::File(path.clone());
-    let (mut collector, sender) = start(Options { credentials, ..server.options() });
+    let mut settings = server.settings();
+    settings.destination.credentials = CredentialsSource::File(path.clone());
+    let (mut collector, sender) = start(settings);
     collector.push(batch(0));
     collector.close();
     let late = async {
@@ -504,8 +559,8 @@ async fn a_missing_credentials_file_is_waited_for_without_a_request() {
 async fn connect_tells_whether_delivery_would_work() {
     let missing = r#"{"errorCode":"LogStoreNotExist","errorMessage":"no orders"}"#;
     let server = Server::start([accept(), answer(404, "", missing), stranger(200, "")]).await;
-    let options = server.options();
-    let ask = async || connect(&options).await;
+    let Settings { options, destination } = server.settings();
+    let ask = async || connect(&options, &destination).await;
 
     let connected = ask().await.unwrap();
     assert_eq!(connected.request_id.as_deref(), Some("5F3A"));

@@ -4,7 +4,7 @@
 //!
 //! | rule | the original | the suspect | then |
 //! |---|---|---|---|
-//! | alibi | its bytes went away before the suspect was born, unless that is compressed; or the suspect was last written to before the original was made | any | no copy |
+//! | alibi | its bytes went away before the suspect was born, unless that is compressed; or the suspect is not compressed, and was last written to before the original was made | any | no copy |
 //! | place | | stands where the original stood last | no copy |
 //! | proof | see [`judge::is_proof_for`](super::catalog::judge::is_proof_for) | has fewer equal bytes than its name asks for | no copy |
 //! | nearest first | several | | open ones before closed ones, kin before strangers, near before far, those with more equal bytes first |
@@ -118,8 +118,10 @@ impl<O: Os> Suspect<'_, O> {
     /// the last where the file stood; it was made at `born`, and its bytes had gone away by `gone_at`.
     fn relation(&self, names: &[&Path], born: i64, gone_at: i64) -> Option<Relation> {
         let (configured, real) = (names.first()?, names.last()?);
-        let has_alibi = !judge::is_older(self.stat.modified, born)
-            && judge::has_alibi(self.stat.born, gone_at, self.reader.is_unpacked());
+        let is_compressed = self.reader.is_unpacked();
+        // logrotate gives an archive the time of the log, whose copy was made later.
+        let is_older = !is_compressed && judge::is_older(self.stat.modified, born);
+        let has_alibi = !is_older && judge::has_alibi(self.stat.born, gone_at, is_compressed);
         let kin = names::kin(self.place, names).filter(|_| has_alibi)?;
         let distance = names::distance(self.place, real);
         // A directory for generations holds no log of the name that they had.

@@ -44,13 +44,9 @@ pub mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Which files to read and how.
+/// How to find files and how to read them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Absolute glob patterns of files; `**` allowed.
-    pub paths: Vec<String>,
-    /// Absolute glob patterns of files to leave out.
-    pub exclude: Vec<String>,
     /// Directories that links may lead to; if there are none, what the patterns link to at first
     /// sight.
     pub link_roots: Vec<PathBuf>,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::catalog::judge::{self, Stat};
 use crate::base::fingerprint::Fingerprint;
-use crate::base::span::{FileKey, Span};
+use crate::base::span::{CollectionId, FileKey, Span, StreamKey};
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::watermark::Watermark;
 
@@ -81,6 +81,8 @@ impl State {
 /// A file that was just opened, and where to go on in it.
 #[derive(Clone, Debug)]
 pub struct Opened {
+    /// The collection for which the file is read.
+    pub collection: CollectionId,
     /// Path as configured, links not resolved.
     pub path: Arc<Path>,
     /// Where the file really is.
@@ -533,16 +535,24 @@ impl Registry {
         self.ended.remove(&file).map_or(0, |ended| ended.skipped.left_bytes)
     }
 
-    /// The watermark of an incarnation, ended or not.
-    pub fn watermark_mut(&mut self, file: FileKey) -> Option<&mut Watermark> {
+    /// The stream of an incarnation, ended or not.
+    #[must_use]
+    pub fn stream(&self, file: FileKey) -> Option<StreamKey> {
+        let tracked = self.files.get(&file).or_else(|| self.ended.get(&file))?;
+        Some(tracked.stream(file))
+    }
+
+    /// The watermark of a stream, ended or not.
+    pub fn watermark_mut(&mut self, stream: StreamKey) -> Option<&mut Watermark> {
+        let StreamKey { file, collection } = stream;
         let tracked = self.files.get_mut(&file).or_else(|| self.ended.get_mut(&file))?;
-        Some(&mut tracked.watermark)
+        (tracked.opened.collection == collection).then_some(&mut tracked.watermark)
     }
 
     /// Takes an acknowledgement of so many records of a sealed span. Returns how many bytes are
     /// acknowledged by that for the first time, and whether the watermark moved.
     pub fn on_ack(&mut self, span: Span, records: u32) -> (u64, bool) {
-        let Some(watermark) = self.watermark_mut(span.file) else { return (0, false) };
+        let Some(watermark) = self.watermark_mut(span.stream) else { return (0, false) };
         let before = watermark.acked_bytes();
         let is_moved = watermark.on_ack(span, records);
         (watermark.acked_bytes() - before, is_moved)
@@ -722,6 +732,12 @@ impl Tracked {
         is_read && self.watermark.offset() == self.read_offset
     }
 
+    /// The stream of the file, which has this key.
+    #[must_use]
+    pub fn stream(&self, file: FileKey) -> StreamKey {
+        StreamKey { file, collection: self.opened.collection }
+    }
+
     /// What a checkpoint remembers of the file.
     #[must_use]
     pub fn checkpoint(&self, unix: u64) -> Checkpoint {
@@ -766,6 +782,7 @@ mod tests {
 
     fn opened(inode: u64, offset: u64) -> Opened {
         Opened {
+            collection: CollectionId(0),
             path: Path::new("/share/logs/app.log").into(),
             resolved: Path::new("/data/pod/logs/app.log").into(),
             device: 1,
@@ -781,8 +798,25 @@ mod tests {
         Stat { device: 1, inode: 7, size, links, modified: Some(1), ..Stat::default() }
     }
 
+    fn stream(file: FileKey) -> StreamKey {
+        StreamKey { file, collection: CollectionId(0) }
+    }
+
     fn none() -> Fingerprint {
         Fingerprint::default()
+    }
+
+    #[test]
+    fn an_acknowledgement_moves_the_watermark_of_its_own_stream() {
+        let mut registry = Registry::default();
+        let file = registry.open(opened(7, 0), crate::base::clock::now(), 0);
+        let span = Span::new(registry.stream(file).unwrap(), 0, 5);
+        registry.watermark_mut(span.stream).unwrap().on_sealed(span, 1, none(), 0);
+        let collection = CollectionId(1);
+        let other = Span { stream: StreamKey { collection, ..span.stream }, ..span };
+
+        assert_eq!(registry.on_ack(other, 1), (0, false));
+        assert_eq!(registry.on_ack(span, 1), (5, true));
     }
 
     #[test]
@@ -901,7 +935,7 @@ mod tests {
         assert_eq!(registry.get(file).unwrap().state, State::Deleted);
         assert_eq!(registry.closable(later), []);
         registry.on_read(file, 5, none(), true, false);
-        let span = Span::new(file, 0, 5);
+        let span = Span::new(stream(file), 0, 5);
         registry.get_mut(file).unwrap().watermark.on_sealed(span, 1, none(), 0);
         assert_eq!(registry.closable(later), []);
         registry.get_mut(file).unwrap().watermark.on_ack(span, 1);
@@ -919,7 +953,7 @@ mod tests {
         for (number, seconds) in [(1, 75), (2, 150), (3, 160)] {
             registry.on_stat(file, &stat(number, u64::from(seconds < 150)), at(seconds));
             registry.on_read(file, number, none(), true, false);
-            let span = Span::new(file, number - 1, number);
+            let span = Span::new(stream(file), number - 1, number);
             let watermark = &mut registry.get_mut(file).unwrap().watermark;
             watermark.on_sealed(span, 1, none(), 0);
             watermark.on_ack(span, 1);
@@ -967,8 +1001,8 @@ mod tests {
         registry.on_stat(file, &stat(100, 1), now);
         assert_eq!(registry.on_verified(file, 100), 90);
         registry.on_read(file, 60, none(), false, false);
-        let span = Span::new(file, 10, 60);
-        registry.watermark_mut(file).unwrap().on_sealed(span, 1, none(), 5);
+        let span = Span::new(stream(file), 10, 60);
+        registry.watermark_mut(span.stream).unwrap().on_sealed(span, 1, none(), 5);
         registry.get_mut(file).unwrap().skipped.hole_bytes = 5;
         registry.on_stat(file, &stat(130, 1), now);
 

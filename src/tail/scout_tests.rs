@@ -159,8 +159,11 @@ fn files_of_one_directory_under_two_paths_are_found_together() {
 /// A search lets others have their turn with each name.
 #[test]
 fn a_search_pulses_with_each_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, below) = (dir.path().join("app.log"), dir.path().join("below"));
+    let root = tempfile::tempdir().unwrap();
+    // Around it nothing of other tests is met.
+    let dir = root.path().join("data/pod/logs");
+    let (path, below) = (dir.join("app.log"), dir.join("below"));
+    fs::create_dir_all(&dir).unwrap();
     fs::write(&path, "one\n").unwrap();
     let known = saved(&path, "one\n", 4);
     // As long as it is open, no other file gets its inode number.
@@ -168,7 +171,7 @@ fn a_search_pulses_with_each_name() {
     fs::remove_file(&path).unwrap();
     fs::create_dir(&below).unwrap();
     for number in 0..100 {
-        fs::write(dir.path().join(format!("{number}.log")), "").unwrap();
+        fs::write(dir.join(format!("{number}.log")), "").unwrap();
         fs::write(below.join(format!("{number}.log")), "").unwrap();
     }
     let mut seeker = Anywhere::new(vec![known]);

@@ -114,7 +114,7 @@ fn is_missing_only(pod: &Pod, may_be: &[usize]) -> bool {
 /// the copy that it has open was `old/app.log.1`, and what it finds is `old/app.log.2.gz`.
 #[test]
 fn f44_a_copy_that_is_renamed_and_compressed_at_once_is_not_shipped_again() {
-    each(&pairs(&[10, 100], &Meanwhile::BLIND), |&(lines, how)| {
+    each(&pairs(&[20, 100], &Meanwhile::BLIND), |&(lines, how)| {
         let (mut pod, log, mut writer, mut agent) = delivered_pod("share/logs/**/*");
         let old = log.with_file_name("old").join("app.log");
         fs::create_dir(old.parent().unwrap()).unwrap();

@@ -66,6 +66,8 @@ mod nuls;
 mod olddir;
 /// The endpoint is away, slow, or answers into the void: N01, N04, N09, N15, N17, N18.
 mod outage;
+/// Checkpoints of this collection, of another one, and of nobody.
+mod owners;
 /// `logferry parked`.
 mod parked;
 /// Paths of another user (L16), as the image's user meets them.

@@ -90,6 +90,7 @@ fn show_says_why_and_shows_the_lines_escaped() {
         r"bad \u{1b}[2J \xff",
         "PostBodyInvalid: ",
         "project test-project, logstore app-log",
+        "collection    default",
         "tag           __path__=",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");

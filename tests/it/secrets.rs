@@ -132,9 +132,10 @@ fn s05_secrets_are_in_no_debug_form_and_no_panic() {
     let config = config::load(&env, &Flags::new()).expect("good settings");
 
     let shown = format!("{config:?}\n{config:#?}");
-    let client = logferry::send::http::Client::new(&config.send).expect("a client");
+    let destinations = config.plan.destinations();
+    let client = logferry::send::http::Client::new(&config.send, destinations).expect("a client");
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        panic!("{:?} {:?} {client:?}", config.send, config.send.credentials)
+        panic!("{:?} {:?} {client:?}", config.send, destinations[0].credentials)
     }));
     let said = panic.expect_err("it panics").downcast::<String>().expect("a text");
 

@@ -115,7 +115,7 @@ impl Agent {
             machine.ledger.on_sealed(&batch, self.life, &machine.disk);
             let span = batch.span;
             machine.note("seal", [batch.id.0, span.start, span.end], |_| {
-                format!("{} of {}", batch.path, batch.span.file.0)
+                format!("{} of {}", batch.path, batch.span.stream.file.0)
             });
             self.dispatch.on_batch(batch);
         }

@@ -298,7 +298,7 @@ impl Ledger {
         let Some(text) = self.source(batch, life, &group, disk) else {
             return self.fail(|| format!("{name} says what was never written"));
         };
-        self.follow_twin(life, batch.span.file, text, disk);
+        self.follow_twin(life, batch.span.stream.file, text, disk);
         let name = format!("{name}, text {text}");
         self.check_cuts(batch, &group, &disk.texts[text], &name);
         self.check_limits(batch, &group, &name);
@@ -307,7 +307,7 @@ impl Ledger {
         let is_right_path =
             account.paths.contains(&*batch.path) || account.others.contains(&*batch.path);
         self.check(is_right_path, || format!("{name} has a path that never led to it"));
-        let is_new = self.accounts[text].keys.insert(batch.span.file);
+        let is_new = self.accounts[text].keys.insert(batch.span.stream.file);
         if is_new && start > 0 && std::mem::take(&mut self.accounts[text].is_moved) {
             self.counts.moved_resumed += 1;
         }
@@ -341,7 +341,7 @@ impl Ledger {
         disk: &Disk,
     ) -> Option<TextId> {
         let (start, end) = (batch.span.start, batch.span.end);
-        let known = self.streams.get(&(life, batch.span.file)).map(|stream| stream.text);
+        let known = self.streams.get(&(life, batch.span.stream.file)).map(|stream| stream.text);
         let holds = |text: &TextId| carries(&disk.texts[*text].bytes, start, end, group);
         if let Some(known) = known.filter(|known| holds(known) || !is_twin(disk, *known)) {
             return Some(known).filter(holds);
@@ -380,7 +380,7 @@ impl Ledger {
         let is_of = |id: &BatchId| {
             let facts = &self.facts[&(life, *id)];
             let lines = batch.first..batch.first + batch.lines;
-            facts.file == batch.span.file
+            facts.file == batch.span.stream.file
                 && facts.start == batch.span.start
                 && facts.lines.start <= lines.start
                 && lines.end <= facts.lines.end
@@ -470,7 +470,7 @@ impl Ledger {
         let Some((prefix, number)) = id.split_once('-') else {
             return self.fail(|| format!("{name} has the pack id {id:?}"));
         };
-        let stream = self.streams.entry((life, batch.span.file)).or_insert_with(|| Stream {
+        let stream = self.streams.entry((life, batch.span.stream.file)).or_insert_with(|| Stream {
             prefix: prefix.to_owned(),
             next: 0,
             text,
@@ -806,7 +806,7 @@ impl Facts {
             safe_lines: BTreeSet::new(),
             done_lines: 0,
             text,
-            file: batch.span.file,
+            file: batch.span.stream.file,
             start: batch.span.start,
             end: batch.span.end,
             stored: 0,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use logferry::base::sealed::{Refusal, SealedBatch};
 use logferry::checkpoint::format::{self, Checkpoint};
 use logferry::checkpoint::keep::Keep;
-use logferry::checkpoint::parked::Destination;
+use logferry::plan::Plan;
 use rustix::io::Errno;
 
 /// The start of every world, in nanoseconds since 1970.
@@ -142,13 +142,7 @@ impl Keep for Keeper {
         !self.has_saved
     }
 
-    fn park(
-        &mut self,
-        batch: &SealedBatch,
-        _: &Destination,
-        _: &Refusal,
-        _: u64,
-    ) -> io::Result<PathBuf> {
+    fn park(&mut self, batch: &SealedBatch, _: &Plan, _: &Refusal, _: u64) -> io::Result<PathBuf> {
         let mut machine = self.system.0.borrow_mut();
         let machine = &mut *machine;
         Self::write(machine)?;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use logferry::base::fingerprint::{HEAD_BYTES_MAX, TAIL_BYTES_MAX};
-use logferry::checkpoint::parked::Destination;
 use logferry::collector::{self, stopping};
 use logferry::enrich::{Host, TagPlan};
 use logferry::line::split::lookahead;
+use logferry::plan::{Destination, Plan};
+use logferry::send::{CredentialsSource, Endpoint, Signature};
 use logferry::{batch, limit, tail};
 use logferry_wire::Compression;
 
@@ -18,6 +19,7 @@ use crate::invariants::Bounds;
 #[derive(Clone)]
 pub struct Options {
     pub bounds: Bounds,
+    pub compression: Compression,
     pub paths: Vec<String>,
     pub read_linger: Duration,
     pub partial_line_timeout: Duration,
@@ -38,9 +40,9 @@ pub fn options(rng: &mut fastrand::Rng, ground: &Ground) -> Options {
         batch_bytes: rng.usize(300..3000),
         batch_lines: rng.u32(1..40),
         batch_linger: Duration::from_millis(rng.u64(20..2000)),
-        compression: compressions[rng.usize(..3)],
         topic: String::new(),
     };
+    let compression = compressions[rng.usize(..3)];
     let bounds = Bounds {
         batch,
         line_bytes_max,
@@ -49,6 +51,7 @@ pub fn options(rng: &mut fastrand::Rng, ground: &Ground) -> Options {
     };
     Options {
         bounds,
+        compression,
         paths: vec![ground.written()],
         read_linger: Duration::from_millis(rng.u64(10..300)),
         partial_line_timeout: Duration::from_millis(rng.u64(200..5000)),
@@ -68,15 +71,19 @@ pub fn collector_options(options: &Options, flaw: Option<Flaw>) -> collector::Op
     let bounds = &options.bounds;
     let host = Host { name: b"pod".to_vec(), address: "10.0.0.1".to_owned() };
     let keeps_rests = flaw == Some(Flaw::KeepsRests);
+    // What the simulation has for a service asks for no name and no key.
     let destination = Destination {
+        endpoint: Endpoint { tls: false, host: "e".to_owned(), port: 80 },
         project: "p".to_owned(),
         logstore: "l".to_owned(),
-        endpoint: "http://e".to_owned(),
+        credentials: CredentialsSource::Unsigned,
+        signature: Signature::V1,
+        compression: options.compression,
+        exactly_once: false,
     };
     collector::Options {
+        plan: Plan::flat(options.paths.clone(), Vec::new(), destination).into(),
         tail: tail::Options {
-            paths: options.paths.clone(),
-            exclude: Vec::new(),
             link_roots: Vec::new(),
             read_linger: options.read_linger,
             line_bytes_max: bounds.line_bytes_max,
@@ -103,9 +110,7 @@ pub fn collector_options(options: &Options, flaw: Option<Flaw>) -> collector::Op
             sends_partial_lines: false,
             exit_when: None,
         },
-        destination,
         shard_hash_keys: Vec::new(),
-        once: None,
-        collection: "default".into(),
+        concurrency_max: options.concurrency_max,
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logferry::base::sealed::{BatchId, Outcome, Refusal, Route, SealedBatch};
-use logferry::base::span::{FileKey, Span};
+use logferry::base::sealed::{BatchId, DestinationId, Outcome, Refusal, Route, SealedBatch};
+use logferry::base::span::{CollectionId, FileKey, Span, StreamKey};
 use logferry::send::backoff::PAUSE_MAX;
 use logferry::send::dispatch::{Dispatch, Load};
 use logferry::send::queue::Together;
@@ -21,9 +21,11 @@ const CONCURRENCY: usize = 8;
 const LATENCY: Duration = Duration::from_millis(50);
 
 fn batch(id: u64) -> SealedBatch {
+    let stream = StreamKey { file: FileKey(0), collection: CollectionId(0) };
     SealedBatch {
         id: BatchId(id),
-        span: Span::new(FileKey(0), id * 10, id * 10 + 10),
+        span: Span::new(stream, id * 10, id * 10 + 10),
+        destination: DestinationId(0),
         path: Arc::from("/share/logs/app.log"),
         payload: Arc::from([0; 5].as_slice()),
         compression: Compression::None,

@@ -16,6 +16,8 @@ fn is_down_and_up_again_on_the_same_port_with_the_same_store() {
     mock.stop();
     let error = put(b"meanwhile").send(address).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    let other = tokio::net::TcpSocket::new_v4().unwrap().bind(address).unwrap_err();
+    assert_eq!(other.kind(), io::ErrorKind::AddrInUse, "its port is kept");
     mock.resume().unwrap();
     assert_eq!(mock.address(), address);
     assert_eq!(put(b"after").code(address), "");

@@ -16,6 +16,7 @@ pub use self::pieces::Error;
 
 use self::pieces::Pieces;
 use crate::base::exit::ExitCode;
+use crate::plan::Destination;
 use crate::send;
 
 /// What to do with what is set aside, on disk.
@@ -60,9 +61,10 @@ pub async fn send_again(
     ids: &[String],
     state_dir: &Path,
     options: send::Options,
+    destination: Destination,
     out: &mut impl Write,
 ) -> Result<ExitCode, Error> {
-    replay::run(&Pieces::open(state_dir)?, ids, options, out).await
+    replay::run(&Pieces::open(state_dir)?, ids, (options, destination), out).await
 }
 
 fn drop_pieces(

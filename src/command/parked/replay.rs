@@ -12,6 +12,7 @@ use super::pieces::{Error, Pieces};
 use crate::base::exit::ExitCode;
 use crate::base::sealed::{Refusal, SealedBatch};
 use crate::batch::rewrite;
+use crate::plan::Destination;
 use crate::send;
 use crate::send::replay::{Replay, Replayed};
 use logferry_wire::Compression;
@@ -36,11 +37,12 @@ enum Ended {
 pub(super) async fn run(
     pieces: &Pieces<'_>,
     ids: &[String],
-    options: send::Options,
+    (options, destination): (send::Options, Destination),
     out: &mut impl Write,
 ) -> Result<ExitCode, Error> {
     let ids = if ids.is_empty() { pieces.ids()? } else { pieces.expect_known(ids)? };
-    let mut replay = Replay::new(options).map_err(|error| Error::Client(error.to_string()))?;
+    let mut replay =
+        Replay::new(options, destination).map_err(|error| Error::Client(error.to_string()))?;
     let mut left = Vec::new();
     let mut is_stuck = false;
     for id in &ids {
@@ -78,7 +80,7 @@ async fn replay_one(pieces: &Pieces<'_>, id: &str, replay: &mut Replay) -> Ended
         Ok(None) => return Ended::Left("removed by somebody meanwhile".to_owned()),
         Err(reason) => return Ended::Left(format!("its file is damaged: {reason}")),
     };
-    replay.set_destination(&piece.header.project, &piece.header.logstore);
+    replay.set_logstore(&piece.header.project, &piece.header.logstore);
     let mut batch = piece.batch;
     let mut pause = PAUSE;
     let mut attempt = 1;

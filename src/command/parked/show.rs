@@ -27,7 +27,7 @@ pub(super) fn run(pieces: &Pieces<'_>, id: &str, out: &mut impl Write) -> Result
 }
 
 fn print_header(id: &str, piece: &Piece, out: &mut impl Write) -> Result<(), Error> {
-    let Header { project, logstore, endpoint, path, start, end, .. } = &piece.header;
+    let Header { project, logstore, endpoint, collection, path, start, end, .. } = &piece.header;
     let Header { first, lines, raw_bytes, compression, code, message, parked_unix, .. } =
         &piece.header;
     let reason = match (code.as_str(), message.as_str()) {
@@ -40,11 +40,14 @@ fn print_header(id: &str, piece: &Piece, out: &mut impl Write) -> Result<(), Err
         ("set aside", format!("{set_aside} (Unix time {parked_unix})")),
         ("refused with", reason),
         ("meant for", format!("project {project}, logstore {logstore}, {endpoint}")),
+        ("collection", collection.clone()),
         ("file", path.clone()),
         ("bytes", format!("{start} to {end}, of these the records from {first} on")),
         ("records", format!("{lines}, {}, sent as {compression}", size((*raw_bytes).into()))),
     ] {
-        writeln!(out, "{name:<13} {}", printable(&value))?;
+        if !value.is_empty() {
+            writeln!(out, "{name:<13} {}", printable(&value))?;
+        }
     }
     Ok(())
 }

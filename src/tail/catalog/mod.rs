@@ -689,7 +689,8 @@ impl Catalog {
         let number =
             self.find_unread((done.device, done.inode), &done.resolved).unwrap_or_else(|| {
                 let (names, inode) = ((&*done.path, &*done.resolved), (done.device, done.inode));
-                self.insert(Entry::new(unread(names, inode, done.born, done.seen_unix)))
+                let waiting = unread(names, inode, done.born, done.seen_unix);
+                self.insert(Entry::new(Checkpoint { owner: done.owner.clone(), ..waiting }))
             });
         if let Some(entry) = self.entries.get_mut(&number) {
             // Its original has what it holds.

@@ -2,17 +2,29 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use logferry_mock::Entry;
 
 use super::{Agent, Pod, run, wait_for};
 
-/// An address that nothing listens on at the moment.
+/// An address of this machine that nobody listens on. Each is given out once, and none of them is among
+/// those that the kernel gives to whoever asks for any: until it is used, another scenario could get it.
 pub(crate) fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").to_string()
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Two runs of the tests at once begin in different places.
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + number % (PORTS.end - PORTS.start);
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Status code and body of a GET; 0 and nothing where nobody listens.
