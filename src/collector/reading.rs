@@ -152,13 +152,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(false)
     }
 
-    /// Whether the original of a copy still has all the bytes that the copy has.
-    fn holds_all_of(&self, copy: &CopyOf) -> bool {
-        let Source::Open(original) = copy.of else { return true };
-        let original = self.registry.get(original);
-        copy.is_untouched || original.is_some_and(|one| one.state == State::Deleted)
-    }
-
     /// Drops the stages of a file: no more bytes of it come to them.
     pub(super) fn drop_stages(&mut self, file: FileKey) {
         if let Some(stream) = self.registry.stream(file) {
