@@ -24,7 +24,7 @@ use crate::tail::catalog::judge::{self, Stat};
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::gzip;
 use crate::tail::os::Os;
-use crate::tail::reader::Reader;
+use crate::tail::reader::{self, Reader};
 use crate::tail::registry::{Change, State, Tracked};
 
 impl<O: Os, K: Keep> Collector<O, K> {
@@ -96,7 +96,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let saved = match origin {
             Ok(Origin::Known(saved)) => Some(saved),
             // More may stand in it than was read of its original, which is known when that has ended.
-            Ok(Origin::CopyOf(suspect)) if is_nameless && !self.holds_all_of(&suspect) => {
+            Ok(Origin::CopyOf(suspect)) if is_nameless && !self.holds_all_of(&suspect, &reader) => {
                 self.readers.insert(file, reader);
                 self.aside.on_unacknowledged();
                 return Ok(false);
@@ -154,10 +154,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
     }
 
     /// Whether the original of a copy still has all the bytes that the copy has.
-    fn holds_all_of(&self, copy: &CopyOf) -> bool {
+    fn holds_all_of(&self, copy: &CopyOf, reader: &Reader<O::File>) -> bool {
         let Source::Open(original) = copy.of else { return true };
-        let original = self.registry.get(original);
-        copy.is_untouched || original.is_some_and(|one| one.state == State::Deleted)
+        let has_all = |one| reader::is_copy_so_far(reader, one).unwrap_or(false);
+        copy.is_untouched || self.readers.get(&original).is_some_and(has_all)
     }
 
     /// Drops the stages of a file: no more bytes of it come to them.
