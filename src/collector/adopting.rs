@@ -158,6 +158,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
+    /// Notes that what was found in the place of a known file is another one.
+    fn note_unfound(&mut self, saved: &Checkpoint) {
+        if let Some(saved) = self.catalog.remove(saved) {
+            self.catalog.put_unfound(saved);
+        }
+    }
+
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
         let permission = self.patterns.permits(&self.os, &saved.path, path);
         if permission != Permission::Granted {
@@ -167,13 +174,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(&self.os, path)?;
         let stat = reader.stat()?;
-        if self.registry.find(stat.device, stat.inode).is_some() {
-            // It is open as another file.
-            let saved = self.catalog.remove(saved);
-            saved.into_iter().for_each(|saved| self.catalog.put_unfound(saved));
-            return Ok(());
-        }
-        if !stat.is_file {
+        if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
+            self.note_unfound(saved);
             return Ok(());
         }
         let told = reader.whereabouts(&self.os, path)?;
@@ -188,16 +190,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
         let doubted = self.catalog.doubted((saved.device, saved.inode));
-        let claimed = reader.stat()?;
-        let claimed = scout::claim(&mut self.catalog, &self.os, &saved.path, &reader, claimed)?;
-        if let Some((found, _)) = claimed.as_ref().filter(|(found, _)| found != saved) {
+        let text = reader.stat()?;
+        let claimed = scout::claim(&mut self.catalog, &self.os, &saved.path, &reader, text)?;
+        if let Some((found, how)) = claimed.as_ref().filter(|(found, _)| found != saved) {
             // The file that has the inode is known as another one, or better than by this.
             if let Some(saved) = self.catalog.remove(saved)
                 && !(is_unread(&saved) && judge::is_born_with(&saved, stat.born))
             {
                 self.catalog.put_unfound(saved);
             }
-            if found.is_done && found.offset == reader.stat()?.size {
+            if *how == Match::Resume && found.is_done && found.offset == text.size {
                 self.catalog.put_back(found.clone());
                 return Ok(());
             }
@@ -269,7 +271,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 {
                     Ok(Origin::New) => (found.path.clone(), None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
-                    Ok(Origin::Overwritten) => return Ok(()),
+                    Ok(Origin::Overwritten) => {
+                        self.on_rewritten(path, found, &stat);
+                        return Ok(());
+                    }
                     Ok(waits) => {
                         // Until then only this leads here. Of the old text a copy can be met.
                         let waiting = self.waiting(&found.path, &resolved, &stat);
@@ -292,7 +297,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 self.catalog.put_unfound(found);
                 return Ok(());
             }
-            None => return Ok(()),
+            None => {
+                self.note_unfound(saved);
+                return Ok(());
+            }
         };
         let begun = self.begin(configured, resolved, reader, found, State::Rotated, now);
         match (rewritten, &begun) {

@@ -8,8 +8,8 @@
 //! | place | | stands where the original stood last | no copy |
 //! | proof | see [`judge::is_proof_for`](super::catalog::judge::is_proof_for) | has fewer equal bytes than its name asks for | no copy |
 //! | nearest first | several | | open ones before closed ones, kin before strangers, near before far, those with more equal bytes first |
-//! | compressed original | open and compressed, of the same head | has the name of a kin | it waits |
-//! | copy so far | open; has all bytes of the suspect | has the name of a kin | it is a copy as long as the original is not touched |
+//! | compressed original | open and compressed, of the same head | has the name of a generation | it waits |
+//! | copy so far | open; has all bytes of the suspect | has the name of a generation, or that of another one and a whole head and tail | it is a copy as long as the original is not touched |
 //! | lost bytes | open, and has the bytes no more that were read of it | has them, up to where a reading ended | it is a copy |
 //! | under way | ended, and not all of it is acknowledged | has its bytes, or fewer of them, or is compressed and has its head | it is a copy |
 //! | own | not touched | was found to be a file of its own | it is none |
@@ -238,16 +238,21 @@ impl<F: OsFile> Open<'_, F> {
             let is_copy = is_proof(tracked.tail) && is_copy_of_ended(copy, tracked)?;
             return Ok(is_copy.then_some(Standing::Gone));
         };
-        let is_kin = relation.kin != Kin::Stranger;
         // It is read forward only: what may be the same waits for its end.
         if original.is_unpacked() {
+            let is_kin = matches!(relation.kin, Kin::Generation | Kin::Elsewhere);
             if is_kin && head.len > 0 && copy.has_head(head)? {
                 let why = "it waits for a compressed file that may hold the same";
                 return Err(io::Error::other(why));
             }
             return Ok(None);
         }
-        if is_kin && reader::is_copy_so_far(copy, original)? {
+        let is_suspect = match relation.kin {
+            Kin::Generation | Kin::Elsewhere => true,
+            Kin::Sibling => is_proof(tracked.tail),
+            Kin::Stranger => false,
+        };
+        if is_suspect && reader::is_copy_so_far(copy, original)? {
             let is_nameless = tracked.state == State::Deleted;
             let there = if is_nameless { Standing::Nameless } else { Standing::Untouched };
             return Ok(Some(there));
