@@ -158,6 +158,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
+    /// Notes that what was found in the place of a known file is another one.
+    fn note_unfound(&mut self, saved: &Checkpoint) {
+        if let Some(saved) = self.remembered.remove(saved) {
+            self.remembered.put_unfound(saved);
+        }
+    }
+
     fn adopt_one(&mut self, path: &Path, saved: &Checkpoint, now: Instant) -> io::Result<()> {
         let permission = self.patterns.permits(&self.os, &saved.path, path);
         if permission != Permission::Granted {
@@ -168,13 +175,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.make_descriptor_room(now)?;
         let mut reader = Reader::open(&self.os, path)?;
         let stat = reader.stat()?;
-        if self.registry.find(stat.device, stat.inode).is_some() {
-            // It is open as another file.
-            let saved = self.remembered.remove(saved);
-            saved.into_iter().for_each(|saved| self.remembered.put_unfound(saved));
-            return Ok(());
-        }
-        if !stat.is_file {
+        if !stat.is_file || self.registry.find(stat.device, stat.inode).is_some() {
+            self.note_unfound(saved);
             return Ok(());
         }
         let told = reader.whereabouts(&self.os, path)?;
@@ -187,15 +189,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(());
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-        let claimed = self.remembered.claim(&self.os, &saved.path, &reader, reader.stat()?)?;
-        if let Some((found, _)) = claimed.as_ref().filter(|(found, _)| found != saved) {
+        let text = reader.stat()?;
+        let claimed = self.remembered.claim(&self.os, &saved.path, &reader, text)?;
+        if let Some((found, how)) = claimed.as_ref().filter(|(found, _)| found != saved) {
             // The file that has the inode is known as another one, or better than by this.
             if let Some(saved) = self.remembered.remove(saved)
                 && !(remembered::is_unread(&saved) && judge::is_born_with(&saved, stat.born))
             {
                 self.remembered.put_unfound(saved);
             }
-            if found.is_done && found.offset == reader.stat()?.size {
+            if *how == Match::Resume && found.is_done && found.offset == text.size {
                 self.remembered.put_back(found.clone());
                 return Ok(());
             }
@@ -261,7 +264,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 let (configured, original) = match self.origin_of_unknown(&resolved, &reader) {
                     Ok(Origin::New) => (found.path.clone(), None),
                     Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
-                    Ok(Origin::Overwritten) => return Ok(()),
+                    Ok(Origin::Overwritten) => {
+                        self.on_rewritten(path, found, &stat);
+                        return Ok(());
+                    }
                     Ok(waits) => {
                         // Until then only this leads here. Of the old text a copy can be met.
                         let waiting = self.waiting(&found.path, &resolved, &stat);
@@ -284,7 +290,10 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 self.remembered.put_unfound(found);
                 return Ok(());
             }
-            None => return Ok(()),
+            None => {
+                self.note_unfound(saved);
+                return Ok(());
+            }
         };
         let begun = self.begin(configured, resolved, reader, found, State::Rotated, now);
         match (rewritten, &begun) {

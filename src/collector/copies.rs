@@ -205,14 +205,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 // It is read forward only: what may be the same waits for its end.
                 Some(original) if original.is_unpacked() => {
                     let head = tracked.opened.head;
-                    if kin != Kin::Stranger && head.len > 0 && reader.has_head(head)? {
+                    let is_kin = matches!(kin, Kin::Generation | Kin::Elsewhere);
+                    if is_kin && head.len > 0 && reader.has_head(head)? {
                         let why = "it waits for a compressed file that may hold the same";
                         return Err(io::Error::other(why));
                     }
                 }
                 Some(original) => {
-                    let is_suspect =
-                        needed == Kin::Generation || (kin == Kin::Elsewhere && stat.size > 0);
+                    let is_suspect = match needed {
+                        Kin::Generation => true,
+                        Kin::Elsewhere => stat.size > 0,
+                        Kin::Sibling => is_proof(tracked.tail),
+                        Kin::Stranger => false,
+                    };
                     if is_suspect && reader::is_copy_so_far(reader, original)? {
                         let is_nameless = tracked.state == State::Deleted;
                         let there =

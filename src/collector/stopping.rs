@@ -76,7 +76,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
             self.seal(stream, Reason::Shutdown);
         }
-        if !self.is_acknowledged() || self.finds_more(now) || self.ends_lines() {
+        if !self.is_acknowledged() {
+            return;
+        }
+        // Copies wait for what has ended.
+        self.settle();
+        if self.finds_more(now) || self.ends_lines() {
             return;
         }
         self.handoff.close();

@@ -128,7 +128,8 @@ pub fn is_born_with(saved: &Checkpoint, born: i64) -> bool {
 /// by the name.
 #[must_use]
 pub fn is_same_file(saved: &Checkpoint, born: i64, path: &Path) -> bool {
-    let is_named_so = || kin(path, &[&saved.path, &saved.resolved]) != Some(Kin::Stranger);
+    let kin = || kin(path, &[&saved.path, &saved.resolved]);
+    let is_named_so = || !matches!(kin(), Some(Kin::Sibling | Kin::Stranger));
     is_born_with(saved, born) || is_named_so()
 }
 
@@ -162,7 +163,7 @@ pub fn is_proof_for(kin: Kin, head: Fingerprint, tail: Fingerprint) -> bool {
     match kin {
         // A head of NULs is no head; then a whole tail is the proof.
         Kin::Generation => head.len > 0 || tail.len as usize == TAIL_BYTES_MAX,
-        Kin::Elsewhere | Kin::Stranger => is_whole_proof(head, tail),
+        Kin::Elsewhere | Kin::Sibling | Kin::Stranger => is_whole_proof(head, tail),
     }
 }
 
@@ -301,6 +302,8 @@ mod tests {
             (Kin::Elsewhere, (few, few), false),
             (Kin::Elsewhere, (whole.0, few), false),
             (Kin::Elsewhere, whole, true),
+            (Kin::Sibling, (whole.0, few), false),
+            (Kin::Sibling, whole, true),
             (Kin::Stranger, (few, whole.1), false),
             (Kin::Stranger, whole, true),
         ] {

@@ -61,9 +61,11 @@ pub fn is_generation(name: &[u8], base: &[u8]) -> bool {
 pub enum Kin {
     /// The path is that of a generation of the other file, in the same directory.
     Generation,
-    /// The path is that of a generation of the other file, in another directory; or both are generations of
-    /// the same, and this one is compressed.
+    /// The path is that of a generation of the other file, in another directory.
     Elsewhere,
+    /// Both paths are those of generations of the same, and this one is compressed: it may have had the
+    /// other number before.
+    Sibling,
     /// The names have nothing to do with each other.
     Stranger,
 }
@@ -83,13 +85,12 @@ pub fn kin(path: &Path, known: &[&Path]) -> Option<Kin> {
     let mut names = known.iter().filter_map(|known| known.file_name()).map(OsStr::as_bytes);
     // An app that starts again may write the same to a log of the same name in a directory of its own.
     let is_kin = names.clone().any(is_base);
-    // What is compressed may have had another number before.
     let is_compressed = name.as_bytes().ends_with(GZIP);
     let mut is_of_same = || names.any(|known| self::bases(known).iter().any(|base| is_base(base)));
     Some(match (is_kin, is_here) {
         (true, true) => Kin::Generation,
         (true, false) => Kin::Elsewhere,
-        (false, _) if is_compressed && is_of_same() => Kin::Elsewhere,
+        (false, _) if is_compressed && is_of_same() => Kin::Sibling,
         (false, _) => Kin::Stranger,
     })
 }
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(kin(Path::new("/data/pod/logs/app.log.1"), &known), None, "its own place");
         let known = [Path::new("/data/pod/logs/old/app.log.1")];
         for (name, expected) in [
-            ("app.log.2.gz", Kin::Elsewhere),
+            ("app.log.2.gz", Kin::Sibling),
             ("app.log.1.gz", Kin::Generation),
             ("app.log.2", Kin::Stranger),
             ("other.log.2.gz", Kin::Stranger),
