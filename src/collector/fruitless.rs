@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::base::report::FruitlessPattern;
-use crate::tail::discover::{self, names_in};
+use crate::tail::discover::names_in;
+use crate::tail::found;
 use crate::tail::os::Os;
 
 /// How long a pattern may match nothing before the agent warns: by then an app has its logs.
@@ -56,7 +57,7 @@ impl Told {
 
 #[derive(Debug)]
 struct Known {
-    found: discover::Fruitless,
+    found: found::Fruitless,
     report: FruitlessPattern,
     since: Instant,
     is_warned: bool,
@@ -64,7 +65,7 @@ struct Known {
 
 impl Fruitless {
     /// Takes what a discovery says, and logs what is news.
-    pub(super) fn note(&mut self, os: &impl Os, found: Vec<discover::Fruitless>, now: Instant) {
+    pub(super) fn note(&mut self, os: &impl Os, found: Vec<found::Fruitless>, now: Instant) {
         let mut before = std::mem::take(&mut self.known);
         for found in found {
             let at = before.iter().position(|known| known.found.pattern == found.pattern);
@@ -96,7 +97,7 @@ impl Fruitless {
     fn begin(
         &mut self,
         os: &impl Os,
-        found: discover::Fruitless,
+        found: found::Fruitless,
         before: Option<Known>,
         now: Instant,
     ) -> Known {
@@ -119,8 +120,8 @@ impl Fruitless {
 
 /// Puts into words why a pattern matches nothing.
 #[must_use]
-pub fn describe(os: &impl Os, found: &discover::Fruitless) -> FruitlessPattern {
-    let discover::Fruitless { pattern, base, real, nearest, is_left_out, may_be_listed } = found;
+pub fn describe(os: &impl Os, found: &found::Fruitless) -> FruitlessPattern {
+    let found::Fruitless { pattern, base, real, nearest, is_left_out, may_be_listed } = found;
     let leads =
         if base == real { String::new() } else { format!(" (it leads to {})", real.display()) };
     let reason = if nearest != real {
@@ -156,8 +157,8 @@ mod tests {
     use super::*;
     use crate::tail::os::kernel::Kernel;
 
-    fn found(nearest: &str) -> discover::Fruitless {
-        discover::Fruitless {
+    fn found(nearest: &str) -> found::Fruitless {
+        found::Fruitless {
             pattern: "/nowhere/logs/*.log".to_owned(),
             base: PathBuf::from("/nowhere/logs"),
             real: PathBuf::from("/nowhere/logs"),
@@ -171,7 +172,7 @@ mod tests {
     fn is_warned_of_once_if_it_lasts_and_no_app_was_ever_there() {
         let now = crate::base::clock::now();
         let mut fruitless = Fruitless::default();
-        let mut is_warned = |at: Duration, found: Vec<discover::Fruitless>| {
+        let mut is_warned = |at: Duration, found: Vec<found::Fruitless>| {
             fruitless.note(&Kernel, found, now + at);
             fruitless.known.first().map(|known| known.is_warned)
         };
@@ -205,15 +206,15 @@ mod tests {
 
     #[test]
     fn tells_how_far_the_way_goes() {
-        let text = |found: discover::Fruitless| describe(&Kernel, &found).to_string();
+        let text = |found: found::Fruitless| describe(&Kernel, &found).to_string();
         assert_eq!(
             text(found("/nowhere")),
             "no file matches /nowhere/logs/*.log: /nowhere/logs is not there yet, or is not mounted \
              here; the nearest directory is /nowhere"
         );
-        let linked = discover::Fruitless { real: PathBuf::from("/data/x"), ..found("/data") };
+        let linked = found::Fruitless { real: PathBuf::from("/data/x"), ..found("/data") };
         assert!(text(linked).contains("/nowhere/logs (it leads to /data/x) is not there"));
-        let left_out = discover::Fruitless { is_left_out: true, ..found("/nowhere/logs") };
+        let left_out = found::Fruitless { is_left_out: true, ..found("/nowhere/logs") };
         assert!(text(left_out).contains("exclude leaves out what would match"));
         assert!(text(found("/nowhere/logs")).contains("nothing in /nowhere/logs has such a name"));
     }

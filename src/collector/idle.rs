@@ -13,7 +13,7 @@ use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::{Closed, unread};
-use crate::tail::discover::Found;
+use crate::tail::found::Found;
 use crate::tail::os::Os;
 use crate::tail::registry::{FoundAs, State};
 

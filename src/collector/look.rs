@@ -13,7 +13,7 @@ use super::notices::Notices;
 use super::stamp::nanoseconds;
 use super::timers::{Timer, Timers};
 use crate::checkpoint::format::Checkpoint;
-use crate::tail::discover::Room;
+use crate::tail::found::Room;
 
 /// Time between two discoveries that nothing asks for; of very many files it is longer.
 const SCAN_PERIOD: Duration = Duration::from_secs(5);

@@ -12,7 +12,8 @@ use super::left::{self, Beyond};
 use super::said::{Kind, Said};
 use crate::base::report::FruitlessPattern;
 use crate::tail::crowd::{Crowd, Met, Names};
-use crate::tail::discover::{self, Patterns, Permission, Refused};
+use crate::tail::discover::{Patterns, Permission};
+use crate::tail::found::{self, Refused};
 use crate::tail::os::Os;
 
 /// What was told, and may be told again when it was otherwise.
@@ -118,7 +119,7 @@ impl Notices {
     pub(super) fn note_fruitless(
         &mut self,
         os: &impl Os,
-        found: Vec<discover::Fruitless>,
+        found: Vec<found::Fruitless>,
         now: Instant,
     ) {
         self.fruitless.note(os, found, now);

@@ -18,7 +18,7 @@ use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::Closed;
 use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names;
-use crate::tail::discover::Found;
+use crate::tail::found::Found;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
 use crate::tail::registry::{Opened, State};

@@ -10,25 +10,19 @@
 //! directories are held, and the others are counted. Of links that are refused, and of all that is no
 //! file, a [`Crowd`] is held.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use globset::{GlobSet, GlobSetBuilder};
-
-use super::crowd::{Crowd, Names};
+use super::exclude::Exclude;
+use super::found::{ALIASES_MAX, Fruitless, Host, Noted, Room, Scan};
 use super::os::{Os, OsEntry as _};
 use super::own::{self, Own, Private};
-use super::pattern::{self, Part, Pattern, PatternError};
+use super::pattern::{Part, Pattern, PatternError};
 use super::roots::LinkRoots;
 use super::trace::{self, End};
 use super::walk::{Ground, Walk};
-
-/// Most further names of files that a walk tells. When somebody writes by a name beyond them, the
-/// agent notices it with the next walk.
-pub(super) const ALIASES_MAX: usize = 4096;
 
 /// The patterns, understood, and where links may lead.
 #[derive(Debug)]
@@ -47,42 +41,6 @@ pub struct Patterns {
     own_now: Own,
     roots: LinkRoots,
     noted: Noted,
-}
-
-/// What the last walk met by the way, by name: what is not among it is news.
-#[derive(Debug, Default)]
-pub(super) struct Noted {
-    pub(super) refused: Names,
-    pub(super) odd: Names,
-    pub(super) errors: Names,
-}
-
-/// How much a walk may hold of what is there.
-#[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// Most files. Known files are held in any case; of the others those that were written to last.
-    pub files: usize,
-    /// Room among these files that is kept for known and young ones.
-    pub young_files: usize,
-    /// Time from which on a file that was written to is young, in seconds of Unix time.
-    pub young_from: i64,
-    /// Most directories.
-    pub dirs: usize,
-}
-
-impl Room {
-    /// Room for whatever is there.
-    pub const ANY: Self =
-        Self { files: usize::MAX, young_files: 0, young_from: 0, dirs: usize::MAX };
-}
-
-/// The one who has the walk made.
-pub trait Host {
-    /// Whether a file is known by device and inode, and held whatever the room.
-    fn is_known(&self, inode: (u64, u64)) -> bool;
-
-    /// Does what cannot wait for the end of the walk. Called for each name.
-    fn pulse(&mut self);
 }
 
 /// A host that knows no file and has nothing else to do.
@@ -108,98 +66,6 @@ pub enum Permission {
     NotConfigured,
     /// The file is out of the directories below which files are shipped.
     LeadsOut,
-}
-
-/// What is left out.
-#[derive(Debug)]
-pub(super) struct Exclude {
-    files: GlobSet,
-    /// Directories of which all is left out.
-    trees: GlobSet,
-    /// Whether more is left out than whole directories.
-    pub(super) has_names: bool,
-}
-
-/// A file that a pattern matches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Path as configured, links not resolved.
-    pub path: PathBuf,
-    /// Device number of what the path leads to.
-    pub device: u64,
-    /// Inode number of what the path leads to.
-    pub inode: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// When the bytes changed last: seconds and nanoseconds of Unix time.
-    pub modified: (i64, i64),
-}
-
-/// A link that is not followed, because it leads out of the allowed directories.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Path of the link, as configured.
-    pub link: PathBuf,
-    /// Where the link leads, links resolved.
-    pub target: PathBuf,
-}
-
-/// A pattern that matches no file, and how far it leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fruitless {
-    /// The pattern as written.
-    pub pattern: String,
-    /// Part of the pattern before its first wildcard.
-    pub base: PathBuf,
-    /// Where the base leads, links resolved.
-    pub real: PathBuf,
-    /// The nearest directory on the way to the base that exists; where the base leads to if it
-    /// exists.
-    pub nearest: PathBuf,
-    /// Whether something would match, and is left out.
-    pub is_left_out: bool,
-    /// Whether the names in `nearest` are nobody's secret: no link has led there, or one that may.
-    pub may_be_listed: bool,
-}
-
-/// What one walk found.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// The files, each once: under the first pattern that finds it, then the first path in order,
-    /// visible names before hidden ones.
-    pub files: Vec<Found>,
-    /// Further names of these files, with device and inode: the first few thousand.
-    pub aliases: Vec<(PathBuf, (u64, u64))>,
-    /// The directories to watch; `true` where files are that could be written.
-    pub dirs: BTreeMap<PathBuf, bool>,
-    /// Directories to watch in which any name may matter: a path or a link leads through them, or
-    /// waits for a name in them.
-    pub ways: BTreeSet<PathBuf>,
-    /// What could not be looked at, other than because it is not there.
-    pub errors: Crowd<(PathBuf, io::Error)>,
-    /// The links that lead out of the allowed directories.
-    pub refused: Crowd<Refused>,
-    /// What matches and is no regular file, with what it is.
-    pub odd: Crowd<(PathBuf, &'static str)>,
-    /// How many files there were for which there was no room.
-    pub left_files: u64,
-    /// How many directories there were for which there was no room, whatever is in them.
-    pub left_dirs: u64,
-    /// The patterns that match no file.
-    pub fruitless: Vec<Fruitless>,
-    /// How often something was left out because it is excluded.
-    pub(super) left_out: u64,
-}
-
-impl Scan {
-    /// Whether the walk found all there is: nothing was left out, out of reach, or perhaps not
-    /// mounted yet.
-    #[must_use]
-    pub fn is_all(&self) -> bool {
-        let has_errors = self.errors.iter().next().is_some() || self.errors.unnamed() > 0;
-        let has_left = self.left_files > 0 || self.left_dirs > 0;
-        !has_errors && !has_left && self.fruitless.is_empty()
-    }
 }
 
 impl Patterns {
@@ -525,39 +391,6 @@ impl Fruitless {
             may_be_listed,
         }
     }
-}
-
-impl Exclude {
-    fn new(texts: &[String]) -> Result<Self, (String, PatternError)> {
-        for text in texts {
-            pattern::check(text).map_err(|error| (text.clone(), error))?;
-        }
-        let tree = |text| str::strip_suffix(text, "/**/*").or_else(|| text.strip_suffix("/**"));
-        let files: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let trees: Vec<&str> = files.iter().filter_map(|text| tree(text)).collect();
-        let has_names = trees.len() < files.len();
-        Ok(Self { files: set(&files)?, trees: set(&trees)?, has_names })
-    }
-
-    /// Whether a file is left out.
-    pub(super) fn has_file(&self, path: &Path) -> bool {
-        !self.files.is_empty() && self.files.is_match(path)
-    }
-
-    /// Whether all that is in a directory is left out.
-    pub(super) fn has_tree(&self, path: &Path) -> bool {
-        !self.trees.is_empty() && self.trees.is_match(path)
-    }
-}
-
-fn set(texts: &[&str]) -> Result<GlobSet, (String, PatternError)> {
-    let mut set = GlobSetBuilder::new();
-    let no_glob =
-        |text: String, error: globset::Error| (text, PatternError::Glob(error.kind().to_string()));
-    for text in texts {
-        set.add(pattern::glob(text).map_err(|error| no_glob((*text).to_owned(), error))?);
-    }
-    set.build().map_err(|error| no_glob(texts.join(","), error))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::*;
+use crate::tail::found::{Found, Refused};
 use crate::tail::os::kernel::Kernel;
 
 /// A tree of files, each holding its own name.

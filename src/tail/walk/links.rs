@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::{Place, Walk};
-use crate::tail::discover::Refused;
+use crate::tail::found::Refused;
 use crate::tail::os::{Facts, Os};
 use crate::tail::own::Kept;
 use crate::tail::trace::{self, End, Link, Trace};

@@ -16,7 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::discover::{ALIASES_MAX, Exclude, Found, Host, Noted, Room, Scan};
+use super::exclude::Exclude;
+use super::found::{ALIASES_MAX, Found, Host, Noted, Room, Scan};
 use super::os::{Facts, Kind, Os, OsEntry as _};
 use super::own::Own;
 use super::pattern::{Part, Pattern};
