@@ -506,9 +506,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
         {
             return Ok(false);
         }
-        let known_by_bytes = match self.catalog.get(stat.device, stat.inode) {
-            Some(saved) if judge::is_used_inode(saved, stat.born) => None,
-            Some(saved) if judge::is_born_with(saved, stat.born) => return Ok(false),
+        let saved = self.catalog.get(stat.device, stat.inode);
+        let saved = saved.filter(|saved| !judge::is_used_inode(saved, stat.born));
+        // What is delivered and closed may have been written over: a copy over the one before.
+        let is_delivered = saved.is_some_and(|saved| saved.is_done);
+        let is_copy = *is_copy || is_delivered;
+        let known_by_bytes = match saved {
+            Some(saved) if !is_delivered && judge::is_born_with(saved, stat.born) => {
+                return Ok(false);
+            }
             // Births are not known here. Of what waits there are no bytes to be compared.
             Some(saved) if is_unread(saved) => {
                 if judge::is_same_file(saved, stat.born, path) {
@@ -525,17 +531,18 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(false);
         }
         if let Some((head, tail, offset)) = known_by_bytes
+            && (!is_delivered || offset == reader.stat()?.size)
             && reader.has_head(head)?
             && reader.has_tail(tail, offset)?
         {
             return Ok(false);
         }
-        if *is_copy && stat.size == 0 && self.drain.is_running() && is_young(&self.os, &stat) {
+        if is_copy && stat.size == 0 && self.drain.is_running() && is_young(&self.os, &stat) {
             self.look.unopened.add(path, "it is empty, and may be about to become a copy");
             return Ok(false);
         }
         let saved = match self.origin(path, path, &reader)? {
-            Origin::New if *is_copy => {
+            Origin::New if is_copy => {
                 self.look.expected.on_stranger(inode);
                 return Ok(false);
             }

@@ -330,6 +330,29 @@ fn f41_copies_with_seldom_names_are_known_by_a_running_agent() {
     check_names(Meanwhile::Running, copy_and_empty);
 }
 
+/// A copy takes the place of one that was met when the log had its lines still, and holds lines that
+/// were never read in the log.
+#[test]
+fn f41_a_copy_over_a_known_one_is_read_by_a_running_agent() {
+    let (mut pod, log, agent) = delivered_log("app.log", "share/logs/app.log");
+    let old = log.with_file_name("app.log.old");
+    pod.ledger.append(&log, 20);
+    copy_and_empty(&log, &old);
+    pod.ledger.append(&log, 80);
+    pod.expect_all();
+    fs::copy(&log, &old).unwrap();
+    pod.wait_for_log("truncated or rewritten", 2);
+    fs::File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    pod.ledger.append(&log, 30);
+    pod.expect_all();
+
+    pod.ledger.append(&log, 20);
+    copy_and_empty(&log, &old);
+    pod.ledger.append(&log, 10);
+
+    assert_eq!(pod.finish_twice(agent, &log), 0);
+}
+
 #[test]
 fn f41_copies_with_seldom_names_are_known_after_a_freeze() {
     check_names(Meanwhile::Frozen, copy_and_empty);
