@@ -96,8 +96,9 @@ pub struct Open<'a, F> {
 /// How a suspect is related to a file that it may be a copy of, the nearest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Relation {
-    kin: Kin,
+    is_stranger: bool,
     distance: usize,
+    kin: Kin,
     /// As which kin the suspect must prove itself.
     needed: Kin,
 }
@@ -126,7 +127,8 @@ impl<O: Os> Suspect<'_, O> {
         let distance = names::distance(self.place, real);
         // A directory for generations holds no log of the name that they had.
         let is_archive = kin == Kin::Elsewhere && self.is_alone_here(configured);
-        Some(Relation { kin, distance, needed: if is_archive { Kin::Generation } else { kin } })
+        let needed = if is_archive { Kin::Generation } else { kin };
+        Some(Relation { is_stranger: kin == Kin::Stranger, distance, kin, needed })
     }
 
     /// Whether no log of this name is in the suspect's directory.
