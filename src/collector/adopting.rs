@@ -365,14 +365,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
             if self.drain.is_abandoned() {
                 // After the next start it is not younger than the last look any more.
                 self.look.unopened.add(&one.path, LATER);
-                self.note_missed(&one);
+                self.note_missed(&one, None);
                 continue;
             }
             match self.adopt_missed_one(&one, now) {
                 // Where a copy is others may be.
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
                 Err(error) => {
-                    self.note_missed(&one);
+                    self.note_missed(&one, None);
                     self.note_unopened(&one.path, &error);
                     if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&one.path, "open", &error);
@@ -461,8 +461,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
-    /// Remembers a file that nobody has seen and that is not open yet.
-    fn note_missed(&mut self, missed: &Missed<'_>) {
+    /// Remembers a file that nobody has seen and that is not open yet, with how many bytes of it are
+    /// undelivered, if that is known.
+    fn note_missed(&mut self, missed: &Missed<'_>, rest: Option<u64>) {
         let Missed { path, known, is_copy } = missed;
         let Ok(facts) = self.os.lstat(path) else { return };
         let (device, inode) = facts.id();
@@ -473,7 +474,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return;
         }
         let stat = Stat { device, inode, born: facts.born, ..Stat::default() };
-        let waiting = Checkpoint { rest: None, ..self.waiting(&known.path, path, &stat) };
+        let waiting = Checkpoint { rest, ..self.waiting(&known.path, path, &stat) };
         self.wait_to_be_opened(waiting, false);
     }
 
@@ -532,7 +533,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         let is_begun = self.is_about_to_be_packed(&stat, path);
         if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
-            self.note_missed(missed);
+            self.note_missed(missed, None);
             return Ok(false);
         }
         if let Some((head, tail, offset)) = known_by_bytes
@@ -555,8 +556,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Origin::Known(saved) => Some(saved),
             Origin::Overwritten => return Ok(false),
             waits => {
-                // After the next look it is not younger than the last one any more.
-                self.note_missed(missed);
+                // After the next look it is not younger than the last one any more. What a copy has its
+                // original has.
+                self.note_missed(missed, matches!(waits, Origin::CopyOf(_)).then_some(0));
                 if let Origin::CopyOf(suspect) = &waits {
                     self.note_held((&known.path, path), &reader, suspect, None)?;
                 }
