@@ -1,6 +1,7 @@
 //! What a file is a copy of: a file that is open, one that is closed, or bytes that are not there any more.
 //!
 //! The names, the births and the fingerprints are compared without asking (`catalog`); here the bytes are.
+//! Each rule has a test of its name in `tail::rules_tests`.
 //!
 //! | rule | the original | the suspect | then |
 //! |---|---|---|---|

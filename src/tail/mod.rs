@@ -33,6 +33,8 @@ pub mod pattern;
 pub mod reader;
 pub mod registry;
 mod roots;
+#[cfg(test)]
+mod rules_tests;
 pub mod schedule;
 pub mod scout;
 mod served;
