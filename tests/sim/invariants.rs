@@ -390,7 +390,14 @@ impl Ledger {
         for text in [before, text] {
             let of_life =
                 self.facts.iter().filter(|((of, _), one)| *of == life && one.text == text);
-            self.accounts[text].sealed_to = of_life.map(|(_, one)| one.end).max().unwrap_or(0);
+            let (mut sealed_to, mut attempted_to) = (0, 0);
+            for (_, one) in of_life {
+                sealed_to = one.end.max(sealed_to);
+                attempted_to =
+                    if one.is_attempted { one.end.max(attempted_to) } else { attempted_to };
+            }
+            let account = &mut self.accounts[text];
+            (account.sealed_to, account.attempted_to) = (sealed_to, attempted_to);
         }
     }
 
