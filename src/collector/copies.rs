@@ -156,7 +156,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         is_own: bool,
     ) -> io::Result<Origin> {
         // It may become anything, and is judged when there is something in it.
-        if reader.stat()?.size == 0 {
+        let is_blank = reader.stat()?.size == 0;
+        reader.note_blank(is_blank);
+        if is_blank {
             return Ok(Origin::New);
         }
         let copy_of =

@@ -164,7 +164,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if let Some(tracked) = self.registry.get_mut(file) {
             (tracked.state, tracked.sighting.is_last) = (state, state == State::Active);
             let name = tracked.opened.resolved.file_name().unwrap_or_default();
-            tracked.may_be_copy = stat.size == 0 && !names::bases(name.as_bytes()).is_empty();
+            let is_untold = stat.size == 0 || reader.was_blank();
+            tracked.may_be_copy = is_untold && !names::bases(name.as_bytes()).is_empty();
             tracked.trail = trail.into();
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
             if let Some(originals) = &mut self.originals {

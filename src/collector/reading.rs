@@ -251,6 +251,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let offset = tracked.read_offset;
         let from = offset - u64::from(tail.len);
         let bytes = reader.read_once(buffer, from)?;
+        // What came since the examination is judged first.
+        let bytes = if tracked.may_be_copy { &bytes[..0] } else { bytes };
         match reader.gzip() {
             None if from == 0 && gzip::is_gzip(bytes) => return Ok(Piece::Packed),
             // What was decoded is neither the old text nor the new one.
