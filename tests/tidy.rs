@@ -29,7 +29,7 @@ const TABLE: &[(Level, &str)] = &[
         Level::Pure,
         "tail tail::catalog::names tail::catalog::judge tail::catalog::index tail::pattern tail::roots tail::crowd",
     ),
-    (Level::Pure, "tail::registry tail::schedule tail::filled tail::served"),
+    (Level::Pure, "tail::tracked tail::registry tail::schedule tail::filled tail::served"),
     (Level::Pure, "tail::catalog::entry tail::catalog::originals tail::catalog"),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),
     (Level::Pure, "batch::policy batch batch::rewrite pipeline"),

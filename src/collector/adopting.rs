@@ -26,8 +26,8 @@ use crate::tail::discover::{Found, Permission};
 use crate::tail::missed::{self, Known, Missed, Places, Search};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::State;
 use crate::tail::scout::{self, Scout, Seeker};
+use crate::tail::tracked::State;
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.

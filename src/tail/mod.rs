@@ -39,6 +39,7 @@ pub mod schedule;
 pub mod scout;
 mod served;
 mod trace;
+pub mod tracked;
 
 mod walk;
 pub mod watch;

@@ -19,8 +19,9 @@ use super::missed::{Known, Places, missed};
 use super::os::Os;
 use super::os::kernel::Kernel;
 use super::reader::Reader;
-use super::registry::{Opened, Registry, State};
+use super::registry::Registry;
 use super::scout;
+use super::tracked::{Opened, State};
 use crate::base::span::{CollectionId, FileKey};
 use crate::checkpoint::format::Checkpoint;
 
@@ -161,7 +162,8 @@ impl House {
         let Self { catalog, registry, readers, .. } = self;
         let originals = Originals::all(registry);
         let open = Open { registry, originals: &originals, reader: &|file| readers.get(&file) };
-        let stat = reader.stat()?;
+        // The second may have changed since the original was made.
+        let stat = Stat { modified: None, ..reader.stat()? };
         let mut suspect =
             Suspect { os: Kernel, place: &place, reader: &reader, stat, is_own: false };
         tell(&mut suspect);

@@ -39,7 +39,8 @@ use self::entry::{
     Closed, Copy, Entry, Held, Inode, Phase, Search, Source, is_own_by, is_unread, unread,
 };
 use self::index::Indexes;
-use super::registry::{FoundAs, Registry, Tracked};
+use super::registry::Registry;
+use super::tracked::{FoundAs, Tracked};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 
