@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Collector;
 use super::copies::{CopyOf, IN_DOUBT, Origin, SOUGHT};
+use super::expected;
 use super::left::LATER;
 use super::packed::is_young;
 use super::stamp::{nanoseconds, stamp, wall_nanoseconds};
@@ -26,8 +27,8 @@ use crate::tail::found::Found;
 use crate::tail::missed::{self, Known, Missed, Places, Search};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::State;
 use crate::tail::scout::{self, Scout, Seeker};
+use crate::tail::tracked::State;
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
@@ -404,33 +405,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Expects unknown files in directories where generations of a known file were found.
     fn expect_where_others_went(&self, known: &mut Places) {
-        let mut homes: HashMap<&Path, (&Path, Known)> = HashMap::new();
-        for (place, one) in known.iter() {
-            let Some(dir) = Path::new(place).parent() else { continue };
-            let (home, expected) = homes.entry(&one.path).or_insert_with(|| (dir, one.clone()));
-            // Of several with one path the same counts in every run; copies of any may have gone there.
-            if dir < *home {
-                (*home, expected.seen) = (dir, one.seen);
-            }
-            expected.merge(&Known { seen: i64::MAX, ..one.clone() });
-        }
         let open = self.registry.iter().chain(self.registry.ended());
         let open = open.map(|(_, one)| (&*one.opened.path, &*one.opened.resolved));
         let closed = self.catalog.checkpoints();
         let closed = closed.map(|saved| (saved.path.as_path(), saved.resolved.as_path()));
-        let mut others = HashMap::new();
-        for (path, real) in open.chain(closed) {
-            if let (Some((home, expected)), Some(dir), Some(name)) =
-                (homes.get(path), real.parent(), path.file_name())
-                && dir != *home
-            {
-                others.insert(OsString::from(dir.join(name)), expected.clone());
-            }
-        }
-        for (place, one) in others {
-            let copies = Known { seen: i64::MAX, ..one.clone() };
-            known.entry(place).and_modify(|other| other.merge(&copies)).or_insert(one);
-        }
+        expected::spread(known, open.chain(closed));
     }
 
     /// Expects files where a name stood for nothing at the last look: one may have been born there

@@ -23,8 +23,8 @@ use crate::tail::catalog::originals::Originals;
 use crate::tail::copies::{self, Open, Original, Standing, Suspect};
 use crate::tail::os::Os;
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::FoundAs;
 use crate::tail::scout;
+use crate::tail::tracked::FoundAs;
 
 /// Why a file is not open that equals one that nobody touches.
 pub(super) const IN_DOUBT: &str =
@@ -156,7 +156,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         is_own: bool,
     ) -> io::Result<Origin> {
         // It may become anything, and is judged when there is something in it.
-        if reader.stat()?.size == 0 {
+        let is_blank = reader.stat()?.size == 0;
+        reader.note_blank(is_blank);
+        if is_blank {
             return Ok(Origin::New);
         }
         let copy_of =
@@ -198,7 +200,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Some(Original::Sought) => return Ok(Origin::Later),
             None => {}
         }
-        let offset = reader.line_start(saved.offset, self.tail.line_bytes_max)?;
+        let offset = reader.line_start(saved.offset, self.rules.tail.line_bytes_max)?;
         let tail = reader.tail(offset)?;
         Ok(Origin::Known(Checkpoint { offset, tail, ..saved.clone() }))
     }
@@ -234,8 +236,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         from: u64,
         is_own: bool,
     ) -> io::Result<Option<Original>> {
-        let Self { os, registry, readers, originals, catalog, .. } = self;
-        let originals = originals.get_or_insert_with(|| Originals::all(registry));
+        let Self { os, registry, readers, look, catalog, .. } = self;
+        let originals = look.originals.get_or_insert_with(|| Originals::all(registry));
         let open = Open { registry, originals, reader: &|file| readers.get(&file) };
         let suspect = Suspect { os: os.clone(), place, reader, stat: reader.stat()?, is_own };
         copies::original_of(&open, catalog, &suspect, from)
@@ -290,7 +292,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         reader: &Reader<O::File>,
         suspect: &CopyOf,
     ) -> io::Result<Checkpoint> {
-        let owner = self.ledger.owner(self.collection);
+        let owner = self.ledger.owner(self.rules.collection);
         let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
         self.proved(suspect.of, reader, suspect.known, done)
     }
@@ -320,7 +322,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Ok(Checkpoint { offset, tail, ..done });
             }
         }
-        let offset = copy.line_start(known, self.tail.line_bytes_max)?;
+        let offset = copy.line_start(known, self.rules.tail.line_bytes_max)?;
         Ok(Checkpoint { offset, tail: copy.tail(offset)?, ..done })
     }
 }

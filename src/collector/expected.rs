@@ -3,7 +3,7 @@
 //!
 //! Pure. Whoever searches takes the places, and gives back those that are still to be searched.
 
-use std::collections::{BTreeMap, HashSet, hash_map};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -117,9 +117,54 @@ impl Expected {
     }
 }
 
+/// Spreads what is expected of a path over all places of it: those that are `known`, and the directories
+/// where generations of it were `met`, with their real paths. A copy may have gone to any of them.
+pub(super) fn spread<'a>(known: &mut Places, met: impl Iterator<Item = (&'a Path, &'a Path)>) {
+    let mut homes: HashMap<PathBuf, (PathBuf, Known)> = HashMap::new();
+    for (place, one) in known.iter() {
+        let Some(dir) = Path::new(place).parent() else { continue };
+        let (home, expected) = match homes.get_mut(&one.path) {
+            Some(home) => home,
+            None => homes.entry(one.path.clone()).or_insert((dir.to_owned(), one.clone())),
+        };
+        // Of several with one path the same counts in every run.
+        if dir < home.as_path() {
+            (*home, expected.seen) = (dir.to_owned(), one.seen);
+        }
+        expected.merge(&Known { seen: i64::MAX, ..one.clone() });
+    }
+    for one in known.values_mut() {
+        if let Some((_, expected)) = homes.get(&one.path) {
+            one.merge(&Known { seen: i64::MAX, ..expected.clone() });
+        }
+    }
+    for (path, real) in met {
+        if let (Some((_, expected)), Some(name)) = (homes.get(path), path.file_name()) {
+            known.entry(real.with_file_name(name).into()).or_insert_with(|| expected.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_are_expected_wherever_generations_of_the_path_went() {
+        let known = |seen, born| Known { path: "/share/app.log".into(), seen, born, copied: None };
+        // In the order of names the directory of the log is behind that of its generations.
+        let mut places = Places::from([
+            ("/data/logs/app.log".into(), known(i64::MAX, Some(3))),
+            ("/data/archive/app.log".into(), known(6, None)),
+        ]);
+        let met = [(Path::new("/share/app.log"), Path::new("/data/old/app.log.1"))];
+
+        spread(&mut places, met.into_iter());
+
+        assert_eq!(places[OsStr::new("/data/logs/app.log")], known(i64::MAX, Some(3)));
+        assert_eq!(places[OsStr::new("/data/archive/app.log")], known(6, Some(3)));
+        assert_eq!(places[OsStr::new("/data/old/app.log")], known(6, Some(3)));
+    }
 
     fn places(count: usize) -> Places {
         let mut expected = Expected::default();

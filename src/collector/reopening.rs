@@ -26,7 +26,7 @@ use crate::tail::discover::Permission;
 use crate::tail::found::Found;
 use crate::tail::os::{Os, OsEntry as _};
 use crate::tail::reader::Reader;
-use crate::tail::registry::{State, Tracked};
+use crate::tail::tracked::{State, Tracked};
 
 /// Most names of a directory among which a renamed file is looked for.
 const NAMES_MAX: usize = 1000;

@@ -1,6 +1,7 @@
 //! What a file is a copy of: a file that is open, one that is closed, or bytes that are not there any more.
 //!
 //! The names, the births and the fingerprints are compared without asking (`catalog`); here the bytes are.
+//! Each rule has a test of its name in `tail::rules_tests`.
 //!
 //! | rule | the original | the suspect | then |
 //! |---|---|---|---|
@@ -30,8 +31,9 @@ use super::catalog::names::{self, Kin};
 use super::catalog::originals::Originals;
 use super::os::{Os, OsFile};
 use super::reader::{self, Reader};
-use super::registry::{Registry, State, Tracked};
+use super::registry::Registry;
 use super::scout::{is_absence, is_in_its_place};
+use super::tracked::{State, Tracked};
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;

@@ -16,9 +16,9 @@ use rustix::io::Errno;
 use super::catalog::judge::Stat;
 use super::gzip::{self, Gzip};
 use super::os::{self, Os, OsFile};
-use super::registry::FoundAs;
 use super::served;
 use super::trace;
+use super::tracked::FoundAs;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
 
@@ -33,6 +33,8 @@ pub struct Reader<F> {
     gzip: Option<Box<RefCell<Gzip<F>>>>,
     /// What the last examination has shown.
     last: Cell<Option<Stat>>,
+    /// No byte stood in it when it was asked whose bytes they are.
+    was_blank: Cell<bool>,
 }
 
 /// Age from which on a time of change stands for one change only: kernels count in ticks.
@@ -44,7 +46,8 @@ impl<F: OsFile> Reader<F> {
     /// # Errors
     /// As open(2).
     pub fn open(os: &impl Os<File = F>, path: &Path) -> io::Result<Self> {
-        Ok(Self { file: Arc::new(os.open(path)?), gzip: None, last: Cell::new(None) })
+        let (last, was_blank) = (Cell::new(None), Cell::new(false));
+        Ok(Self { file: Arc::new(os.open(path)?), gzip: None, last, was_blank })
     }
 
     /// Whether the file is compressed.
@@ -97,6 +100,17 @@ impl<F: OsFile> Reader<F> {
     #[must_use]
     pub fn is_unpacked(&self) -> bool {
         self.gzip.is_some()
+    }
+
+    /// Notes whether no byte stood in the file when it was asked whose it is.
+    pub fn note_blank(&self, is_blank: bool) {
+        self.was_blank.set(is_blank);
+    }
+
+    /// Whether nothing could be told of the file yet: bytes that stand in it by now came since.
+    #[must_use]
+    pub fn was_blank(&self) -> bool {
+        self.was_blank.get()
     }
 
     /// Examines the file. A served file system may know a file by its name only (FUSE): where that is

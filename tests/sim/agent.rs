@@ -114,8 +114,9 @@ impl Agent {
             let machine = &mut *machine;
             machine.ledger.on_sealed(&batch, self.life, &machine.disk);
             let span = batch.span;
-            machine.note("seal", [batch.id.0, span.start, span.end], |_| {
-                format!("{} of {}", batch.path, batch.span.stream.file.0)
+            machine.note("seal", [batch.id.0, span.start, span.end], |machine| {
+                let text = machine.ledger.text_of((self.life, batch.id));
+                format!("{} of {}, text {text:?}", batch.path, batch.span.stream.file.0)
             });
             self.dispatch.on_batch(batch);
         }

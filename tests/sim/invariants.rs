@@ -332,6 +332,11 @@ impl Ledger {
         self.facts.insert(id, Facts::new(id, 0..batch.lines, text, batch));
     }
 
+    /// The text that a batch was made from, for people.
+    pub fn text_of(&self, batch: Batch) -> Option<TextId> {
+        self.facts.get(&batch).map(|facts| facts.text)
+    }
+
     /// The text that a batch is made from: its records stand there, and the agent has read them in this life.
     fn source(
         &self,
@@ -364,6 +369,42 @@ impl Ledger {
         let before = std::mem::replace(&mut stream.text, text);
         if before == text {
             return;
+        }
+        // What was taken for a stream of this text is one of the other, if that has its bytes too.
+        let [one, other] = [before, text].map(|text| &disk.texts[text].bytes);
+        let is_either = |facts: &Facts| {
+            let range = facts.start as usize..facts.end as usize;
+            other.get(range.clone()).is_some_and(|bytes| one.get(range) == Some(bytes))
+        };
+        let others = self.streams.iter().filter(|((of, one), stream)| {
+            let mut facts = self.facts.iter().filter(|((of, _), _)| *of == life);
+            let is_of = |facts: &Facts| facts.file == *one && !is_either(facts);
+            *of == life
+                && *one != file
+                && stream.text == text
+                && !facts.any(|(_, facts)| is_of(facts))
+        });
+        let others: Vec<FileKey> = others.map(|((_, one), _)| *one).collect();
+        self.count_for(life, file, text, disk);
+        others.into_iter().for_each(|one| self.count_for(life, one, before, disk));
+        for text in [before, text] {
+            let of_life =
+                self.facts.iter().filter(|((of, _), one)| *of == life && one.text == text);
+            let (mut sealed_to, mut attempted_to) = (0, 0);
+            for (_, one) in of_life {
+                sealed_to = one.end.max(sealed_to);
+                attempted_to =
+                    if one.is_attempted { one.end.max(attempted_to) } else { attempted_to };
+            }
+            let account = &mut self.accounts[text];
+            (account.sealed_to, account.attempted_to) = (sealed_to, attempted_to);
+        }
+    }
+
+    /// All that came of a stream counts for a text.
+    fn count_for(&mut self, life: u32, file: FileKey, text: TextId, disk: &Disk) {
+        if let Some(stream) = self.streams.get_mut(&(life, file)) {
+            stream.text = text;
         }
         let mut came = Vec::new();
         for ((of_life, _), facts) in &mut self.facts {

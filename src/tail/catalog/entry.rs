@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
-use crate::tail::registry::{FoundAs, ROTATED_QUIET};
+use crate::tail::tracked::{FoundAs, ROTATED_QUIET};
 
 /// How long a file that equals one that nobody touches may be a copy that is still to replace it.
 pub const COPY_TIME: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@
 //! | missed | born since the last look, under the name of a generation of a file that was rotated; beside it, below it, or where an earlier generation went | shipped under its path |
 //! | anything else | | from the first byte |
 //!
-//! A *whole* head is 1,024 bytes and a whole tail 256. What is not known, such as a birth on a file
+//! Each rule has a test of its name in `tail::rules_tests`. A *whole* head is 1,024 bytes and a whole tail 256. What is not known, such as a birth on a file
 //! system without one, proves nothing. [`judge`] has the rules, [`names`] what a name says.
 //!
 //! [`Catalog`] holds an [`Entry`] for each file that is known and not open, and [`entry::Phase`] says in which
@@ -39,7 +39,8 @@ use self::entry::{
     Closed, Copy, Entry, Held, Inode, Phase, Search, Source, is_own_by, is_unread, unread,
 };
 use self::index::Indexes;
-use super::registry::{FoundAs, Registry, Tracked};
+use super::registry::Registry;
+use super::tracked::{FoundAs, Tracked};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 

@@ -254,7 +254,7 @@ fn ended(offset: u64) -> (FileKey, Tracked) {
     use crate::base::span::CollectionId;
 
     let (mut registry, path) = (Registry::default(), Path::new("/logs/app.log"));
-    let opened = crate::tail::registry::Opened {
+    let opened = crate::tail::tracked::Opened {
         collection: CollectionId(0),
         path: path.into(),
         resolved: path.into(),
