@@ -147,7 +147,7 @@ fn run(
     });
     let log = LogWriter::start();
     telemetry::end_on_panic(log.clone());
-    let mut patience = telemetry::LAST_LINES;
+    let mut patience = telemetry::REFUSAL_LINES;
     let code = match (caught, config::load(env, flags)) {
         (Err(error), _) => {
             let error = StartError::System(error);
@@ -161,9 +161,12 @@ fn run(
         (Ok((signals, runtime)), Ok(config)) => {
             telemetry::start(&log, &config.log_filter, config.log_format);
             // Within the deadline: a fifth of it is kept back, and hardly needed.
-            patience = patience.min(config.drain_deadline / 10);
+            let last_lines = telemetry::LAST_LINES.min(config.drain_deadline / 10);
             match App::build(config, runtime, signals, log.dropped()) {
-                Ok(app) => app.run(),
+                Ok(app) => {
+                    patience = last_lines;
+                    app.run()
+                }
                 Err(error) => fail(&error),
             }
         }

@@ -21,6 +21,8 @@ pub use self::writer::LogWriter;
 
 /// How long the last lines may take at the end of the process.
 pub const LAST_LINES: Duration = Duration::from_millis(500);
+/// How long the reason why the agent does not start may take to be written: nothing else waits then.
+pub const REFUSAL_LINES: Duration = Duration::from_secs(5);
 
 /// Installs the subscriber. Called once, before anything is logged; a second call changes nothing.
 pub fn start(writer: &LogWriter, filter: &str, format: LogFormat) {
