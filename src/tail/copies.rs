@@ -51,8 +51,16 @@ pub struct Suspect<'a, O: Os> {
     pub reader: &'a Reader<O::File>,
     /// What fstat(2) says of the suspect.
     pub stat: Stat,
-    /// Whether the suspect equals a file that nobody touches, and has done so for long enough to be one of
-    /// its own.
+    /// What is known of the suspect itself.
+    pub known: Known,
+}
+
+/// What is known of a suspect itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// The number of the entry that speaks of it: no original.
+    pub entry: Option<u64>,
+    /// Whether it equals a file that nobody touches, and has done so for long enough to be one of its own.
     pub is_own: bool,
 }
 
@@ -153,7 +161,7 @@ pub fn original_of<O: Os>(
 ) -> io::Result<Option<Original>> {
     for (relation, file) in open.related(suspect)? {
         if let Some(standing) = open.standing(file, relation, suspect)? {
-            let is_none = suspect.is_own && standing == Standing::Untouched;
+            let is_none = suspect.known.is_own && standing == Standing::Untouched;
             return Ok((!is_none).then_some(Original::Open { file, standing }));
         }
     }
@@ -171,7 +179,7 @@ pub fn original_of<O: Os>(
             _ => entry.is_there() || is_in_its_place(&suspect.os, saved),
         };
         return match entry.search() {
-            _ if is_there && suspect.is_own => Ok(None),
+            _ if is_there && suspect.known.is_own => Ok(None),
             _ if is_there => Ok(Some(Original::There(saved.clone()))),
             Some(Search::Wanted | Search::Met) => Ok(Some(Original::Sought)),
             _ => removed(catalog, &place, suspect),
@@ -305,7 +313,7 @@ fn places(catalog: &Catalog, suspect: &Suspect<'_, impl Os>, from: u64) -> io::R
     let heads = suspect.reader.heads(catalog.indexes().head_lens())?;
     let mut places = Vec::new();
     for number in catalog.indexes().originals_of(&heads, suspect.place) {
-        if let Some(entry) = catalog.entry(number)
+        if let Some(entry) = catalog.entry(number).filter(|_| suspect.known.entry != Some(number))
             && suspect.reader.has_head(entry.saved().head)?
         {
             places.extend(places_in(number, entry, suspect, from));

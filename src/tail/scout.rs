@@ -351,18 +351,29 @@ impl Scout {
     }
 }
 
-/// Takes the checkpoint that speaks of an opened file, with what it means for it. The closest
-/// kinship is tried first: device and inode, then inode, then path.
+/// An entry that speaks of an opened file.
+#[derive(Debug)]
+pub struct Claim {
+    /// The number of the entry.
+    pub number: u64,
+    /// What is known of the file by it.
+    pub saved: Checkpoint,
+    /// What that means for the file.
+    pub found: Match,
+}
+
+/// The entry that speaks of an opened file, and what it means for it. The closest kinship is tried first:
+/// device and inode, then inode, then path.
 ///
 /// # Errors
 /// As reading the file.
 pub fn claim<O: Os>(
-    catalog: &mut Catalog,
+    catalog: &Catalog,
     os: &O,
     path: &Path,
     reader: &Reader<O::File>,
     stat: Stat,
-) -> io::Result<Option<(Checkpoint, Match)>> {
+) -> io::Result<Option<Claim>> {
     let kinship = |saved: &Checkpoint| match (
         saved.device == stat.device,
         saved.inode == stat.inode,
@@ -401,20 +412,20 @@ pub fn claim<O: Os>(
                 && stat.size >= saved.offset
                 && reader.has_tail(saved.tail, saved.offset)?,
         };
-        let found = compare(saved, seen);
-        if found == Match::Again {
-            let anew = |saved: Checkpoint| Checkpoint {
+        let saved = saved.clone();
+        let found = compare(&saved, seen);
+        let saved = match found {
+            Match::Other => continue,
+            Match::Again => Checkpoint {
                 offset: 0,
                 tail: Fingerprint::default(),
                 ranges: Vec::new(),
                 is_copy: false,
                 ..saved
-            };
-            return Ok(catalog.take(number).map(|saved| (anew(saved), found)));
-        }
-        if found != Match::Other {
-            return Ok(catalog.take(number).map(|saved| (saved, found)));
-        }
+            },
+            Match::Resume | Match::Rewritten => saved,
+        };
+        return Ok(Some(Claim { number, saved, found }));
     }
     Ok(None)
 }

@@ -51,7 +51,9 @@ fn of_delivered_files_that_left_the_patterns_those_seen_last_are_kept() {
     for (number, one) in seen_before((0..UNSEEN_MAX as u64 + old).rev()).into_iter().enumerate() {
         match number {
             // The oldest of all: it waits to be delivered; the next one is found.
-            0 => catalog.put_back(one),
+            0 => {
+                catalog.put(one);
+            }
             _ => catalog.put_closed(one),
         }
     }
