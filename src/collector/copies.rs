@@ -305,15 +305,20 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(())
     }
 
-    /// Notes that a file which no pattern finds has only bytes that a deleted file has, which is open.
+    /// Notes that a file which no pattern finds has only bytes that another one has.
     pub(super) fn note_held(
         &mut self,
         names: (&Path, &Path),
         reader: &Reader<O::File>,
         suspect: &CopyOf,
     ) -> io::Result<()> {
+        // More may stand in a copy than was read of bytes that are gone.
+        if suspect.standing == Standing::Gone {
+            return Ok(());
+        }
+        let done = Box::new(self.done(names, reader, suspect)?);
+        self.catalog.on_equal((done.device, done.inode));
         if let (Source::Open(original), Standing::Nameless) = (suspect.of, suspect.standing) {
-            let done = Box::new(self.done(names, reader, suspect)?);
             self.catalog.on_held(Held { original, done });
         }
         Ok(())

@@ -759,6 +759,15 @@ impl Catalog {
         self.numbers_of(inode).find_map(|number| self.entry(number)?.held().cloned())
     }
 
+    /// Notes that another file has all bytes of a missing one of which nothing was read: it owes none.
+    pub fn on_equal(&mut self, inode: Inode) {
+        let is_it = |one: &Entry| is_unread(&one.saved) && one.search().is_some();
+        let number = self.find(inode, is_it);
+        if let Some(entry) = number.and_then(|number| self.entries.get_mut(&number)) {
+            entry.saved.rest = Some(0);
+        }
+    }
+
     /// Notes who has the bytes of a missing file of which nothing was read.
     pub fn on_held(&mut self, held: Held) {
         let is_it = |one: &Entry| is_unread(&one.saved) && one.search().is_some();

@@ -292,3 +292,13 @@ fn what_a_deleted_file_has_of_a_missing_one_is_delivered_with_it() {
         assert_eq!(catalog.is_any_missing(), !is_delivered, "{read} {is_lost}");
     }
 }
+
+#[test]
+fn what_equals_another_file_is_not_named_when_it_vanishes() {
+    let mut catalog = Catalog::default();
+    let missing = Checkpoint { offset: 0, head: Default::default(), is_done: false, ..closed() };
+    catalog.wait(Checkpoint { rest: None, ..missing }, false);
+    catalog.on_equal(ORIGINAL);
+    assert!(catalog.is_any_missing());
+    assert_eq!(catalog.tell(|_, _| true), []);
+}
