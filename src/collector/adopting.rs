@@ -29,6 +29,9 @@ use crate::tail::reader::Reader;
 use crate::tail::scout::{self, Claim, Scout, Seeker};
 use crate::tail::tracked::State;
 
+/// How long an archive of a file that nobody touches is not measured again.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
+
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
     pub(super) fn expect_missed(&mut self) {
@@ -88,6 +91,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
         });
     }
 
+    /// Expects a copy of a file that is found nowhere any more, however old the copy is: the file may have
+    /// been compressed, and a copy that waited as well.
+    fn expect_archive(&mut self, lost: &Checkpoint) {
+        let Some(name) = lost.path.file_name() else { return };
+        let place = lost.resolved.with_file_name(name).into();
+        let known = self.look.expected.entry(place, &lost.path, i64::MAX);
+        known.born = Some(known.born.map_or(lost.born, |before| before.min(lost.born)));
+    }
+
     /// Expects others where a file was found that has another name since, or none.
     pub(super) fn expect_renamed(&mut self, file: &Found, found: &mut HashSet<(u64, u64)>) {
         found.remove(&(file.device, file.inode));
@@ -138,6 +150,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             let why =
                 if permission == Permission::Granted { Permission::LeadsOut } else { permission };
             self.note_left(why, &saved.path, saved.resolved);
+        }
+        for saved in &found.lost {
+            self.expect_archive(saved);
         }
         for (path, saved) in found.paths {
             if self.drain.is_abandoned() {
@@ -524,6 +539,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     self.note_held((&known.path, path), &reader, suspect)?;
                 }
                 self.wait_for_original(path, &waits);
+                // What is measured asks for the next discovery, and this would be measured again then.
+                let is_doubted =
+                    matches!(waits, Origin::CopyOf(CopyOf { standing: Standing::Untouched, .. }));
+                if is_doubted && reader.is_unpacked() {
+                    self.packed.fail(inode, self.os.now() + DOUBT_PAUSE, None);
+                }
                 return Ok(false);
             }
         };

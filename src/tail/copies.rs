@@ -17,6 +17,7 @@
 //! | located | known to stand elsewhere, or where nobody may look | has the name of a stranger | no copy of that |
 //! | there | closed and in its place, or found and not open yet | has its bytes, and the name of a kin | it is a copy as long as the original is not touched |
 //! | sought | missing, and not searched for yet | has its bytes | it waits for the search |
+//! | longer | closed, in its place as it was delivered | is compressed and has more text | no copy of that |
 //! | removed | removed, or found nowhere | has its bytes, up to where a reading ended | it goes on there |
 //! | holds all | the same | is compressed, proven, and ends between two such places | it holds nothing new |
 
@@ -29,7 +30,7 @@ use super::catalog::entry::{Entry, Search};
 use super::catalog::judge::{self, Stat};
 use super::catalog::names::{self, Kin};
 use super::catalog::originals::Originals;
-use super::os::{Os, OsFile};
+use super::os::{Facts, Os, OsFile};
 use super::reader::{self, Reader};
 use super::registry::Registry;
 use super::scout::{is_absence, is_in_its_place};
@@ -141,6 +142,16 @@ impl<O: Os> Suspect<'_, O> {
         Some(Relation { is_stranger: kin == Kin::Stranger, distance, kin, needed })
     }
 
+    /// Whether the suspect is compressed and has more text than a file that stands where it stood, as
+    /// it was delivered.
+    fn is_longer_than(&self, saved: &Checkpoint) -> bool {
+        let is_it =
+            |found: Facts| found.id() == (saved.device, saved.inode) && found.size == saved.offset;
+        self.reader.is_unpacked()
+            && self.stat.size > saved.offset
+            && self.os.lstat(&saved.resolved).is_ok_and(is_it)
+    }
+
     /// Whether no log of this name is in the suspect's directory.
     fn is_alone_here(&self, log: &Path) -> bool {
         let log = log.file_name().map(|name| self.place.with_file_name(name));
@@ -178,6 +189,10 @@ pub fn original_of<O: Os>(
             // It was found and cannot be opened yet: nobody else takes its checkpoint.
             _ => entry.is_there() || is_in_its_place(&suspect.os, saved),
         };
+        // An archive of what stands there has no more text than that.
+        if is_there && suspect.is_longer_than(saved) {
+            continue;
+        }
         return match entry.search() {
             _ if is_there && suspect.known.is_own => Ok(None),
             _ if is_there => Ok(Some(Original::There(saved.clone()))),

@@ -52,6 +52,8 @@ pub struct Whereabouts {
     pub paths: Vec<(PathBuf, Checkpoint)>,
     /// Checkpoints of files whose directory may not be looked into.
     pub barred: Vec<Checkpoint>,
+    /// Checkpoints of files that are found nowhere any more.
+    pub lost: Vec<Checkpoint>,
 }
 
 /// The one who has files looked for.
@@ -141,28 +143,28 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
         numbers.retain(is_sought);
     }
     by_dir.retain(|_, numbers| !numbers.is_empty());
-    search_around(seeker, &by_dir, unix, &mut paths);
+    let lost = search_around(seeker, &by_dir, unix, &mut paths);
     let (catalog, scout) = seeker.known();
     scout.forget_missing(os, catalog, missing, unix);
-    Whereabouts { paths, barred }
+    Whereabouts { paths, barred, lost }
 }
 
 /// Searches around the directories of files that are in none of them any more. The search covers
 /// what is up to two levels below such a directory; the directory above, and what is up to two
 /// levels below that; and the one above that, with its directories, and in each of these the
 /// directory of the same name: one may be the directory above, renamed. Each directory is listed
-/// once.
+/// once. Returns what is found nowhere now, and was not known to be.
 fn search_around(
     seeker: &mut impl Seeker,
     by_dir: &BTreeMap<PathBuf, Vec<u64>>,
     unix: u64,
     paths: &mut Vec<(PathBuf, Checkpoint)>,
-) {
+) -> Vec<Checkpoint> {
     let os = &seeker.os();
     let numbers: Vec<u64> = by_dir.values().flatten().copied().collect();
     let (catalog, scout) = seeker.known();
     if numbers.is_empty() || scout.is_searched_around(os, catalog, &numbers, unix) {
-        return;
+        return Vec::new();
     }
     let wanted = catalog.by_inode_of(&numbers);
     let inodes = wanted.iter().map(|(inode, _)| *inode).collect();
@@ -198,6 +200,7 @@ fn search_around(
         .for_each(|(_, state)| state.3 = -1);
     scout.around_from = unix.saturating_add((lister.tries / AROUND_PER_SECOND) as u64);
     scout.around = lister.dirs;
+    let mut lost = Vec::new();
     for (inode, number) in wanted {
         let Some(entry) = catalog.entry(number) else { continue };
         let saved = entry.saved();
@@ -212,9 +215,15 @@ fn search_around(
                     catalog.on_lost(number, unix);
                 }
             }
-            None => catalog.on_search(number, Search::Nowhere),
+            None => {
+                if entry.search() != Some(&Search::Nowhere) {
+                    lost.push(saved.clone());
+                }
+                catalog.on_search(number, Search::Nowhere);
+            }
         }
     }
+    lost
 }
 
 /// Lists directories, each once.
@@ -380,6 +389,8 @@ pub fn claim<O: Os>(
         saved.path == path,
     ) {
         _ if saved.inode == 0 => None,
+        // Another file had the inode; what is known of this one comes first.
+        (true, true, _) if judge::is_used_inode(saved, stat.born) => Some(4),
         // What is known from before tells more than that it waits since this start.
         (true, true, _) if is_unread(saved) => Some(3),
         (true, true, _) => Some(0),
@@ -395,7 +406,7 @@ pub fn claim<O: Os>(
             let entry = catalog.entry(number)?;
             let kinship = kinship(entry.saved())?;
             // What is found in its place is nobody else's.
-            ([0, 3].contains(&kinship) || !entry.is_found()).then_some((kinship, number))
+            ([0, 3, 4].contains(&kinship) || !entry.is_found()).then_some((kinship, number))
         })
         .collect();
     candidates.sort_unstable();
