@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use super::copies::{CopyOf, IN_DOUBT, Origin, SOUGHT};
+use super::copies::{CopyOf, IN_DOUBT, Origin, Resume, SOUGHT};
 use super::expected;
 use super::left::LATER;
 use super::packed::is_young;
@@ -21,14 +21,17 @@ use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::Catalog;
 use crate::tail::catalog::entry::{is_own_by, is_unread, unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
-use crate::tail::copies::Standing;
+use crate::tail::copies::{Known as Itself, Standing};
 use crate::tail::discover::Permission;
 use crate::tail::found::Found;
 use crate::tail::missed::{self, Known, Missed, Places, Search};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::scout::{self, Scout, Seeker};
+use crate::tail::scout::{self, Claim, Scout, Seeker};
 use crate::tail::tracked::State;
+
+/// How long an archive of a file that nobody touches is not measured again.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Expects files that were born beside those of the loaded checkpoints while no agent looked.
@@ -89,6 +92,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
         });
     }
 
+    /// Expects a copy of a file that is found nowhere any more, however old the copy is: the file may have
+    /// been compressed, and a copy that waited as well.
+    fn expect_archive(&mut self, lost: &Checkpoint) {
+        let Some(name) = lost.path.file_name() else { return };
+        let place = lost.resolved.with_file_name(name).into();
+        let known = self.look.expected.entry(place, &lost.path, i64::MAX);
+        known.born = Some(known.born.map_or(lost.born, |before| before.min(lost.born)));
+    }
+
     /// Expects others where a file was found that has another name since, or none.
     pub(super) fn expect_renamed(&mut self, file: &Found, found: &mut HashSet<(u64, u64)>) {
         found.remove(&(file.device, file.inode));
@@ -140,6 +152,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 if permission == Permission::Granted { Permission::LeadsOut } else { permission };
             self.note_left(why, &saved.path, saved.resolved);
         }
+        for saved in &found.lost {
+            self.expect_archive(saved);
+        }
         for (path, saved) in found.paths {
             if self.drain.is_abandoned() {
                 self.look.unopened.add(&path, LATER);
@@ -162,8 +177,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
 
     /// Notes that what was found in the place of a known file is another one.
     fn note_unfound(&mut self, saved: &Checkpoint) {
-        if let Some(saved) = self.catalog.remove(saved) {
-            self.catalog.put_unfound(saved);
+        if let Some(number) = self.catalog.number_of(saved) {
+            self.catalog.on_unfound(number);
         }
     }
 
@@ -191,107 +206,105 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(());
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-        let inode = (saved.device, saved.inode);
-        let (doubted, held) = (self.catalog.doubted(inode), self.catalog.held(inode));
-        let text = reader.stat()?;
-        let claimed = scout::claim(&mut self.catalog, &self.os, &saved.path, &reader, text)?;
-        if let Some((found, how)) = claimed.as_ref().filter(|(found, _)| found != saved) {
+        let doubted = self.catalog.doubted((saved.device, saved.inode));
+        let (text, number) = (reader.stat()?, self.catalog.number_of(saved));
+        let claimed = scout::claim(&self.catalog, &self.os, &saved.path, &reader, text)?;
+        if let Some(claim) = claimed.as_ref().filter(|claim| Some(claim.number) != number) {
             // The file that has the inode is known as another one, or better than by this.
-            if let Some(saved) = self.catalog.remove(saved)
-                && !(is_unread(&saved) && judge::is_born_with(&saved, stat.born))
-            {
-                self.catalog.put_unfound(saved);
+            match number {
+                Some(number) if is_unread(saved) && judge::is_born_with(saved, stat.born) => {
+                    self.catalog.take(number);
+                }
+                _ => self.note_unfound(saved),
             }
-            if *how == Match::Resume && found.is_done && found.offset == text.size {
-                self.catalog.put_back(found.clone());
+            let Claim { saved, found, .. } = claim;
+            if *found == Match::Resume && saved.is_done && saved.offset == text.size {
                 return Ok(());
             }
         }
         // Its disk has another number, and its bytes cannot say that it is the same.
         let is_renumbered = saved.inode == stat.inode && judge::is_born_with(saved, stat.born);
-        let claimed = match claimed {
-            None if is_renumbered => {
-                self.catalog.remove(saved).map(|found| (found, Match::Rewritten))
+        let claimed = match (claimed, number) {
+            (None, Some(number)) if is_renumbered => {
+                Some(Claim { number, saved: saved.clone(), found: Match::Rewritten })
             }
-            claimed => claimed,
+            (claimed, _) => claimed,
         };
+        let Some(Claim { number, saved: found, found: meaning }) = claimed else {
+            self.note_unfound(saved);
+            return Ok(());
+        };
+        let itself = Itself { entry: Some(number), is_own: false };
         let mut rewritten = None;
-        let (configured, found) = match claimed {
+        let (configured, from) = match meaning {
             // Nothing tells it from another file with the same inode.
-            Some((found, Match::Resume))
-                if is_unread(&found) && !judge::is_same_file(&found, stat.born, path) =>
-            {
-                self.catalog.put_unfound(found);
+            Match::Resume if is_unread(&found) && !judge::is_same_file(&found, stat.born, path) => {
+                self.catalog.on_unfound(number);
                 return Ok(());
             }
             // It was renamed while it was waiting to be opened.
-            Some((found, Match::Resume)) if is_unread(&found) => {
-                match self.origin_of_unknown(&resolved, &reader, false) {
-                    Ok(Origin::New) => (found.path.clone(), Some(found)),
-                    Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+            Match::Resume if is_unread(&found) => {
+                match self.origin_of_unknown(&resolved, &reader, itself) {
+                    Ok(Origin::New) => (found.path.clone(), Some(Resume::of(found, number))),
+                    Ok(Origin::Known(Resume { saved, .. })) => {
+                        (saved.path.clone(), Some(Resume::of(saved, number)))
+                    }
                     // It is one of its own by now.
                     Ok(Origin::CopyOf(CopyOf { standing: Standing::Untouched, .. }))
                         if is_own_by(doubted, now) =>
                     {
-                        (found.path.clone(), Some(found))
+                        (found.path.clone(), Some(Resume::of(found, number)))
                     }
                     Ok(Origin::Overwritten) => {
-                        self.catalog.put_overwritten(found);
+                        self.catalog.on_overwritten(number);
                         return Ok(());
                     }
                     waits => {
-                        let doubted = match waits {
-                            Ok(Origin::CopyOf(CopyOf {
-                                standing: Standing::Untouched, ..
-                            })) => doubted.or(Some(now)),
-                            _ => doubted,
-                        };
-                        let known_by = found.path.clone();
-                        self.catalog.put_unopened(found, doubted);
+                        self.catalog.on_unopened(&found);
                         self.scout.search_again(path);
                         let waits = waits?;
                         if let Origin::CopyOf(suspect) = &waits {
-                            self.note_held((&known_by, &resolved), &reader, suspect, held)?;
+                            if suspect.standing == Standing::Untouched {
+                                self.catalog.on_doubted(number, doubted.unwrap_or(now));
+                            }
+                            self.note_held((&found.path, &resolved), &reader, suspect)?;
                         }
                         self.wait_for_original(path, &waits);
                         return Ok(());
                     }
                 }
             }
-            Some((found, Match::Resume | Match::Again)) => (found.path.clone(), Some(found)),
-            Some((found, Match::Rewritten | Match::Other))
-                if self.is_overwritten_since(&found, path, &reader, &stat) =>
+            Match::Resume | Match::Again => (found.path.clone(), Some(Resume::of(found, number))),
+            Match::Rewritten | Match::Other
+                if self.is_overwritten_since(number, &found, path, &reader, &stat) =>
             {
                 return Ok(());
             }
             // Another file: it is shipped only if its name and its age say so.
-            Some((found, Match::Rewritten | Match::Other))
-                if judge::is_used_inode(&found, stat.born) =>
-            {
-                self.catalog.put_removed(Checkpoint { gone_at: stat.born - 1, ..found });
+            Match::Rewritten | Match::Other if judge::is_used_inode(&found, stat.born) => {
+                let gone_at = stat.born - 1;
+                self.catalog.on_removed(number, |saved| Checkpoint { gone_at, ..saved });
                 return Ok(());
             }
-            Some((found, Match::Rewritten | Match::Other))
-                if judge::is_same_file(&found, stat.born, path) =>
-            {
-                let (configured, original) = match self.origin_of_unknown(&resolved, &reader, false)
-                {
+            Match::Rewritten | Match::Other if judge::is_same_file(&found, stat.born, path) => {
+                let origin = self.origin_of_unknown(&resolved, &reader, itself);
+                let (configured, original) = match origin {
                     Ok(Origin::New) => (found.path.clone(), None),
-                    Ok(Origin::Known(original)) => (original.path.clone(), Some(original)),
+                    Ok(Origin::Known(original)) => (original.saved.path.clone(), Some(original)),
                     Ok(Origin::Overwritten) => {
-                        self.on_rewritten(path, found, &stat);
+                        self.on_rewritten(path, number, &found, &stat);
                         return Ok(());
                     }
                     Ok(waits) => {
                         // Until then only this leads here. Of the old text a copy can be met.
                         let waiting = self.waiting(&found.path, &resolved, &stat);
-                        self.on_rewritten(path, found, &stat);
+                        self.on_rewritten(path, number, &found, &stat);
                         self.wait_to_be_opened(waiting, false);
                         self.wait_for_original(path, &waits);
                         return Ok(());
                     }
                     Err(error) => {
-                        self.catalog.put_unopened(found, None);
+                        self.catalog.on_unopened(&found);
                         self.scout.search_again(path);
                         return Err(error);
                     }
@@ -300,22 +313,16 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 (configured, original)
             }
             // Nothing tells it from another file with the same inode.
-            Some((found, Match::Rewritten | Match::Other)) => {
-                self.catalog.put_unfound(found);
-                return Ok(());
-            }
-            None => {
-                self.note_unfound(saved);
+            Match::Rewritten | Match::Other => {
+                self.catalog.on_unfound(number);
                 return Ok(());
             }
         };
-        let begun = self.begin(configured, resolved, reader, found, State::Rotated, now);
-        match (rewritten, &begun) {
-            (Some(found), Ok(_)) => self.on_rewritten(path, found, &stat),
-            (Some(found), Err(_)) => self.catalog.put_back(found),
-            (None, _) => {}
+        let file = self.begin(configured, resolved, reader, from, State::Rotated, now)?;
+        if let Some(found) = rewritten {
+            self.on_rewritten(path, number, &found, &stat);
         }
-        self.examine(begun?, true, now);
+        self.examine(file, true, now);
         Ok(())
     }
 
@@ -366,14 +373,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
             if self.drain.is_abandoned() {
                 // After the next start it is not younger than the last look any more.
                 self.look.unopened.add(&one.path, LATER);
-                self.note_missed(&one, None);
+                self.note_missed(&one);
                 continue;
             }
             match self.adopt_missed_one(&one, now) {
                 // Where a copy is others may be.
                 Ok(is_shipped) => is_learnt |= is_shipped && one.is_copy,
                 Err(error) => {
-                    self.note_missed(&one, None);
+                    self.note_missed(&one);
                     self.note_unopened(&one.path, &error);
                     if !self.readers.are_short() && error.kind() != io::ErrorKind::NotFound {
                         self.trouble(&one.path, "open", &error);
@@ -440,9 +447,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
     }
 
-    /// Remembers a file that nobody has seen and that is not open yet, with how many bytes of it are
-    /// undelivered, if that is known.
-    fn note_missed(&mut self, missed: &Missed<'_>, rest: Option<u64>) {
+    /// Remembers a file that nobody has seen and that is not open yet.
+    fn note_missed(&mut self, missed: &Missed<'_>) {
         let Missed { path, known, is_copy } = missed;
         let Ok(facts) = self.os.lstat(path) else { return };
         let (device, inode) = facts.id();
@@ -453,7 +459,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return;
         }
         let stat = Stat { device, inode, born: facts.born, ..Stat::default() };
-        let waiting = Checkpoint { rest, ..self.waiting(&known.path, path, &stat) };
+        let waiting = Checkpoint { rest: None, ..self.waiting(&known.path, path, &stat) };
         self.wait_to_be_opened(waiting, false);
     }
 
@@ -512,7 +518,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         let is_begun = self.is_about_to_be_packed(&stat, path);
         if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
-            self.note_missed(missed, None);
+            self.note_missed(missed);
             return Ok(false);
         }
         if let Some((head, tail, offset)) = known_by_bytes
@@ -532,16 +538,21 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Ok(false);
             }
             Origin::New => None,
-            Origin::Known(saved) => Some(saved),
+            Origin::Known(resume) => Some(resume),
             Origin::Overwritten => return Ok(false),
             waits => {
-                // After the next look it is not younger than the last one any more. What a copy has its
-                // original has.
-                self.note_missed(missed, matches!(waits, Origin::CopyOf(_)).then_some(0));
+                // After the next look it is not younger than the last one any more.
+                self.note_missed(missed);
                 if let Origin::CopyOf(suspect) = &waits {
-                    self.note_held((&known.path, path), &reader, suspect, None)?;
+                    self.note_held((&known.path, path), &reader, suspect)?;
                 }
                 self.wait_for_original(path, &waits);
+                // What is measured asks for the next discovery, and this would be measured again then.
+                let is_doubted =
+                    matches!(waits, Origin::CopyOf(CopyOf { standing: Standing::Untouched, .. }));
+                if is_doubted && reader.is_unpacked() {
+                    self.packed.fail(inode, self.os.now() + DOUBT_PAUSE, None);
+                }
                 return Ok(false);
             }
         };

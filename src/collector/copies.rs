@@ -20,10 +20,10 @@ use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::{Copy, Held, Source, is_unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::originals::Originals;
-use crate::tail::copies::{self, Open, Original, Standing, Suspect};
+use crate::tail::copies::{self, Known, Open, Original, Standing, Suspect};
 use crate::tail::os::Os;
 use crate::tail::reader::{self, Reader};
-use crate::tail::scout;
+use crate::tail::scout::{self, Claim};
 use crate::tail::tracked::FoundAs;
 
 /// Why a file is not open that equals one that nobody touches.
@@ -44,16 +44,43 @@ pub(super) struct CopyOf {
     pub(super) doubted: Option<Instant>,
 }
 
+/// From where a file is read that is known, or a copy of one.
+pub(super) struct Resume {
+    /// What is known to be delivered of its bytes.
+    pub(super) saved: Checkpoint,
+    /// The number of the entry that speaks of the file; `None` for a copy.
+    pub(super) entry: Option<u64>,
+}
+
 /// Where the bytes of an opened file are from.
 pub(super) enum Origin {
     New,
-    Known(Checkpoint),
+    Known(Resume),
     /// The file is a copy.
     CopyOf(CopyOf),
     /// The file may be a copy of one that is searched for first.
     Later,
     /// The file was written over since it was renamed, and holds no log any more.
     Overwritten,
+}
+
+impl Resume {
+    /// Goes on in a file that an entry speaks of.
+    pub(super) const fn of(saved: Checkpoint, number: u64) -> Self {
+        Self { saved, entry: Some(number) }
+    }
+}
+
+impl Origin {
+    /// Speaks of a file that an entry speaks of.
+    const fn known(saved: Checkpoint, number: u64) -> Self {
+        Self::Known(Resume::of(saved, number))
+    }
+
+    /// Speaks of a copy of bytes up to here.
+    const fn copied(saved: Checkpoint) -> Self {
+        Self::Known(Resume { saved, entry: None })
+    }
 }
 
 impl<O: Os, K: Keep> Collector<O, K> {
@@ -98,62 +125,69 @@ impl<O: Os, K: Keep> Collector<O, K> {
         stat: &Stat,
         is_own: bool,
     ) -> io::Result<Origin> {
-        match scout::claim(&mut self.catalog, &self.os, path, reader, *stat)? {
-            Some((saved, Match::Resume)) if saved.is_copy && saved.offset < stat.size => {
-                let outcome = self.origin_of_grown_copy(&saved, resolved, reader);
-                if matches!(outcome, Ok(Origin::Later) | Err(_)) {
-                    self.catalog.put_back(saved);
+        let unknown = Known { entry: None, is_own };
+        let claim = scout::claim(&self.catalog, &self.os, path, reader, *stat)?;
+        let Some(Claim { number, saved, found }) = claim else {
+            return self.origin_of_unknown(resolved, reader, unknown);
+        };
+        let is_unread = is_unread(&saved);
+        match found {
+            Match::Resume if saved.is_copy && saved.offset < stat.size => {
+                let outcome = self.origin_of_grown_copy(number, &saved, resolved, reader);
+                if let Ok(Origin::CopyOf(_)) = outcome {
+                    self.catalog.take(number);
                 }
                 outcome
             }
             // Nothing tells it from another file with the same inode.
-            Some((saved, Match::Resume))
-                if is_unread(&saved)
+            Match::Resume
+                if is_unread
                     && path != saved.path
                     && !judge::is_same_file(&saved, stat.born, resolved) =>
             {
-                self.catalog.put_removed(saved);
-                self.origin_of_unknown(resolved, reader, is_own)
+                self.catalog.on_removed(number, |saved| saved);
+                self.origin_of_unknown(resolved, reader, unknown)
             }
-            Some((saved, Match::Resume))
-                if is_unread(&saved)
+            Match::Resume
+                if is_unread
                     && saved.rest == Some(0)
-                    && self.is_overwritten_since(&saved, path, reader, stat) =>
+                    && self.is_overwritten_since(number, &saved, path, reader, stat) =>
             {
                 Ok(Origin::Overwritten)
             }
             // It was only waiting to be opened.
-            Some((saved, Match::Resume)) if is_unread(&saved) => {
-                let origin = self.origin_of_unknown(resolved, reader, is_own);
+            Match::Resume if is_unread => {
+                let known = Known { entry: Some(number), is_own };
+                let origin = self.origin_of_unknown(resolved, reader, known);
                 match origin {
-                    Ok(Origin::New) => return Ok(Origin::Known(saved)),
-                    Ok(Origin::Known(_)) => {}
-                    Ok(Origin::Overwritten) => self.catalog.put_overwritten(saved),
+                    Ok(Origin::New) => return Ok(Origin::known(saved, number)),
+                    Ok(Origin::Known(original)) => {
+                        return Ok(Origin::known(original.saved, number));
+                    }
+                    Ok(Origin::Overwritten) => self.catalog.on_overwritten(number),
                     _ => self.wait_to_be_opened(saved, true),
                 }
                 origin
             }
-            Some((saved, Match::Resume | Match::Again)) => Ok(Origin::Known(saved)),
-            Some((saved, Match::Rewritten | Match::Other))
-                if self.is_overwritten_since(&saved, path, reader, stat) =>
+            Match::Resume | Match::Again => Ok(Origin::known(saved, number)),
+            Match::Rewritten | Match::Other
+                if self.is_overwritten_since(number, &saved, path, reader, stat) =>
             {
                 Ok(Origin::Overwritten)
             }
-            Some((saved, Match::Rewritten | Match::Other)) => {
-                self.on_rewritten(path, saved, stat);
-                self.origin_of_unknown(resolved, reader, is_own)
+            Match::Rewritten | Match::Other => {
+                self.on_rewritten(path, number, &saved, stat);
+                self.origin_of_unknown(resolved, reader, unknown)
             }
-            None => self.origin_of_unknown(resolved, reader, is_own),
         }
     }
 
-    /// Finds out where the bytes of a file are from of which no checkpoint speaks. `is_own` says that it
-    /// equals another one and is one of its own.
+    /// Finds out where the bytes of a file are from of which no checkpoint speaks.
     pub(super) fn origin_of_unknown(
         &mut self,
         resolved: &Path,
         reader: &Reader<O::File>,
-        is_own: bool,
+        known: Known,
     ) -> io::Result<Origin> {
         // It may become anything, and is judged when there is something in it.
         let is_blank = reader.stat()?.size == 0;
@@ -163,12 +197,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let copy_of =
             |of, standing| Origin::CopyOf(CopyOf { of, standing, known: 0, doubted: None });
-        Ok(match self.original_of(resolved, reader, 0, is_own)? {
+        Ok(match self.original_of(resolved, reader, 0, known)? {
             Some(Original::Open { file, standing }) => copy_of(Source::Open(file), standing),
-            Some(Original::Removed(saved)) => Origin::Known(saved),
+            Some(Original::Removed(saved)) => Origin::copied(saved),
             // No app writes compressed what another file has as text.
             Some(Original::There(saved)) if reader.is_unpacked() && saved.is_done => {
-                Origin::Known(saved)
+                Origin::copied(saved)
             }
             Some(Original::There(saved)) => {
                 let of = Source::Closed((saved.device, saved.inode));
@@ -185,30 +219,39 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// cannot, the copy goes on at the start of the line that was cut off.
     fn origin_of_grown_copy(
         &mut self,
+        number: u64,
         saved: &Checkpoint,
         resolved: &Path,
         reader: &Reader<O::File>,
     ) -> io::Result<Origin> {
-        match self.original_of(resolved, reader, saved.offset, false)? {
+        let known = Known { entry: Some(number), is_own: false };
+        match self.original_of(resolved, reader, saved.offset, known)? {
             Some(Original::Open { file, standing }) => {
                 let (of, known) = (Source::Open(file), saved.offset);
                 return Ok(Origin::CopyOf(CopyOf { of, standing, known, doubted: None }));
             }
             Some(Original::Removed(further) | Original::There(further)) => {
-                return Ok(Origin::Known(further));
+                return Ok(Origin::known(further, number));
             }
             Some(Original::Sought) => return Ok(Origin::Later),
             None => {}
         }
         let offset = reader.line_start(saved.offset, self.rules.tail.line_bytes_max)?;
         let tail = reader.tail(offset)?;
-        Ok(Origin::Known(Checkpoint { offset, tail, ..saved.clone() }))
+        Ok(Origin::known(Checkpoint { offset, tail, ..saved.clone() }, number))
     }
 
     /// Notes that other bytes stand in a known file, or that another file has its inode: of the old
     /// text only a copy can be met.
-    pub(super) fn on_rewritten(&mut self, path: &Path, saved: Checkpoint, stat: &Stat) {
-        if !judge::is_used_inode(&saved, stat.born) {
+    pub(super) fn on_rewritten(
+        &mut self,
+        path: &Path,
+        number: u64,
+        saved: &Checkpoint,
+        stat: &Stat,
+    ) {
+        let is_used = judge::is_used_inode(saved, stat.born);
+        if !is_used {
             if self.said.admits(Kind::Rewritten) {
                 tracing::warn!(
                     file = %path.display(), offset = saved.offset,
@@ -218,14 +261,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.counters.files_truncated += 1;
         }
         // It was gone before another file was born with its inode; or whoever wrote over it changed it.
-        let is_used = judge::is_used_inode(&saved, stat.born);
         let gone_at = match is_used {
             true if saved.gone_at != 0 => saved.gone_at.min(stat.born - 1),
             true => stat.born - 1,
             false => stat.changed,
         };
         self.look.expected.on_learnt();
-        self.catalog.put_removed(Checkpoint { gone_at, ..saved });
+        self.catalog.on_removed(number, |_| Checkpoint { gone_at, ..saved.clone() });
     }
 
     /// The file that an opened one is a copy of. At least `from` bytes of it were delivered.
@@ -234,12 +276,12 @@ impl<O: Os, K: Keep> Collector<O, K> {
         place: &Path,
         reader: &Reader<O::File>,
         from: u64,
-        is_own: bool,
+        known: Known,
     ) -> io::Result<Option<Original>> {
         let Self { os, registry, readers, look, catalog, .. } = self;
         let originals = look.originals.get_or_insert_with(|| Originals::all(registry));
         let open = Open { registry, originals, reader: &|file| readers.get(&file) };
-        let suspect = Suspect { os: os.clone(), place, reader, stat: reader.stat()?, is_own };
+        let suspect = Suspect { os: os.clone(), place, reader, stat: reader.stat()?, known };
         copies::original_of(&open, catalog, &suspect, from)
     }
 
@@ -263,25 +305,22 @@ impl<O: Os, K: Keep> Collector<O, K> {
         Ok(())
     }
 
-    /// Notes that a file which no pattern finds has only bytes that a deleted file has, which is open.
-    /// `before` is what was known of that.
+    /// Notes that a file which no pattern finds has only bytes that another one has.
     pub(super) fn note_held(
         &mut self,
         names: (&Path, &Path),
         reader: &Reader<O::File>,
         suspect: &CopyOf,
-        before: Option<Held>,
     ) -> io::Result<()> {
-        let Source::Open(original) = suspect.of else { return Ok(()) };
-        let before = before.filter(|held| held.original == original);
-        let held = match suspect.standing {
-            Standing::Nameless => {
-                Some(Held { original, done: Box::new(self.done(names, reader, suspect)?) })
-            }
-            Standing::Gone => before,
-            Standing::Untouched => None,
-        };
-        held.into_iter().for_each(|held| self.catalog.on_held(held));
+        // More may stand in a copy than was read of bytes that are gone.
+        if suspect.standing == Standing::Gone {
+            return Ok(());
+        }
+        let done = Box::new(self.done(names, reader, suspect)?);
+        self.catalog.on_equal((done.device, done.inode));
+        if let (Source::Open(original), Standing::Nameless) = (suspect.of, suspect.standing) {
+            self.catalog.on_held(Held { original, done });
+        }
         Ok(())
     }
 

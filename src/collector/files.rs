@@ -16,6 +16,7 @@ use super::notices::note_odd;
 use super::said::Kind;
 use super::stamp::{nanoseconds, stamp};
 use super::timers::Timer;
+use crate::base::fingerprint::HEAD_BYTES_MAX;
 use crate::base::span::FileKey;
 use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::is_unread;
@@ -374,11 +375,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.save(now, false);
             self.publish(now, false);
             let now = self.os.now();
-            match self
-                .timers
-                .get(Timer::ReadFrom)
-                .filter(|until| now < *until && !self.drain.is_abandoned())
-            {
+            match self.timers.get(Timer::ReadFrom).filter(|until| now < *until) {
+                // Nobody waits for the end of a pause, and nothing is read before it.
+                Some(_) if self.drain.is_abandoned() => break,
                 Some(until) => {
                     self.doze(until - now);
                     // To look at mail and events takes CPU too, and may ask for the next pause.
@@ -621,14 +620,43 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 }
                 self.intake.mark_grown(file);
                 self.note_announced(file, is_announced);
+                if self.intake.is_blocked() {
+                    self.learn_head(file, stat.size, now);
+                }
             }
-            Change::Unread => self.intake.mark_grown(file),
+            Change::Unread => {
+                self.intake.mark_grown(file);
+                self.learn_head(file, stat.size, now);
+            }
             Change::Touched => self.intake.mark(file),
             Change::Cut(bytes) => {
                 self.on_cut(file, bytes);
                 self.intake.mark(file);
             }
             Change::Shrank => self.on_shrunk(file, now),
+        }
+    }
+
+    /// Learns the first bytes of a file of `size` bytes that is not read for now. Without them nobody would
+    /// know a copy of it, nor the file itself after the next start where births are not told.
+    fn learn_head(&mut self, file: FileKey, size: u64, now: Instant) {
+        let Some(tracked) = self.registry.get(file) else { return };
+        let Some(reader) = self.readers.get(&file) else { return };
+        let (head, offset) = (tracked.opened.head, tracked.read_offset);
+        let is_short = (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < size;
+        if !is_short || tracked.may_be_copy || reader.is_unpacked() {
+            return;
+        }
+        let settled_end = self.intake.filled().settled_end(file, now).max(offset);
+        // Other bytes are noticed when the file is read.
+        let is_same = match head.len {
+            0 => Ok(offset == 0),
+            _ => reader.has_head(head),
+        };
+        if let (Ok(true), Ok(head)) = (is_same, reader.head(settled_end))
+            && let Some(tracked) = self.registry.get_mut(file)
+        {
+            tracked.opened.head = head;
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Collector;
-use super::copies::{Origin, SOUGHT};
+use super::copies::{Origin, Resume, SOUGHT};
 use super::idle::found_as;
 use super::said::Kind;
 use crate::base::span::{FileKey, StreamKey};
@@ -64,9 +64,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Ok(Some(inode));
             }
         }
-        let saved = match self.origin(&found.path, &resolved, &reader)? {
+        let from = match self.origin(&found.path, &resolved, &reader)? {
             Origin::New => None,
-            Origin::Known(saved) => Some(saved),
+            Origin::Known(resume) => Some(resume),
             Origin::CopyOf(suspect) => {
                 self.note_copy((&found.path, &resolved), &reader, found_as(found), suspect, now)?;
                 return Ok(Some(inode));
@@ -83,14 +83,15 @@ impl<O: Os, K: Keep> Collector<O, K> {
             }
         };
         let is_unpacked = reader.is_unpacked();
-        let path = self.path_of(saved.as_ref(), &found.path);
+        let saved = from.as_ref().map(|from| &from.saved);
+        let path = self.path_of(saved, &found.path);
         // Its bytes were compared a moment ago, and it has not been written to since.
         let is_known = |saved: &Checkpoint| saved.offset == stat.size && !is_unpacked;
-        let is_as_delivered = saved.as_ref().is_some_and(is_known);
-        if saved.as_ref().is_some_and(|saved| saved.path == found.path && !saved.is_copy) {
+        let is_as_delivered = saved.is_some_and(is_known);
+        if saved.is_some_and(|saved| saved.path == found.path && !saved.is_copy) {
             self.note_in_place(&found.path, &resolved);
         }
-        let file = self.begin(path, resolved, reader, saved, State::Active, now)?;
+        let file = self.begin(path, resolved, reader, from, State::Active, now)?;
         if let Some(tracked) = self.registry.get_mut(file) {
             tracked.sighting.path = shared(&tracked.opened.path, &found.path);
             if let Some(name) = tracked.opened.path.file_name()
@@ -123,27 +124,30 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.look.expected.on_in_place(resolved.with_file_name(name).as_os_str());
     }
 
-    /// Begins to ship a file, from where `saved` says or from its first byte. The caller examines
-    /// the file then. If the file cannot be read, its checkpoint is put back.
+    /// Begins to ship a file, from where `from` says or from its first byte. The caller examines the file
+    /// then.
     pub(super) fn begin(
         &mut self,
         path: PathBuf,
         resolved: PathBuf,
         reader: Reader<O::File>,
-        saved: Option<Checkpoint>,
+        from: Option<Resume>,
         state: State,
         now: Instant,
     ) -> io::Result<FileKey> {
-        let settled_end = saved.as_ref().map_or(0, |saved| saved.offset);
-        let outcome = reader.head(settled_end).and_then(|head| Ok((head, reader.stat()?)));
-        let (head, stat) = match (outcome, &saved) {
+        let (saved, entry) = from.map(|Resume { saved, entry }| (saved, entry)).unwrap_or_default();
+        let outcome = reader.head(saved.offset).and_then(|head| Ok((head, reader.stat()?)));
+        let (head, stat) = match (outcome, entry) {
             (Ok(read), _) => read,
-            (Err(error), saved) => {
-                saved.iter().cloned().for_each(|saved| self.catalog.put_back(saved));
+            // Nobody else has what was known of a missing original.
+            (Err(error), None) if saved.inode != 0 => {
+                self.catalog.put(saved);
                 return Err(error);
             }
+            (Err(error), _) => return Err(error),
         };
-        let Checkpoint { offset, tail, ranges, trail, .. } = saved.unwrap_or_default();
+        entry.and_then(|number| self.catalog.take(number));
+        let Checkpoint { offset, tail, ranges, trail, .. } = saved;
         let Stat { device, inode, born, .. } = stat;
         let path: Arc<Path> = path.into();
         let resolved = shared(&path, &resolved);

@@ -75,6 +75,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// now. If so, what was not delivered of the file is counted, and the file is done with.
     pub(super) fn is_overwritten_since(
         &mut self,
+        number: u64,
         saved: &Checkpoint,
         path: &Path,
         reader: &Reader<O::File>,
@@ -92,7 +93,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             self.counters.seen_bytes = self.counters.seen_bytes.saturating_add(skipped);
             self.note_overwritten(&saved.path, saved.inode, saved.offset, skipped);
         }
-        self.catalog.put_overwritten(saved.clone());
+        self.catalog.on_overwritten(number);
         true
     }
 

@@ -21,7 +21,7 @@ use crate::line::split;
 use crate::pipeline::{self, Input, Stop};
 use crate::tail::catalog::judge::{self, Stat};
 use crate::tail::catalog::names::{self, Kin};
-use crate::tail::copies::Standing;
+use crate::tail::copies::{Known, Standing};
 use crate::tail::gzip;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
@@ -90,11 +90,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let (mut waiting, state) = (unopened(tracked, self.os.wall().as_secs()), tracked.state);
         let Some(reader) = self.readers.remove(&file) else { return Ok(false) };
         let resolved = reader.path().map_or(resolved, Arc::from);
-        let origin = self.origin_of_unknown(&resolved, &reader, false);
+        let origin = self.origin_of_unknown(&resolved, &reader, Known::default());
         // Without a name it could not be opened again.
         let is_nameless = state == State::Deleted;
-        let saved = match origin {
-            Ok(Origin::Known(saved)) => Some(saved),
+        let from = match origin {
+            Ok(Origin::Known(resume)) => Some(resume),
             // More may stand in it than was read of its original, which is known when that has ended.
             Ok(Origin::CopyOf(CopyOf { standing: Standing::Gone, .. })) if is_nameless => {
                 self.readers.insert(file, reader);
@@ -134,14 +134,14 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         self.let_go(file);
         let is_found = state == State::Active;
-        let Some(saved) = saved else {
+        let Some(from) = from else {
             self.wait_to_be_opened(waiting, is_found);
             self.look.unopened.add(&path, "it was written over, and may be a copy");
             self.look.want_scan();
             return Ok(false);
         };
-        let known_by = self.path_of(Some(&saved), &path);
-        let begun = self.begin(known_by, resolved.to_path_buf(), reader, Some(saved), state, now);
+        let known_by = self.path_of(Some(&from.saved), &path);
+        let begun = self.begin(known_by, resolved.to_path_buf(), reader, Some(from), state, now);
         match begun {
             Ok(file) => self.examine(file, true, now),
             Err(error) => {

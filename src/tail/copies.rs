@@ -17,6 +17,7 @@
 //! | located | known to stand elsewhere, or where nobody may look | has the name of a stranger | no copy of that |
 //! | there | closed and in its place, or found and not open yet | has its bytes, and the name of a kin | it is a copy as long as the original is not touched |
 //! | sought | missing, and not searched for yet | has its bytes | it waits for the search |
+//! | longer | closed, in its place as it was delivered | is compressed and has more text | no copy of that |
 //! | removed | removed, or found nowhere | has its bytes, up to where a reading ended | it goes on there |
 //! | holds all | the same | is compressed, proven, and ends between two such places | it holds nothing new |
 
@@ -29,7 +30,7 @@ use super::catalog::entry::{Entry, Search};
 use super::catalog::judge::{self, Stat};
 use super::catalog::names::{self, Kin};
 use super::catalog::originals::Originals;
-use super::os::{Os, OsFile};
+use super::os::{Facts, Os, OsFile};
 use super::reader::{self, Reader};
 use super::registry::Registry;
 use super::scout::{is_absence, is_in_its_place};
@@ -51,8 +52,16 @@ pub struct Suspect<'a, O: Os> {
     pub reader: &'a Reader<O::File>,
     /// What fstat(2) says of the suspect.
     pub stat: Stat,
-    /// Whether the suspect equals a file that nobody touches, and has done so for long enough to be one of
-    /// its own.
+    /// What is known of the suspect itself.
+    pub known: Known,
+}
+
+/// What is known of a suspect itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// The number of the entry that speaks of it: no original.
+    pub entry: Option<u64>,
+    /// Whether it equals a file that nobody touches, and has done so for long enough to be one of its own.
     pub is_own: bool,
 }
 
@@ -133,6 +142,16 @@ impl<O: Os> Suspect<'_, O> {
         Some(Relation { is_stranger: kin == Kin::Stranger, distance, kin, needed })
     }
 
+    /// Whether the suspect is compressed and has more text than a file that stands where it stood, as
+    /// it was delivered.
+    fn is_longer_than(&self, saved: &Checkpoint) -> bool {
+        let is_it =
+            |found: Facts| found.id() == (saved.device, saved.inode) && found.size == saved.offset;
+        self.reader.is_unpacked()
+            && self.stat.size > saved.offset
+            && self.os.lstat(&saved.resolved).is_ok_and(is_it)
+    }
+
     /// Whether no log of this name is in the suspect's directory.
     fn is_alone_here(&self, log: &Path) -> bool {
         let log = log.file_name().map(|name| self.place.with_file_name(name));
@@ -153,7 +172,7 @@ pub fn original_of<O: Os>(
 ) -> io::Result<Option<Original>> {
     for (relation, file) in open.related(suspect)? {
         if let Some(standing) = open.standing(file, relation, suspect)? {
-            let is_none = suspect.is_own && standing == Standing::Untouched;
+            let is_none = suspect.known.is_own && standing == Standing::Untouched;
             return Ok((!is_none).then_some(Original::Open { file, standing }));
         }
     }
@@ -170,8 +189,12 @@ pub fn original_of<O: Os>(
             // It was found and cannot be opened yet: nobody else takes its checkpoint.
             _ => entry.is_there() || is_in_its_place(&suspect.os, saved),
         };
+        // An archive of what stands there has no more text than that.
+        if is_there && suspect.is_longer_than(saved) {
+            continue;
+        }
         return match entry.search() {
-            _ if is_there && suspect.is_own => Ok(None),
+            _ if is_there && suspect.known.is_own => Ok(None),
             _ if is_there => Ok(Some(Original::There(saved.clone()))),
             Some(Search::Wanted | Search::Met) => Ok(Some(Original::Sought)),
             _ => removed(catalog, &place, suspect),
@@ -305,7 +328,7 @@ fn places(catalog: &Catalog, suspect: &Suspect<'_, impl Os>, from: u64) -> io::R
     let heads = suspect.reader.heads(catalog.indexes().head_lens())?;
     let mut places = Vec::new();
     for number in catalog.indexes().originals_of(&heads, suspect.place) {
-        if let Some(entry) = catalog.entry(number)
+        if let Some(entry) = catalog.entry(number).filter(|_| suspect.known.entry != Some(number))
             && suspect.reader.has_head(entry.saved().head)?
         {
             places.extend(places_in(number, entry, suspect, from));

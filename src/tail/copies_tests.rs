@@ -23,7 +23,8 @@ fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
 fn original_of(catalog: &mut Catalog, path: &Path, from: u64) -> Option<Original> {
     let reader = Reader::open(&Kernel, path).unwrap();
     let stat = reader.stat().unwrap();
-    let suspect = Suspect { os: Kernel, place: path, reader: &reader, stat, is_own: false };
+    let suspect =
+        Suspect { os: Kernel, place: path, reader: &reader, stat, known: Known::default() };
     let (registry, originals) = (Registry::default(), Originals::default());
     let open = Open { registry: &registry, originals: &originals, reader: &|_| None };
     super::original_of(&open, catalog, &suspect, from).unwrap()

@@ -13,7 +13,7 @@ use super::catalog::Catalog;
 use super::catalog::entry::{COPY_TIME, Search, is_own_by};
 use super::catalog::judge::{self, Match, Stat};
 use super::catalog::originals::Originals;
-use super::copies::{self, Open, Original, Standing, Suspect};
+use super::copies::{self, Known as Itself, Open, Original, Standing, Suspect};
 use super::discover::{Patterns, Permission};
 use super::missed::{Known, Places, missed};
 use super::os::Os;
@@ -134,16 +134,17 @@ impl House {
     }
 
     /// Which checkpoint speaks of a file that is found under its own path, and what it means.
-    fn claim(&mut self, name: &str) -> Option<(Checkpoint, Match)> {
+    fn claim(&self, name: &str) -> Option<(Checkpoint, Match)> {
         let (reader, path) = (self.reader(name, &[]), self.path(name));
         let stat = reader.stat().unwrap();
-        scout::claim(&mut self.catalog, &Kernel, &path, &reader, stat).unwrap()
+        let claim = scout::claim(&self.catalog, &Kernel, &path, &reader, stat).unwrap();
+        claim.map(|claim| (claim.saved, claim.found))
     }
 
     /// What a checkpoint that speaks of a file means for it.
     fn means(&mut self, saved: Checkpoint, name: &str) -> Option<Match> {
         self.catalog = Catalog::default();
-        self.catalog.put_back(saved);
+        self.catalog.put(saved);
         self.claim(name).map(|(_, found)| found)
     }
 
@@ -164,8 +165,8 @@ impl House {
         let open = Open { registry, originals: &originals, reader: &|file| readers.get(&file) };
         // The second may have changed since the original was made.
         let stat = Stat { modified: None, ..reader.stat()? };
-        let mut suspect =
-            Suspect { os: Kernel, place: &place, reader: &reader, stat, is_own: false };
+        let known = Itself::default();
+        let mut suspect = Suspect { os: Kernel, place: &place, reader: &reader, stat, known };
         tell(&mut suspect);
         copies::original_of(&open, catalog, &suspect, 0)
     }
@@ -207,7 +208,7 @@ mod judgements {
         let mut house = House::new();
         house.write("app.log", "one\ntwo\n");
         let saved = house.saved("app.log", 4);
-        house.catalog.put_back(saved.clone());
+        house.catalog.put(saved.clone());
         assert_eq!(house.claim("app.log"), Some((saved.clone(), Match::Resume)));
         fs::rename(house.path("app.log"), house.path("other.log")).unwrap();
         assert_eq!(house.means(Checkpoint { born: 0, ..saved }, "other.log"), Some(Match::Resume));
@@ -260,7 +261,7 @@ mod judgements {
         house.write("app.log", "one\ntwo\n");
         let few = house.saved("app.log", 4);
         let copied = Checkpoint { device: few.device + 1, inode: few.inode + 1, born: 1, ..few };
-        house.catalog.put_back(copied);
+        house.catalog.put(copied);
         let (anew, found) = house.claim("app.log").unwrap();
         assert_eq!((anew.offset, found), (0, Match::Again));
     }
@@ -322,7 +323,7 @@ mod judgements {
         let mut house = House::new();
         house.write("app.log", &long("app"));
         let saved = house.saved("app.log", 2200);
-        house.catalog.put_back(saved);
+        house.catalog.put(saved);
         house.removed("gone.log", &long("gone"), 2200);
         house.write("app.log.1", &long("other"));
         assert_eq!(house.claim("app.log.1"), None);
@@ -470,7 +471,7 @@ mod originals {
         let saved = house.saved("app.log", 2200);
         house.catalog.put_closed(saved);
         house.write("app.log.1", &long("app"));
-        let is_own = |suspect: &mut Suspect<'_, Kernel>| suspect.is_own = true;
+        let is_own = |suspect: &mut Suspect<'_, Kernel>| suspect.known.is_own = true;
         assert!(house.original("app.log.1").is_some());
         assert_eq!(house.judged("app.log.1", &[], is_own).unwrap(), None);
         house.catalog = Catalog::default();
@@ -485,7 +486,7 @@ mod originals {
         let saved = house.saved("app.log", 2000);
         fs::rename(path, house.path("app.log.9")).unwrap();
         house.catalog = Catalog::default();
-        house.catalog.put_back(saved.clone());
+        house.catalog.put(saved.clone());
         let number = house.catalog.indexes().of_inode(saved.inode).next().unwrap();
         house.catalog.on_search(number, search);
         saved
@@ -516,6 +517,21 @@ mod originals {
         house.write("app.log.2", "two\n");
         assert_eq!(house.original("app.log.1"), Some(Original::There(saved)));
         assert_eq!(house.original("app.log.2"), None, "other bytes");
+    }
+
+    #[test]
+    fn longer() {
+        let mut house = House::new();
+        let text = long("app");
+        house.write("app.log", &text[..1900]);
+        let saved = house.saved("app.log", 1900);
+        house.catalog.put_closed(saved.clone());
+        house.write_packed("app.log.1.gz", &text);
+        house.write_packed("app.log.2.gz", &text[..1900]);
+        let mut original = |name: &str| house.judged(name, &[1900], |_| {}).unwrap();
+        assert_eq!(original("app.log.1.gz"), None);
+        let there = Original::There(Checkpoint { is_done: true, ..saved });
+        assert_eq!(original("app.log.2.gz"), Some(there));
     }
 
     #[test]

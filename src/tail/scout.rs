@@ -52,6 +52,8 @@ pub struct Whereabouts {
     pub paths: Vec<(PathBuf, Checkpoint)>,
     /// Checkpoints of files whose directory may not be looked into.
     pub barred: Vec<Checkpoint>,
+    /// Checkpoints of files that are found nowhere any more.
+    pub lost: Vec<Checkpoint>,
 }
 
 /// The one who has files looked for.
@@ -141,28 +143,28 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
         numbers.retain(is_sought);
     }
     by_dir.retain(|_, numbers| !numbers.is_empty());
-    search_around(seeker, &by_dir, unix, &mut paths);
+    let lost = search_around(seeker, &by_dir, unix, &mut paths);
     let (catalog, scout) = seeker.known();
     scout.forget_missing(os, catalog, missing, unix);
-    Whereabouts { paths, barred }
+    Whereabouts { paths, barred, lost }
 }
 
 /// Searches around the directories of files that are in none of them any more. The search covers
 /// what is up to two levels below such a directory; the directory above, and what is up to two
 /// levels below that; and the one above that, with its directories, and in each of these the
 /// directory of the same name: one may be the directory above, renamed. Each directory is listed
-/// once.
+/// once. Returns what is found nowhere now, and was not known to be.
 fn search_around(
     seeker: &mut impl Seeker,
     by_dir: &BTreeMap<PathBuf, Vec<u64>>,
     unix: u64,
     paths: &mut Vec<(PathBuf, Checkpoint)>,
-) {
+) -> Vec<Checkpoint> {
     let os = &seeker.os();
     let numbers: Vec<u64> = by_dir.values().flatten().copied().collect();
     let (catalog, scout) = seeker.known();
     if numbers.is_empty() || scout.is_searched_around(os, catalog, &numbers, unix) {
-        return;
+        return Vec::new();
     }
     let wanted = catalog.by_inode_of(&numbers);
     let inodes = wanted.iter().map(|(inode, _)| *inode).collect();
@@ -198,6 +200,7 @@ fn search_around(
         .for_each(|(_, state)| state.3 = -1);
     scout.around_from = unix.saturating_add((lister.tries / AROUND_PER_SECOND) as u64);
     scout.around = lister.dirs;
+    let mut lost = Vec::new();
     for (inode, number) in wanted {
         let Some(entry) = catalog.entry(number) else { continue };
         let saved = entry.saved();
@@ -212,9 +215,15 @@ fn search_around(
                     catalog.on_lost(number, unix);
                 }
             }
-            None => catalog.on_search(number, Search::Nowhere),
+            None => {
+                if entry.search() != Some(&Search::Nowhere) {
+                    lost.push(saved.clone());
+                }
+                catalog.on_search(number, Search::Nowhere);
+            }
         }
     }
+    lost
 }
 
 /// Lists directories, each once.
@@ -351,24 +360,37 @@ impl Scout {
     }
 }
 
-/// Takes the checkpoint that speaks of an opened file, with what it means for it. The closest
-/// kinship is tried first: device and inode, then inode, then path.
+/// An entry that speaks of an opened file.
+#[derive(Debug)]
+pub struct Claim {
+    /// The number of the entry.
+    pub number: u64,
+    /// What is known of the file by it.
+    pub saved: Checkpoint,
+    /// What that means for the file.
+    pub found: Match,
+}
+
+/// The entry that speaks of an opened file, and what it means for it. The closest kinship is tried first:
+/// device and inode, then inode, then path.
 ///
 /// # Errors
 /// As reading the file.
 pub fn claim<O: Os>(
-    catalog: &mut Catalog,
+    catalog: &Catalog,
     os: &O,
     path: &Path,
     reader: &Reader<O::File>,
     stat: Stat,
-) -> io::Result<Option<(Checkpoint, Match)>> {
+) -> io::Result<Option<Claim>> {
     let kinship = |saved: &Checkpoint| match (
         saved.device == stat.device,
         saved.inode == stat.inode,
         saved.path == path,
     ) {
         _ if saved.inode == 0 => None,
+        // Another file had the inode; what is known of this one comes first.
+        (true, true, _) if judge::is_used_inode(saved, stat.born) => Some(4),
         // What is known from before tells more than that it waits since this start.
         (true, true, _) if is_unread(saved) => Some(3),
         (true, true, _) => Some(0),
@@ -384,7 +406,7 @@ pub fn claim<O: Os>(
             let entry = catalog.entry(number)?;
             let kinship = kinship(entry.saved())?;
             // What is found in its place is nobody else's.
-            ([0, 3].contains(&kinship) || !entry.is_found()).then_some((kinship, number))
+            ([0, 3, 4].contains(&kinship) || !entry.is_found()).then_some((kinship, number))
         })
         .collect();
     candidates.sort_unstable();
@@ -401,20 +423,20 @@ pub fn claim<O: Os>(
                 && stat.size >= saved.offset
                 && reader.has_tail(saved.tail, saved.offset)?,
         };
-        let found = compare(saved, seen);
-        if found == Match::Again {
-            let anew = |saved: Checkpoint| Checkpoint {
+        let saved = saved.clone();
+        let found = compare(&saved, seen);
+        let saved = match found {
+            Match::Other => continue,
+            Match::Again => Checkpoint {
                 offset: 0,
                 tail: Fingerprint::default(),
                 ranges: Vec::new(),
                 is_copy: false,
                 ..saved
-            };
-            return Ok(catalog.take(number).map(|saved| (anew(saved), found)));
-        }
-        if found != Match::Other {
-            return Ok(catalog.take(number).map(|saved| (saved, found)));
-        }
+            },
+            Match::Resume | Match::Rewritten => saved,
+        };
+        return Ok(Some(Claim { number, saved, found }));
     }
     Ok(None)
 }

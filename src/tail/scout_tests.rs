@@ -24,11 +24,12 @@ fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
     let reader = Reader::open(&Kernel, path).unwrap();
     let stat = reader.stat().unwrap();
     let mut known = Anywhere::new(vec![checkpoint.clone()]);
-    let found =
-        super::claim(&mut known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
+    let claim =
+        super::claim(&known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
             .unwrap();
-    assert_eq!(found.is_some(), known.catalog.checkpoints().next().is_none());
-    found.map(|(_, found)| found)
+    claim.iter().for_each(|claim| drop(known.catalog.take(claim.number)));
+    assert_eq!(claim.is_some(), known.catalog.checkpoints().next().is_none());
+    claim.map(|claim| claim.found)
 }
 
 /// Somebody who may look into every directory.
@@ -93,16 +94,16 @@ fn a_file_takes_its_own_checkpoint_only() {
     let short = saved(&path, &text, 255);
     let elsewhere = Checkpoint { device: own.device + 1, ..short };
     let reader = Reader::open(&Kernel, &path).unwrap();
-    let mut known = Anywhere::new(vec![elsewhere]);
+    let known = Anywhere::new(vec![elsewhere]);
     let found = super::claim(
-        &mut known.catalog,
+        &known.catalog,
         &Kernel,
         "/share/logs/app.log".as_ref(),
         &reader,
         reader.stat().unwrap(),
     );
-    let (found, meaning) = found.unwrap().unwrap();
-    assert_eq!((found.offset, meaning), (0, Match::Again), "few bytes prove nothing there");
+    let Claim { saved, found, .. } = found.unwrap().unwrap();
+    assert_eq!((saved.offset, found), (0, Match::Again), "few bytes prove nothing there");
     assert_eq!(with(&|c| c.inode += 1), None, "another file of this disk");
     assert_eq!(with(&|c| c.offset = 9999), Some(Match::Rewritten), "shorter now");
     assert_eq!(with(&|c| c.tail.crc32 += 1), Some(Match::Rewritten), "rewritten");
@@ -275,8 +276,8 @@ fn a_file_whose_directory_was_away_is_known() {
     assert_eq!(known.whereabouts(u64::MAX), [(path.clone(), checkpoint)]);
     let reader = Reader::open(&Kernel, &path).unwrap();
     let stat = reader.stat().unwrap();
-    let (_, found) =
-        super::claim(&mut known.catalog, &Kernel, &path, &reader, stat).unwrap().unwrap();
+    let Claim { found, .. } =
+        super::claim(&known.catalog, &Kernel, &path, &reader, stat).unwrap().unwrap();
     assert_eq!(found, Match::Resume);
 }
 
@@ -311,7 +312,7 @@ fn what_is_done_is_not_searched_for_and_what_is_gone_is_bounded() {
     }
     assert_eq!(known.catalog.checkpoints().count(), REMOVED_MAX);
     let again = known.catalog.checkpoints().next().unwrap().clone();
-    known.catalog.put_back(again);
+    known.catalog.put(again);
     assert_eq!(known.catalog.checkpoints().count(), REMOVED_MAX, "it is there once");
 }
 
@@ -334,38 +335,37 @@ fn what_is_in_its_place_is_not_gone() {
 /// A file that was named as missing, came back and could not be opened is missing still at the
 /// stop.
 #[test]
-fn what_is_put_back_is_still_told_of() {
+fn what_is_not_opened_is_still_told_of() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
     fs::write(&path, "one\ntwo\n").unwrap();
     let known = Checkpoint { rest: Some(4), ..saved(&path, "one\ntwo\n", 4) };
     let mut known = Anywhere::new(vec![known]);
     assert_eq!(known.catalog.tell(|_, _| true).len(), 1);
-    let claim = |known: &mut Anywhere| {
+    let claim = |known: &Anywhere| {
         let reader = Reader::open(&Kernel, &path).unwrap();
         let stat = reader.stat().unwrap();
-        super::claim(&mut known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
+        super::claim(&known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
             .unwrap()
             .unwrap()
-            .0
     };
 
-    let taken = claim(&mut known);
-    assert_eq!((known.catalog.told().count(), known.catalog.missing()), (0, (0, 0)));
-    known.catalog.put_back(taken);
+    let number = claim(&known).number;
+    known.catalog.on_unfound(number);
 
     assert_eq!((known.catalog.told().count(), known.catalog.missing()), (1, (1, 4)));
     assert_eq!(known.catalog.tell(|_, _| true).len(), 0, "it is no news");
-    let taken = claim(&mut known);
-    known.catalog.put_closed(Checkpoint { is_told: false, rest: Some(0), ..taken });
+    let opened = known.catalog.take(claim(&known).number).unwrap();
+    assert_eq!((known.catalog.told().count(), known.catalog.missing()), (0, (0, 0)));
+    known.catalog.put_closed(Checkpoint { is_told: false, rest: Some(0), ..opened });
     assert_eq!(
         (known.catalog.told().count(), known.catalog.missing()),
         (0, (0, 0)),
         "it is delivered"
     );
-    let known = Checkpoint { is_told: true, ..claim(&mut known) };
+    let known = Checkpoint { is_told: true, ..claim(&known).saved };
     let mut later = Anywhere::new(vec![known]);
-    let taken = claim(&mut later);
-    later.catalog.put_back(taken);
+    let number = claim(&later).number;
+    later.catalog.on_unfound(number);
     assert_eq!(later.catalog.told().count(), 0, "an earlier run has told of it");
 }

@@ -64,6 +64,8 @@ pub struct Ledger {
     pub held: BTreeSet<NodeId>,
     /// Files that could not be read when the agent tried, and that it has not had open since.
     pub faulty: BTreeSet<NodeId>,
+    /// Files that were emptied, and how far the text before was read. The agent may not know yet.
+    pub unnoticed: BTreeMap<NodeId, u64>,
     /// Directories that were listed in this step, and the time when it began.
     pub listed: BTreeSet<String>,
     pub step_began: i64,
@@ -201,6 +203,7 @@ impl Ledger {
             durable: Known::default(),
             held: BTreeSet::new(),
             faulty: BTreeSet::new(),
+            unnoticed: BTreeMap::new(),
             listed: BTreeSet::new(),
             step_began: 0,
             is_save_broken: false,
@@ -274,6 +277,11 @@ impl Ledger {
             let is_it = |node: &NodeId| disk.nodes[*node].number == file.inode;
             let Some(node) = self.held.iter().copied().find(is_it) else { continue };
             let Some((text, _)) = disk.carried(node) else { continue };
+            // As long as the agent has not noticed that the file was emptied, it speaks of the text before.
+            match self.unnoticed.get(&node) {
+                Some(before) if file.read_offset >= *before => continue,
+                _ => self.unnoticed.remove(&node),
+            };
             let account = self.account(text);
             let taken = account.taken_to.max(file.read_offset.min(account.seen_to));
             let is_progress = std::mem::replace(&mut account.taken_to, taken) < taken;
@@ -299,6 +307,7 @@ impl Ledger {
             return self.fail(|| format!("{name} says what was never written"));
         };
         self.follow_twin(life, batch.span.stream.file, text, disk);
+        self.unnoticed.remove(&disk.texts[text].node);
         let name = format!("{name}, text {text}");
         self.check_cuts(batch, &group, &disk.texts[text], &name);
         self.check_limits(batch, &group, &name);
@@ -734,6 +743,7 @@ impl Ledger {
         self.outstanding.clear();
         self.refused.clear();
         self.held.clear();
+        self.unnoticed.clear();
         self.listed.clear();
         self.files = None;
         (self.is_save_broken, self.not_durable_since) = (false, None);

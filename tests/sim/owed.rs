@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::disk::{Body, Disk, NodeId, TextId};
+use crate::disk::{Body, Disk, NodeId, Text, TextId};
 use crate::ground::{Pattern, dir_of, name_of};
 use crate::invariants::Ledger;
 
@@ -202,8 +202,16 @@ impl Ledger {
             && !self.faulty.contains(&node);
         // By a name like that only a file is known that a look has found.
         let is_done = disk.names_of(node).any(|name| name.ends_with(".done"));
-        let is_known = self.now.homes.contains(&home);
+        let is_known = self.now.homes.contains(&home) && !self.is_blank_since(node, text, disk);
         is_known && ((is_young && !is_done) || has_waited) && self.is_placed(node, &home, disk)
+    }
+
+    /// Whether a file is a copy of what was written to a log, and emptied out of it, since no byte of that was
+    /// known: it stands in its place, and nothing says that it was rotated.
+    fn is_blank_since(&self, node: NodeId, text: TextId, disk: &Disk) -> bool {
+        let Text { node: log, home, .. } = &disk.texts[text];
+        let is_blank = self.now.files.get(log).is_some_and(|met| met.is_blank);
+        !disk.is_log(node) && is_blank && disk.names_of(*log).any(|name| name == *home)
     }
 
     /// Whether a generation of a log stands where such are searched for: beside it, up to two levels below, or
@@ -227,7 +235,11 @@ impl Ledger {
     pub fn on_truncated(&mut self, text: TextId, disk: &Disk) {
         let account = self.account(text);
         account.owed_below = account.taken_to;
-        let taken = account.owed_below.max(self.prefix(text, disk));
+        let taken_to = account.taken_to;
+        if taken_to > 0 {
+            self.unnoticed.insert(disk.texts[text].node, taken_to);
+        }
+        let taken = taken_to.max(self.prefix(text, disk));
         for (node, of, len) in disk.files().collect::<Vec<_>>() {
             if of == text {
                 self.excuse_small_copies(node, disk);

@@ -98,12 +98,6 @@ impl Indexes {
         by_place.chain(by_head).collect()
     }
 
-    /// What a checkpoint is known by while it is taken out, whatever becomes of its inode.
-    #[must_use]
-    pub fn identity(&self, checkpoint: &Checkpoint) -> (u64, u64, u64) {
-        (checkpoint.device, self.key(&checkpoint.path), checkpoint.offset)
-    }
-
     /// A key that stands for a path. Two paths that share it are told apart where the checkpoints
     /// are compared.
     fn key(&self, path: &Path) -> u64 {

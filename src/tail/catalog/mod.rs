@@ -67,8 +67,6 @@ pub struct Catalog {
     copies: BTreeSet<u64>,
     /// Numbers of the entries of missing files that somebody was told of.
     told: BTreeSet<u64>,
-    /// Identities of files that were told of in this run and were taken out: they may be put back.
-    told_taken: HashSet<(u64, u64, u64)>,
     /// Numbers of the entries of deferred files, in the order in which the agent opens them.
     deferred: VecDeque<u64>,
     /// Checkpoints of collections that are not configured: nothing is known of them but that they
@@ -94,7 +92,9 @@ impl Catalog {
         let (ours, foreign) = checkpoints.into_iter().partition(is_ours);
         let mut catalog = Self { foreign, ..Self::default() };
         let ours: Vec<Checkpoint> = ours;
-        ours.into_iter().rev().for_each(|one| catalog.put_back(one));
+        for one in ours.into_iter().rev() {
+            catalog.put(one);
+        }
         catalog
     }
 
@@ -215,37 +215,43 @@ impl Catalog {
         }
         let number = self.next_number;
         self.next_number += 1;
-        let mut entry = entry;
         self.indexes.insert(&entry.saved, number);
         if entry.saved.is_told {
             self.told.insert(number);
-            entry.is_told_now |= self.told_taken.remove(&self.indexes.identity(&entry.saved));
         }
         self.entries.insert(number, Box::new(entry));
         number
     }
 
-    /// Puts a checkpoint back whose file could not be opened after all.
-    pub fn put_back(&mut self, checkpoint: Checkpoint) {
-        self.insert(Entry::new(checkpoint));
+    /// Adds a file of which only what is saved is known.
+    pub fn put(&mut self, checkpoint: Checkpoint) -> u64 {
+        self.insert(Entry::new(checkpoint))
     }
 
-    pub(super) fn take(&mut self, number: u64) -> Option<Checkpoint> {
+    /// Takes an entry out: its file is open now, or something else is known of it.
+    pub fn take(&mut self, number: u64) -> Option<Checkpoint> {
+        self.take_entry(number).map(|entry| entry.saved)
+    }
+
+    fn take_entry(&mut self, number: u64) -> Option<Entry> {
         let entry = self.entries.remove(&number)?;
         self.copies.remove(&number);
         self.told.remove(&number);
-        if entry.is_told_now {
-            self.told_taken.insert(self.indexes.identity(&entry.saved));
-        }
         self.indexes.remove(&entry.saved, number);
-        Some(entry.saved)
+        Some(*entry)
     }
 
-    /// Takes this checkpoint out.
-    pub fn remove(&mut self, checkpoint: &Checkpoint) -> Option<Checkpoint> {
-        let is_it = |number: &u64| self.entry(*number).is_some_and(|one| one.saved == *checkpoint);
-        let number = self.indexes.of_inode(checkpoint.inode).find(is_it);
-        self.take(number?)
+    /// Changes what is saved of a file, and so its phase. Returns the number of its entry from now on.
+    fn change(&mut self, number: u64, to: impl FnOnce(Checkpoint) -> Checkpoint) -> Option<u64> {
+        let Entry { saved, is_told_now, .. } = self.take_entry(number)?;
+        Some(self.insert(Entry { is_told_now, ..Entry::new(to(saved)) }))
+    }
+
+    /// The number of the entry of which just this is saved.
+    #[must_use]
+    pub fn number_of(&self, saved: &Checkpoint) -> Option<u64> {
+        let is_it = |number: &u64| self.entry(*number).is_some_and(|one| one.saved == *saved);
+        self.indexes.of_inode(saved.inode).find(is_it)
     }
 
     fn enter(&mut self, number: u64, phase: Phase) {
@@ -268,12 +274,12 @@ impl Catalog {
 
     /// Keeps the checkpoint of a file that is delivered and closed, to know it when it is met again.
     pub fn put_closed(&mut self, checkpoint: Checkpoint) {
-        self.put_back(Checkpoint { is_done: true, trail: Vec::new(), ..checkpoint });
+        self.put(closed(checkpoint));
     }
 
-    /// Keeps the checkpoint of a file that holds no log any more: nothing of it is owed.
-    pub fn put_overwritten(&mut self, checkpoint: Checkpoint) {
-        self.put_closed(Checkpoint { rest: Some(0), ..checkpoint });
+    /// Notes that a file holds no log any more: nothing of it is owed.
+    pub fn on_overwritten(&mut self, number: u64) {
+        self.change(number, |saved| closed(Checkpoint { rest: Some(0), ..saved }));
     }
 
     /// Notes how a closed file was seen.
@@ -570,23 +576,17 @@ impl Catalog {
         by_inode
     }
 
-    /// Keeps the checkpoint of a file that a search has found, and that could not be opened.
-    pub fn put_unopened(&mut self, checkpoint: Checkpoint, doubted: Option<Instant>) {
-        self.put_missing(checkpoint, Search::Met, doubted);
+    /// Notes since when a missing file is known to equal one that nobody touches.
+    pub fn on_doubted(&mut self, number: u64, since: Instant) {
+        let missing = self.entries.get_mut(&number).and_then(|entry| entry.missing_mut());
+        missing.into_iter().for_each(|missing| missing.doubted = Some(since));
     }
 
-    /// Puts a checkpoint back whose file was searched for: what has its inode is another file, as far as
-    /// that can be told.
-    pub fn put_unfound(&mut self, checkpoint: Checkpoint) {
-        self.put_missing(checkpoint, Search::Nowhere, None);
-    }
-
-    fn put_missing(&mut self, checkpoint: Checkpoint, search: Search, doubted: Option<Instant>) {
-        let mut entry = Entry::new(checkpoint);
-        if let Some(missing) = entry.missing_mut() {
-            (missing.search, missing.doubted) = (search, doubted);
+    /// Notes that what was found in the place of a file is another one, as far as that can be told.
+    pub fn on_unfound(&mut self, number: u64) {
+        if let Some(number) = self.change(number, |saved| saved) {
+            self.on_search(number, Search::Nowhere);
         }
-        self.insert(entry);
     }
 
     /// Since when a missing file is known to equal one that nobody touches.
@@ -644,7 +644,18 @@ impl Catalog {
     /// Keeps the checkpoint of a file that is removed, delivered or not: only a copy of its bytes can
     /// be met. The checkpoint's `gone_at` says since when.
     pub fn put_removed(&mut self, checkpoint: Checkpoint) {
-        self.put_back(Checkpoint { inode: 0, ..checkpoint });
+        self.put(Checkpoint { inode: 0, ..checkpoint });
+        self.forget_removed();
+    }
+
+    /// Notes that a known file is removed, or other bytes stand in it. `to` says what is known of its bytes.
+    pub fn on_removed(&mut self, number: u64, to: impl FnOnce(Checkpoint) -> Checkpoint) {
+        self.change(number, |saved| Checkpoint { inode: 0, ..to(saved) });
+        self.forget_removed();
+    }
+
+    /// Keeps only the newest entries of removed files.
+    fn forget_removed(&mut self) {
         let removed = self.indexes.of_inode(0);
         let is_over = removed.clone().nth(REMOVED_MAX).is_some();
         // What was not delivered goes last.
@@ -666,11 +677,10 @@ impl Catalog {
 
     /// Notes that a closed file is found no more, as was noticed at `unix`, in seconds.
     pub(super) fn on_lost(&mut self, number: u64, unix: u64) {
-        let Some(saved) = self.take(number) else { return };
         let gone_at = i64::try_from(unix).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
         // Within the same second it may have been copied.
         let gone_at = gone_at.saturating_add(1_000_000_000);
-        self.put_removed(Checkpoint { is_done: true, gone_at, ..saved });
+        self.on_removed(number, |saved| Checkpoint { is_done: true, gone_at, ..saved });
     }
 
     /// Notes that copies of what is removed were searched for: copies made from now on are younger
@@ -744,9 +754,18 @@ impl Catalog {
     }
 
     /// Who has the bytes of a missing file, if that is known.
-    #[must_use]
+    #[cfg(test)]
     pub fn held(&self, inode: Inode) -> Option<Held> {
         self.numbers_of(inode).find_map(|number| self.entry(number)?.held().cloned())
+    }
+
+    /// Notes that another file has all bytes of a missing one of which nothing was read: it owes none.
+    pub fn on_equal(&mut self, inode: Inode) {
+        let is_it = |one: &Entry| is_unread(&one.saved) && one.search().is_some();
+        let number = self.find(inode, is_it);
+        if let Some(entry) = number.and_then(|number| self.entries.get_mut(&number)) {
+            entry.saved.rest = Some(0);
+        }
     }
 
     /// Notes who has the bytes of a missing file of which nothing was read.
@@ -786,6 +805,11 @@ impl Catalog {
             }
         }
     }
+}
+
+/// The checkpoint of a file that is delivered and closed.
+fn closed(checkpoint: Checkpoint) -> Checkpoint {
+    Checkpoint { is_done: true, trail: Vec::new(), ..checkpoint }
 }
 
 #[cfg(test)]

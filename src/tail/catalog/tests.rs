@@ -51,7 +51,9 @@ fn of_delivered_files_that_left_the_patterns_those_seen_last_are_kept() {
     for (number, one) in seen_before((0..UNSEEN_MAX as u64 + old).rev()).into_iter().enumerate() {
         match number {
             // The oldest of all: it waits to be delivered; the next one is found.
-            0 => catalog.put_back(one),
+            0 => {
+                catalog.put(one);
+            }
             _ => catalog.put_closed(one),
         }
     }
@@ -289,4 +291,14 @@ fn what_a_deleted_file_has_of_a_missing_one_is_delivered_with_it() {
         assert_eq!(catalog.closed(OTHER).is_some(), is_delivered, "{read} {is_lost}");
         assert_eq!(catalog.is_any_missing(), !is_delivered, "{read} {is_lost}");
     }
+}
+
+#[test]
+fn what_equals_another_file_is_not_named_when_it_vanishes() {
+    let mut catalog = Catalog::default();
+    let missing = Checkpoint { offset: 0, head: Default::default(), is_done: false, ..closed() };
+    catalog.wait(Checkpoint { rest: None, ..missing }, false);
+    catalog.on_equal(ORIGINAL);
+    assert!(catalog.is_any_missing());
+    assert_eq!(catalog.tell(|_, _| true), []);
 }
