@@ -518,7 +518,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
         };
         let is_begun = self.is_about_to_be_packed(&stat, path);
         if is_begun || (reader.is_gzip()? && !self.unpack(&mut reader, &stat, path)?) {
-            self.note_missed(missed);
+            if !self.packed.is_oversized(inode, stat.changed) {
+                self.note_missed(missed);
+            }
             return Ok(false);
         }
         if let Some((head, tail, offset)) = known_by_bytes

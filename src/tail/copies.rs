@@ -212,10 +212,17 @@ fn removed(
     let Some(saved) = catalog.entry(place.number).map(Entry::saved) else { return Ok(None) };
     if place.offset == saved.offset && saved.inode == 0 {
         // There may be more than one copy, and another may hold more.
-        return Ok(catalog.on_copied(place.number).map(Original::Removed));
+        let rest = suspect.stat.size.saturating_sub(saved.offset);
+        return Ok(catalog.on_copied(place.number, rest).map(Original::Removed));
     }
     if place.offset == saved.offset {
-        return Ok(catalog.take(place.number).map(Original::Removed));
+        let is_rest_here = saved.rest.is_none_or(|owed| saved.offset.saturating_add(owed) <= suspect.stat.size);
+        let known = match is_rest_here {
+            true => catalog.take(place.number),
+            // What this copy has not may stand in another.
+            false => Some(saved.clone()),
+        };
+        return Ok(known.map(Original::Removed));
     }
     // Ranges of the original stand above all that the copy holds.
     let (offset, tail) = match place.holds_all {

@@ -209,11 +209,17 @@ fn search_around(
                 paths.push((path.clone(), saved.clone()));
                 catalog.on_search(number, Search::At(path.clone()));
             }
-            None if entry.was_closed() && !is_partial => {
-                // Not every file system tells the right inodes along with the names.
-                if !is_in_its_place(os, saved) {
-                    catalog.on_lost(number, unix);
-                }
+            None if entry.was_closed() && !is_partial && is_surely_gone(os, saved) => {
+                catalog.on_lost(number, unix);
+            }
+            // The last of a copy that was never read: what it held, its original holds.
+            None if is_unread(saved)
+                && saved.rest == Some(0)
+                && entry.held().is_none()
+                && !is_partial
+                && is_surely_gone(os, saved) =>
+            {
+                lost.extend(catalog.take(number));
             }
             None => {
                 if entry.search() != Some(&Search::Nowhere) {
@@ -255,7 +261,9 @@ impl Lister {
         self.tries += 1;
         seeker.pulse();
         let os = &seeker.os();
-        let state = state_of(os, dir).ok().filter(|_| seeker.enter(dir).as_deref() == Some(dir));
+        let state = state_of(os, dir);
+        self.is_partial |= state.as_ref().is_err_and(|error| !is_absence(error));
+        let state = state.ok().filter(|_| seeker.enter(dir).as_deref() == Some(dir));
         let Some(state) = state else { return Vec::new() };
         self.dirs.push((dir.to_owned(), state));
         let found = entries(os, dir, &self.wanted, &mut || seeker.pulse());
@@ -462,9 +470,8 @@ fn compare_names(
                 catalog.on_search(number, Search::At(path.clone()));
             }
             (None, None) => {
-                // Not every file system tells the right inodes along with the names.
                 if let Some(unix) = are_all
-                    && !is_in_its_place(os, saved)
+                    && is_surely_gone(os, saved)
                 {
                     catalog.on_lost(number, unix);
                 }
@@ -519,6 +526,13 @@ pub fn is_gone_from_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
         Ok(_) => !is_in_its_place(os, saved),
         Err(error) => is_absence(&error),
     }
+}
+
+/// Whether a file is gone from its place, and its disk is there. (Not every file system tells the right
+/// inodes along with the names, and a volume may come late.)
+fn is_surely_gone(os: &impl Os, saved: &Checkpoint) -> bool {
+    is_gone_from_its_place(os, saved)
+        && nearest_device(os, &saved.resolved) == Some(saved.device)
 }
 
 /// Whether a file that stands where it was last has more bytes than were delivered. The text of a

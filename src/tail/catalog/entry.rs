@@ -162,7 +162,7 @@ impl Entry {
     }
 
     /// Who has the bytes of the file, if it is missing and that is known.
-    pub(super) const fn held(&self) -> Option<&Held> {
+    pub(in crate::tail) const fn held(&self) -> Option<&Held> {
         match &self.phase {
             Phase::Missing(missing) => missing.held.as_ref(),
             _ => None,

@@ -503,7 +503,10 @@ impl Catalog {
     pub(super) fn wanted_by_dir(&self) -> BTreeMap<PathBuf, Vec<u64>> {
         let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
         for (&number, entry) in &self.entries {
-            let is_wanted = matches!(entry.phase, Phase::Closed(_) | Phase::Missing(_));
+            // Of a file that discoveries find the next one says when it has left.
+            let is_found = matches!(entry.phase, Phase::Closed(Closed::Idle(_)));
+            let is_wanted =
+                !is_found && matches!(entry.phase, Phase::Closed(_) | Phase::Missing(_));
             if let Some(dir) = entry.saved.resolved.parent().filter(|_| is_wanted) {
                 by_dir.entry(dir).or_default().push(number);
             }
@@ -667,11 +670,13 @@ impl Catalog {
         }
     }
 
-    /// Notes that a copy of what is removed was found, in which nothing is missing. Returns what was known.
-    pub(super) fn on_copied(&mut self, number: u64) -> Option<Checkpoint> {
+    /// Notes that a copy of what is removed was found, which holds `rest` bytes behind what was delivered.
+    /// Returns what was known.
+    pub(super) fn on_copied(&mut self, number: u64, rest: u64) -> Option<Checkpoint> {
         let entry = self.entries.get_mut(&number)?;
         let known = entry.saved.clone();
-        (entry.saved.rest, entry.saved.ranges) = (Some(0), Vec::new());
+        entry.saved.rest = entry.saved.rest.map_or(Some(0), |owed| Some(owed.saturating_sub(rest)));
+        entry.saved.ranges = Vec::new();
         Some(known)
     }
 
