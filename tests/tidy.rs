@@ -30,7 +30,10 @@ const TABLE: &[(Level, &str)] = &[
         "tail tail::catalog::names tail::catalog::judge tail::catalog::index tail::pattern tail::roots tail::crowd tail::exclude tail::found",
     ),
     (Level::Pure, "tail::tracked tail::registry tail::schedule tail::filled tail::served"),
-    (Level::Pure, "tail::catalog::entry tail::catalog::originals tail::catalog"),
+    (
+        Level::Pure,
+        "tail::catalog::entry tail::catalog::originals tail::catalog tail::catalog::missing tail::catalog::copied",
+    ),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),
     (Level::Pure, "batch::policy batch batch::rewrite pipeline"),
     (Level::Pure, "send::answer send::verdict send::backoff"),

@@ -216,7 +216,8 @@ fn removed(
         return Ok(catalog.on_copied(place.number, rest).map(Original::Removed));
     }
     if place.offset == saved.offset {
-        let is_rest_here = saved.rest.is_none_or(|owed| saved.offset.saturating_add(owed) <= suspect.stat.size);
+        let is_rest_here =
+            saved.rest.is_none_or(|owed| saved.offset.saturating_add(owed) <= suspect.stat.size);
         let known = match is_rest_here {
             true => catalog.take(place.number),
             // What this copy has not may stand in another.

@@ -531,8 +531,7 @@ pub fn is_gone_from_its_place(os: &impl Os, saved: &Checkpoint) -> bool {
 /// Whether a file is gone from its place, and its disk is there. (Not every file system tells the right
 /// inodes along with the names, and a volume may come late.)
 fn is_surely_gone(os: &impl Os, saved: &Checkpoint) -> bool {
-    is_gone_from_its_place(os, saved)
-        && nearest_device(os, &saved.resolved) == Some(saved.device)
+    is_gone_from_its_place(os, saved) && nearest_device(os, &saved.resolved) == Some(saved.device)
 }
 
 /// Whether a file that stands where it was last has more bytes than were delivered. The text of a

@@ -13,35 +13,36 @@
 //! | missed | born since the last look, under the name of a generation of a file that was rotated; beside it, below it, or where an earlier generation went | shipped under its path |
 //! | anything else | | from the first byte |
 //!
-//! Each rule has a test of its name in `tail::rules_tests`. A *whole* head is 1,024 bytes and a whole tail 256. What is not known, such as a birth on a file
-//! system without one, proves nothing. [`judge`] has the rules, [`names`] what a name says.
+//! Each rule has a test of its name in `tail::rules_tests`. A *whole* head is 1,024 bytes and a whole tail 256.
+//! What is not known, such as a birth on a file system without one, proves nothing. [`judge`] has the rules,
+//! [`names`] what a name says.
 //!
 //! [`Catalog`] holds an [`Entry`] for each file that is known and not open, and [`entry::Phase`] says in which
-//! state such a file is. At the start that is what the last run has saved: a file that discovery finds takes
-//! its entry from here, and one that is found no more is searched for. What is never met is kept for a month
+//! state such a file is. At the start that is what the last run has saved: a file that discovery finds is
+//! opened as its entry says, and one that is found no more is searched for. An entry stays until its file is
+//! open. What is never met is kept for a month
 //! of the agent's own time: its volume may come back.
 //!
 //! Pure: [`super::scout`] looks for the files, and at their bytes.
 
+mod copied;
 pub mod entry;
 pub mod index;
 pub mod judge;
+mod missing;
 pub mod names;
 pub mod originals;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use self::entry::{
-    Closed, Copy, Entry, Held, Inode, Phase, Search, Source, is_own_by, is_unread, unread,
-};
+use self::entry::{Closed, Entry, Inode, Phase, is_unread, unread};
 use self::index::Indexes;
 use super::registry::Registry;
-use super::tracked::{FoundAs, Tracked};
-use crate::base::span::FileKey;
+use super::tracked::FoundAs;
 use crate::checkpoint::format::Checkpoint;
 
 /// How long a file may not have been seen before its checkpoint is dropped, in seconds.
@@ -146,23 +147,6 @@ impl Catalog {
 
     fn saved(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(Box::as_ref).filter(|entry| !entry.is_unsaved())
-    }
-
-    /// The checkpoints of copies whose originals are delivered by now. A file that equals one that
-    /// nobody touches is left out: it may be no copy.
-    fn delivered_copies<'a>(&'a self, open: &'a Registry) -> impl Iterator<Item = &'a Checkpoint> {
-        let is_delivered = move |(file, done): &(FileKey, &Checkpoint)| {
-            let is_read = |original: &Tracked| done.offset <= original.read_offset;
-            open.get(*file).is_some_and(|one| one.is_delivered() && is_read(one))
-        };
-        let found = self.copies().filter(|copy| copy.doubted.is_none());
-        let found = found.filter_map(|copy| match copy.of {
-            Source::Open(file) => Some((file, &copy.done)),
-            Source::Closed(_) => None,
-        });
-        let held = self.copies.iter().filter_map(|number| self.entry(*number)?.held());
-        let held = held.map(|held| (held.original, &*held.done));
-        found.chain(held).filter(is_delivered).map(|(_, done)| done)
     }
 
     /// What is known of the file with this device and inode.
@@ -328,31 +312,6 @@ impl Catalog {
         is_so
     }
 
-    /// Whether a copy that a discovery has found so is one still. If not, it is judged again.
-    fn is_copy_so(
-        &mut self,
-        number: u64,
-        found_as: FoundAs,
-        open: &Registry,
-        now: Instant,
-    ) -> bool {
-        let Some(copy) = self.copy_mut(number) else { return false };
-        if let Source::Closed((device, inode)) = copy.of
-            && let Some(opened) = open.find(device, inode)
-        {
-            copy.of = Source::Open(opened);
-        }
-        let is_original_there = match copy.of {
-            Source::Open(file) => open.is_known(file),
-            Source::Closed((device, inode)) => self.get(device, inode).is_some(),
-        };
-        let Some(copy) = self.copy_mut(number) else { return false };
-        copy.is_own |= is_own_by(copy.doubted, now);
-        let is_so = copy.found_as == Some(found_as) && is_original_there && !copy.is_own;
-        copy.found_as = copy.found_as.filter(|_| is_so);
-        is_so
-    }
-
     /// The files that were closed after they had been renamed, with the places where they stand and how
     /// they stood there. Each is looked at for a while.
     pub fn renamed(&mut self, now: Instant) -> Vec<(Inode, PathBuf, FoundAs)> {
@@ -480,334 +439,6 @@ impl Catalog {
             self.enter(number, Phase::missing(false, None));
         } else if self.entry(number).is_some_and(|one| one.copy().is_none()) {
             self.enter(number, Phase::Waiting);
-        }
-    }
-
-    // === missing files
-
-    /// Whether a file is searched for, or bytes of one that is removed may stand in a copy.
-    #[must_use]
-    pub fn is_any_missing(&self) -> bool {
-        self.unmet().next().is_some()
-    }
-
-    /// Checkpoints of files that are searched for, and of removed ones whose bytes may stand in a copy.
-    pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
-        let is_unmet = |entry: &Entry| {
-            matches!(entry.phase, Phase::Missing(_) | Phase::Removed { is_undelivered: true })
-        };
-        self.entries.values().filter(move |entry| is_unmet(entry)).map(|entry| &entry.saved)
-    }
-
-    /// The files that are looked for in their directories, by these.
-    pub(super) fn wanted_by_dir(&self) -> BTreeMap<PathBuf, Vec<u64>> {
-        let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
-        for (&number, entry) in &self.entries {
-            // Of a file that discoveries find the next one says when it has left.
-            let is_found = matches!(entry.phase, Phase::Closed(Closed::Idle(_)));
-            let is_wanted =
-                !is_found && matches!(entry.phase, Phase::Closed(_) | Phase::Missing(_));
-            if let Some(dir) = entry.saved.resolved.parent().filter(|_| is_wanted) {
-                by_dir.entry(dir).or_default().push(number);
-            }
-        }
-        // In an order that does not change from run to run.
-        let mut ordered = BTreeMap::new();
-        for (dir, numbers) in by_dir {
-            ordered.insert(dir.to_owned(), numbers);
-        }
-        ordered
-    }
-
-    /// Notes how far the search for a file is, if it is missing.
-    pub(super) fn on_search(&mut self, number: u64, search: Search) {
-        let entry = self.entries.get_mut(&number);
-        if let Some(missing) = entry.and_then(|entry| entry.missing_mut()) {
-            missing.search = search;
-        }
-    }
-
-    /// Begins a search: what could not be opened is found again, and where nobody might look somebody
-    /// may now.
-    pub(super) fn begin_search(&mut self) {
-        for missing in self.entries.values_mut().filter_map(|entry| entry.missing_mut()) {
-            if matches!(missing.search, Search::Met | Search::Barred | Search::Awaited) {
-                missing.search = Search::Wanted;
-            }
-        }
-    }
-
-    /// Notes that a file stands no more where the search has found it, or not for sure.
-    pub(super) fn on_left(&mut self, number: u64) {
-        if let Some(Search::At(_)) = self.entry(number).and_then(Entry::search) {
-            self.on_search(number, Search::Wanted);
-        }
-    }
-
-    /// Notes that the search has met a file that could not be opened: the next one finds it again.
-    pub fn on_unopened(&mut self, saved: &Checkpoint) {
-        self.on_search_of(saved, &Search::Met);
-    }
-
-    /// Notes that a file which is not in its place may not be searched for before a link is there.
-    pub fn on_awaited(&mut self, saved: &Checkpoint) {
-        self.on_search_of(saved, &Search::Awaited);
-    }
-
-    fn on_search_of(&mut self, saved: &Checkpoint, search: &Search) {
-        let numbers: Vec<u64> = self.numbers_of((saved.device, saved.inode)).collect();
-        numbers.into_iter().for_each(|number| self.on_search(number, search.clone()));
-    }
-
-    /// Checkpoints of the missing ones among these.
-    pub(super) fn missing_of<'a>(
-        &'a self,
-        numbers: &'a [u64],
-    ) -> impl Iterator<Item = &'a Checkpoint> {
-        let known = numbers.iter().filter_map(|number| self.entry(*number));
-        known.filter(|entry| entry.search().is_some()).map(|entry| &entry.saved)
-    }
-
-    /// Pairs each of these numbers with the inode of its file, in the order of the inodes.
-    pub(super) fn by_inode_of(&self, numbers: &[u64]) -> BTreeSet<(u64, u64)> {
-        let mut by_inode = BTreeSet::new();
-        for &number in numbers {
-            if let Some(entry) = self.entry(number) {
-                by_inode.insert((entry.saved.inode, number));
-            }
-        }
-        by_inode
-    }
-
-    /// Notes since when a missing file is known to equal one that nobody touches.
-    pub fn on_doubted(&mut self, number: u64, since: Instant) {
-        let missing = self.entries.get_mut(&number).and_then(|entry| entry.missing_mut());
-        missing.into_iter().for_each(|missing| missing.doubted = Some(since));
-    }
-
-    /// Notes that what was found in the place of a file is another one, as far as that can be told.
-    pub fn on_unfound(&mut self, number: u64) {
-        if let Some(number) = self.change(number, |saved| saved) {
-            self.on_search(number, Search::Nowhere);
-        }
-    }
-
-    /// Since when a missing file is known to equal one that nobody touches.
-    #[must_use]
-    pub fn doubted(&self, inode: Inode) -> Option<Instant> {
-        self.numbers_of(inode).find_map(|number| match &self.entry(number)?.phase {
-            Phase::Missing(missing) => missing.doubted,
-            _ => None,
-        })
-    }
-
-    /// Takes the checkpoints whose files are missing and of which nobody was told in this run or an
-    /// earlier one. From now on somebody was told.
-    ///
-    /// `is_missing` is asked with the place where the search has found the file, if it has.
-    pub fn tell(
-        &mut self,
-        is_missing: impl Fn(&Checkpoint, Option<&Path>) -> bool,
-    ) -> Vec<Checkpoint> {
-        let mut told = Vec::new();
-        for (number, entry) in &mut self.entries {
-            let at = match entry.search() {
-                Some(Search::Met | Search::Barred) => continue,
-                Some(Search::At(at)) => Some(at.as_path()),
-                Some(Search::Wanted | Search::Nowhere | Search::Awaited) | None => None,
-            };
-            let is_untold = !entry.saved.is_told && entry.is_undelivered();
-            if is_untold && is_missing(&entry.saved, at) {
-                (entry.saved.is_told, entry.is_told_now) = (true, true);
-                self.told.insert(*number);
-                told.push(entry.saved.clone());
-            }
-        }
-        told
-    }
-
-    /// Checkpoints whose files are missing still, and of which somebody was told in this run.
-    pub fn told(&self) -> impl Iterator<Item = &Checkpoint> {
-        let told = self.told.iter().filter_map(|number| self.entry(*number));
-        told.filter(|entry| entry.is_told_now).map(|entry| &entry.saved)
-    }
-
-    /// How many files are missing, as somebody was told in this run or an earlier one, and how many
-    /// bytes of them were not delivered, as far as is known.
-    #[must_use]
-    pub fn missing(&self) -> (u64, u64) {
-        let missing = self.told.iter().filter_map(|number| self.entry(*number));
-        missing.fold((0, 0), |(files, bytes): (u64, u64), entry| {
-            (files + 1, bytes.saturating_add(entry.saved.rest.unwrap_or(0)))
-        })
-    }
-
-    // === removed files
-
-    /// Keeps the checkpoint of a file that is removed, delivered or not: only a copy of its bytes can
-    /// be met. The checkpoint's `gone_at` says since when.
-    pub fn put_removed(&mut self, checkpoint: Checkpoint) {
-        self.put(Checkpoint { inode: 0, ..checkpoint });
-        self.forget_removed();
-    }
-
-    /// Notes that a known file is removed, or other bytes stand in it. `to` says what is known of its bytes.
-    pub fn on_removed(&mut self, number: u64, to: impl FnOnce(Checkpoint) -> Checkpoint) {
-        self.change(number, |saved| Checkpoint { inode: 0, ..to(saved) });
-        self.forget_removed();
-    }
-
-    /// Keeps only the newest entries of removed files.
-    fn forget_removed(&mut self) {
-        let removed = self.indexes.of_inode(0);
-        let is_over = removed.clone().nth(REMOVED_MAX).is_some();
-        // What was not delivered goes last.
-        let is_delivered =
-            |number: &u64| self.entry(*number).is_some_and(|one| one.saved.rest.unwrap_or(0) == 0);
-        let oldest = removed.clone().filter(is_delivered).min().or_else(|| removed.min());
-        if let Some(oldest) = oldest.filter(|_| is_over) {
-            self.take(oldest);
-        }
-    }
-
-    /// Notes that a copy of what is removed was found, which holds `rest` bytes behind what was delivered.
-    /// Returns what was known.
-    pub(super) fn on_copied(&mut self, number: u64, rest: u64) -> Option<Checkpoint> {
-        let entry = self.entries.get_mut(&number)?;
-        let known = entry.saved.clone();
-        entry.saved.rest = entry.saved.rest.map_or(Some(0), |owed| Some(owed.saturating_sub(rest)));
-        entry.saved.ranges = Vec::new();
-        Some(known)
-    }
-
-    /// Notes that a closed file is found no more, as was noticed at `unix`, in seconds.
-    pub(super) fn on_lost(&mut self, number: u64, unix: u64) {
-        let gone_at = i64::try_from(unix).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-        // Within the same second it may have been copied.
-        let gone_at = gone_at.saturating_add(1_000_000_000);
-        self.on_removed(number, |saved| Checkpoint { is_done: true, gone_at, ..saved });
-    }
-
-    /// Notes that copies of what is removed were searched for: copies made from now on are younger
-    /// than this look. Returns whether that is news of any.
-    pub fn on_copies_searched(&mut self) -> bool {
-        let is_owed = |number: &u64| {
-            let entry = self.entry(*number);
-            entry.is_some_and(|one| matches!(one.phase, Phase::Removed { is_undelivered: true }))
-        };
-        let owed: Vec<u64> = self.indexes.of_inode(0).filter(is_owed).collect();
-        for number in &owed {
-            self.enter(*number, Phase::Removed { is_undelivered: false });
-        }
-        !owed.is_empty()
-    }
-
-    // === copies
-
-    /// Notes that a file is a copy.
-    pub fn put_copy(&mut self, copy: Copy) {
-        let Copy { done, .. } = &copy;
-        let number =
-            self.find_unread((done.device, done.inode), &done.resolved).unwrap_or_else(|| {
-                let (names, inode) = ((&*done.path, &*done.resolved), (done.device, done.inode));
-                let waiting = unread(names, inode, done.born, done.seen_unix);
-                self.insert(Entry::new(Checkpoint { owner: done.owner.clone(), ..waiting }))
-            });
-        if let Some(entry) = self.entries.get_mut(&number) {
-            // Its original has what it holds.
-            entry.saved.rest = Some(0);
-        }
-        self.enter(number, Phase::CopyOf(Box::new(copy)));
-    }
-
-    /// What was known of a file that is judged again, and was found to be a copy.
-    #[must_use]
-    pub fn copy(&self, inode: Inode) -> Option<&Copy> {
-        self.numbers_of(inode).find_map(|number| self.entry(number)?.copy())
-    }
-
-    fn copy_mut(&mut self, number: u64) -> Option<&mut Copy> {
-        self.entries.get_mut(&number)?.copy_mut()
-    }
-
-    /// Whether a file was found to be a copy, and is not to be judged again.
-    #[must_use]
-    pub fn is_copy(&self, inode: Inode) -> bool {
-        self.copy(inode).is_some_and(|copy| copy.found_as.is_some())
-    }
-
-    /// Whether a file waits for the end of the one that it is a copy of.
-    #[must_use]
-    pub fn has_copies(&self) -> bool {
-        self.copies().next().is_some()
-    }
-
-    fn copies(&self) -> impl Iterator<Item = &Copy> {
-        let copies = self.copies.iter().filter_map(|number| self.entry(*number)?.copy());
-        copies.filter(|copy| copy.found_as.is_some())
-    }
-
-    /// Files of which it is not known yet whether they are copies: they hold just as much as others
-    /// that are there. (A file that holds less is most likely a copy of one that has grown since.)
-    pub fn in_doubt(&self, open: &Registry) -> impl Iterator<Item = &Checkpoint> {
-        let is_as_long = |copy: &&Copy| match copy.of {
-            Source::Open(file) => open.get(file).is_some_and(|one| one.size == copy.done.offset),
-            Source::Closed(_) => true,
-        };
-        let copies = self.copies().filter(|copy| copy.doubted.is_some());
-        copies.filter(is_as_long).map(|copy| &copy.done)
-    }
-
-    /// Who has the bytes of a missing file, if that is known.
-    #[cfg(test)]
-    pub fn held(&self, inode: Inode) -> Option<Held> {
-        self.numbers_of(inode).find_map(|number| self.entry(number)?.held().cloned())
-    }
-
-    /// Notes that another file has all bytes of a missing one of which nothing was read: it owes none.
-    pub fn on_equal(&mut self, inode: Inode) {
-        let is_it = |one: &Entry| is_unread(&one.saved) && one.search().is_some();
-        let number = self.find(inode, is_it);
-        if let Some(entry) = number.and_then(|number| self.entries.get_mut(&number)) {
-            entry.saved.rest = Some(0);
-        }
-    }
-
-    /// Notes who has the bytes of a missing file of which nothing was read.
-    pub fn on_held(&mut self, held: Held) {
-        let is_it = |one: &Entry| is_unread(&one.saved) && one.search().is_some();
-        let Some(number) = self.find((held.done.device, held.done.inode), is_it) else { return };
-        if let Some(missing) = self.entries.get_mut(&number).and_then(|one| one.missing_mut()) {
-            missing.held = Some(held);
-            self.copies.insert(number);
-        }
-    }
-
-    /// Notes for the copies of an original that it has ended. If the original was only closed, they
-    /// are copies of the closed file from now on. If its bytes are gone, nothing more of it was
-    /// seen: a copy that holds more was made later, and goes on there.
-    pub fn on_original_ended(&mut self, original: FileKey, ended: &Tracked, is_gone: bool) {
-        let inode = (ended.opened.device, ended.opened.inode);
-        let is_delivered =
-            |copy: &Checkpoint| copy.offset <= ended.read_offset && ended.skipped.left_bytes == 0;
-        for number in self.copies.clone() {
-            let missing = self.entries.get_mut(&number).and_then(|entry| entry.missing_mut());
-            let held = missing.and_then(|one| one.held.take_if(|held| held.original == original));
-            if let Some(Held { done, .. }) = held.filter(|one| is_gone && is_delivered(&one.done)) {
-                self.on_opened(done.device, done.inode);
-                self.put_closed(*done);
-            }
-            let Some(copy) = self.copy_mut(number) else { continue };
-            if copy.found_as.is_none() || copy.of != Source::Open(original) {
-                continue;
-            }
-            if !is_gone {
-                copy.of = Source::Closed(inode);
-            } else if is_delivered(&copy.done) {
-                let done = copy.done.clone();
-                self.on_opened(done.device, done.inode);
-                self.put_closed(done);
-            }
         }
     }
 }

@@ -1,4 +1,7 @@
+use super::entry::{Copy, Held, Source};
 use super::*;
+use crate::base::span::FileKey;
+use crate::tail::tracked::Tracked;
 
 /// Makes checkpoints of files that are not there, seen so long before second `10_000_000`.
 fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
