@@ -5,7 +5,7 @@
 //! cut, not even what was waiting.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,6 +26,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Door {
     pub(super) listener: TcpListener,
     pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Drop for Door {
+    /// Ends the listening itself, beside the descriptor: a process that another thread is about to start
+    /// has a copy of that, and would listen on until it runs its own program.
+    fn drop(&mut self) {
+        // Fails only if it does not listen.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+    }
 }
 
 impl Listener for Door {

@@ -94,8 +94,8 @@ pub struct Background {
     endpoint: Arc<Endpoint>,
     address: SocketAddr,
     running: Option<Running>,
-    /// While it is stopped: keeps the port from others.
-    held: Option<TcpSocket>,
+    /// Never listens: keeps the port from others, also while it is stopped.
+    _port: TcpSocket,
 }
 
 #[derive(Debug)]
@@ -113,7 +113,9 @@ impl Background {
     pub fn start(options: Options) -> io::Result<Self> {
         let listen = options.listen;
         let endpoint = Endpoint::open(options)?;
-        let mut background = Self { endpoint, address: listen, running: None, held: None };
+        let port = bound(listen)?;
+        let mut background =
+            Self { endpoint, address: port.local_addr()?, running: None, _port: port };
         background.resume()?;
         Ok(background)
     }
@@ -124,18 +126,17 @@ impl Background {
         // The thread may have ended by itself.
         let _ = running.stop.send(());
         let _ = running.thread.join();
-        self.held = bound(self.address).ok();
     }
 
     /// Serves again, on the same port and with the same store. Does nothing if running.
     ///
     /// # Errors
-    /// When the port has been taken by another meanwhile, or no thread can be had.
+    /// When the port cannot be listened on, or no thread can be had.
     pub fn resume(&mut self) -> io::Result<()> {
         if self.running.is_some() {
             return Ok(());
         }
-        let socket = self.held.take().map_or_else(|| bound(self.address), Ok)?;
+        let socket = bound(self.address)?;
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::sync_channel(1);
         let endpoint = Arc::clone(&self.endpoint);
@@ -146,7 +147,7 @@ impl Background {
                     let _ = started.send(Err(error));
                 }
             })?;
-        self.address = start.recv().unwrap_or_else(|_| Err(io::Error::other("its thread died")))?;
+        start.recv().unwrap_or_else(|_| Err(io::Error::other("its thread died")))?;
         self.running = Some(Running { stop, thread });
         Ok(())
     }
@@ -187,7 +188,8 @@ impl Drop for Background {
     }
 }
 
-/// A socket that has its port and does not listen: connections are refused, and nobody else gets the port.
+/// A socket that has its port and does not listen: connections are refused, and nobody gets the port
+/// who has not asked for this one.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -195,17 +197,17 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// The life of a background thread. Says through `started` where it listens.
+/// The life of a background thread. Says through `started` that it listens.
 fn serve_until(
     stopped: oneshot::Receiver<()>,
     endpoint: Arc<Endpoint>,
     socket: TcpSocket,
-    started: &mpsc::SyncSender<io::Result<SocketAddr>>,
+    started: &mpsc::SyncSender<io::Result<()>>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let server = Server::serve(endpoint, socket)?;
-        let _ = started.send(Ok(server.address()));
+        let _ = started.send(Ok(()));
         // An error means that the owner is gone: stop as well.
         let _ = stopped.await;
         server.stop().await;

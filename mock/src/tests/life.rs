@@ -1,6 +1,9 @@
 //! Starting, stopping, keeping.
 
+use std::os::fd::AsFd as _;
+
 use super::*;
+use crate::connection::Door;
 use crate::{Fault, Kind, Server};
 
 fn put(line: &[u8]) -> Ask {
@@ -23,6 +26,25 @@ fn is_down_and_up_again_on_the_same_port_with_the_same_store() {
     assert_eq!(put(b"after").code(address), "");
 
     assert_eq!(mock.store().lines(), [&b"before"[..], b"after"]);
+}
+
+/// A process that is being started has copies of all descriptors until it runs its own program.
+#[test]
+fn a_port_is_closed_though_somebody_has_a_copy_of_the_listener() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let copy = listener.as_fd().try_clone_to_owned().unwrap();
+        let (_, stop) = tokio::sync::watch::channel(false);
+
+        drop(Door { listener, stop });
+
+        let error = TcpStream::connect(address).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        tokio::net::TcpListener::bind(address).await.unwrap();
+        drop(copy);
+    });
 }
 
 #[test]

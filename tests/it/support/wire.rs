@@ -4,7 +4,7 @@
 //! Everything is steered from the test's thread while bytes flow in another; each order holds for
 //! the connections that are open and for those that come.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use logferry::base::clock;
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -42,6 +42,8 @@ pub(crate) enum Closing {
 /// A TCP proxy under orders. Everything of it ends when dropped.
 pub(crate) struct Wire {
     address: SocketAddr,
+    /// Never listens: keeps the port from others, also while the wire is down.
+    _port: Socket,
     orders: watch::Sender<Orders>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -102,9 +104,10 @@ impl Wire {
 
     /// A wire to `target` that begins at this address.
     pub(crate) fn on(address: SocketAddr, target: SocketAddr) -> Self {
-        let listener = std::net::TcpListener::bind(address).expect("an address for the wire");
+        let port = kept(address).expect("an address for the wire");
+        let address = port.local_addr().ok().and_then(|at| at.as_socket()).expect("its address");
+        let listener = std::net::TcpListener::bind(address).expect("the port is ours");
         listener.set_nonblocking(true).expect("a listener that does not block");
-        let address = listener.local_addr().expect("its address");
         let (orders, told) = watch::channel(Orders {
             target,
             is_up: true,
@@ -122,7 +125,7 @@ impl Wire {
             let runtime = runtime.enable_all().build().expect("a runtime for the wire");
             runtime.block_on(serve(listener, told, of_thread));
         });
-        Self { address, orders, shared, thread: Some(thread) }
+        Self { address, _port: port, orders, shared, thread: Some(thread) }
     }
 
     /// Where the agent connects to.
@@ -276,7 +279,7 @@ async fn serve(
             return;
         }
         if !orders.is_up {
-            listener = None;
+            listener.take().map(end);
         } else if listener.is_none() {
             listener = Some(TcpListener::bind(address).await.expect("the port is still ours"));
         }
@@ -298,6 +301,20 @@ async fn serve(
             _ = told.changed() => {}
         }
     }
+}
+
+/// A socket that has its port and does not listen.
+fn kept(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Ends the listening itself: an agent that another test is about to start has a copy of the descriptor
+/// until it runs its own program.
+fn end(listener: TcpListener) {
+    SockRef::from(&listener).shutdown(Shutdown::Both).expect("it listens");
 }
 
 /// A filter that lets no packet in (socket(7)); the kernel does not even acknowledge.
