@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use logferry_mock::{self as mock, Background};
 
@@ -22,16 +23,7 @@ pub(crate) struct Ledger {
     current: HashMap<(u64, u64), usize>,
     /// Device and inode of the file that was written to last.
     pub(crate) last: Option<(u64, u64)>,
-}
-
-/// What arrived, held against what was written.
-struct Tally<'a> {
-    /// Written and not arrived, or not as often as written.
-    missing: Vec<&'a str>,
-    /// How many arrived more often than they were written.
-    repeats: usize,
-    /// Arrived and never written.
-    foreign: Vec<Vec<u8>>,
+    tally: Mutex<Tally>,
 }
 
 impl Ledger {
@@ -125,22 +117,21 @@ impl Ledger {
 
     /// Lines that have not arrived, or not as often as they were written.
     pub(crate) fn missing(&self, mock: &Background) -> Vec<&str> {
-        self.tally(mock).missing
+        let missing = self.tally(mock).missing();
+        missing.into_iter().map(|number| self.lines[number].as_str()).collect()
     }
 
     /// The same by their numbers, of lines that were written once.
     pub(crate) fn missing_numbers(&self, mock: &Background) -> Vec<usize> {
-        let missing: HashSet<&str> = self.missing(mock).into_iter().collect();
-        let is_missing = |number: &usize| missing.contains(self.lines[*number].as_str());
-        (0..self.lines.len()).filter(is_missing).collect()
+        self.tally(mock).missing()
     }
 
     /// Checks that nothing arrived that was never written; returns the number of repeats.
     pub(crate) fn check(&self, mock: &Background) -> usize {
-        let Tally { repeats, foreign, .. } = self.tally(mock);
+        let foreign = self.foreign(mock);
         let first = foreign.first().map(|line| String::from_utf8_lossy(line).into_owned());
         assert_eq!(first, None, "arrived but never written, and {} in all", foreign.len());
-        repeats
+        self.tally(mock).repeats()
     }
 
     /// All lines that arrived, each with the path that it came under.
@@ -155,25 +146,15 @@ impl Ledger {
 
     /// What arrived and was never written.
     pub(crate) fn foreign(&self, mock: &Background) -> Vec<Vec<u8>> {
-        self.tally(mock).foreign
+        self.tally(mock).foreign()
     }
 
-    fn tally(&self, mock: &Background) -> Tally<'_> {
-        let mut due: HashMap<&[u8], isize> = HashMap::with_capacity(self.lines.len());
-        for line in &self.lines {
-            *due.entry(line.as_bytes()).or_default() += 1;
-        }
-        let mut foreign = Vec::new();
-        for line in mock.store().lines() {
-            match due.get_mut(line.as_slice()) {
-                Some(count) => *count -= 1,
-                None => foreign.push(line),
-            }
-        }
-        let is_missing = |line: &&String| due.get(line.as_bytes()).is_some_and(|&left| left > 0);
-        let missing = self.lines.iter().filter(is_missing).map(String::as_str).collect();
-        let repeats = due.values().map(|&left| left.min(0).unsigned_abs()).sum();
-        Tally { missing, repeats, foreign }
+    /// The tally as it is now.
+    fn tally(&self, mock: &Background) -> MutexGuard<'_, Tally> {
+        let mut tally = self.tally.lock().expect("nobody panics with it");
+        tally.write(&self.lines);
+        tally.take(&mock.store());
+        tally
     }
 
     /// Checks the order within each file: the groups of one stream, in the order of their
@@ -212,6 +193,99 @@ impl Ledger {
         let mut written =
             self.generations[generation].iter().map(|&line| self.lines[line].as_bytes());
         lines.iter().all(|line| written.any(|one| one == line.as_slice()))
+    }
+}
+
+/// What arrived, held against what was written. Tests ask again and again until all is there, so each
+/// line and each group is counted once.
+#[derive(Default)]
+struct Tally {
+    /// The distinct lines, written or arrived; each has its place in `counts`.
+    places: HashMap<Vec<u8>, usize>,
+    counts: Vec<Count>,
+    /// The place of each line that was written.
+    written: Vec<usize>,
+    /// The places of lines that arrived before they were known to be written.
+    strangers: Vec<usize>,
+    /// Where the lines arrived.
+    store: Option<Arc<mock::Store>>,
+    /// How many groups have been counted.
+    groups: u64,
+}
+
+#[derive(Default)]
+struct Count {
+    written: usize,
+    arrived: usize,
+}
+
+impl Tally {
+    /// Counts the lines that have been written since the last call; `lines` are all.
+    fn write(&mut self, lines: &[String]) {
+        for line in &lines[self.written.len()..] {
+            let place = self.place(line.as_bytes().to_vec());
+            self.counts[place].written += 1;
+            self.written.push(place);
+        }
+    }
+
+    /// Counts what has arrived since the last call. Another store is another count.
+    fn take(&mut self, store: &Arc<mock::Store>) {
+        if !self.store.as_ref().is_some_and(|last| Arc::ptr_eq(last, store)) {
+            self.counts.iter_mut().for_each(|count| count.arrived = 0);
+            self.strangers.clear();
+            self.groups = 0;
+            self.store = Some(Arc::clone(store));
+        }
+        for group in store.groups() {
+            if group.number < self.groups {
+                continue;
+            }
+            self.groups = group.number + 1;
+            for line in group.logs().into_iter().map(mock::Entry::line) {
+                let place = self.place(line);
+                self.counts[place].arrived += 1;
+                if self.counts[place].written == 0 {
+                    self.strangers.push(place);
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, line: Vec<u8>) -> usize {
+        let next = self.counts.len();
+        let place = *self.places.entry(line).or_insert(next);
+        if place == next {
+            self.counts.push(Count::default());
+        }
+        place
+    }
+
+    /// The numbers of lines that have not arrived, or not as often as they were written.
+    fn missing(&self) -> Vec<usize> {
+        let is_missing = |number: &usize| {
+            let count = &self.counts[self.written[*number]];
+            count.arrived < count.written
+        };
+        (0..self.written.len()).filter(is_missing).collect()
+    }
+
+    /// How many lines arrived more often than they were written.
+    fn repeats(&self) -> usize {
+        let written = self.counts.iter().filter(|count| count.written > 0);
+        written.map(|count| count.arrived.saturating_sub(count.written)).sum()
+    }
+
+    /// What arrived and was never written, as often as it did.
+    fn foreign(&self) -> Vec<Vec<u8>> {
+        let foreign: Vec<usize> =
+            self.strangers.iter().copied().filter(|&at| self.counts[at].written == 0).collect();
+        if foreign.is_empty() {
+            return Vec::new();
+        }
+        let texts: HashMap<usize, &Vec<u8>> =
+            self.places.iter().map(|(text, &place)| (place, text)).collect();
+        foreign.into_iter().map(|place| texts[&place].clone()).collect()
     }
 }
 
