@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 
 use logferry_mock::{Fault, Kind};
 
@@ -24,8 +24,12 @@ use crate::support::{Agent, Pod, wait_for};
 
 /// Lines of an earlier life, delivered and saved.
 const EARLIER: usize = 20;
-/// Lives at the same time: they wait more than they work.
+/// Lives of one trial at the same time: they wait more than they work.
 const WORKERS: usize = 6;
+/// Lives of all trials at the same time, each with two agents, an endpoint and strace.
+const LIVES: usize = 8;
+/// Those that may still begin.
+static LIVES_LEFT: (Mutex<usize>, Condvar) = (Mutex::new(LIVES), Condvar::new());
 /// More calls of one kind than any life makes.
 const CALLS_MAX: usize = 300;
 
@@ -141,6 +145,7 @@ impl Trial {
     fn at(&self, sweep: &Sweep, nth: usize) -> bool {
         let when = format!("{nth}{}", if self.is_lasting { "+" } else { "" });
         let injection = Injection { call: sweep.call.clone(), when, harm: self.harm };
+        let _turn = Turn::take();
         let mut life = Life::new(sweep.thread, self.refuses, self.is_once);
         let ended = life.live(injection);
         let is_hit = life.was_harmed(ended);
@@ -149,6 +154,27 @@ impl Trial {
         }
         life.expect_the_next_to_lose_nothing();
         is_hit
+    }
+}
+
+/// One of the lives at the same time; given back when dropped.
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        let (left, given_back) = &LIVES_LEFT;
+        let left = given_back.wait_while(left.lock().unwrap(), |left| *left == 0);
+        *left.unwrap() -= 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (left, given_back) = &LIVES_LEFT;
+        // A claim that failed holds no lock.
+        *left.lock().unwrap() += 1;
+        given_back.notify_one();
     }
 }
 
