@@ -15,7 +15,7 @@ use crate::support::observe::wait_for_metric;
 use crate::support::signals::{HANGUP, QUIT, TERM, kill, meaningless};
 use crate::support::special::{make_node, skipped};
 use crate::support::strace::{self, Injection};
-use crate::support::{Agent, Pod, append_to, append_unfinished, pause, wait_for};
+use crate::support::{Agent, Pod, append_to, append_unfinished, each, pairs, pause, wait_for};
 
 fn write_50_mb(pod: &mut Pod) {
     let log = pod.path("data/pod/logs/app.log");
@@ -410,7 +410,7 @@ fn p08_the_unfinished_line_of_a_file_that_is_deleted_during_the_drain_is_sent() 
 /// It was deleted long before, and its app goes on; it may even write while the agent stops.
 #[test]
 fn p08_an_unfinished_line_behind_a_deletion_is_sent_at_any_stop() {
-    for (quiet, is_known) in [("0s", true), ("0s", false), ("500ms", true), ("500ms", false)] {
+    each(&pairs(&["0s", "500ms"], &[true, false]), |&(quiet, is_known)| {
         let (mut pod, log) = Pod::with_log();
         pod.set("LOGFERRY_PARTIAL_LINE_TIMEOUT", NEVER).set("LOGFERRY_DRAIN_QUIET", quiet);
         let address = pod.listen();
@@ -429,7 +429,7 @@ fn p08_an_unfinished_line_behind_a_deletion_is_sent_at_any_stop() {
         let missing = pod.ledger.missing(&pod.mock);
         assert_eq!(missing, Vec::<&str>::new(), "{quiet} {is_known}\n{}", pod.agent_log());
         assert_eq!(pod.ledger.check(&pod.mock), 0);
-    }
+    });
 }
 
 #[test]
@@ -446,7 +446,7 @@ fn without_anything_to_do_it_ends_at_once() {
 /// been quiet long enough nor a pause of the pacer that is over may keep the agent busy.
 #[test]
 fn waiting_for_the_endpoint_costs_no_cpu() {
-    for cores in ["2", "0.05"] {
+    each(&["2", "0.05"], |&cores| {
         let (mut pod, log) = Pod::with_log();
         pod.set("LOGFERRY_DRAIN_DEADLINE", "6s").set("LOGFERRY_PARTIAL_LINE_TIMEOUT", "1s");
         pod.set("cpu_usage_limit", cores);
@@ -466,7 +466,7 @@ fn waiting_for_the_endpoint_costs_no_cpu() {
 
         assert!(used < Duration::from_millis(300), "{used:?} of 3 s with {cores} cores");
         assert_eq!(agent.exit_code(), 75);
-    }
+    });
 }
 
 #[test]

@@ -18,7 +18,8 @@ use rustix::process::Signal;
 
 use crate::crash::kills;
 use crate::support::{
-    FIXED, Ledger, Pod, append_to, compress, copytruncate, numbered, pause, rotate, run, wait_for,
+    FIXED, Ledger, Pod, append_to, compress, copytruncate, each, numbered, pause, rotate, run,
+    wait_for,
 };
 
 /// A pod whose agents ship exactly once; some requests are under way at a time, of few lines.
@@ -335,11 +336,11 @@ fn holes_and_long_lines_within_a_range_change_nothing() {
 /// Other limits in the next run, and a range that is larger than the buffer that it is read with.
 #[test]
 fn other_limits_in_the_next_run_change_nothing() {
-    for kind in [Kind::HangAfter, Kind::Hang] {
+    each(&[Kind::HangAfter, Kind::Hang], |kind| {
         let (mut pod, log) = pod();
         pod.set("LOGFERRY_BATCH_LINES", "4000").set("LOGFERRY_BATCH_BYTES", "2MiB");
         pod.ledger.write_kib(&mut append_to(&log), 2048 * (WARM + 3));
-        hang(&pod, &kind);
+        hang(&pod, kind);
         let agent = pod.start();
         wait_for("three large batches to be under way", || {
             assigned(&pod) == 3 && pod.mock.store().counts().faults.values().sum::<u64>() == 3
@@ -356,7 +357,7 @@ fn other_limits_in_the_next_run_change_nothing() {
         let large = pod.mock.store().groups().iter().filter(|one| one.line_count > 7).count();
         assert_eq!(large, WARM + 3, "{kind:?}");
         expect_ids(&pod);
-    }
+    });
 }
 
 /// The setting is taken back: what is open is still sent under its id.

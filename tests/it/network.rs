@@ -11,7 +11,7 @@ use logferry::base::clock;
 use logferry_mock::{Fault, Kind};
 
 use crate::support::wire::{Closing, Flow, Wire};
-use crate::support::{Admin, Agent, PATIENCE, Pod, pause, run, wait_for};
+use crate::support::{Admin, Agent, PATIENCE, Pod, each, pause, run, wait_for};
 
 const NETWORK: &str = "logferry_request_failures_total{kind=\"network\"}";
 const FAILED: &str = "cannot deliver, trying again";
@@ -412,10 +412,11 @@ fn babble(mut stream: std::net::TcpStream, first: &str, chunk: &str, heard: &Ato
 /// The client reads on and on, since each of these is whole; nothing but the CPU limit ends it.
 #[test]
 fn n19_a_peer_that_sends_interim_responses_without_end_is_left_alone() {
-    for then in [
+    let thens = [
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n",
-    ] {
+    ];
+    each(&thens, |then| {
         let (mut pod, log) = Pod::with_log();
         let babbler = Babbler::new("", then);
         let wire = Wire::to(babbler.address);
@@ -433,7 +434,7 @@ fn n19_a_peer_that_sends_interim_responses_without_end_is_left_alone() {
         wire.cut();
 
         pod.finish(agent);
-    }
+    });
 }
 
 /// Interim responses, headers, chunks and blank lines without end: the agent keeps to its CPU limit,

@@ -495,7 +495,7 @@ fn f38_what_was_delivered_is_not_missed() {
 /// there after all, everything is delivered, and nothing is missing.
 #[test]
 fn f38_a_volume_that_is_late_is_waited_for() {
-    for is_very_late in [false, true] {
+    each(&[false, true], |&is_very_late| {
         let (mut pod, log, _, rest) = undelivered_pod(false);
         let admin = pod.admin();
         let (dir, away) = (pod.path("data/pod"), pod.path("data/elsewhere"));
@@ -518,7 +518,7 @@ fn f38_a_volume_that_is_late_is_waited_for() {
 
         assert_eq!(pod.finish(agent), 0);
         assert_eq!(pod.times_logged(NOWHERE), usize::from(is_very_late));
-    }
+    });
 }
 
 /// Files come and go: what was delivered and deleted is forgotten after a quiet minute, but for the

@@ -12,7 +12,7 @@ use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::{get, metric};
 use crate::support::special::skipped;
-use crate::support::{Agent, Pod, append_to, pause, wait_for};
+use crate::support::{Agent, Pod, append_to, each, pause, wait_for};
 
 const MIB: u64 = 1 << 20;
 
@@ -87,7 +87,7 @@ fn backlog(path: &Path, bytes: u64) -> u64 {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a number of the release build")]
 fn the_cpu_limit_holds_over_any_ten_seconds() {
-    for cores in [0.05, 0.2] {
+    each(&[0.05, 0.2], |&cores| {
         let (mut pod, log) = Pod::with_log();
         let address = pod.listen();
         pod.set("cpu_usage_limit", &cores.to_string()).set("LOGFERRY_LOG", "info");
@@ -113,7 +113,7 @@ fn the_cpu_limit_holds_over_any_ten_seconds() {
             line.starts_with("logferry_request_failures_total") && !line.ends_with(" 0")
         });
         assert_eq!(failures.collect::<Vec<_>>(), Vec::<&str>::new());
-    }
+    });
 }
 
 /// A group below the one that this process is in, for one agent; removed when dropped.

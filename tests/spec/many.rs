@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{Admin, Agent, Pod, pause, strace};
+use crate::support::{Admin, Agent, Pod, each, pause, strace};
 
 /// A pod with so many files of one line each; the agent has delivered them all and sleeps.
 fn idle_pod(files: usize) -> (Pod, Admin, Agent) {
@@ -46,7 +46,7 @@ fn an_idle_file_takes_no_more_than_two_kibibytes_beside_its_names() {
 
 #[test]
 fn nobody_ticks_while_nothing_happens() {
-    for files in [1, 2000] {
+    each(&[1, 2000], |&files| {
         let (_pod, _, agent) = idle_pod(files);
         // The last save through to the disk is five seconds after the last line.
         pause(Duration::from_secs(6));
@@ -56,7 +56,7 @@ fn nobody_ticks_while_nothing_happens() {
 
         let woken = wakes(&agent) - before;
         assert!(woken <= 20, "{woken} wake-ups in ten seconds with {files} files");
-    }
+    });
 }
 
 /// How often a start with so many files, all of them delivered, opens or reads something, until each
