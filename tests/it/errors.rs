@@ -8,12 +8,12 @@ use std::time::Duration;
 use logferry_mock::{self as mock, Access, Fault, Kind};
 
 use crate::parked::id;
-use crate::support::{Pod, append_to, pause, run, wait_for};
+use crate::support::{Pod, append_to, each, pause, run, wait_for};
 
 /// Each error lasts for some requests; nothing is dropped, nothing comes twice.
 #[test]
 fn errors_that_pass_lose_nothing() {
-    for code in [
+    let codes = [
         "InternalServerError",
         "ServerBusy",
         "WriteQuotaExceed",
@@ -24,7 +24,8 @@ fn errors_that_pass_lose_nothing() {
         "LogStoreNotExist",
         "ParameterInvalid",
         "SomethingNobodyKnows",
-    ] {
+    ];
+    each(&codes, |&code| {
         let (mut pod, log) = Pod::with_log();
         pod.ledger.append(&log, 500);
         let mut fault = Fault::error(code);
@@ -35,7 +36,7 @@ fn errors_that_pass_lose_nothing() {
         assert!(!pod.path("state/parked").exists(), "{code}");
         assert!(pod.agent_log().contains(code), "{code} is named:\n{}", pod.agent_log());
         assert_eq!(pod.finish(agent), 0, "{code}");
-    }
+    });
 }
 
 #[test]

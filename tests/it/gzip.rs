@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::support::{
-    Admin, Agent, Pod, append_to, compress, compressed, logrotate, numbered, rotate, wait_for,
-    write_large_gz,
+    Admin, Agent, Pod, append_to, compress, compressed, each, logrotate, numbered, rotate,
+    wait_for, write_large_gz,
 };
 
 const SKIPPED: &str = "logferry_skipped_bytes_total{reason=\"truncated\"}";
@@ -183,7 +183,7 @@ fn f08_a_delivered_file_compressed_while_the_agent_was_away_is_not_shipped_again
 /// deleted file is gone that it held. The rest is only in the .gz.
 #[test]
 fn f08_the_rest_of_a_file_compressed_before_a_restart_is_read_from_the_gz() {
-    for pattern in ["share/logs/app.log*", "share/logs/app.log"] {
+    each(&["share/logs/app.log*", "share/logs/app.log"], |pattern| {
         let (mut pod, log) = pod_matching(pattern);
         let admin = pod.admin();
         pod.ledger.append(&log, 500);
@@ -208,7 +208,7 @@ fn f08_the_rest_of_a_file_compressed_before_a_restart_is_read_from_the_gz() {
         let agent = pod.start();
         pod.ledger.append(&log, 10);
         assert_eq!(pod.finish(agent), 0, "{pattern}, after a restart");
-    }
+    });
 }
 
 /// Delivered in part: the rest is only in the .gz.
@@ -345,7 +345,7 @@ fn f08_an_archive_whose_last_line_has_no_end_holds_nobody_up() {
 /// counted; the new text comes, and the archives that wait behind it.
 #[test]
 fn f09_a_gz_that_is_written_over_while_it_is_read_holds_nobody_up() {
-    for (case, count) in [("shorter", 100), ("longer", 60_000), ("no gzip", 100)] {
+    each(&[("shorter", 100), ("longer", 60_000), ("no gzip", 100)], |&(case, count)| {
         let (mut pod, gz, agent, admin) = agent_that_reads_a_gz();
         let first = pod.ledger.lines.len();
         fs::write(&gz, "").unwrap();
@@ -362,13 +362,13 @@ fn f09_a_gz_that_is_written_over_while_it_is_read_holds_nobody_up() {
         pod.expect_sound();
         pod.ledger.check(&pod.mock);
         assert!(!pod.ledger.missing(&pod.mock).is_empty(), "{case}: it was not all read before");
-    }
+    });
 }
 
 /// Cut off while it is read: its text ends there, and the archives behind it come.
 #[test]
 fn f09_a_gz_that_is_cut_off_while_it_is_read_holds_nobody_up() {
-    for len in [0, 300_000] {
+    each(&[0, 300_000], |&len| {
         let (mut pod, gz, agent, admin) = agent_that_reads_a_gz();
         let first = pod.ledger.lines.len();
         fs::File::options().write(true).open(&gz).unwrap().set_len(len).unwrap();
@@ -382,7 +382,7 @@ fn f09_a_gz_that_is_cut_off_while_it_is_read_holds_nobody_up() {
         assert!(log.lines().any(is_told), "{len}: {log}");
         assert_eq!(agent.stop().0, 0, "{}", pod.agent_log());
         pod.expect_sound();
-    }
+    });
 }
 
 /// The .gz is renamed by the next rotations: it stays the same file.

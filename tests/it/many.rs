@@ -153,12 +153,11 @@ fn k11_more_files_than_fit_in_memory_are_left_for_later() {
     assert!(agent.resident_bytes() < (LIMIT + 4) << 20, "{}", agent.resident_bytes());
 
     // What is delivered is removed, until nothing is left.
+    let mut there: Vec<(usize, &PathBuf)> = logs.iter().enumerate().collect();
     wait_for("all to be delivered", || {
         let missing: HashSet<usize> = pod.ledger.missing_numbers(&pod.mock).into_iter().collect();
-        for (number, log) in logs.iter().enumerate() {
-            if !missing.contains(&number) {
-                let _ = fs::remove_file(log);
-            }
+        for (_, log) in there.extract_if(.., |(number, _)| !missing.contains(number)) {
+            fs::remove_file(log).unwrap();
         }
         missing.is_empty()
     });

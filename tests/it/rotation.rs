@@ -8,7 +8,8 @@ use logferry_mock::{Fault, Kind};
 
 use crate::support::observe::{metric, wait_for_metric};
 use crate::support::{
-    Meanwhile, Pod, append_to, compressed, each, logrotate, numbered, pause, rotate, wait_for,
+    Meanwhile, Pod, append_to, compressed, each, logrotate, numbered, pairs, pause, rotate,
+    wait_for,
 };
 
 /// 1000 lines, `mv`, 500 more through the old descriptor, 500 into the new file.
@@ -445,35 +446,34 @@ fn shred(path: &std::path::Path, options: &[&str]) -> bool {
 fn f46_what_shred_writes_over_a_renamed_log_is_not_shipped() {
     let options: [&[&str]; 5] =
         [&["-n", "1"], &[], &["-n", "1", "-z", "-x"], &["-n", "9"], &["-u"]];
-    for pattern in ["share/logs/*.log", "share/logs/app.log*", "share/logs/**/*"] {
-        for options in options {
-            let (mut pod, log) = Pod::with_log();
-            let address = pod.listen();
-            pod.patterns(&[pattern]);
-            let agent = pod.start();
-            pod.ledger.append(&log, 3000);
-            pod.expect_all();
-            fs::rename(&log, numbered(&log, 1)).unwrap();
-            pod.ledger.append(&log, 10);
-            if !shred(&numbered(&log, 1), options) {
-                return;
-            }
-            for _ in 0..3 {
-                pod.ledger.append(&log, 10);
-                pod.expect_all();
-            }
-            if *options == ["-n", "1"] {
-                pod.wait_for_log(WRITTEN_OVER, 1);
-            }
-            wait_for_metric(&address, OVERWRITTEN, 0);
-
-            assert_eq!(pod.finish(agent), 0, "{pattern} {options:?}");
-            // Nor does the next agent take it for new.
-            let agent = pod.start();
-            pod.ledger.append(&log, 10);
-            assert_eq!(pod.finish(agent), 0, "{pattern} {options:?}, after a restart");
+    let patterns = ["share/logs/*.log", "share/logs/app.log*", "share/logs/**/*"];
+    each(&pairs(&patterns, &options), |&(pattern, options)| {
+        let (mut pod, log) = Pod::with_log();
+        let address = pod.listen();
+        pod.patterns(&[pattern]);
+        let agent = pod.start();
+        pod.ledger.append(&log, 3000);
+        pod.expect_all();
+        fs::rename(&log, numbered(&log, 1)).unwrap();
+        pod.ledger.append(&log, 10);
+        if !shred(&numbered(&log, 1), options) {
+            return;
         }
-    }
+        for _ in 0..3 {
+            pod.ledger.append(&log, 10);
+            pod.expect_all();
+        }
+        if *options == ["-n", "1"] {
+            pod.wait_for_log(WRITTEN_OVER, 1);
+        }
+        wait_for_metric(&address, OVERWRITTEN, 0);
+
+        assert_eq!(pod.finish(agent), 0, "{pattern} {options:?}");
+        // Nor does the next agent take it for new.
+        let agent = pod.start();
+        pod.ledger.append(&log, 10);
+        assert_eq!(pod.finish(agent), 0, "{pattern} {options:?}, after a restart");
+    });
 }
 
 /// Nobody has read all of it, because the endpoint is slow: what was is delivered, the rest counted.
