@@ -153,7 +153,7 @@ impl Pod {
 
     /// Starts an agent that may have so many descriptors.
     pub(crate) fn start_with_descriptors(&self, count: u32) -> Agent {
-        let mut shell = Command::new("sh");
+        let mut shell = program("sh");
         let binary = env!("CARGO_BIN_EXE_logferry");
         shell.args(["-c", "ulimit -n $0 && exec $1", &count.to_string(), binary]);
         Agent::spawn(shell, &self.environment(), &self.path("agent.log"))
@@ -418,6 +418,14 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command of the system, by its path. An agent gets no variable but its own, and one that was also to
+/// be looked up in `PATH` would begin as a copy of this process, with all its memory and sockets.
+pub(crate) fn program(name: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file());
+    Command::new(found.unwrap_or_else(|| name.into()))
 }
 
 /// Runs a command of the binary to its end: exit code, standard output, standard error.

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::names::with_files;
-use super::{Agent, Pod};
+use super::{Agent, Pod, program};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_logferry");
 
@@ -138,7 +138,7 @@ impl Pod {
     pub(crate) fn start_with_user_limit(&self, limit: &str, value: u32) -> Option<Agent> {
         let script = format!("echo {value} > /proc/sys/user/{limit} && exec \"$@\"");
         let agent = self.start_by(|| {
-            let mut command = Command::new("unshare");
+            let mut command = program("unshare");
             command.args(["-r", "sh", "-c", &script, "sh"]);
             command
         });
@@ -182,7 +182,7 @@ impl Pod {
             return Some(self.start());
         }
         let agent = self.start_by(|| {
-            let mut command = Command::new("setpriv");
+            let mut command = program("setpriv");
             command.args(["--bounding-set=-dac_override,-dac_read_search", "--"]);
             command
         });
@@ -201,14 +201,14 @@ fn as_the_image_does() -> Option<Command> {
     }
     let script = "exec 3<\"$0\" setpriv --reuid 65532 --regid 65532 --clear-groups \
                   --inh-caps=-all --bounding-set=-all /proc/self/fd/3 \"$@\"";
-    let mut command = Command::new("sh");
+    let mut command = program("sh");
     command.args(["-c", script, BINARY]).stdin(Stdio::null());
     Some(command)
 }
 
 /// Runs a script, which must end in `exec "$@"`, in a mount namespace of its own.
 pub(super) fn apart(script: &str) -> Command {
-    let mut command = Command::new("unshare");
+    let mut command = program("unshare");
     command.args([if is_root() { "-m" } else { "-rm" }, "sh", "-c", script, "sh"]);
     command
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::wait_for;
+use super::{program, wait_for};
 
 /// What happens to which call.
 #[derive(Clone, Debug)]
@@ -25,23 +25,23 @@ pub(crate) fn is_there() -> bool {
     trial.status().is_ok_and(|status| status.success())
 }
 
-/// A command that runs `program` with all its calls recorded in `out`, paths of descriptors
+/// A command that runs `binary` with all its calls recorded in `out`, paths of descriptors
 /// included, contents not.
-pub(crate) fn recording(out: &Path, program: &str) -> Command {
-    let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-y", "-s", "0", "-o"]).arg(out).arg(program);
+pub(crate) fn recording(out: &Path, binary: &str) -> Command {
+    let mut command = program("strace");
+    command.args(["-D", "-f", "-y", "-s", "0", "-o"]).arg(out).arg(binary);
     command
 }
 
-/// A command that runs `program` and harms its first thread.
+/// A command that runs `binary` and harms its first thread.
 pub(crate) fn harming(
     injection: &Injection,
     paths: &[PathBuf],
     out: &Path,
-    program: &str,
+    binary: &str,
 ) -> Command {
-    let mut command = Command::new("strace");
-    command.arg("-D").args(arguments(injection, paths, out)).arg(program);
+    let mut command = program("strace");
+    command.arg("-D").args(arguments(injection, paths, out)).arg(binary);
     command
 }
 
