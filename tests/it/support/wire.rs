@@ -279,7 +279,9 @@ async fn serve(
             return;
         }
         if !orders.is_up {
-            listener.take().map(end);
+            if let Some(listener) = listener.take() {
+                end(&listener);
+            }
         } else if listener.is_none() {
             listener = Some(TcpListener::bind(address).await.expect("the port is still ours"));
         }
@@ -313,8 +315,8 @@ fn kept(address: SocketAddr) -> std::io::Result<Socket> {
 
 /// Ends the listening itself: an agent that another test is about to start has a copy of the descriptor
 /// until it runs its own program.
-fn end(listener: TcpListener) {
-    SockRef::from(&listener).shutdown(Shutdown::Both).expect("it listens");
+fn end(listener: &TcpListener) {
+    SockRef::from(listener).shutdown(Shutdown::Both).expect("it listens");
 }
 
 /// A filter that lets no packet in (socket(7)); the kernel does not even acknowledge.
