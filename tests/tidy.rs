@@ -29,7 +29,7 @@ const TABLE: &[(Level, &str)] = &[
         Level::Pure,
         "tail tail::catalog::names tail::catalog::judge tail::catalog::index tail::pattern tail::roots tail::crowd",
     ),
-    (Level::Pure, "tail::registry tail::schedule tail::filled tail::served"),
+    (Level::Pure, "tail::tracked tail::registry tail::schedule tail::filled tail::served"),
     (Level::Pure, "tail::catalog::entry tail::catalog::originals tail::catalog"),
     (Level::Pure, "line line::split enrich batch::compress batch::log_group batch::pack_id"),
     (Level::Pure, "batch::policy batch batch::rewrite pipeline"),
@@ -356,6 +356,31 @@ fn the_tests_behind_the_promises_exist() {
         assert!(is_there, "{span}: no such test in {}", file.display());
     }
     assert!(count > 30, "the promises are found");
+}
+
+/// Each rule by which a file is known is a row of a table, and has a test of its name; and no test there
+/// is without a row.
+#[test]
+fn the_rules_of_the_tables_are_tested() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let tests = read("src/tail/rules_tests.rs");
+    for (path, module) in
+        [("src/tail/catalog/mod.rs", "judgements"), ("src/tail/copies.rs", "originals")]
+    {
+        let text = read(path);
+        let doc = text.lines().map_while(|line| line.strip_prefix("//!"));
+        let table = doc.map(str::trim).skip_while(|line| !line.starts_with("| rule |"));
+        let rows = table.skip(2).map_while(|line| line.strip_prefix("| "));
+        let rules = rows.map(|row| row.split(" |").next().unwrap_or_default().replace(' ', "_"));
+        let rules: BTreeSet<String> = rules.collect();
+        let (_, module) = tests.split_once(&format!("\nmod {module} {{")).unwrap();
+        let module = module.split("\n}").next().unwrap();
+        let names = module.split("#[test]\n    fn ").skip(1);
+        let names = names.map(|name| name.split('(').next().unwrap_or_default().to_owned());
+        assert!(rules.len() > 5, "{path}: the table is found");
+        assert_eq!(rules, names.collect(), "the rows of {path}, and the tests");
+    }
 }
 
 /// A link in a document leads to a file that is there, and each decision is in the list of decisions.

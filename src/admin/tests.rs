@@ -521,7 +521,7 @@ fn files_are_summed_up() {
 
 #[test]
 fn every_state_of_a_file_has_its_series() {
-    use crate::tail::registry::State;
+    use crate::tail::tracked::State;
     for state in [State::Active, State::Rotated, State::Deleted] {
         assert!(metrics::FILE_STATES.contains(&state.name()), "{}", state.name());
     }

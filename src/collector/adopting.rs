@@ -26,8 +26,8 @@ use crate::tail::discover::{Found, Permission};
 use crate::tail::missed::{self, Known, Missed, Places, Search};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::State;
 use crate::tail::scout::{self, Scout, Seeker};
+use crate::tail::tracked::State;
 
 /// How long an archive of a file that nobody touches is not measured again.
 const DOUBT_PAUSE: Duration = Duration::from_secs(1);
@@ -205,7 +205,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
             return Ok(());
         }
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
-        let doubted = self.catalog.doubted((saved.device, saved.inode));
+        let inode = (saved.device, saved.inode);
+        let (doubted, held) = (self.catalog.doubted(inode), self.catalog.held(inode));
         let text = reader.stat()?;
         let claimed = scout::claim(&mut self.catalog, &self.os, &saved.path, &reader, text)?;
         if let Some((found, how)) = claimed.as_ref().filter(|(found, _)| found != saved) {
@@ -259,9 +260,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
                             })) => doubted.or(Some(now)),
                             _ => doubted,
                         };
+                        let known_by = found.path.clone();
                         self.catalog.put_unopened(found, doubted);
                         self.scout.search_again(path);
                         let waits = waits?;
+                        if let Origin::CopyOf(suspect) = &waits {
+                            self.note_held((&known_by, &resolved), &reader, suspect, held)?;
+                        }
                         self.wait_for_original(path, &waits);
                         return Ok(());
                     }
@@ -538,6 +543,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
             waits => {
                 // After the next look it is not younger than the last one any more.
                 self.note_missed(missed);
+                if let Origin::CopyOf(suspect) = &waits {
+                    self.note_held((&known.path, path), &reader, suspect, None)?;
+                }
                 self.wait_for_original(path, &waits);
                 // What is measured asks for the next discovery, and this would be measured again then.
                 let is_doubted =

@@ -8,7 +8,7 @@ use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
 use crate::tail::os::Os;
-use crate::tail::registry::{State, Tracked};
+use crate::tail::tracked::{State, Tracked};
 
 impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn close_idle(&mut self, now: Instant) {
@@ -57,7 +57,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     /// Gives up deleted files, those deleted first before others, until the rest of them is within
     /// the bound. What is delivered of them is no loss.
     pub(super) fn keep_within_budget(&mut self) {
-        for file in self.registry.beyond_budget(self.tail.held_deleted_bytes_max) {
+        for file in self.registry.beyond_budget(self.rules.tail.held_deleted_bytes_max) {
             let Some(tracked) = self.registry.get(file) else { continue };
             let (path, inode) = (tracked.opened.path.clone(), tracked.opened.inode);
             let bytes = tracked.size;

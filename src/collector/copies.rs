@@ -17,14 +17,14 @@ use super::Collector;
 use super::said::Kind;
 use crate::checkpoint::format::Checkpoint;
 use crate::checkpoint::keep::Keep;
-use crate::tail::catalog::entry::{Copy, Source, is_unread};
+use crate::tail::catalog::entry::{Copy, Held, Source, is_unread};
 use crate::tail::catalog::judge::{self, Match, Stat};
 use crate::tail::catalog::originals::Originals;
 use crate::tail::copies::{self, Open, Original, Standing, Suspect};
 use crate::tail::os::Os;
 use crate::tail::reader::{self, Reader};
-use crate::tail::registry::FoundAs;
 use crate::tail::scout;
+use crate::tail::tracked::FoundAs;
 
 /// Why a file is not open that equals one that nobody touches.
 pub(super) const IN_DOUBT: &str =
@@ -200,7 +200,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Some(Original::Sought) => return Ok(Origin::Later),
             None => {}
         }
-        let offset = reader.line_start(saved.offset, self.tail.line_bytes_max)?;
+        let offset = reader.line_start(saved.offset, self.rules.tail.line_bytes_max)?;
         let tail = reader.tail(offset)?;
         Ok(Origin::Known(Checkpoint { offset, tail, ..saved.clone() }))
     }
@@ -236,8 +236,8 @@ impl<O: Os, K: Keep> Collector<O, K> {
         from: u64,
         is_own: bool,
     ) -> io::Result<Option<Original>> {
-        let Self { os, registry, readers, originals, catalog, .. } = self;
-        let originals = originals.get_or_insert_with(|| Originals::all(registry));
+        let Self { os, registry, readers, look, catalog, .. } = self;
+        let originals = look.originals.get_or_insert_with(|| Originals::all(registry));
         let open = Open { registry, originals, reader: &|file| readers.get(&file) };
         let suspect = Suspect { os: os.clone(), place, reader, stat: reader.stat()?, is_own };
         copies::original_of(&open, catalog, &suspect, from)
@@ -252,17 +252,49 @@ impl<O: Os, K: Keep> Collector<O, K> {
         suspect: CopyOf,
         now: Instant,
     ) -> io::Result<()> {
-        let CopyOf { of, standing, known, doubted } = suspect;
+        let done = self.done((path, resolved), reader, &suspect)?;
+        let CopyOf { of, standing, doubted, .. } = suspect;
         let is_untouched = standing == Standing::Untouched;
-        let owner = self.ledger.owner(self.collection);
-        let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
-        let done = self.proved(of, reader, known, done)?;
         let is_compressed = reader.is_unpacked();
         let is_doubted = is_untouched && !is_compressed;
         let doubted = is_doubted.then_some(doubted.unwrap_or(now));
         let found_as = Some(found_as);
         self.catalog.put_copy(Copy { found_as, of, done, doubted, is_own: false, is_compressed });
         Ok(())
+    }
+
+    /// Notes that a file which no pattern finds has only bytes that a deleted file has, which is open.
+    /// `before` is what was known of that.
+    pub(super) fn note_held(
+        &mut self,
+        names: (&Path, &Path),
+        reader: &Reader<O::File>,
+        suspect: &CopyOf,
+        before: Option<Held>,
+    ) -> io::Result<()> {
+        let Source::Open(original) = suspect.of else { return Ok(()) };
+        let before = before.filter(|held| held.original == original);
+        let held = match suspect.standing {
+            Standing::Nameless => {
+                Some(Held { original, done: Box::new(self.done(names, reader, suspect)?) })
+            }
+            Standing::Gone => before,
+            Standing::Untouched => None,
+        };
+        held.into_iter().for_each(|held| self.catalog.on_held(held));
+        Ok(())
+    }
+
+    /// What is true of a copy as soon as all of its original is delivered.
+    fn done(
+        &self,
+        (path, resolved): (&Path, &Path),
+        reader: &Reader<O::File>,
+        suspect: &CopyOf,
+    ) -> io::Result<Checkpoint> {
+        let owner = self.ledger.owner(self.rules.collection);
+        let done = Checkpoint { owner, ..done(&self.os, reader, path, resolved)? };
+        self.proved(suspect.of, reader, suspect.known, done)
     }
 
     /// The checkpoint of a copy, up to where its original surely held the same when it was read.
@@ -290,7 +322,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                 return Ok(Checkpoint { offset, tail, ..done });
             }
         }
-        let offset = copy.line_start(known, self.tail.line_bytes_max)?;
+        let offset = copy.line_start(known, self.rules.tail.line_bytes_max)?;
         Ok(Checkpoint { offset, tail: copy.tail(offset)?, ..done })
     }
 }

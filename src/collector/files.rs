@@ -24,7 +24,8 @@ use crate::tail::catalog::names;
 use crate::tail::discover::{Found, Host, Patterns, Permission, Scan};
 use crate::tail::os::{Facts, Os};
 use crate::tail::reader::Reader;
-use crate::tail::registry::{Change, State, Tracked};
+use crate::tail::registry::Change;
+use crate::tail::tracked::{State, Tracked};
 use crate::tail::watch::Hints;
 
 /// How often discovery is repeated at once because a directory was watched for the first time. What
@@ -64,7 +65,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         let is_news = hints != Hints::default();
         if is_news {
-            self.timers.set(Timer::TurnFrom, now + self.tail.read_linger);
+            self.timers.set(Timer::TurnFrom, now + self.rules.tail.read_linger);
             self.touch(now);
         }
         self.open_deferred(now);
@@ -276,7 +277,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.adopt(now);
         self.adopt_missed(&found, is_first, now);
         self.packed.on_discovered();
-        self.originals = None;
+        self.look.originals = None;
         self.note_missing(false, now);
         let is_untold = !is_first && self.note_births(first, is_none_left);
         self.refresh_names();

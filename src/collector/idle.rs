@@ -15,7 +15,7 @@ use crate::checkpoint::keep::Keep;
 use crate::tail::catalog::entry::{Closed, unread};
 use crate::tail::discover::Found;
 use crate::tail::os::Os;
-use crate::tail::registry::{FoundAs, State};
+use crate::tail::tracked::{FoundAs, State};
 
 /// Most files that the first discovery opens at once although they are as they were delivered. The
 /// agent opens the others after it.
@@ -134,13 +134,13 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !is_found {
             self.scout.search_again(&waiting.resolved);
         }
-        let owner = self.ledger.owner(self.collection);
+        let owner = self.ledger.owner(self.rules.collection);
         self.catalog.wait(Checkpoint { owner, ..waiting }, is_found);
     }
 
     /// Begins to open files: which are open, and which may be closed, is not what it was.
     pub(super) fn begin_opening(&mut self) {
-        self.originals = None;
+        self.look.originals = None;
         self.readers.look_again();
     }
 

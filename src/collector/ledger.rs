@@ -23,7 +23,8 @@ use crate::handoff::CollectorEnd;
 use crate::plan::Plan;
 use crate::tail::catalog::Catalog;
 use crate::tail::os::Os;
-use crate::tail::registry::{Registry, Tracked};
+use crate::tail::registry::Registry;
+use crate::tail::tracked::Tracked;
 
 /// Least time between two saves that are written through to the disk.
 const DURABLE_PERIOD: Duration = Duration::from_secs(5);

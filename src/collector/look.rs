@@ -13,6 +13,7 @@ use super::notices::Notices;
 use super::stamp::nanoseconds;
 use super::timers::{Timer, Timers};
 use crate::checkpoint::format::Checkpoint;
+use crate::tail::catalog::originals::Originals;
 use crate::tail::discover::Room;
 
 /// Time between two discoveries that nothing asks for; of very many files it is longer.
@@ -67,6 +68,8 @@ pub(super) struct Look {
     pub(super) expected: Expected,
     /// Files that the last discovery found and could not open, or not yet.
     pub(super) unopened: Unopened,
+    /// The open files, by what a copy has of them; made when the first copy is suspected in a discovery.
+    pub(super) originals: Option<Originals>,
     /// What the last discovery knew of files that are not watched, and since when that is so.
     unwatched: (Unwatched, Instant),
     breath: Breath,
@@ -164,6 +167,7 @@ impl Look {
             notices: Notices::default(),
             expected: Expected::default(),
             unopened: Unopened::default(),
+            originals: None,
             unwatched: (Unwatched::default(), now),
             breath: Breath::new(now),
             aliases: Vec::new(),

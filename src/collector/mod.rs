@@ -82,7 +82,6 @@ use crate::enrich::TagPlan;
 use crate::handoff::{CollectorEnd, Mail};
 use crate::plan::Plan;
 use crate::tail::catalog::Catalog;
-use crate::tail::catalog::originals::Originals;
 use crate::tail::discover::Patterns;
 use crate::tail::os::Os;
 use crate::tail::registry::Registry;
@@ -145,13 +144,18 @@ pub struct Summary {
     pub unfinished: Vec<Left>,
 }
 
-/// The loop and all that it owns.
-pub struct Collector<O: Os, K: Keep> {
-    os: O,
+/// What the settings say of the files.
+struct Rules {
     plan: Arc<Plan>,
     /// The collection that the patterns are of.
     collection: CollectionId,
     tail: tail::Options,
+}
+
+/// The loop and all that it owns.
+pub struct Collector<O: Os, K: Keep> {
+    os: O,
+    rules: Rules,
     streams: Streams,
     ledger: Ledger<K>,
     /// The patterns; none while a walk has them.
@@ -166,8 +170,6 @@ pub struct Collector<O: Os, K: Keep> {
     batcher: Batcher,
     handoff: CollectorEnd,
     counters: CollectorCounters,
-    /// The originals, by what a copy has of them; made when the first copy is suspected in a discovery.
-    originals: Option<Originals>,
     packed: Packed<O::File>,
     said: Said,
     look: Look,
@@ -226,9 +228,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             },
             catalog,
             scout: Scout::default(),
-            plan,
-            collection,
-            tail: options.tail,
+            rules: Rules { plan, collection, tail: options.tail },
             ledger,
             patterns,
             watch: Watch::new(&os),
@@ -236,7 +236,6 @@ impl<O: Os, K: Keep> Collector<O, K> {
             readers: Readers::new(options.files_max),
             intake,
             handoff,
-            originals: None,
             packed: Packed::default(),
             said: Said::new(now),
             look,
@@ -299,7 +298,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         self.counters.turns += 1;
         self.measure();
         self.intake.mark_filled(now);
-        let flush = self.registry.rests_due(self.tail.partial_line_timeout, now);
+        let flush = self.registry.rests_due(self.rules.tail.partial_line_timeout, now);
         for &file in &flush {
             self.intake.mark(file);
         }
@@ -388,7 +387,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         if !again.is_empty() {
             return self.hand_over_again(batch, tail, again);
         }
-        self.ledger.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+        self.ledger.once.on_sealed(&batch, tail, self.rules.tail.line_bytes_max);
         self.hand_over(batch);
     }
 

@@ -21,7 +21,7 @@ use crate::tail::catalog::names;
 use crate::tail::discover::Found;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::{Opened, State};
+use crate::tail::tracked::{Opened, State};
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Opens a file that discovery found, and goes on where it was left. Returns device and inode,
@@ -147,7 +147,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let Stat { device, inode, born, .. } = stat;
         let path: Arc<Path> = path.into();
         let resolved = shared(&path, &resolved);
-        let collection = self.collection;
+        let collection = self.rules.collection;
         let opened = Opened { collection, path, resolved, device, inode, born, head, offset, tail };
         if self.said.admits(Kind::Shipping) {
             tracing::info!(
@@ -168,7 +168,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             tracked.may_be_copy = is_untold && !names::bases(name.as_bytes()).is_empty();
             tracked.trail = trail.into();
             tracked.unpacked_unix = reader.is_unpacked().then_some(unix);
-            if let Some(originals) = &mut self.originals {
+            if let Some(originals) = &mut self.look.originals {
                 // Copies of it may be met in this discovery.
                 originals.add(file, tracked);
             }
@@ -187,7 +187,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn begin_stream(&mut self, file: FileKey) {
         let Some(tracked) = self.registry.get(file) else { return };
         let stream = tracked.stream(file);
-        let destination = self.plan.collection(stream.collection).destination;
+        let destination = self.rules.plan.collection(stream.collection).destination;
         self.streams.begin(&mut self.batcher, stream, destination, &tracked.opened.path);
     }
 }

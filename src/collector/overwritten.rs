@@ -23,7 +23,7 @@ use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names;
 use crate::tail::os::{Os, OsFile};
 use crate::tail::reader::Reader;
-use crate::tail::registry::State;
+use crate::tail::tracked::State;
 
 /// Least number of bytes for each control character in bytes that are text. A tenth of random bytes
 /// are controls that no text has; of text in any encoding hardly any byte is one.

@@ -25,14 +25,15 @@ use crate::tail::copies::Standing;
 use crate::tail::gzip;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::{Change, State, Tracked};
+use crate::tail::registry::Change;
+use crate::tail::tracked::{State, Tracked};
 
 impl<O: Os, K: Keep> Collector<O, K> {
     /// Begins a new incarnation of a file that was truncated or rewritten; the old one ends.
     pub(super) fn restart(&mut self, file: FileKey, why: &str, now: Instant) {
         let Some(tracked) = self.registry.get(file) else { return };
         let (old_offset, changed_before) = (tracked.read_offset, tracked.changed);
-        let sure_changed = tracked.sure_changed;
+        let sure_changed = tracked.sure.changed;
         let unix = self.os.wall().as_secs();
         // It is asked anew: a copy may have been made since the last examination.
         let stat = self.readers.get(&file).and_then(|reader| reader.stat_truncated().ok());
@@ -43,7 +44,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let gone_at = gone_at.unwrap_or_else(|| wall_nanoseconds(&self.os));
         let may_be_copy = self.may_be_copied_over(file);
         let Some(restarted) = self.registry.restart(file, gone_at, now, unix) else { return };
-        self.originals = None;
+        self.look.originals = None;
         let Some(reader) = self.readers.remove(&file) else { return };
         if let (Ok(head), Some(tracked)) = (reader.head(0), self.registry.get_mut(restarted.file)) {
             (tracked.opened.head, tracked.may_be_copy) = (head, may_be_copy);
@@ -267,7 +268,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         }
         self.counters.seen_bytes += self.registry.on_verified(file, stat.size);
         if let Some(tracked) = self.registry.get_mut(file) {
-            tracked.sure_changed = stat.changed;
+            tracked.sure.changed = stat.changed;
         }
         if (head.len as usize) < HEAD_BYTES_MAX && u64::from(head.len) < stat.size {
             let head = reader.head(self.intake.filled().settled_end(file, now).max(offset))?;

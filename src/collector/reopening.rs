@@ -25,7 +25,7 @@ use crate::tail::catalog::judge::{Match, Seen, Stat, compare};
 use crate::tail::discover::{Found, Permission};
 use crate::tail::os::{Os, OsEntry as _};
 use crate::tail::reader::Reader;
-use crate::tail::registry::{State, Tracked};
+use crate::tail::tracked::{State, Tracked};
 
 /// Most names of a directory among which a renamed file is looked for.
 const NAMES_MAX: usize = 1000;

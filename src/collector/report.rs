@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::left::Unopened;
 use super::timers::{Timer, Timers};
 use crate::base::report::{FileList, FileReport, FileSums};
-use crate::tail::registry::{Registry, State, Tracked};
+use crate::tail::registry::Registry;
+use crate::tail::tracked::{State, Tracked};
 
 /// Least time between two reports.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(500);

@@ -65,9 +65,9 @@ impl<O: Os, K: Keep> Collector<O, K> {
     pub(super) fn ahead(&mut self, stream: StreamKey) -> io::Result<Ahead> {
         let (free, offset) = match (self.ledger.once.saved(stream), self.registry.get(stream.file))
         {
-            (Some(_), Some(tracked)) => (self.tail.line_bytes_max, tracked.read_offset),
+            (Some(_), Some(tracked)) => (self.rules.tail.line_bytes_max, tracked.read_offset),
             _ => {
-                let line_bytes_max = self.tail.line_bytes_max;
+                let line_bytes_max = self.rules.tail.line_bytes_max;
                 return Ok(Ahead::Read(Within { end: None, line_bytes_max }));
             }
         };
@@ -168,7 +168,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
                     "other lines stand where some of a refused batch may have arrived; sending all"
                 );
             }
-            self.ledger.once.on_sealed(&batch, tail, self.tail.line_bytes_max);
+            self.ledger.once.on_sealed(&batch, tail, self.rules.tail.line_bytes_max);
             return self.hand_over(batch);
         }
         self.ledger.once.on_read_again(batch.span, &parts);

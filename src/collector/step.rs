@@ -156,7 +156,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             deadlines.push(timers.get(Timer::ReadFrom));
         }
         if can_read {
-            deadlines.push(self.registry.rest_deadline(self.tail.partial_line_timeout));
+            deadlines.push(self.registry.rest_deadline(self.rules.tail.partial_line_timeout));
             deadlines.push(self.intake.filled_deadline());
         }
         if self.handoff.has_room() {

@@ -25,7 +25,7 @@ use crate::batch::policy::Reason;
 use crate::checkpoint::keep::Keep;
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::{DELETED_QUIET_SCARCE, State, Tracked};
+use crate::tail::tracked::{DELETED_QUIET_SCARCE, State, Tracked};
 
 /// Longest time that groups wait once the end is near. What is under way when the deadline comes is
 /// sent again by the next start.
@@ -215,7 +215,11 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let doubtful: Vec<Left> = doubtful.collect();
         summary.undelivered_files += doubtful.len();
         summary.undelivered_bytes += doubtful.iter().filter_map(|left| left.bytes).sum::<u64>();
-        let beyond = self.look.notices.beyond().left(&self.plan.collection(self.collection).paths);
+        let beyond = self
+            .look
+            .notices
+            .beyond()
+            .left(&self.rules.plan.collection(self.rules.collection).paths);
         summary.undelivered_files += self.look.notices.beyond().count();
         let left = tracked.into_iter().map(left_of).chain(beyond).chain(self.look.unopened.first());
         let left = left.chain(doubtful);

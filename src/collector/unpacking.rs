@@ -23,7 +23,7 @@ use crate::tail::catalog::judge::Stat;
 use crate::tail::catalog::names::{self, Kin};
 use crate::tail::os::Os;
 use crate::tail::reader::Reader;
-use crate::tail::registry::{Opened, Tracked};
+use crate::tail::tracked::{Opened, Tracked};
 
 /// How long a file that could not be measured leaves its turn to others.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);

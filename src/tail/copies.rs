@@ -1,6 +1,7 @@
 //! What a file is a copy of: a file that is open, one that is closed, or bytes that are not there any more.
 //!
 //! The names, the births and the fingerprints are compared without asking (`catalog`); here the bytes are.
+//! Each rule has a test of its name in `tail::rules_tests`.
 //!
 //! | rule | the original | the suspect | then |
 //! |---|---|---|---|
@@ -32,8 +33,9 @@ use super::catalog::names::{self, Kin};
 use super::catalog::originals::Originals;
 use super::os::{Facts, Os, OsFile};
 use super::reader::{self, Reader};
-use super::registry::{Registry, State, Tracked};
+use super::registry::Registry;
 use super::scout::{is_absence, is_in_its_place};
+use super::tracked::{State, Tracked};
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
@@ -98,8 +100,9 @@ pub struct Open<'a, F> {
 /// How a suspect is related to a file that it may be a copy of, the nearest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Relation {
-    kin: Kin,
+    is_stranger: bool,
     distance: usize,
+    kin: Kin,
     /// As which kin the suspect must prove itself.
     needed: Kin,
 }
@@ -128,7 +131,8 @@ impl<O: Os> Suspect<'_, O> {
         let distance = names::distance(self.place, real);
         // A directory for generations holds no log of the name that they had.
         let is_archive = kin == Kin::Elsewhere && self.is_alone_here(configured);
-        Some(Relation { kin, distance, needed: if is_archive { Kin::Generation } else { kin } })
+        let needed = if is_archive { Kin::Generation } else { kin };
+        Some(Relation { is_stranger: kin == Kin::Stranger, distance, kin, needed })
     }
 
     /// What a head tells of the suspect: nothing if the suspect is shorter, as a copy is that was made before

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use flate2::bufread::MultiGzDecoder;
 
 use super::os::OsFile;
-use super::registry::FoundAs;
+use super::tracked::FoundAs;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 
 /// First bytes of a gzip file with deflated text.

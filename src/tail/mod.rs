@@ -33,10 +33,13 @@ pub mod pattern;
 pub mod reader;
 pub mod registry;
 mod roots;
+#[cfg(test)]
+mod rules_tests;
 pub mod schedule;
 pub mod scout;
 mod served;
 mod trace;
+pub mod tracked;
 
 mod walk;
 pub mod watch;

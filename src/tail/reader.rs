@@ -16,9 +16,9 @@ use rustix::io::Errno;
 use super::catalog::judge::Stat;
 use super::gzip::{self, Gzip};
 use super::os::{self, Os, OsFile};
-use super::registry::FoundAs;
 use super::served;
 use super::trace;
+use super::tracked::FoundAs;
 use crate::base::fingerprint::{Fingerprint, HEAD_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::line::split::without_nuls;
 

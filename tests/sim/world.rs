@@ -249,7 +249,7 @@ impl World {
     /// Files that the patterns do not find are let go of in the end.
     fn outlast_rotated_files(&mut self) {
         // What equals another is shipped a minute later.
-        let quiet = logferry::tail::registry::ROTATED_QUIET + Duration::from_secs(100);
+        let quiet = logferry::tail::tracked::ROTATED_QUIET + Duration::from_secs(100);
         let end = self.machine().now + quiet;
         self.machine().plan(quiet, Event::Check);
         self.run_until(|world| world.machine().now >= end);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
-use crate::tail::registry::{FoundAs, ROTATED_QUIET};
+use crate::tail::tracked::{FoundAs, ROTATED_QUIET};
 
 /// How long a file that equals one that nobody touches may be a copy that is still to replace it.
 pub const COPY_TIME: Duration = Duration::from_secs(60);
@@ -70,6 +70,17 @@ pub struct Missing {
     pub(super) was_closed: bool,
     /// Since when the file is known to equal one that nobody touches.
     pub(super) doubted: Option<Instant>,
+    /// Who has the bytes of the file, if that is known.
+    pub(super) held: Option<Held>,
+}
+
+/// What is known of a missing file whose bytes a deleted file has, which is open.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The deleted file.
+    pub original: FileKey,
+    /// What is true of the missing file as soon as the deleted one is delivered.
+    pub done: Box<Checkpoint>,
 }
 
 /// How far the search for a file is.
@@ -146,6 +157,14 @@ impl Entry {
     pub(super) fn copy_mut(&mut self) -> Option<&mut Copy> {
         match &mut self.phase {
             Phase::CopyOf(copy) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// Who has the bytes of the file, if it is missing and that is known.
+    pub(super) const fn held(&self) -> Option<&Held> {
+        match &self.phase {
+            Phase::Missing(missing) => missing.held.as_ref(),
             _ => None,
         }
     }
@@ -250,7 +269,7 @@ impl Entry {
 impl Phase {
     /// The phase of a file that has left its place and is to be searched for.
     pub(super) const fn missing(was_closed: bool, doubted: Option<Instant>) -> Self {
-        Self::Missing(Missing { search: Search::Wanted, was_closed, doubted })
+        Self::Missing(Missing { search: Search::Wanted, was_closed, doubted, held: None })
     }
 
     /// The phase of a file of which only the saved form is known.

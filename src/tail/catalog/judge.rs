@@ -1,7 +1,7 @@
 //! What a file is, from what is seen of it and what is known.
 //!
-//! Pure: the reader looks at the bytes, this decides. The rules are the rows of the table in
-//! [`super`]; each has a test of its name below.
+//! Pure: the reader looks at the bytes, this decides. The rules are the rows of the table in [`super`], each
+//! with a test of its name in `tail::rules_tests`.
 
 use std::path::Path;
 

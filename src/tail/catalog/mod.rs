@@ -13,7 +13,7 @@
 //! | missed | born since the last look, under the name of a generation of a file that was rotated; beside it, below it, or where an earlier generation went | shipped under its path |
 //! | anything else | | from the first byte |
 //!
-//! A *whole* head is 1,024 bytes and a whole tail 256. What is not known, such as a birth on a file
+//! Each rule has a test of its name in `tail::rules_tests`. A *whole* head is 1,024 bytes and a whole tail 256. What is not known, such as a birth on a file
 //! system without one, proves nothing. [`judge`] has the rules, [`names`] what a name says.
 //!
 //! [`Catalog`] holds an [`Entry`] for each file that is known and not open, and [`entry::Phase`] says in which
@@ -36,10 +36,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use self::entry::{
-    Closed, Copy, Entry, Inode, Phase, Search, Source, is_own_by, is_unread, unread,
+    Closed, Copy, Entry, Held, Inode, Phase, Search, Source, is_own_by, is_unread, unread,
 };
 use self::index::Indexes;
-use super::registry::{FoundAs, Registry, Tracked};
+use super::registry::Registry;
+use super::tracked::{FoundAs, Tracked};
 use crate::base::span::FileKey;
 use crate::checkpoint::format::Checkpoint;
 
@@ -62,7 +63,7 @@ pub struct Catalog {
     entries: BTreeMap<u64, Box<Entry>>,
     next_number: u64,
     indexes: Indexes,
-    /// Numbers of the entries that are in the phase [`Phase::CopyOf`].
+    /// Numbers of the entries of copies: of those that a discovery has found, and of missing ones.
     copies: BTreeSet<u64>,
     /// Numbers of the entries of missing files that somebody was told of.
     told: BTreeSet<u64>,
@@ -150,13 +151,18 @@ impl Catalog {
     /// The checkpoints of copies whose originals are delivered by now. A file that equals one that
     /// nobody touches is left out: it may be no copy.
     fn delivered_copies<'a>(&'a self, open: &'a Registry) -> impl Iterator<Item = &'a Checkpoint> {
-        let is_delivered = move |copy: &&Copy| {
-            let Source::Open(file) = copy.of else { return false };
-            let original = open.get(file).filter(|_| copy.doubted.is_none());
-            let is_read = |original: &Tracked| copy.done.offset <= original.read_offset;
-            original.is_some_and(|one| one.is_delivered() && is_read(one))
+        let is_delivered = move |(file, done): &(FileKey, &Checkpoint)| {
+            let is_read = |original: &Tracked| done.offset <= original.read_offset;
+            open.get(*file).is_some_and(|one| one.is_delivered() && is_read(one))
         };
-        self.copies().filter(is_delivered).map(|copy| &copy.done)
+        let found = self.copies().filter(|copy| copy.doubted.is_none());
+        let found = found.filter_map(|copy| match copy.of {
+            Source::Open(file) => Some((file, &copy.done)),
+            Source::Closed(_) => None,
+        });
+        let held = self.copies.iter().filter_map(|number| self.entry(*number)?.held());
+        let held = held.map(|held| (held.original, &*held.done));
+        found.chain(held).filter(is_delivered).map(|(_, done)| done)
     }
 
     /// What is known of the file with this device and inode.
@@ -466,7 +472,7 @@ impl Catalog {
         let number = number.unwrap_or_else(|| self.insert(Entry::new(waiting)));
         if !is_found {
             self.enter(number, Phase::missing(false, None));
-        } else if !self.copies.contains(&number) {
+        } else if self.entry(number).is_some_and(|one| one.copy().is_none()) {
             self.enter(number, Phase::Waiting);
         }
     }
@@ -737,19 +743,43 @@ impl Catalog {
         copies.filter(is_as_long).map(|copy| &copy.done)
     }
 
+    /// Who has the bytes of a missing file, if that is known.
+    #[must_use]
+    pub fn held(&self, inode: Inode) -> Option<Held> {
+        self.numbers_of(inode).find_map(|number| self.entry(number)?.held().cloned())
+    }
+
+    /// Notes who has the bytes of a missing file of which nothing was read.
+    pub fn on_held(&mut self, held: Held) {
+        let is_it = |one: &Entry| is_unread(&one.saved) && one.search().is_some();
+        let Some(number) = self.find((held.done.device, held.done.inode), is_it) else { return };
+        if let Some(missing) = self.entries.get_mut(&number).and_then(|one| one.missing_mut()) {
+            missing.held = Some(held);
+            self.copies.insert(number);
+        }
+    }
+
     /// Notes for the copies of an original that it has ended. If the original was only closed, they
     /// are copies of the closed file from now on. If its bytes are gone, nothing more of it was
     /// seen: a copy that holds more was made later, and goes on there.
     pub fn on_original_ended(&mut self, original: FileKey, ended: &Tracked, is_gone: bool) {
         let inode = (ended.opened.device, ended.opened.inode);
+        let is_delivered =
+            |copy: &Checkpoint| copy.offset <= ended.read_offset && ended.skipped.left_bytes == 0;
         for number in self.copies.clone() {
+            let missing = self.entries.get_mut(&number).and_then(|entry| entry.missing_mut());
+            let held = missing.and_then(|one| one.held.take_if(|held| held.original == original));
+            if let Some(Held { done, .. }) = held.filter(|one| is_gone && is_delivered(&one.done)) {
+                self.on_opened(done.device, done.inode);
+                self.put_closed(*done);
+            }
             let Some(copy) = self.copy_mut(number) else { continue };
             if copy.found_as.is_none() || copy.of != Source::Open(original) {
                 continue;
             }
             if !is_gone {
                 copy.of = Source::Closed(inode);
-            } else if copy.done.offset <= ended.read_offset && ended.skipped.left_bytes == 0 {
+            } else if is_delivered(&copy.done) {
                 let done = copy.done.clone();
                 self.on_opened(done.device, done.inode);
                 self.put_closed(done);

@@ -9,7 +9,8 @@ use std::path::Path;
 use super::index::{SAME_HEADS_MAX, around, bases_around};
 use crate::base::fingerprint::Fingerprint;
 use crate::base::span::FileKey;
-use crate::tail::registry::{Registry, Tracked};
+use crate::tail::registry::Registry;
+use crate::tail::tracked::Tracked;
 
 /// Open files, and those whose last batches are under way, by what a copy has of them.
 #[derive(Debug, Default)]

@@ -247,3 +247,46 @@ fn a_file_without_a_log_is_not_saved() {
     assert!(!catalog.is_known_so(ORIGINAL, GROWN, &Registry::default(), now, 0));
     assert!(catalog.is_empty(), "it is judged again");
 }
+
+/// A deleted file that was read up to here, and has ended.
+fn ended(offset: u64) -> (FileKey, Tracked) {
+    use crate::base::fingerprint::Fingerprint;
+    use crate::base::span::CollectionId;
+
+    let (mut registry, path) = (Registry::default(), Path::new("/logs/app.log"));
+    let opened = crate::tail::tracked::Opened {
+        collection: CollectionId(0),
+        path: path.into(),
+        resolved: path.into(),
+        device: ORIGINAL.0,
+        inode: ORIGINAL.1,
+        born: 0,
+        head: Fingerprint::default(),
+        offset,
+        tail: Fingerprint::default(),
+    };
+    let file = registry.open(opened, crate::base::clock::now(), 0);
+    registry.end(file).unwrap();
+    (file, *registry.take_settled().pop().unwrap().1)
+}
+
+#[test]
+fn what_a_deleted_file_has_of_a_missing_one_is_delivered_with_it() {
+    for (read, is_lost, is_delivered) in [(5, true, true), (4, true, false), (5, false, false)] {
+        let (original, ended) = ended(read);
+        let mut catalog = Catalog::default();
+        let missing =
+            Checkpoint { offset: 0, head: Default::default(), is_done: false, ..closed() };
+        catalog.wait(Checkpoint { inode: OTHER.1, ..missing }, false);
+        let done = Box::new(Checkpoint { inode: OTHER.1, ..closed() });
+        catalog.on_held(Held { original, done });
+        assert!(catalog.held(OTHER).is_some());
+        catalog.on_original_ended(FileKey(original.0 + 1), &ended, true);
+        assert!(catalog.closed(OTHER).is_none(), "another one has ended");
+
+        catalog.on_original_ended(original, &ended, is_lost);
+
+        assert_eq!(catalog.closed(OTHER).is_some(), is_delivered, "{read} {is_lost}");
+        assert_eq!(catalog.is_any_missing(), !is_delivered, "{read} {is_lost}");
+    }
+}
