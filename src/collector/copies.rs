@@ -126,7 +126,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         is_own: bool,
     ) -> io::Result<Origin> {
         let unknown = Known { entry: None, is_own };
-        let claim = scout::claim(&self.catalog, &self.os, path, reader, *stat)?;
+        let claim = scout::claim(&mut self.catalog, &self.os, path, reader, *stat)?;
         let Some(Claim { number, saved, found }) = claim else {
             return self.origin_of_unknown(resolved, reader, unknown);
         };

@@ -134,10 +134,10 @@ impl House {
     }
 
     /// Which checkpoint speaks of a file that is found under its own path, and what it means.
-    fn claim(&self, name: &str) -> Option<(Checkpoint, Match)> {
+    fn claim(&mut self, name: &str) -> Option<(Checkpoint, Match)> {
         let (reader, path) = (self.reader(name, &[]), self.path(name));
         let stat = reader.stat().unwrap();
-        let claim = scout::claim(&self.catalog, &Kernel, &path, &reader, stat).unwrap();
+        let claim = scout::claim(&mut self.catalog, &Kernel, &path, &reader, stat).unwrap();
         claim.map(|claim| (claim.saved, claim.found))
     }
 
@@ -375,6 +375,23 @@ mod originals {
             house.write(name, &text);
             assert_eq!(house.original(name).is_some(), is_copy, "{name}: {}", text.len());
             fs::remove_file(house.path(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn short() {
+        let mut house = House::new();
+        let text = &long("app")[..880];
+        house.write("app.log", &(text.to_owned() + text));
+        let head = house.saved("app.log", 0).head;
+        for (offset, name, is_copy) in
+            [(300, "app.log.1", true), (200, "app.log.1", false), (300, "other.log", false)]
+        {
+            let saved = house.removed("app.log", text, offset);
+            house.catalog = Catalog::default();
+            house.catalog.put_removed(Checkpoint { head, ..saved });
+            house.write(name, text);
+            assert_eq!(house.original(name).is_some(), is_copy, "{name}, {offset}");
         }
     }
 
