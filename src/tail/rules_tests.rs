@@ -519,6 +519,21 @@ mod originals {
     }
 
     #[test]
+    fn longer() {
+        let mut house = House::new();
+        let text = long("app");
+        house.write("app.log", &text[..1900]);
+        let saved = house.saved("app.log", 1900);
+        house.catalog.put_closed(saved.clone());
+        house.write_packed("app.log.1.gz", &text);
+        house.write_packed("app.log.2.gz", &text[..1900]);
+        let mut original = |name: &str| house.judged(name, &[1900], |_| {}).unwrap();
+        assert_eq!(original("app.log.1.gz"), None);
+        let there = Original::There(Checkpoint { is_done: true, ..saved });
+        assert_eq!(original("app.log.2.gz"), Some(there));
+    }
+
+    #[test]
     fn sought() {
         let mut house = House::new();
         house.write("app.log.1", &long("app"));
