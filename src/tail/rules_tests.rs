@@ -378,6 +378,20 @@ mod originals {
     }
 
     #[test]
+    fn short() {
+        let text = long("app");
+        // The head of the log has 1,024 bytes, and the copy fewer.
+        for (offset, name, expected) in
+            [(500, "app.log.1", Some(500)), (200, "app.log.1", None), (500, "other.log", None)]
+        {
+            let mut house = House::new();
+            house.removed("app.log", &text, offset);
+            house.write(name, &text[..800]);
+            assert_eq!(house.goes_on_at(name), expected, "{name}: {offset}");
+        }
+    }
+
+    #[test]
     fn nearest_first() {
         let mut house = House::new();
         let (text, offset) = (long("app"), 2000);
