@@ -91,27 +91,6 @@ fn a_copy_shorter_than_what_was_delivered_is_known_by_where_readings_ended() {
 }
 
 #[test]
-fn a_copy_shorter_than_the_known_head_is_known_by_a_whole_tail() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("app.log");
-    let text: String = (0..90).map(|number| format!("line {number}\n")).collect();
-    fs::write(&path, &text).unwrap();
-    let goes_on = |name: &str, offset: usize, text: &str| {
-        let copy = dir.path().join(name);
-        fs::write(&copy, text).unwrap();
-        let mut catalog = Catalog::default();
-        let tail = Fingerprint::of_tail(&text.as_bytes()[..offset]);
-        let head = Fingerprint::of_head(&[text, "more"].concat().into_bytes());
-        catalog.put_removed(Checkpoint { head, tail, ..saved(&path, text, offset) });
-        goes_on_at(original_of(&mut catalog, &copy, 0).as_ref())
-    };
-
-    assert_eq!(goes_on("app.log.1", 300, &text), Some(300));
-    assert_eq!(goes_on("app.log.1", 200, &text), None, "fewer bytes than a whole tail");
-    assert_eq!(goes_on("other.log", 300, &text), None, "no name of a generation");
-}
-
-#[test]
 fn a_copy_leaves_the_checkpoint_to_a_file_that_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
