@@ -208,7 +208,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         let resolved = reader.path().unwrap_or_else(|| path.to_owned());
         let doubted = self.catalog.doubted((saved.device, saved.inode));
         let (text, number) = (reader.stat()?, self.catalog.number_of(saved));
-        let claimed = scout::claim(&self.catalog, &self.os, &saved.path, &reader, text)?;
+        let claimed = scout::claim(&mut self.catalog, &self.os, &saved.path, &reader, text)?;
         if let Some(claim) = claimed.as_ref().filter(|claim| Some(claim.number) != number) {
             // The file that has the inode is known as another one, or better than by this.
             match number {

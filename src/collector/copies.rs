@@ -126,7 +126,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
         is_own: bool,
     ) -> io::Result<Origin> {
         let unknown = Known { entry: None, is_own };
-        let claim = scout::claim(&self.catalog, &self.os, path, reader, *stat)?;
+        let claim = scout::claim(&mut self.catalog, &self.os, path, reader, *stat)?;
         let Some(Claim { number, saved, found }) = claim else {
             return self.origin_of_unknown(resolved, reader, unknown);
         };
@@ -312,13 +312,19 @@ impl<O: Os, K: Keep> Collector<O, K> {
         reader: &Reader<O::File>,
         suspect: &CopyOf,
     ) -> io::Result<()> {
+        let done = Box::new(self.done(names, reader, suspect)?);
+        let Source::Open(original) = suspect.of else {
+            self.catalog.on_equal((done.device, done.inode));
+            return Ok(());
+        };
+        let tracked = self.registry.get(original).or_else(|| self.registry.get_ended(original));
+        let read = tracked.map_or(0, |tracked| tracked.read_offset);
         // More may stand in a copy than was read of bytes that are gone.
-        if suspect.standing == Standing::Gone {
+        if suspect.standing == Standing::Gone && reader.stat()?.size > read {
             return Ok(());
         }
-        let done = Box::new(self.done(names, reader, suspect)?);
         self.catalog.on_equal((done.device, done.inode));
-        if let (Source::Open(original), Standing::Nameless) = (suspect.of, suspect.standing) {
+        if suspect.standing != Standing::Untouched {
             self.catalog.on_held(Held { original, done });
         }
         Ok(())

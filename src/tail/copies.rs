@@ -8,6 +8,7 @@
 //! | alibi | its bytes went away before the suspect was born, unless that is compressed; or the suspect is not compressed, and was last written to before the original was made | any | no copy |
 //! | place | | stands where the original stood last | no copy |
 //! | proof | see [`judge::is_proof_for`](super::catalog::judge::is_proof_for) | has fewer equal bytes than its name asks for | no copy |
+//! | short | a longer head is known of it | stands beside it with the name of a generation, and ends with the whole tail of such a place | the head is not asked for |
 //! | nearest first | several | | open ones before closed ones, kin before strangers, near before far, those with more equal bytes first |
 //! | compressed original | open and compressed, of the same head | has the name of a generation | it waits |
 //! | copy so far | open; has all bytes of the suspect | has the name of a generation, or that of another one and a whole head and tail | it is a copy as long as the original is not touched |
@@ -142,6 +143,12 @@ impl<O: Os> Suspect<'_, O> {
         Some(Relation { is_stranger: kin == Kin::Stranger, distance, kin, needed })
     }
 
+    /// What a head tells of the suspect: nothing if the suspect is shorter, as a copy is that was made before
+    /// the head was looked at.
+    fn comparable(&self, head: Fingerprint) -> Fingerprint {
+        if self.stat.size < u64::from(head.len) { Fingerprint::default() } else { head }
+    }
+
     /// Whether the suspect is compressed and has more text than a file that stands where it stood, as
     /// it was delivered.
     fn is_longer_than(&self, saved: &Checkpoint) -> bool {
@@ -267,7 +274,7 @@ impl<F: OsFile> Open<'_, F> {
         suspect: &Suspect<'_, impl Os<File = F>>,
     ) -> io::Result<Option<Standing>> {
         let Some(tracked) = self.get(file) else { return Ok(None) };
-        let (copy, head) = (suspect.reader, tracked.opened.head);
+        let (copy, head) = (suspect.reader, suspect.comparable(tracked.opened.head));
         let is_proof = |tail| judge::is_proof_for(relation.needed, head, tail);
         let Some(original) = (self.reader)(file) else {
             let is_copy = is_proof(tracked.tail) && is_copy_of_ended(copy, tracked)?;
@@ -275,6 +282,7 @@ impl<F: OsFile> Open<'_, F> {
         };
         // It is read forward only: what may be the same waits for its end.
         if original.is_unpacked() {
+            let head = tracked.opened.head;
             let is_kin = matches!(relation.kin, Kin::Generation | Kin::Elsewhere);
             if is_kin && head.len > 0 && copy.has_head(head)? {
                 let why = "it waits for a compressed file that may hold the same";
@@ -292,27 +300,29 @@ impl<F: OsFile> Open<'_, F> {
             let there = if is_nameless { Standing::Nameless } else { Standing::Untouched };
             return Ok(Some(there));
         }
-        Ok(is_copy_of_lost(copy, original, tracked, is_proof)?.then_some(Standing::Gone))
+        Ok(is_copy_of_lost((copy, head), original, tracked, is_proof)?.then_some(Standing::Gone))
     }
 }
 
 /// Whether the original was truncated or rewritten since it was last looked at, and `copy` holds
 /// the bytes that stood in it, all of them that were read or those up to an earlier end.
 fn is_copy_of_lost<F: OsFile>(
-    copy: &Reader<F>,
+    (copy, head): (&Reader<F>, Fingerprint),
     original: &Reader<F>,
     tracked: &Tracked,
     is_proof: impl Fn(Fingerprint) -> bool,
 ) -> io::Result<bool> {
-    let (head, last) = (tracked.opened.head, (tracked.read_offset, tracked.tail));
-    let has_bytes = |one: &Reader<F>, (offset, tail): (u64, Fingerprint)| -> io::Result<bool> {
-        Ok(one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?)
+    let last = (tracked.read_offset, tracked.tail);
+    let has_bytes = |one: &Reader<F>, head, (offset, tail): (u64, Fingerprint)| {
+        Ok::<_, io::Error>(
+            one.stat()?.size >= offset && one.has_head(head)? && one.has_tail(tail, offset)?,
+        )
     };
-    if has_bytes(original, last)? {
+    if has_bytes(original, tracked.opened.head, last)? {
         return Ok(false);
     }
     for place in tracked.trail.iter().rev().copied().chain([last]) {
-        if is_proof(place.1) && has_bytes(copy, place)? {
+        if is_proof(place.1) && has_bytes(copy, head, place)? {
             return Ok(true);
         }
     }
@@ -337,7 +347,7 @@ fn places(catalog: &Catalog, suspect: &Suspect<'_, impl Os>, from: u64) -> io::R
     let mut places = Vec::new();
     for number in catalog.indexes().originals_of(&heads, suspect.place) {
         if let Some(entry) = catalog.entry(number).filter(|_| suspect.known.entry != Some(number))
-            && suspect.reader.has_head(entry.saved().head)?
+            && suspect.reader.has_head(suspect.comparable(entry.saved().head))?
         {
             places.extend(places_in(number, entry, suspect, from));
         }
@@ -357,7 +367,7 @@ fn places_in(number: u64, entry: &Entry, suspect: &Suspect<'_, impl Os>, from: u
     // file.
     let is_other = |one: &Relation| one.kin == Kin::Stranger && entry.is_there();
     let Some(relation) = relation.filter(|one| !is_other(one)) else { return Vec::new() };
-    let (size, head) = (suspect.stat.size, saved.head);
+    let (size, head) = (suspect.stat.size, suspect.comparable(saved.head));
     let below = saved.trail.iter().filter(|(offset, _)| *offset < saved.offset);
     let ends: Vec<_> = below.copied().chain([(saved.offset, saved.tail)]).collect();
     let place = |(index, &(offset, tail)): (usize, &(u64, Fingerprint))| {

@@ -134,10 +134,10 @@ impl House {
     }
 
     /// Which checkpoint speaks of a file that is found under its own path, and what it means.
-    fn claim(&self, name: &str) -> Option<(Checkpoint, Match)> {
+    fn claim(&mut self, name: &str) -> Option<(Checkpoint, Match)> {
         let (reader, path) = (self.reader(name, &[]), self.path(name));
         let stat = reader.stat().unwrap();
-        let claim = scout::claim(&self.catalog, &Kernel, &path, &reader, stat).unwrap();
+        let claim = scout::claim(&mut self.catalog, &Kernel, &path, &reader, stat).unwrap();
         claim.map(|claim| (claim.saved, claim.found))
     }
 
@@ -375,6 +375,20 @@ mod originals {
             house.write(name, &text);
             assert_eq!(house.original(name).is_some(), is_copy, "{name}: {}", text.len());
             fs::remove_file(house.path(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn short() {
+        let text = long("app");
+        // The head of the log has 1,024 bytes, and the copy fewer.
+        for (offset, name, expected) in
+            [(500, "app.log.1", Some(500)), (200, "app.log.1", None), (500, "other.log", None)]
+        {
+            let mut house = House::new();
+            house.removed("app.log", &text, offset);
+            house.write(name, &text[..800]);
+            assert_eq!(house.goes_on_at(name), expected, "{name}: {offset}");
         }
     }
 

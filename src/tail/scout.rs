@@ -368,6 +368,9 @@ impl Scout {
     }
 }
 
+/// The kinship of a file that had the same inode number, the furthest.
+const USED: u8 = 4;
+
 /// An entry that speaks of an opened file.
 #[derive(Debug)]
 pub struct Claim {
@@ -385,7 +388,7 @@ pub struct Claim {
 /// # Errors
 /// As reading the file.
 pub fn claim<O: Os>(
-    catalog: &Catalog,
+    catalog: &mut Catalog,
     os: &O,
     path: &Path,
     reader: &Reader<O::File>,
@@ -398,7 +401,7 @@ pub fn claim<O: Os>(
     ) {
         _ if saved.inode == 0 => None,
         // Another file had the inode; what is known of this one comes first.
-        (true, true, _) if judge::is_used_inode(saved, stat.born) => Some(4),
+        (true, true, _) if judge::is_used_inode(saved, stat.born) => Some(USED),
         // What is known from before tells more than that it waits since this start.
         (true, true, _) if is_unread(saved) => Some(3),
         (true, true, _) => Some(0),
@@ -414,10 +417,19 @@ pub fn claim<O: Os>(
             let entry = catalog.entry(number)?;
             let kinship = kinship(entry.saved())?;
             // What is found in its place is nobody else's.
-            ([0, 3, 4].contains(&kinship) || !entry.is_found()).then_some((kinship, number))
+            ([0, 3, USED].contains(&kinship) || !entry.is_found()).then_some((kinship, number))
         })
         .collect();
     candidates.sort_unstable();
+    // A copy of what had the inode before may be met.
+    if candidates.iter().any(|(kinship, _)| *kinship != USED) {
+        for (_, number) in candidates.extract_if(.., |(kinship, _)| *kinship == USED) {
+            catalog.on_removed(number, |saved| {
+                let gone_at = if saved.gone_at == 0 { i64::MAX } else { saved.gone_at };
+                Checkpoint { gone_at: gone_at.min(stat.born - 1), ..saved }
+            });
+        }
+    }
     for (_, number) in candidates {
         let Some(saved) = catalog.entry(number).map(Entry::saved) else { continue };
         let is_head_same = reader.has_head(saved.head)?;

@@ -25,7 +25,7 @@ fn claim(checkpoint: &Checkpoint, path: &Path) -> Option<Match> {
     let stat = reader.stat().unwrap();
     let mut known = Anywhere::new(vec![checkpoint.clone()]);
     let claim =
-        super::claim(&known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
+        super::claim(&mut known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
             .unwrap();
     claim.iter().for_each(|claim| drop(known.catalog.take(claim.number)));
     assert_eq!(claim.is_some(), known.catalog.checkpoints().next().is_none());
@@ -94,9 +94,9 @@ fn a_file_takes_its_own_checkpoint_only() {
     let short = saved(&path, &text, 255);
     let elsewhere = Checkpoint { device: own.device + 1, ..short };
     let reader = Reader::open(&Kernel, &path).unwrap();
-    let known = Anywhere::new(vec![elsewhere]);
+    let mut known = Anywhere::new(vec![elsewhere]);
     let found = super::claim(
-        &known.catalog,
+        &mut known.catalog,
         &Kernel,
         "/share/logs/app.log".as_ref(),
         &reader,
@@ -277,7 +277,7 @@ fn a_file_whose_directory_was_away_is_known() {
     let reader = Reader::open(&Kernel, &path).unwrap();
     let stat = reader.stat().unwrap();
     let Claim { found, .. } =
-        super::claim(&known.catalog, &Kernel, &path, &reader, stat).unwrap().unwrap();
+        super::claim(&mut known.catalog, &Kernel, &path, &reader, stat).unwrap().unwrap();
     assert_eq!(found, Match::Resume);
 }
 
@@ -342,20 +342,21 @@ fn what_is_not_opened_is_still_told_of() {
     let known = Checkpoint { rest: Some(4), ..saved(&path, "one\ntwo\n", 4) };
     let mut known = Anywhere::new(vec![known]);
     assert_eq!(known.catalog.tell(|_, _| true).len(), 1);
-    let claim = |known: &Anywhere| {
+    let claim = |known: &mut Anywhere| {
         let reader = Reader::open(&Kernel, &path).unwrap();
         let stat = reader.stat().unwrap();
-        super::claim(&known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
+        super::claim(&mut known.catalog, &Kernel, "/share/logs/app.log".as_ref(), &reader, stat)
             .unwrap()
             .unwrap()
     };
 
-    let number = claim(&known).number;
+    let number = claim(&mut known).number;
     known.catalog.on_unfound(number);
 
     assert_eq!((known.catalog.told().count(), known.catalog.missing()), (1, (1, 4)));
     assert_eq!(known.catalog.tell(|_, _| true).len(), 0, "it is no news");
-    let opened = known.catalog.take(claim(&known).number).unwrap();
+    let number = claim(&mut known).number;
+    let opened = known.catalog.take(number).unwrap();
     assert_eq!((known.catalog.told().count(), known.catalog.missing()), (0, (0, 0)));
     known.catalog.put_closed(Checkpoint { is_told: false, rest: Some(0), ..opened });
     assert_eq!(
@@ -363,9 +364,9 @@ fn what_is_not_opened_is_still_told_of() {
         (0, (0, 0)),
         "it is delivered"
     );
-    let known = Checkpoint { is_told: true, ..claim(&known).saved };
+    let known = Checkpoint { is_told: true, ..claim(&mut known).saved };
     let mut later = Anywhere::new(vec![known]);
-    let number = claim(&later).number;
+    let number = claim(&mut later).number;
     later.catalog.on_unfound(number);
     assert_eq!(later.catalog.told().count(), 0, "an earlier run has told of it");
 }

@@ -776,16 +776,20 @@ impl Ledger {
                 known.texts.clear();
             });
             self.accounts.iter_mut().for_each(|account| account.is_missed = false);
-            // Copies are younger now than what they were made from.
+            // Copies are younger now than what they were made from. What was renamed has no path in common with
+            // what is known.
             for (node, text, _) in disk.files().collect::<Vec<_>>() {
-                if !disk.is_log(node) {
+                let is_at_home = disk.names_of(node).any(|name| name == disk.texts[text].home);
+                if !disk.is_log(node) || !is_at_home {
                     self.account(text).excused_from = Some(0);
                 }
             }
         }
-        for account in &mut self.accounts {
+        for (text, account) in self.accounts.iter_mut().enumerate() {
             account.is_moved = true;
-            if account.floor < least {
+            // What was acknowledged and not saved is not known.
+            let saved = self.now.floors.get(text).copied().unwrap_or(0);
+            if account.floor.min(saved) < least {
                 account.excused_from = Some(0);
             }
         }

@@ -60,7 +60,7 @@ fn number(variable: &str) -> Option<u64> {
 /// Seeds below [`SEEDS`] that show what is not mended yet, and what that is. Each must still fail: one that
 /// passes is to be taken out.
 const OPEN: &[(u64, &str)] =
-    &[(69, "lines arrive under the path of another log, where births are not told")];
+    &[(65, "an archive has another number than the name by which its unread file was known")];
 
 #[test]
 fn every_line_arrives_whatever_the_seed() {

@@ -203,7 +203,11 @@ impl Ledger {
         // By a name like that only a file is known that a look has found.
         let is_done = disk.names_of(node).any(|name| name.ends_with(".done"));
         let is_known = self.now.homes.contains(&home) && !self.is_blank_since(node, text, disk);
-        is_known && ((is_young && !is_done) || has_waited) && self.is_placed(node, &home, disk)
+        // Nothing tells it from another file with its inode.
+        let is_nobodys = is_done && !disk.volumes[1].knows_births;
+        is_known
+            && ((is_young && !is_done) || (has_waited && !is_nobodys))
+            && self.is_placed(node, &home, disk)
     }
 
     /// Whether a file is a copy of what was written to a log, and emptied out of it, since no byte of that was

@@ -74,12 +74,12 @@ pub struct Missing {
     pub(super) held: Option<Held>,
 }
 
-/// What is known of a missing file whose bytes a deleted file has, which is open.
+/// What is known of a missing file whose bytes another one has, or had when they were read.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// The deleted file.
+    /// The other file, which is open or has batches under way.
     pub original: FileKey,
-    /// What is true of the missing file as soon as the deleted one is delivered.
+    /// What is true of the missing file as soon as the other one is delivered.
     pub done: Box<Checkpoint>,
 }
 

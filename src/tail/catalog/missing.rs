@@ -19,10 +19,10 @@ impl Catalog {
 
     /// Checkpoints of files that are searched for, and of removed ones whose bytes may stand in a copy.
     pub fn unmet(&self) -> impl Iterator<Item = &Checkpoint> {
-        let is_unmet = |entry: &Entry| {
+        let is_unmet = |entry: &&Entry| {
             matches!(entry.phase, Phase::Missing(_) | Phase::Removed { is_undelivered: true })
         };
-        self.entries.values().filter(move |entry| is_unmet(entry)).map(|entry| &entry.saved)
+        self.entries.values().map(Box::as_ref).filter(is_unmet).map(|entry| &entry.saved)
     }
 
     /// The files that are looked for in their directories, by these.
