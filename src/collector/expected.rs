@@ -125,7 +125,7 @@ pub(super) fn spread<'a>(known: &mut Places, met: impl Iterator<Item = (&'a Path
         let Some(dir) = Path::new(place).parent() else { continue };
         let (home, expected) = match homes.get_mut(&one.path) {
             Some(home) => home,
-            None => homes.entry(one.path.clone()).or_insert((dir.to_owned(), one.clone())),
+            None => homes.entry(one.path.clone()).or_insert_with(|| (dir.to_owned(), one.clone())),
         };
         // Of several with one path the same counts in every run.
         if dir < home.as_path() {
