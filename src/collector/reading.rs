@@ -193,11 +193,7 @@ impl<O: Os, K: Keep> Collector<O, K> {
             Change::Cut(bytes) => self.on_cut(file, bytes),
             Change::None | Change::Grew | Change::Unread | Change::Touched => {}
         }
-        if self.registry.get(file).is_some_and(|tracked| tracked.may_be_copy) {
-            // It is judged before the first byte, which may come at any moment.
-            if stat.size == 0 {
-                return;
-            }
+        if self.registry.get(file).is_some_and(|tracked| tracked.may_be_copy) && stat.size > 0 {
             match self.judge_again(file, now) {
                 Ok(true) => {}
                 Ok(false) => return,

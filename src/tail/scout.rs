@@ -212,15 +212,6 @@ fn search_around(
             None if entry.was_closed() && !is_partial && is_surely_gone(os, saved) => {
                 catalog.on_lost(number, unix);
             }
-            // The last of a copy that was never read: what it held, its original holds.
-            None if is_unread(saved)
-                && saved.rest == Some(0)
-                && entry.held().is_none()
-                && !is_partial
-                && is_surely_gone(os, saved) =>
-            {
-                lost.extend(catalog.take(number));
-            }
             None => {
                 if entry.search() != Some(&Search::Nowhere) {
                     lost.push(saved.clone());

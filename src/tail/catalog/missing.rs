@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::entry::{Closed, Entry, Inode, Phase, Search};
+use super::entry::{Entry, Inode, Phase, Search};
 use super::{Catalog, REMOVED_MAX};
 use crate::checkpoint::format::Checkpoint;
 
@@ -29,10 +29,7 @@ impl Catalog {
     pub(in crate::tail) fn wanted_by_dir(&self) -> BTreeMap<PathBuf, Vec<u64>> {
         let mut by_dir: HashMap<&Path, Vec<u64>> = HashMap::new();
         for (&number, entry) in &self.entries {
-            // Of a file that discoveries find the next one says when it has left.
-            let is_found = matches!(entry.phase, Phase::Closed(Closed::Idle(_)));
-            let is_wanted =
-                !is_found && matches!(entry.phase, Phase::Closed(_) | Phase::Missing(_));
+            let is_wanted = matches!(entry.phase, Phase::Closed(_) | Phase::Missing(_));
             if let Some(dir) = entry.saved.resolved.parent().filter(|_| is_wanted) {
                 by_dir.entry(dir).or_default().push(number);
             }
