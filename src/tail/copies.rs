@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | alibi | its bytes went away before the suspect was born, unless that is compressed; or the suspect is not compressed, and was last written to before the original was made | any | no copy |
 //! | place | | stands where the original stood last | no copy |
-//! | proof | see [`judge::is_proof_for`](super::catalog::judge::is_proof_for) | has fewer equal bytes than its name asks for | no copy |
+//! | proof | see [`judge::is_proof_for`] | has fewer equal bytes than its name asks for | no copy |
 //! | short | a longer head is known of it | stands beside it with the name of a generation, and ends with the whole tail of such a place | the head is not asked for |
 //! | nearest first | several | | open ones before closed ones, kin before strangers, near before far, those with more equal bytes first |
 //! | compressed original | open and compressed, of the same head | has the name of a generation | it waits |

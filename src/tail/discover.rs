@@ -8,7 +8,7 @@
 //! # How much it holds
 //! What is there may be any number, and memory has a limit: [`Room`] says how many files and
 //! directories are held, and the others are counted. Of links that are refused, and of all that is no
-//! file, a [`Crowd`] is held.
+//! file, a [`Crowd`](super::crowd::Crowd) is held.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
