@@ -104,7 +104,6 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
         }
     }
     seeker.known().1.searched.retain(|dir, _| by_dir.contains_key(dir));
-    let mut listed = HashSet::new();
     for (dir, numbers) in &by_dir {
         seeker.pulse();
         let (catalog, scout) = seeker.known();
@@ -124,7 +123,6 @@ pub fn whereabouts(seeker: &mut impl Seeker, unix: u64) -> Whereabouts {
             seeker.known().1.searched.remove(dir);
             continue;
         };
-        listed.insert(dir.as_path());
         let (catalog, scout) = seeker.known();
         // What was renamed while the names were read may have been missed.
         let are_all = state_of(os, dir).is_ok_and(|state| state == search.state);
