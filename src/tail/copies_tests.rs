@@ -1,23 +1,8 @@
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 use crate::tail::os::kernel::Kernel;
-
-fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
-    let metadata = fs::metadata(path).unwrap();
-    Checkpoint {
-        path: "/share/logs/app.log".into(),
-        resolved: path.to_owned(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        offset: offset as u64,
-        head: Fingerprint::of_head(text.as_bytes()),
-        tail: Fingerprint::of_tail(&text.as_bytes()[..offset]),
-        seen_unix: 1000,
-        ..Checkpoint::default()
-    }
-}
+use crate::tail::scout::tests::saved;
 
 /// What an opened file is a copy of, if at least `from` bytes of that were delivered.
 fn original_of(catalog: &mut Catalog, path: &Path, from: u64) -> Option<Original> {

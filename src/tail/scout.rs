@@ -595,4 +595,4 @@ fn entries(
 
 #[cfg(test)]
 #[path = "scout_tests.rs"]
-mod tests;
+pub(in crate::tail) mod tests;

@@ -3,9 +3,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 use crate::tail::catalog::REMOVED_MAX;
+use crate::tail::catalog::tests::seen_before;
 use crate::tail::os::kernel::Kernel;
 
-fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
+/// What is known of a file that was read up to `offset`.
+pub(in crate::tail) fn saved(path: &Path, text: &str, offset: usize) -> Checkpoint {
     let metadata = fs::metadata(path).unwrap();
     Checkpoint {
         path: "/share/logs/app.log".into(),
@@ -204,18 +206,6 @@ fn a_copied_file_is_found_in_its_place() {
     assert_eq!(claim(&copied, &other), None, "it has only the bytes, and the path as configured");
     let mut known = Anywhere::new(vec![Checkpoint { inode: u64::MAX, ..own }]);
     assert_eq!(known.whereabouts(u64::MAX), [], "another file of this disk");
-}
-
-/// Makes checkpoints of files that are not there, seen so long before second `10_000_000`.
-fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
-    let one = |(number, age): (usize, u64)| Checkpoint {
-        path: format!("/nowhere/{number}.log").into(),
-        resolved: format!("/nowhere/{number}.log").into(),
-        inode: 1 + number as u64,
-        seen_unix: 10_000_000 - age,
-        ..Checkpoint::default()
-    };
-    ages.enumerate().map(one).collect()
 }
 
 #[test]

@@ -449,4 +449,4 @@ fn closed(checkpoint: Checkpoint) -> Checkpoint {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::tail) mod tests;

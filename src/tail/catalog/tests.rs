@@ -4,7 +4,7 @@ use crate::base::span::FileKey;
 use crate::tail::tracked::Tracked;
 
 /// Makes checkpoints of files that are not there, seen so long before second `10_000_000`.
-fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
+pub(in crate::tail) fn seen_before(ages: impl Iterator<Item = u64>) -> Vec<Checkpoint> {
     let one = |(number, age): (usize, u64)| Checkpoint {
         path: format!("/nowhere/{number}.log").into(),
         resolved: format!("/nowhere/{number}.log").into(),
